@@ -1,0 +1,3 @@
+//! Parses, dispatches, sets the exit code: nothing else.
+
+fn main() {}

@@ -1,0 +1,15 @@
+//! What the mesh means. Pure: no I/O, no async, no clock, no protobuf.
+//!
+//! Two forms of the same mesh live here. [`declaration`] is what the operator wrote, checked and
+//! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
+//! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
+//! takes with that view; [`balance`] picks an endpoint.
+
+pub mod balance;
+pub mod compile;
+pub mod declaration;
+pub mod inbound;
+pub mod outbound;
+pub mod service;
+pub mod view;
+pub mod workload;

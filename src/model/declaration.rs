@@ -1,0 +1,241 @@
+//! The mesh as the operator declared it: checked, complete, nothing optional that has a default.
+//!
+//! `config` makes these values and nothing else does; `model::compile` reads them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::service::AppProtocol;
+use super::workload::Locality;
+use crate::identity::TrustDomain;
+
+/// Where in the mesh directory a resource was written; the order of two resources is the order of
+/// their origins (`spec/labels-and-policy.md`, "Older").
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The file, relative to the mesh directory.
+    pub file: Arc<str>,
+    /// Line of the resource's table header, from 1.
+    pub line: u32,
+}
+
+/// A whole mesh directory, after every check has passed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mesh {
+    /// The `[mesh]` table.
+    pub settings: Settings,
+    /// Machines by name.
+    pub nodes: BTreeMap<Arc<str>, Node>,
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<Arc<str>, Namespace>,
+    /// Workloads in the order they were written.
+    pub workloads: Vec<Workload>,
+    /// Services in the order they were written.
+    pub services: Vec<Service>,
+}
+
+/// Mesh-wide settings, the `[mesh]` table (DESIGN §5).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where identities are rooted; `cluster.local` unless set.
+    pub trust_domain: TrustDomain,
+    /// The suffix of service host names; `mesh.internal` unless set.
+    pub domain: Arc<str>,
+    /// The namespace whose policies hold for the whole mesh; `istio-system` unless set.
+    pub root_namespace: Arc<str>,
+    /// Where service addresses lie; `240.240.0.0/16` and `2001:2::/48` unless set.
+    /// Addresses are assigned from the first range of each family.
+    pub service_range: Vec<IpNet>,
+    /// Life of a workload certificate; 8 days unless set.
+    pub certificate_ttl: Duration,
+    /// The cluster id told to Istio's tools; `Kubernetes` unless set.
+    pub cluster_id: Arc<str>,
+    /// The network of workloads that name none; empty unless set.
+    pub network: Arc<str>,
+    /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
+    pub serial: u64,
+}
+
+/// A machine that may join (`[[node]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its unique name.
+    pub name: Arc<str>,
+    /// Its own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Where it stands; workloads on it inherit it.
+    pub locality: Locality,
+    /// The network its workloads are on.
+    pub network: Arc<str>,
+    /// Labels, the meaningful ones removed.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Whether traffic of a namespace or workload is captured (`istio.io/dataplane-mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataplaneMode {
+    /// Captured and tunnelled.
+    Ambient,
+    /// Left alone.
+    None,
+}
+
+/// The value of `use-waypoint`, normalised (`spec/labels-and-policy.md` §1.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UseWaypoint {
+    /// `none`: opted out.
+    None,
+    /// A waypoint by namespace and name.
+    Named {
+        /// The waypoint's namespace.
+        namespace: Arc<str>,
+        /// The waypoint's name.
+        name: Arc<str>,
+    },
+}
+
+/// A namespace (`[[namespace]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Namespace {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its unique name.
+    pub name: Arc<str>,
+    /// Whether its workloads are captured unless they say otherwise; absent means not.
+    pub dataplane_mode: Option<DataplaneMode>,
+    /// The waypoint its services use unless they say otherwise.
+    pub use_waypoint: Option<UseWaypoint>,
+    /// When given, the only service accounts its workloads may name.
+    pub service_accounts: Option<Vec<Arc<str>>>,
+    /// Labels, the meaningful ones removed.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How a workload's traffic is taken over on its node (DESIGN §7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// A network namespace by its name under `/run/netns`, or an absolute path.
+    Netns(Arc<str>),
+    /// A systemd unit on the host's network.
+    Unit(Arc<str>),
+    /// A cgroup path on the host's network.
+    Cgroup(Arc<str>),
+    /// Everything a Unix user runs.
+    User(Arc<str>),
+    /// A guest behind a tap, bridge port or veth of the host.
+    Interface(Arc<str>),
+}
+
+/// What a health probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// HTTP GET of a path; 200 to 399 passes.
+    Http {
+        /// The path asked for.
+        path: Arc<str>,
+        /// The workload's port.
+        port: u16,
+    },
+    /// A TCP connect.
+    Tcp {
+        /// The workload's port.
+        port: u16,
+    },
+    /// A command; exit 0 passes.
+    Exec {
+        /// Program and arguments.
+        command: Vec<Arc<str>>,
+    },
+}
+
+/// A workload's `health` table (`spec/control-plane.md` §7.1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Time between probes; 2 s unless set.
+    pub interval: Duration,
+    /// Longest wait for an answer; 1 s unless set.
+    pub timeout: Duration,
+    /// Passes in a row that make it healthy; 2 unless set.
+    pub rise: u32,
+    /// Failures in a row that make it unhealthy; 2 unless set.
+    pub fall: u32,
+    /// How long failures are forgiven before the first pass; 60 s unless set.
+    pub start_timeout: Duration,
+}
+
+/// A workload (`[[workload]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its name, unique in its namespace.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// What it may call itself; `default` unless set.
+    pub service_account: Arc<str>,
+    /// The machine it runs on; none for one outside every node (reached in plain text).
+    pub node: Option<Arc<str>>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The network it is on; its node's, else the mesh's.
+    pub network: Arc<str>,
+    /// Labels, the meaningful ones removed; what selectors match.
+    pub labels: BTreeMap<String, String>,
+    /// How its traffic is captured; none when it is not.
+    pub capture: Option<Capture>,
+    /// Whether its traffic is captured; absent means as its namespace says.
+    pub dataplane_mode: Option<DataplaneMode>,
+    /// The waypoint for traffic to its own addresses.
+    pub use_waypoint: Option<UseWaypoint>,
+    /// How it is probed; none means it passes while it exists.
+    pub health: Option<HealthCheck>,
+    /// Where it stands.
+    pub locality: Locality,
+    /// Its share of traffic beside its peers; 1 unless set, 0 for none.
+    pub capacity: u32,
+}
+
+/// One port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// An optional name.
+    pub name: Option<Arc<str>>,
+    /// The port clients use.
+    pub port: u16,
+    /// The port its workloads listen on; the same unless set.
+    pub target_port: u16,
+    /// What is spoken on it.
+    pub app_protocol: AppProtocol,
+}
+
+/// A service (`[[service]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its name, unique in its namespace.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Declared addresses; empty means assigned from the service range, none when headless.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it has no address of its own and is known by its workloads' addresses.
+    pub headless: bool,
+    /// Its ports, at least one.
+    pub ports: Vec<Port>,
+    /// Labels a workload of the same namespace must all carry to belong to it.
+    pub selector: BTreeMap<String, String>,
+    /// The waypoint it is reached through.
+    pub use_waypoint: Option<UseWaypoint>,
+    /// Labels, the meaningful ones removed.
+    pub labels: BTreeMap<String, String>,
+}

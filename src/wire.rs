@@ -1,0 +1,47 @@
+//! Values to bytes and back: the protobuf types of Istio's and our own control protocols, and
+//! their conversion to and from [`crate::model`]. No tasks, no clock; nothing else sees protobuf's
+//! shape of a workload.
+
+pub mod convert;
+
+/// Generated from `proto/` at build time.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    elided_lifetimes_in_paths,
+    unnameable_types,
+    clippy::all,
+    clippy::use_self,
+    clippy::allow_attributes_without_reason,
+    clippy::or_fun_call,
+    clippy::wildcard_imports,
+    reason = "generated code"
+)]
+pub mod proto {
+    /// `istio.workload`.
+    pub mod workload {
+        tonic::include_proto!("istio.workload");
+    }
+    /// `istio.v1.auth`.
+    pub mod citadel {
+        tonic::include_proto!("istio.v1.auth");
+    }
+    /// `envoy.service.discovery.v3`.
+    pub mod discovery {
+        tonic::include_proto!("envoy.service.discovery.v3");
+    }
+    /// `lateen.v1`.
+    pub mod lateen {
+        tonic::include_proto!("lateen.v1");
+    }
+}
+
+/// Type URL of [`proto::workload::Address`].
+pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
+/// Type URL of Istio's L4 policies.
+pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+/// Type URL of [`proto::lateen::Revision`].
+pub const REVISION: &str = "type.googleapis.com/lateen.v1.Revision";
+/// Type URL of [`proto::lateen::Placement`].
+pub const PLACEMENT: &str = "type.googleapis.com/lateen.v1.Placement";
