@@ -5,4 +5,5 @@
 
 pub mod identity;
 pub mod model;
+pub mod tls;
 pub mod wire;

@@ -1,0 +1,20 @@
+//! Certificates and TLS settings: who we are, whom we believe, and how a handshake proves it.
+//!
+//! [`svid`] holds a certificate with its key and roots, [`request`] asks for one, [`verify`] judges
+//! a peer's, and [`config`] joins them into rustls configurations. TLS 1.3 only, no resumption and
+//! no early data anywhere (`spec/hbone-dataplane.md` §1.1). Pure: the network is the caller's.
+
+pub mod config;
+pub mod request;
+pub mod svid;
+pub mod verify;
+
+pub use config::{
+    TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
+};
+pub use request::{Request, RequestError};
+pub use svid::{Roots, Svid, SvidError, spki_sha256};
+pub use verify::{PeerRefused, peer_identity};
+
+#[cfg(test)]
+pub(crate) mod testing;

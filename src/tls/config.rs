@@ -1,0 +1,382 @@
+//! rustls configurations for each kind of connection a mesh makes.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::CertificateDer;
+
+use super::svid::{Roots, Svid};
+use super::verify::{ClientRule, ClientVerifier, ServerRule, ServerVerifier};
+use crate::identity::{SpiffeId, TrustDomain};
+
+/// The one application protocol of every connection.
+const ALPN: &[u8] = b"h2";
+
+/// Why a TLS configuration could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The TLS stack refused the versions, suites or certificate.
+    #[error("cannot build the TLS settings")]
+    Settings {
+        /// What it said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// No client could ever be believed.
+    #[error("cannot build the check of client certificates")]
+    Verifier {
+        /// What the builder said.
+        #[source]
+        source: rustls::server::VerifierBuilderError,
+    },
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(source: rustls::Error) -> Self {
+        Self::Settings { source }
+    }
+}
+
+/// aws-lc-rs with the suites and groups Istio's peers use, in our order: the hybrid group first,
+/// whose key share carries a classical one too, so that a classical peer costs no round trip.
+pub(super) fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        Arc::new(CryptoProvider {
+            cipher_suites: vec![
+                cipher_suite::TLS13_AES_256_GCM_SHA384,
+                cipher_suite::TLS13_AES_128_GCM_SHA256,
+            ],
+            kx_groups: vec![
+                kx_group::X25519MLKEM768,
+                kx_group::X25519,
+                kx_group::SECP256R1,
+                kx_group::SECP384R1,
+            ],
+            ..aws_lc_rs::default_provider()
+        })
+    });
+    &PROVIDER
+}
+
+/// Inbound HBONE: a client certificate is required and must name a workload of our own trust
+/// domain.
+///
+/// # Errors
+/// [`TlsError`] when the certificate cannot serve.
+pub fn hbone_server(svid: &Svid) -> Result<Arc<ServerConfig>, TlsError> {
+    let rule = ClientRule::Workload(svid.id().trust_domain().clone());
+    let chain =
+        WebPkiClientVerifier::builder_with_provider(svid.roots().store(), Arc::clone(provider()))
+            .build()
+            .map_err(|source| TlsError::Verifier { source })?;
+    server(ClientVerifier { chain, rule }, Arc::clone(svid.key()))
+}
+
+/// Outbound HBONE: the server must be one of `accepted`, whatever its address. An empty set
+/// accepts nobody.
+///
+/// # Errors
+/// [`TlsError`] when the certificate cannot be presented.
+pub fn hbone_client(
+    svid: &Svid,
+    accepted: Arc<BTreeSet<SpiffeId>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = svid.roots().store();
+    client(
+        ServerRule::Workload { roots, accepted },
+        Some(svid),
+        Sni::Hidden,
+    )
+}
+
+/// The control plane's port: presents its chain with the roots behind it, so that a joining
+/// machine can find the pinned one; a client certificate is optional, and when given must name a
+/// node or control plane of `trust_domain` (`spec/control-plane.md` §1.2).
+///
+/// # Errors
+/// [`TlsError`] when the certificate cannot serve.
+pub fn control_server(
+    svid: &Svid,
+    trust_domain: &TrustDomain,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let rule = ClientRule::NodeOrControl(trust_domain.clone());
+    let chain =
+        WebPkiClientVerifier::builder_with_provider(svid.roots().store(), Arc::clone(provider()))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|source| TlsError::Verifier { source })?;
+    let mut presented = svid.chain().to_vec();
+    presented.extend_from_slice(svid.roots().certificates());
+    let key = CertifiedKey::new(presented, Arc::clone(&svid.key().key));
+    server(ClientVerifier { chain, rule }, Arc::new(key))
+}
+
+/// Towards a control plane: believes `roots`, the name dialled and a control identity; presents
+/// `svid` when there is one.
+///
+/// # Errors
+/// [`TlsError`] when the certificate cannot be presented.
+pub fn control_client(svid: Option<&Svid>, roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = roots.store();
+    client(ServerRule::Control { roots }, svid, Sni::Sent)
+}
+
+/// Towards a control plane that a join token names: believes only a presented root with the
+/// pinned key. `presented` holds what the server showed once the handshake has passed.
+///
+/// # Errors
+/// [`TlsError`] when the TLS stack refuses the settings.
+pub fn join_client(
+    pin: [u8; 32],
+    presented: Arc<OnceLock<Vec<CertificateDer<'static>>>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let chain = presented;
+    client(ServerRule::Pinned { pin, chain }, None, Sni::Sent)
+}
+
+fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// Whether the name dialled is told in clear; HBONE never does (§1.1).
+#[derive(PartialEq)]
+enum Sni {
+    Hidden,
+    Sent,
+}
+
+fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier { rule }));
+    let mut config = match svid {
+        Some(svid) => builder
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(svid.key())))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = sni == Sni::Sent;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::{Duration, SystemTime};
+
+    use rustls::{ClientConnection, ServerConnection};
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+    use crate::tls::testing::{Leaf, TestCa};
+    use crate::tls::{PeerRefused, spki_sha256};
+
+    const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+    const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+    const CONTROL: &str = "spiffe://cluster.local/control/a";
+    const NODE: &str = "spiffe://cluster.local/node/edge-1";
+
+    /// Runs a handshake in memory; the first side to fail tells why.
+    fn handshake(
+        client: Arc<ClientConfig>,
+        server: Arc<ServerConfig>,
+    ) -> Result<(), rustls::Error> {
+        let name = ServerName::try_from("control.site").unwrap();
+        let mut client = ClientConnection::new(client, name).unwrap();
+        let mut server = ServerConnection::new(server).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut io::Cursor::new(wire)).unwrap();
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut io::Cursor::new(wire)).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    fn accept(ids: &[&str]) -> Arc<BTreeSet<SpiffeId>> {
+        Arc::new(ids.iter().map(|id| id.parse().unwrap()).collect())
+    }
+
+    fn reason(outcome: Result<(), rustls::Error>) -> String {
+        match outcome {
+            Ok(()) => "accepted".to_owned(),
+            Err(e) => match PeerRefused::of(&e) {
+                Some(refused) => refused.to_string(),
+                None => e.to_string(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_tunnel_server_judges_its_clients() {
+        let mesh = TestCa::new();
+        let other = TestCa::new();
+        let server = hbone_server(&mesh.svid(CART)).unwrap();
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3600);
+        let expired = Leaf {
+            not_before: now - 2 * hour,
+            not_after: now - hour,
+            ..Leaf::uris(&[WEB])
+        };
+        let future = Leaf {
+            not_before: now + hour,
+            not_after: now + 2 * hour,
+            ..Leaf::uris(&[WEB])
+        };
+        let foreign = "spiffe://other.local/ns/shop/sa/web";
+        for (name, svid, want) in [
+            ("a workload of the mesh", mesh.svid(WEB), "accepted"),
+            (
+                "another trust domain",
+                mesh.svid(foreign),
+                "of another trust domain",
+            ),
+            (
+                "a node is no workload",
+                mesh.svid(NODE),
+                "no workload identity",
+            ),
+            ("expired", mesh.svid_of(&expired), "expired"),
+            ("not yet valid", mesh.svid_of(&future), "not valid yet"),
+        ] {
+            let client = hbone_client(&svid, accept(&[CART])).unwrap();
+            let got = reason(handshake(client, Arc::clone(&server)));
+            assert!(got.contains(want), "{name}: {got}");
+        }
+        let stranger = client(
+            ServerRule::Workload {
+                roots: mesh.roots().store(),
+                accepted: accept(&[CART]),
+            },
+            Some(&other.svid(WEB)),
+            Sni::Hidden,
+        );
+        let got = reason(handshake(stranger.unwrap(), Arc::clone(&server)));
+        assert!(got.contains("BadSignature"), "another mesh's root: {got}");
+        let nobody = ServerRule::Workload {
+            roots: mesh.roots().store(),
+            accepted: accept(&[CART]),
+        };
+        let nobody = client(nobody, None, Sni::Hidden).unwrap();
+        let got = reason(handshake(nobody, server));
+        assert!(got.contains("no certificates"), "no certificate: {got}");
+    }
+
+    #[test]
+    fn a_certificate_with_two_uris_is_nobody() {
+        let mesh = TestCa::new();
+        let (chain, key) = mesh.leaf(&Leaf::uris(&[WEB, CART]));
+        let outcome = Svid::new(vec![chain], key, mesh.roots());
+        assert!(matches!(outcome, Err(crate::tls::SvidError::NoIdentity)));
+    }
+
+    #[test]
+    fn a_tunnel_client_judges_its_server() {
+        let mesh = TestCa::new();
+        let server = hbone_server(&mesh.svid(CART)).unwrap();
+        let web = mesh.svid(WEB);
+        for (name, accepted, want) in [
+            ("the one expected", accept(&[CART]), "accepted"),
+            ("one of several", accept(&[WEB, CART]), "accepted"),
+            (
+                "another",
+                accept(&[WEB]),
+                "expected spiffe://cluster.local/ns/shop/sa/web",
+            ),
+            ("nobody is expected", accept(&[]), "the peer is"),
+        ] {
+            let client = hbone_client(&web, accepted).unwrap();
+            let got = reason(handshake(client, Arc::clone(&server)));
+            assert!(got.contains(want), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn the_control_plane_and_its_clients_judge_each_other() {
+        let mesh = TestCa::new();
+        let leaf = Leaf {
+            dns: &["control.site"],
+            ..Leaf::uris(&[CONTROL])
+        };
+        let elsewhere = Leaf {
+            dns: &["elsewhere.site"],
+            ..Leaf::uris(&[CONTROL])
+        };
+        let imposter = Leaf {
+            dns: &["control.site"],
+            ..Leaf::uris(&[CART])
+        };
+        let td = TrustDomain::default();
+        let node = mesh.svid(NODE);
+        let cart = mesh.svid(CART);
+        for (name, leaf, client, want) in [
+            ("node", &leaf, Some(&node), "accepted"),
+            ("no certificate", &leaf, None, "accepted"),
+            (
+                "a workload is no node",
+                &leaf,
+                Some(&cart),
+                "no node identity",
+            ),
+            ("another name", &elsewhere, None, "not valid for name"),
+            (
+                "a workload is no control plane",
+                &imposter,
+                None,
+                "no control plane identity",
+            ),
+        ] {
+            let server = control_server(&mesh.svid_of(leaf), &td).unwrap();
+            let client = control_client(client.map(|c| &**c), &mesh.roots()).unwrap();
+            let got = reason(handshake(client, server));
+            assert!(got.contains(want), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_joining_machine_believes_the_pinned_root_only() {
+        let mesh = TestCa::new();
+        let imposter = TestCa::new();
+        let leaf = Leaf {
+            dns: &["control.site"],
+            ..Leaf::uris(&[CONTROL])
+        };
+        let pin = spki_sha256(&mesh.root).unwrap();
+        for (name, ca, want) in [
+            ("the pinned root", &mesh, "accepted"),
+            (
+                "another root",
+                &imposter,
+                "another key than the join token pins",
+            ),
+        ] {
+            let server = control_server(&ca.svid_of(&leaf), &TrustDomain::default()).unwrap();
+            let presented = Arc::new(OnceLock::new());
+            let client = join_client(pin, Arc::clone(&presented)).unwrap();
+            let got = reason(handshake(client, server));
+            assert!(got.contains(want), "{name}: {got}");
+            assert_eq!(presented.get().is_some(), want == "accepted", "{name}");
+        }
+    }
+}

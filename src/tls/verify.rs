@@ -1,0 +1,343 @@
+//! Judges a peer's certificate: the chain by webpki, the name by us.
+//!
+//! webpki proves that a chain leads to a root and is in date; it says nothing of SPIFFE ids, so
+//! the checks here are the control (`spec/reliability.md` §2 row 15). A certificate with two URI
+//! names is refused: which of them a peer meant must never be a matter of order.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::config::provider;
+use super::svid::spki_sha256;
+use crate::identity::{SpiffeId, TrustDomain};
+
+/// Why a peer whose chain is sound is refused all the same. Found inside
+/// [`rustls::CertificateError::Other`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerRefused {
+    /// No single URI name that is a mesh identity of the kind wanted here.
+    #[error("the peer's certificate names no {wanted} identity")]
+    NoIdentity {
+        /// Which kind was wanted: workload, node, control.
+        wanted: &'static str,
+    },
+    /// An identity of another mesh.
+    #[error("the peer is {peer}, of another trust domain than {expected}")]
+    TrustDomain {
+        /// Who it is.
+        peer: SpiffeId,
+        /// Which trust domain was expected.
+        expected: TrustDomain,
+    },
+    /// Not one of those expected at this address.
+    #[error("the peer is {peer}, expected {expected}")]
+    Unexpected {
+        /// Who it is.
+        peer: SpiffeId,
+        /// Who was expected, comma-separated.
+        expected: String,
+    },
+    /// None of the certificates presented has the pinned key.
+    #[error("the server's root has another key than the join token pins; presented: {presented}")]
+    Pin {
+        /// SHA-256 of each presented key in hex, comma-separated.
+        presented: String,
+    },
+}
+
+impl From<PeerRefused> for Error {
+    fn from(refused: PeerRefused) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+    }
+}
+
+impl PeerRefused {
+    /// The refusal inside a TLS error, when that is what it was.
+    pub fn of(error: &Error) -> Option<&Self> {
+        match error {
+            Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// The first URI name of a certificate that is a mesh identity.
+pub fn peer_identity(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {
+    uris(leaf)?.iter().find_map(|uri| uri.parse().ok())
+}
+
+/// The identity of a certificate that has exactly one URI name.
+pub(super) fn sole_identity(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {
+    match uris(leaf)?.as_slice() {
+        [uri] => uri.parse().ok(),
+        _ => None,
+    }
+}
+
+fn uris(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let (_rest, certificate) = X509Certificate::from_der(leaf).ok()?;
+    let names = certificate.subject_alternative_name().ok()??;
+    let uri = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    };
+    Some(names.value.general_names.iter().filter_map(uri).collect())
+}
+
+/// What a server demands of the identity in a client's certificate.
+#[derive(Debug)]
+pub(super) enum ClientRule {
+    /// A workload of this trust domain: HBONE.
+    Workload(TrustDomain),
+    /// A node or control plane of this trust domain: 15012, where no certificate is legal too.
+    NodeOrControl(TrustDomain),
+}
+
+impl ClientRule {
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), PeerRefused> {
+        let (expected, wanted) = match self {
+            Self::Workload(td) => (td, "workload"),
+            Self::NodeOrControl(td) => (td, "node"),
+        };
+        let peer = sole_identity(leaf).ok_or(PeerRefused::NoIdentity { wanted })?;
+        if peer.trust_domain() != expected {
+            let expected = expected.clone();
+            return Err(PeerRefused::TrustDomain { peer, expected });
+        }
+        let kind_fits = match self {
+            Self::Workload(_) => matches!(peer, SpiffeId::Workload { .. }),
+            Self::NodeOrControl(_) => !matches!(peer, SpiffeId::Workload { .. }),
+        };
+        if kind_fits {
+            Ok(())
+        } else {
+            Err(PeerRefused::NoIdentity { wanted })
+        }
+    }
+}
+
+/// Chain by webpki, then the rule.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub(super) chain: Arc<dyn ClientCertVerifier>,
+    pub(super) rule: ClientRule,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.chain.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Stock peers hold one certificate; hints would only tell strangers about our roots.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
+        self.rule.check(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Whom a client believes.
+pub(super) enum ServerRule {
+    /// One of these workloads, whatever the name dialled: HBONE.
+    Workload {
+        roots: Arc<RootCertStore>,
+        accepted: Arc<BTreeSet<SpiffeId>>,
+    },
+    /// A control plane that also holds the name dialled.
+    Control { roots: Arc<RootCertStore> },
+    /// As [`ServerRule::Control`], trusting the one presented root with this key.
+    Pinned {
+        pin: [u8; 32],
+        chain: Arc<OnceLock<Vec<CertificateDer<'static>>>>,
+    },
+}
+
+pub(super) struct ServerVerifier {
+    pub(super) rule: ServerRule,
+}
+
+impl fmt::Debug for ServerVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.rule {
+            ServerRule::Workload { .. } => "workload",
+            ServerRule::Control { .. } => "control",
+            ServerRule::Pinned { .. } => "pinned",
+        };
+        write!(f, "ServerVerifier({kind})")
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match &self.rule {
+            ServerRule::Workload { roots, accepted } => {
+                verify_chain(end_entity, intermediates, roots, now)?;
+                check_accepted(end_entity, accepted)?;
+            }
+            ServerRule::Control { roots } => {
+                verify_chain(end_entity, intermediates, roots, now)?;
+                check_control(end_entity, server_name)?;
+            }
+            ServerRule::Pinned { pin, chain } => {
+                let root = pinned_root(*pin, end_entity, intermediates)?;
+                verify_chain(end_entity, intermediates, &root, now)?;
+                check_control(end_entity, server_name)?;
+                let presented = std::iter::once(end_entity)
+                    .chain(intermediates)
+                    .map(|c| c.clone().into_owned())
+                    .collect();
+                // A second handshake with the same settings presents the same server.
+                let _already_known = chain.set(presented);
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        // TLS 1.2 is not offered, so no such signature can be asked about.
+        Err(Error::InvalidCertificate(CertificateError::BadSignature))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+fn verify_chain(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let parsed = ParsedCertificate::try_from(end_entity)?;
+    let algorithms = provider().signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+}
+
+fn check_accepted(
+    leaf: &CertificateDer<'_>,
+    accepted: &BTreeSet<SpiffeId>,
+) -> Result<(), PeerRefused> {
+    let wanted = "workload";
+    let peer = sole_identity(leaf).ok_or(PeerRefused::NoIdentity { wanted })?;
+    if accepted.contains(&peer) {
+        return Ok(());
+    }
+    let expected: Vec<String> = accepted.iter().map(ToString::to_string).collect();
+    Err(PeerRefused::Unexpected {
+        peer,
+        expected: expected.join(", "),
+    })
+}
+
+fn check_control(leaf: &CertificateDer<'_>, server_name: &ServerName<'_>) -> Result<(), Error> {
+    let wanted = "control plane";
+    verify_server_name(&ParsedCertificate::try_from(leaf)?, server_name)?;
+    match sole_identity(leaf) {
+        Some(SpiffeId::Control { .. }) => Ok(()),
+        _ => Err(PeerRefused::NoIdentity { wanted }.into()),
+    }
+}
+
+/// The presented CA certificate whose key is pinned, as the only root (§6.2). webpki takes an
+/// anchor's word for being a CA, so that is asked here.
+fn pinned_root(
+    pin: [u8; 32],
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<RootCertStore, Error> {
+    let mut presented = Vec::new();
+    for certificate in intermediates.iter().chain(std::iter::once(end_entity)) {
+        let Ok(hash) = spki_sha256(certificate) else {
+            continue;
+        };
+        if hash == pin && is_ca(certificate) {
+            let mut store = RootCertStore::empty();
+            store.add(certificate.clone().into_owned())?;
+            return Ok(store);
+        }
+        presented.push(hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    }
+    Err(PeerRefused::Pin {
+        presented: presented.join(", "),
+    }
+    .into())
+}
+
+fn is_ca(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_rest, c)| c.is_ca())
+}
