@@ -3,7 +3,9 @@
 //! Data moves one way: [`config`] → [`model`] → [`control`] → [`wire`] → [`agent`] → [`node`] →
 //! [`hbone`]. `ARCHITECTURE.md` has the picture.
 
+pub mod admin;
 pub mod identity;
 pub mod model;
+pub mod telemetry;
 pub mod tls;
 pub mod wire;

@@ -1,0 +1,10 @@
+//! What the mesh tells of itself: metrics in Istio's names, one access-log line per finished
+//! connection, and the process's log (`spec/hbone-dataplane.md` §8).
+
+pub mod access_log;
+pub mod labels;
+pub mod log;
+pub mod metrics;
+
+pub use labels::{ConnectionLabels, Reporter, Security};
+pub use metrics::Metrics;

@@ -1,0 +1,124 @@
+//! Counters and gauges, in Istio's names so that its dashboards fit, and their text form.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::labels::ConnectionLabels;
+
+type Connections = Family<ConnectionLabels, Counter>;
+
+/// Every metric of a process. Cheap to share; recording never blocks on a reader.
+pub struct Metrics {
+    registry: Registry,
+    opened: Connections,
+    closed: Connections,
+    failed: Connections,
+    sent: Connections,
+    received: Connections,
+    revision: Gauge<u64, AtomicU64>,
+    load_errors: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let mut counter = |name: &str, help: &str| {
+            let family = Connections::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let opened = counter("istio_tcp_connections_opened", "Connections begun");
+        let closed = counter("istio_tcp_connections_closed", "Connections ended");
+        let failed = counter(
+            "istio_tcp_connections_failed",
+            "Connections that never worked",
+        );
+        let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
+        let received = counter("istio_tcp_received_bytes", "Bytes from the client");
+        let revision = Gauge::default();
+        registry.register(
+            "lateen_revision",
+            "Number of the mesh revision in force",
+            revision.clone(),
+        );
+        let load_errors = Gauge::default();
+        registry.register(
+            "lateen_mesh_errors",
+            "Errors that keep the mesh directory from taking effect",
+            load_errors.clone(),
+        );
+        registry.register(
+            "istio_build",
+            "Which build this is",
+            Info::new(vec![
+                ("component", "lateen"),
+                ("tag", env!("CARGO_PKG_VERSION")),
+            ]),
+        );
+        Self {
+            registry,
+            opened,
+            closed,
+            failed,
+            sent,
+            received,
+            revision,
+            load_errors,
+        }
+    }
+}
+
+impl Metrics {
+    /// A connection begins: outbound before dialling, inbound before policy.
+    pub fn opened(&self, labels: &ConnectionLabels) {
+        self.opened.get_or_create(labels).inc();
+    }
+
+    /// A connection ended. `labels` carry the flag it ended with; `sent` and `received` are bytes
+    /// to and from the client.
+    pub fn closed(&self, labels: &ConnectionLabels, sent: u64, received: u64) {
+        self.closed.get_or_create(labels).inc();
+        let plain = labels.clone().flagged("-");
+        self.sent.get_or_create(&plain).inc_by(sent);
+        self.received.get_or_create(&plain).inc_by(received);
+    }
+
+    /// A connection could not be made. `labels` carry why.
+    pub fn failed(&self, labels: &ConnectionLabels) {
+        self.failed.get_or_create(labels).inc();
+    }
+
+    /// The revision in force.
+    pub fn revision(&self, number: u64) {
+        self.revision.set(number);
+    }
+
+    /// How many errors keep the mesh directory from taking effect; 0 when it is in force.
+    pub fn load_errors(&self, count: usize) {
+        self.load_errors
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// All of it in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be written, which only a full memory could cause.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
