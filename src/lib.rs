@@ -4,6 +4,7 @@
 //! [`hbone`]. `ARCHITECTURE.md` has the picture.
 
 pub mod admin;
+pub mod hbone;
 pub mod identity;
 pub mod model;
 pub mod telemetry;

@@ -13,7 +13,7 @@ pub use config::{
     TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
 };
 pub use request::{Request, RequestError};
-pub use svid::{Roots, Svid, SvidError, spki_sha256};
+pub use svid::{Roots, Svid, SvidError, certificates_from_pem, not_after, spki_sha256, to_pem};
 pub use verify::{PeerRefused, peer_identity};
 
 #[cfg(test)]

@@ -208,6 +208,12 @@ impl fmt::Debug for Svid {
     }
 }
 
+/// When a certificate expires; `None` for bytes that are no X.509.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let parsed = parse(certificate, 0).ok()?;
+    Some(validity(&parsed).1)
+}
+
 /// SHA-256 of a certificate's SubjectPublicKeyInfo.
 ///
 /// # Errors

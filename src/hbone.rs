@@ -1,0 +1,86 @@
+//! Moves bytes between peers: HTTP/2 CONNECT in mutual TLS 1.3 over TCP, wire-compatible with
+//! Istio's HBONE (`spec/hbone-dataplane.md` §1).
+//!
+//! [`Pool::connect`] opens a [`Tunnel`] to a peer whose identity it proves, [`serve`] accepts them,
+//! [`relay`] carries a TCP connection through one. Nothing here knows workloads or policy: whom to
+//! reach and whom to let in are handed over.
+
+mod accept;
+mod authority;
+mod connect;
+mod copy;
+pub mod headers;
+mod liveness;
+mod pool;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use accept::{AcceptError, Handler, Incoming, Refusal, serve};
+pub use authority::{Authority, AuthorityError};
+pub use connect::{ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop};
+pub use copy::{RelayError, Traffic, relay, relay_tcp};
+pub use pool::Pool;
+pub use tunnel::{Tunnel, TunnelError};
+
+/// The limits of tunnels; the defaults are those of `spec/hbone-dataplane.md` §1.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// TCP, TLS and HTTP/2 preface together, either end; 10 s.
+    pub handshake: Duration,
+    /// From our CONNECT to its answer; 15 s, past the peer's own connect budget of 10 s.
+    pub response: Duration,
+    /// Streams on one connection that we open; 100.
+    pub streams_out: usize,
+    /// Streams on one connection that a peer may open; 200.
+    pub streams_in: u32,
+    /// Connections per peer and identity opened for load; more only when all their streams are
+    /// taken; 4.
+    pub connections: usize,
+    /// Live streams on the least loaded connection from which another is opened; 8.
+    pub busy: usize,
+    /// Connections per peer and identity in all; 64.
+    pub connections_max: usize,
+    /// How long an unused connection is kept; 5 min.
+    pub idle: Duration,
+    /// How long a failed dial answers for further ones; 1 s.
+    pub negative: Duration,
+    /// Silence after which a connection is pinged; 10 s.
+    pub ping_after: Duration,
+    /// Longest wait for the answer to a ping; 20 s.
+    pub ping_timeout: Duration,
+    /// Receive window of a stream; 4 MiB.
+    pub stream_window: u32,
+    /// Receive window of a connection; 16 MiB, above the stream's so that one stalled stream
+    /// cannot block the others.
+    pub connection_window: u32,
+    /// Largest frame we take; 1 MiB.
+    pub frame: u32,
+    /// Bytes of one stream that wait for the network before its sender is held back; 256 KiB.
+    pub send_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            response: Duration::from_secs(15),
+            streams_out: 100,
+            streams_in: 200,
+            connections: 4,
+            busy: 8,
+            connections_max: 64,
+            idle: Duration::from_secs(300),
+            negative: Duration::from_secs(1),
+            ping_after: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(20),
+            stream_window: 4 << 20,
+            connection_window: 16 << 20,
+            frame: 1 << 20,
+            send_buffer: 256 << 10,
+        }
+    }
+}
