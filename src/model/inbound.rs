@@ -1,1 +1,173 @@
-//! Written by its own change.
+//! What becomes of a connection that arrives for a workload (`spec/hbone-dataplane.md` §3.2–§4).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::balance::target_port;
+use super::outbound::PROXY_PORTS;
+use super::service::Service;
+use super::view::View;
+use super::workload::Workload;
+
+/// What a tunnel is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// An address with a workload's port.
+    Address(SocketAddr),
+    /// A service's host name with the service's port.
+    Name {
+        /// The host name.
+        host: &'a str,
+        /// The service's port.
+        port: u16,
+    },
+}
+
+/// A connection that is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Where the program listens.
+    pub to: SocketAddr,
+    /// The service the client addressed, where it can be told.
+    pub service: Option<Arc<Service>>,
+}
+
+/// Why a connection is turned away.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is meant for somebody else.
+    #[error("{to} is not an address of this workload")]
+    NotHere {
+        /// The address asked for.
+        to: SocketAddr,
+    },
+    /// The name is no service of this workload's.
+    #[error("this workload does not serve {host} port {port}")]
+    NoService {
+        /// The host name asked for.
+        host: String,
+        /// The port asked for.
+        port: u16,
+    },
+    /// The proxy was asked for itself.
+    #[error("port {port} is the proxy's own")]
+    ProxyPort {
+        /// The port asked for.
+        port: u16,
+    },
+    /// Policies hold that this version cannot evaluate.
+    #[error("policy {policy} holds for this workload, and this version cannot evaluate it")]
+    Policy {
+        /// One of them.
+        policy: Arc<str>,
+    },
+}
+
+impl Refusal {
+    /// The status that tells an HBONE peer (§1.4).
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NotHere { .. } => 400,
+            Self::NoService { .. } | Self::ProxyPort { .. } => 503,
+            Self::Policy { .. } => 401,
+        }
+    }
+
+    /// The response flag that tells it in metrics.
+    pub fn flag(&self) -> &'static str {
+        match self {
+            Self::NotHere { .. } | Self::NoService { .. } | Self::ProxyPort { .. } => "CONNECT",
+            Self::Policy { .. } => "DENY",
+        }
+    }
+}
+
+/// Decides a tunnel that arrived at `local_ip` of `workload`.
+///
+/// `forwarded_host` is the service the peer says was addressed; it only ever labels.
+///
+/// # Errors
+/// [`Refusal`], with the status to answer.
+pub fn tunnelled(
+    view: &View,
+    workload: &Workload,
+    local_ip: IpAddr,
+    target: Target<'_>,
+    forwarded_host: Option<&str>,
+) -> Result<Delivery, Refusal> {
+    let (port, service) = match target {
+        Target::Address(to) if to.ip() != local_ip => return Err(Refusal::NotHere { to }),
+        Target::Address(to) => {
+            let service = label(view, workload, to.port(), forwarded_host);
+            (to.port(), service)
+        }
+        Target::Name { host, port } => {
+            let missing = || Refusal::NoService {
+                host: host.to_owned(),
+                port,
+            };
+            let service = view.service_named(host, &workload.namespace);
+            let service = service.ok_or_else(missing)?;
+            let mapped = target_port(service, workload, port).ok_or_else(missing)?;
+            (mapped, Some(Arc::clone(service)))
+        }
+    };
+    if PROXY_PORTS.contains(&port) {
+        return Err(Refusal::ProxyPort { port });
+    }
+    permit(workload)?;
+    Ok(Delivery {
+        to: SocketAddr::new(local_ip, port),
+        service,
+    })
+}
+
+/// Decides a plain connection to `destination` of `workload`.
+///
+/// # Errors
+/// [`Refusal`], in words for the log.
+pub fn plaintext(
+    view: &View,
+    workload: &Workload,
+    destination: SocketAddr,
+) -> Result<Delivery, Refusal> {
+    let port = destination.port();
+    if PROXY_PORTS.contains(&port) {
+        return Err(Refusal::ProxyPort { port });
+    }
+    permit(workload)?;
+    Ok(Delivery {
+        to: destination,
+        service: label(view, workload, port, None),
+    })
+}
+
+/// A policy nobody evaluates must not read as one that allows.
+fn permit(workload: &Workload) -> Result<(), Refusal> {
+    match workload.authorization_policies.first() {
+        Some(policy) => Err(Refusal::Policy {
+            policy: Arc::clone(policy),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The service a connection to this port counts for: the one the peer names if the workload really
+/// serves it, else the first whose target port fits (§8).
+fn label(
+    view: &View,
+    workload: &Workload,
+    port: u16,
+    forwarded_host: Option<&str>,
+) -> Option<Arc<Service>> {
+    let mine = workload.services.keys().filter_map(|key| view.service(key));
+    let named = forwarded_host.and_then(|host| {
+        let mut mine = mine.clone();
+        mine.find(|s| s.key.hostname.eq_ignore_ascii_case(host))
+    });
+    let serves = |s: &&Arc<Service>| {
+        let mut ports = s.ports.iter().map(|p| p.service_port);
+        ports.any(|p| target_port(s, workload, p) == Some(port))
+    };
+    named.or_else(|| mine.clone().find(serves)).map(Arc::clone)
+}
