@@ -4,9 +4,11 @@
 //! [`hbone`]. `ARCHITECTURE.md` has the picture.
 
 pub mod admin;
+pub mod capture;
 pub mod hbone;
 pub mod identity;
 pub mod model;
+pub mod sys;
 pub mod telemetry;
 pub mod tls;
 pub mod wire;

@@ -1,0 +1,59 @@
+//! The few system calls that neither std nor a well-kept crate has as safe functions; the only
+//! home of `unsafe`.
+
+#![allow(
+    unsafe_code,
+    reason = "this room exists to hold it, each block with its proof"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use rustix::thread::UnshareFlags;
+use tokio::io::unix::AsyncFd;
+
+/// Lets a socket bear an IPv6 address that is not this host's (`IPV6_TRANSPARENT`).
+///
+/// # Errors
+/// Without CAP_NET_ADMIN or CAP_NET_RAW, and on a socket that is not IPv6.
+pub fn set_ipv6_transparent(socket: &socket2::Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is borrowed from `socket`, so open for the whole call; `on` outlives
+    // it and the length given is its size.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IPV6,
+            libc::IPV6_TRANSPARENT,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits for a descriptor of our own with the runtime of this task.
+///
+/// # Errors
+/// When the kernel cannot poll such a descriptor.
+pub fn async_fd(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names one open descriptor from now until it is dropped, which is what
+    // the runtime relies on while it polls the number.
+    unsafe { AsyncFd::register(descriptor) }
+}
+
+/// Leaves namespaces for new ones. Only this thread moves, but for a user namespace, which takes a
+/// process of a single thread.
+///
+/// # Errors
+/// When the kernel forbids it.
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    let flags = flags.difference(UnshareFlags::FILES);
+    // SAFETY: the one hazard is the descriptor table, which is not unshared: its flag has just been
+    // taken out.
+    unsafe { rustix::thread::unshare_unsafe(flags)? };
+    Ok(())
+}
