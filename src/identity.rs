@@ -4,6 +4,8 @@
 //! (`spec/control-plane.md` §1.2, DESIGN §6): workloads, nodes and control planes. A URI that is
 //! none of the three is no identity at all, so it can never match by accident.
 
+pub mod token;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 
 pub mod admin;
 pub mod capture;
+pub mod control;
+pub mod files;
 pub mod hbone;
 pub mod identity;
 pub mod model;

@@ -42,7 +42,8 @@ pub fn set_ipv6_transparent(socket: &socket2::Socket) -> io::Result<()> {
 pub fn async_fd(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names one open descriptor from now until it is dropped, which is what
     // the runtime relies on while it polls the number.
-    unsafe { AsyncFd::register(descriptor) }
+    let registered = unsafe { AsyncFd::register(descriptor) };
+    Ok(registered?)
 }
 
 /// Leaves namespaces for new ones. Only this thread moves, but for a user namespace, which takes a

@@ -1,0 +1,175 @@
+//! Istio's certificate service: a node asks for the certificates of the workloads placed on it,
+//! and for no other (`spec/control-plane.md` §4).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use tonic::{Request, Response, Status};
+
+use super::audit;
+use super::ca::{Authority, Csr, granted_ttl};
+use super::caller::Caller;
+use super::enrolment::Enrolment;
+use crate::identity::SpiffeId;
+use crate::telemetry::access_log::chain;
+use crate::tls::to_pem;
+use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateService;
+use crate::wire::proto::citadel::{IstioCertificateRequest, IstioCertificateResponse};
+
+/// Certificates a node may ask for in a second, over time.
+const RATE: f64 = 20.0;
+/// And at once (§4.2): a node that starts asks for all its workloads' together.
+const BURST: f64 = 450.0;
+
+/// What runs where, by the revision in force.
+pub trait Placements: Send + Sync + 'static {
+    /// Whether the mesh places a workload with this namespace and service account on a node.
+    fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool;
+}
+
+/// The service.
+pub struct Service {
+    authority: Arc<Authority>,
+    enrolment: Arc<Enrolment>,
+    placements: Arc<dyn Placements>,
+    buckets: Mutex<HashMap<Arc<str>, Bucket>>,
+}
+
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Service {
+    /// A service that signs with `authority` what `placements` allow.
+    pub fn new(
+        authority: Arc<Authority>,
+        enrolment: Arc<Enrolment>,
+        placements: Arc<dyn Placements>,
+    ) -> Self {
+        Self {
+            authority,
+            enrolment,
+            placements,
+            buckets: Mutex::default(),
+        }
+    }
+
+    fn throttle(&self, node: &Arc<str>) -> Result<(), Status> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(Arc::clone(node)).or_insert_with(|| Bucket {
+            tokens: BURST,
+            at: Instant::now(),
+        });
+        let gained = bucket.at.elapsed().as_secs_f64() * RATE;
+        bucket.at = Instant::now();
+        bucket.tokens = (bucket.tokens + gained).min(BURST);
+        if bucket.tokens < 1.0 {
+            return Err(Status::resource_exhausted(
+                "too many certificate requests from this node",
+            ));
+        }
+        bucket.tokens -= 1.0;
+        Ok(())
+    }
+
+    fn issue(
+        &self,
+        node: &Arc<str>,
+        ask: &IstioCertificateRequest,
+        now: SystemTime,
+    ) -> Result<(SpiffeId, IstioCertificateResponse), Status> {
+        self.throttle(node)?;
+        let csr = Csr::from_pem(&ask.csr);
+        let csr = csr.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let id = identity(ask, &csr)?;
+        let SpiffeId::Workload {
+            trust_domain,
+            namespace,
+            service_account,
+        } = &id
+        else {
+            let message = format!("{id} is not given out here, only workloads' identities are");
+            return Err(Status::permission_denied(message));
+        };
+        if trust_domain != self.authority.trust_domain() {
+            let ours = self.authority.trust_domain();
+            let message = format!("{id} is not of this mesh's trust domain {ours}");
+            return Err(Status::permission_denied(message));
+        }
+        if !self.placements.runs(node, namespace, service_account) {
+            let message = format!("{node} runs no workload as {namespace}/{service_account}");
+            return Err(Status::permission_denied(message));
+        }
+        let ttl = granted_ttl(ask.validity_duration);
+        let signed = self.authority.sign(&csr, &id, ttl, now);
+        let signed = signed.map_err(|e| Status::failed_precondition(chain(&e)))?;
+        let mut cert_chain: Vec<String> = signed.chain.iter().map(|c| to_pem(c)).collect();
+        // Peers read the last element as all the roots there are (§4.4).
+        cert_chain.push(self.authority.roots().to_pem());
+        Ok((id, IstioCertificateResponse { cert_chain }))
+    }
+}
+
+/// Whom a request is for: what its metadata says, else what its CSR names; both must agree.
+fn identity(ask: &IstioCertificateRequest, csr: &Csr) -> Result<SpiffeId, Status> {
+    let fields = ask.metadata.as_ref().map(|m| &m.fields);
+    let text = |key: &str| {
+        let value = fields.and_then(|f| f.get(key))?;
+        match &value.kind {
+            Some(prost_types::value::Kind::StringValue(text)) if !text.is_empty() => {
+                Some(text.as_str())
+            }
+            _ => None,
+        }
+    };
+    if text("CertSigner").is_some() {
+        return Err(Status::invalid_argument(
+            "other signers are not served here",
+        ));
+    }
+    let asked = match text("ImpersonatedIdentity") {
+        Some(asked) => {
+            let asked: Result<SpiffeId, _> = asked.parse();
+            Some(asked.map_err(|e| Status::invalid_argument(e.to_string()))?)
+        }
+        None => None,
+    };
+    match (asked, csr.identity()) {
+        (Some(asked), Some(named)) if asked != *named => Err(Status::invalid_argument(format!(
+            "the request is for {asked} and its CSR names {named}"
+        ))),
+        (Some(id), _) => Ok(id),
+        (None, Some(id)) => Ok(id.clone()),
+        (None, None) => Err(Status::invalid_argument("the request names no identity")),
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Service {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let node = Arc::clone(caller.node()?);
+        if !self
+            .enrolment
+            .admits(&node, caller.spki.unwrap_or_default())
+        {
+            let message = format!("node {node} is not enrolled with this certificate");
+            return Err(Status::permission_denied(message));
+        }
+        match self.issue(&node, &request.into_inner(), SystemTime::now()) {
+            Ok((id, response)) => {
+                audit::granted("certificate", &id, &node, "");
+                Ok(Response::new(response))
+            }
+            Err(status) => {
+                audit::refused("certificate", &node, &caller.address, status.message());
+                Err(status)
+            }
+        }
+    }
+}

@@ -1,0 +1,610 @@
+//! Which machines may join and which have: join tokens and enrolled nodes, each a small durable
+//! file (`spec/control-plane.md` §6.1–§6.3).
+//!
+//! A token is spent before anything is signed. The same machine asking again with the same key
+//! within ten minutes gets its answer again, since the first may have been lost on the way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tracing::warn;
+
+use crate::files::{self, FileError};
+use crate::identity::token::Token;
+
+/// Life of a token unless another is asked for.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+/// Longest life of a token.
+pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a spent token answers the same key again.
+const REPEAT: Duration = Duration::from_secs(600);
+
+/// A token as the control plane remembers it: the secret only as a hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenRecord {
+    /// Its id.
+    pub id: String,
+    /// The node it is for.
+    pub node: Arc<str>,
+    secret_sha256: [u8; 32],
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// When it expires, in seconds since 1970.
+    pub expires: u64,
+    /// Whether it may replace a node that is enrolled already.
+    pub replace: bool,
+    /// Whether an operator took it back.
+    pub revoked: bool,
+    redeemed: Option<Redeemed>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Redeemed {
+    spki: [u8; 32],
+    at: u64,
+}
+
+impl TokenRecord {
+    /// `unused`, `used`, `revoked` or `expired`.
+    pub fn state(&self, now: SystemTime) -> &'static str {
+        match self {
+            Self { revoked: true, .. } => "revoked",
+            Self {
+                redeemed: Some(_), ..
+            } => "used",
+            Self { expires, .. } if seconds(now) >= *expires => "expired",
+            _ => "unused",
+        }
+    }
+}
+
+/// A machine that has joined.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many certificates it has been given.
+    pub generation: u64,
+    /// When it joined, in seconds since 1970.
+    pub joined: u64,
+    /// When its certificate expires, in seconds since 1970.
+    pub expires: u64,
+    current: [u8; 32],
+    previous: Option<[u8; 32]>,
+    /// Whether the current certificate has been seen in use.
+    confirmed: bool,
+    /// Whether two machines seem to hold this identity.
+    pub frozen: bool,
+}
+
+/// Why a machine may not join or renew; each is a row of `spec/control-plane.md` §6.2 or §6.3.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// No such token, or not its secret.
+    #[error("this join token is not known here")]
+    TokenUnknown,
+    /// Too late.
+    #[error("this join token has expired; make a new one with lateen token create")]
+    TokenExpired,
+    /// Spent by another key.
+    #[error("this join token was used {ago} s ago; a token joins one machine once")]
+    TokenUsed {
+        /// Seconds since then.
+        ago: u64,
+    },
+    /// For another node.
+    #[error("this join token is for node {node}, not for {asked}")]
+    TokenWrongNode {
+        /// The node it is for.
+        node: Arc<str>,
+        /// The node that asks.
+        asked: String,
+    },
+    /// Taken back.
+    #[error("this join token has been revoked")]
+    TokenRevoked,
+    /// The mesh files know no such node.
+    #[error("node {node} is not in the mesh files; add a [[node]] of that name first")]
+    NodeUnknown {
+        /// The node that asks.
+        node: String,
+    },
+    /// Already joined.
+    #[error("node {node} has joined already; to replace it, make the token with --replace")]
+    NodeEnrolled {
+        /// The node that asks.
+        node: String,
+    },
+    /// Never joined.
+    #[error("node {node} has not joined; it needs a join token")]
+    NotEnrolled {
+        /// The node that asks.
+        node: String,
+    },
+    /// Two machines hold this identity.
+    #[error(
+        "node {node} renews with a certificate that another machine has replaced: two machines seem to share one identity; make a new token with --replace for the right one"
+    )]
+    CloneSuspected {
+        /// The node that asks.
+        node: String,
+    },
+    /// What was decided could not be made durable.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl EnrolError {
+    /// The stable word for it, sent beside the message and written to the audit log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TokenUnknown => "TOKEN_UNKNOWN",
+            Self::TokenExpired => "TOKEN_EXPIRED",
+            Self::TokenUsed { .. } => "TOKEN_USED",
+            Self::TokenWrongNode { .. } => "TOKEN_WRONG_NODE",
+            Self::TokenRevoked => "TOKEN_REVOKED",
+            Self::NodeUnknown { .. } => "NODE_UNKNOWN",
+            Self::NodeEnrolled { .. } => "NODE_ENROLLED",
+            Self::NotEnrolled { .. } => "NOT_ENROLLED",
+            Self::CloneSuspected { .. } => "CLONE_SUSPECTED",
+            Self::File(_) => "CA_UNAVAILABLE",
+        }
+    }
+}
+
+/// A machine that asks to join.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    /// The token's id.
+    pub token: &'a str,
+    /// The token's secret.
+    pub secret: &'a [u8],
+    /// The name it wants.
+    pub node: &'a str,
+    /// SHA-256 of its key.
+    pub spki: [u8; 32],
+    /// Whether the mesh files know the name.
+    pub declared: bool,
+}
+
+/// Tokens and nodes of one mesh.
+#[derive(Debug)]
+pub struct Enrolment {
+    tokens: PathBuf,
+    nodes: PathBuf,
+    /// Decisions are rare and must not overlap, so one lock is enough for all.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tokens: BTreeMap<String, TokenRecord>,
+    nodes: BTreeMap<Arc<str>, NodeRecord>,
+}
+
+impl Enrolment {
+    /// Opens what is kept in `state`.
+    ///
+    /// # Errors
+    /// [`FileError`] for a directory or file that does not read.
+    pub fn open(state: &Path) -> Result<Self, FileError> {
+        let tokens = state.join("control/tokens");
+        let nodes = state.join("control/nodes");
+        let mut known = State::default();
+        for record in records::<TokenRecord>(&tokens)? {
+            known.tokens.insert(record.id.clone(), record);
+        }
+        for record in records::<NodeRecord>(&nodes)? {
+            known.nodes.insert(Arc::clone(&record.name), record);
+        }
+        Ok(Self {
+            tokens,
+            nodes,
+            state: Mutex::new(known),
+        })
+    }
+
+    /// Makes a token for a node of the mesh.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn create(
+        &self,
+        node: &str,
+        ttl: Duration,
+        replace: bool,
+        pin: [u8; 32],
+        now: SystemTime,
+    ) -> Result<Token, EnrolError> {
+        let token = Token::new(pin);
+        let created = seconds(now);
+        let record = TokenRecord {
+            id: token.id.clone(),
+            node: Arc::from(node),
+            secret_sha256: Sha256::digest(token.secret).into(),
+            created,
+            expires: created + ttl.min(MAX_TTL).as_secs(),
+            replace,
+            revoked: false,
+            redeemed: None,
+        };
+        let mut state = self.lock();
+        self.keep_token(&record)?;
+        state.tokens.insert(record.id.clone(), record);
+        Ok(token)
+    }
+
+    /// All tokens, by id.
+    pub fn tokens(&self) -> Vec<TokenRecord> {
+        self.lock().tokens.values().cloned().collect()
+    }
+
+    /// All nodes that have joined, by name.
+    pub fn nodes(&self) -> Vec<NodeRecord> {
+        self.lock().nodes.values().cloned().collect()
+    }
+
+    /// Takes a token back. Whether there was one.
+    ///
+    /// # Errors
+    /// When that cannot be made durable.
+    pub fn revoke(&self, id: &str) -> Result<bool, EnrolError> {
+        let mut state = self.lock();
+        let Some(record) = state.tokens.get_mut(id) else {
+            return Ok(false);
+        };
+        let revoked = TokenRecord {
+            revoked: true,
+            ..record.clone()
+        };
+        self.keep_token(&revoked)?;
+        *record = revoked;
+        Ok(true)
+    }
+
+    /// Spends a token for a machine; the generation of the certificate it may now have.
+    ///
+    /// # Errors
+    /// [`EnrolError`], by the row that refuses it.
+    pub fn join(&self, ask: &Joining<'_>, now: SystemTime) -> Result<u64, EnrolError> {
+        let mut state = self.lock();
+        let record = self.judge(&state, ask, now)?;
+        let repeated = record.redeemed.is_some();
+        let known = state.nodes.get(ask.node);
+        let enrolled = known.is_some_and(|n| n.expires > seconds(now) && n.current != ask.spki);
+        if enrolled && !record.replace && !repeated {
+            let node = ask.node.to_owned();
+            return Err(EnrolError::NodeEnrolled { node });
+        }
+        let spent = TokenRecord {
+            redeemed: Some(record.redeemed.clone().unwrap_or_else(|| Redeemed {
+                spki: ask.spki,
+                at: seconds(now),
+            })),
+            ..record
+        };
+        self.keep_token(&spent)?;
+        let generation = known.map_or(0, |n| n.generation);
+        let generation = if repeated {
+            generation.max(1)
+        } else {
+            generation + 1
+        };
+        let node = NodeRecord {
+            name: Arc::from(ask.node),
+            generation,
+            joined: seconds(now),
+            expires: seconds(now) + super::ca::NODE_TTL.as_secs(),
+            current: ask.spki,
+            previous: None,
+            confirmed: false,
+            frozen: false,
+        };
+        state.tokens.insert(spent.id.clone(), spent);
+        self.keep_node(&node)?;
+        state.nodes.insert(Arc::clone(&node.name), node);
+        Ok(generation)
+    }
+
+    fn judge(
+        &self,
+        state: &State,
+        ask: &Joining<'_>,
+        now: SystemTime,
+    ) -> Result<TokenRecord, EnrolError> {
+        let hash: [u8; 32] = Sha256::digest(ask.secret).into();
+        let record = state.tokens.get(ask.token);
+        // Hashes are compared, so the time this takes tells nothing of the secret.
+        let record = record.filter(|r| r.secret_sha256 == hash);
+        let record = record.ok_or(EnrolError::TokenUnknown)?;
+        if record.revoked {
+            return Err(EnrolError::TokenRevoked);
+        }
+        if &*record.node != ask.node {
+            return Err(EnrolError::TokenWrongNode {
+                node: Arc::clone(&record.node),
+                asked: ask.node.to_owned(),
+            });
+        }
+        if let Some(redeemed) = &record.redeemed {
+            let ago = seconds(now).saturating_sub(redeemed.at);
+            if redeemed.spki != ask.spki || ago > REPEAT.as_secs() {
+                return Err(EnrolError::TokenUsed { ago });
+            }
+        } else if seconds(now) >= record.expires {
+            return Err(EnrolError::TokenExpired);
+        }
+        if !ask.declared {
+            let node = ask.node.to_owned();
+            return Err(EnrolError::NodeUnknown { node });
+        }
+        Ok(record.clone())
+    }
+
+    /// Lets a node replace its certificate; the generation of the new one. `presented` is the key
+    /// it proved in TLS, `wanted` that of the request.
+    ///
+    /// # Errors
+    /// [`EnrolError::CloneSuspected`] when the key presented had been replaced and its successor
+    /// was used (§6.3); the node is then frozen.
+    pub fn renew(
+        &self,
+        node: &str,
+        presented: [u8; 32],
+        wanted: [u8; 32],
+        now: SystemTime,
+    ) -> Result<u64, EnrolError> {
+        let mut state = self.lock();
+        let record = state.nodes.get_mut(node);
+        let record = record.ok_or_else(|| EnrolError::NotEnrolled {
+            node: node.to_owned(),
+        })?;
+        let current = presented == record.current;
+        let unconfirmed = record.previous == Some(presented) && !record.confirmed;
+        if record.frozen || !(current || unconfirmed) {
+            let frozen = NodeRecord {
+                frozen: true,
+                ..record.clone()
+            };
+            self.keep_node(&frozen)?;
+            *record = frozen;
+            let node = node.to_owned();
+            return Err(EnrolError::CloneSuspected { node });
+        }
+        let renewed = NodeRecord {
+            generation: record.generation + 1,
+            expires: seconds(now) + super::ca::NODE_TTL.as_secs(),
+            previous: Some(presented),
+            current: wanted,
+            confirmed: false,
+            ..record.clone()
+        };
+        self.keep_node(&renewed)?;
+        let generation = renewed.generation;
+        *record = renewed;
+        Ok(generation)
+    }
+
+    /// Whether a node may speak as itself with this key; notes that its current key is in use.
+    pub fn admits(&self, node: &str, presented: [u8; 32]) -> bool {
+        let mut state = self.lock();
+        let Some(record) = state.nodes.get_mut(node) else {
+            return false;
+        };
+        if presented == record.current && !record.confirmed {
+            record.confirmed = true;
+            if let Err(e) = self.keep_node(record) {
+                // Only the clone check is weakened until the next use.
+                warn!(error = %e, node, "use of a node certificate not noted");
+            }
+        }
+        !record.frozen
+            && (presented == record.current
+                || (record.previous == Some(presented) && !record.confirmed))
+    }
+
+    fn keep_token(&self, record: &TokenRecord) -> Result<(), FileError> {
+        keep(&self.tokens.join(&record.id), record)
+    }
+
+    fn keep_node(&self, record: &NodeRecord) -> Result<(), FileError> {
+        keep(&self.nodes.join(&*record.name), record)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn seconds(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn keep<T: Serialize>(path: &Path, record: &T) -> Result<(), FileError> {
+    let json = serde_json::to_vec(record).map_err(|e| FileError::Write {
+        path: path.to_owned(),
+        source: e.into(),
+    })?;
+    files::write(path, &json)
+}
+
+/// Every record of a directory. One that does not read is set aside, named in the log: a damaged
+/// token or node must join again, the others are not to suffer.
+fn records<T: for<'a> Deserialize<'a>>(directory: &Path) -> Result<Vec<T>, FileError> {
+    files::directory(directory)?;
+    let failed = |source| FileError::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        if name.is_none_or(|n| n.starts_with('.') || n.ends_with(".damaged")) {
+            continue;
+        }
+        let content = files::read(&path)?.unwrap_or_default();
+        match serde_json::from_slice(&content) {
+            Ok(record) => records.push(record),
+            Err(e) => {
+                let aside = path.with_extension("damaged");
+                warn!(path = %path.display(), error = %e, "damaged record set aside; what it was about must join again");
+                std::fs::rename(&path, aside).map_err(failed)?;
+            }
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: [u8; 32] = [1; 32];
+    const B: [u8; 32] = [2; 32];
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
+    fn ask<'a>(token: &'a Token, node: &'a str, spki: [u8; 32]) -> Joining<'a> {
+        Joining {
+            token: &token.id,
+            secret: &token.secret,
+            node,
+            spki,
+            declared: true,
+        }
+    }
+
+    #[test]
+    fn every_misuse_of_a_token_has_its_answer() {
+        let wrong = [9; 32];
+        for (name, act, want) in [
+            ("as it should be", "join", "ok 1"),
+            ("unknown id", "unknown", "TOKEN_UNKNOWN"),
+            ("wrong secret", "secret", "TOKEN_UNKNOWN"),
+            ("expired", "late", "TOKEN_EXPIRED"),
+            ("same key again soon", "repeat", "ok 1"),
+            ("same key again late", "repeat late", "TOKEN_USED"),
+            ("another key", "other key", "TOKEN_USED"),
+            ("another node", "other node", "TOKEN_WRONG_NODE"),
+            ("revoked", "revoke", "TOKEN_REVOKED"),
+            ("not in the mesh files", "undeclared", "NODE_UNKNOWN"),
+            ("joined already", "enrolled", "NODE_ENROLLED"),
+            ("joined already, to be replaced", "replace", "ok 2"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let enrolment = Enrolment::open(dir.path()).unwrap();
+            let token = enrolment
+                .create("edge-1", DEFAULT_TTL, false, A, at(0))
+                .unwrap();
+            let again = |spki, when| {
+                enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+                enrolment.join(&ask(&token, "edge-1", spki), at(when))
+            };
+            let second = |replace| {
+                enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+                let token = enrolment
+                    .create("edge-1", DEFAULT_TTL, replace, A, at(2))
+                    .unwrap();
+                enrolment.join(&ask(&token, "edge-1", B), at(3))
+            };
+            let outcome = match act {
+                "unknown" => enrolment.join(
+                    &Joining {
+                        token: "aaaaaaaaaa",
+                        ..ask(&token, "edge-1", A)
+                    },
+                    at(1),
+                ),
+                "secret" => enrolment.join(
+                    &Joining {
+                        secret: &wrong,
+                        ..ask(&token, "edge-1", A)
+                    },
+                    at(1),
+                ),
+                "late" => enrolment.join(&ask(&token, "edge-1", A), at(3600)),
+                "repeat" => again(A, 500),
+                "repeat late" => again(A, 700),
+                "other key" => again(B, 2),
+                "other node" => enrolment.join(&ask(&token, "edge-2", A), at(1)),
+                "revoke" => {
+                    assert!(enrolment.revoke(&token.id).unwrap());
+                    enrolment.join(&ask(&token, "edge-1", A), at(1))
+                }
+                "undeclared" => enrolment.join(
+                    &Joining {
+                        declared: false,
+                        ..ask(&token, "edge-1", A)
+                    },
+                    at(1),
+                ),
+                "enrolled" => second(false),
+                "replace" => second(true),
+                _ => enrolment.join(&ask(&token, "edge-1", A), at(1)),
+            };
+            let got = match &outcome {
+                Ok(generation) => format!("ok {generation}"),
+                Err(e) => e.reason().to_owned(),
+            };
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_spent_token_stays_spent_over_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let enrolment = Enrolment::open(dir.path()).unwrap();
+        let token = enrolment
+            .create("edge-1", DEFAULT_TTL, false, A, at(0))
+            .unwrap();
+        enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+        let enrolment = Enrolment::open(dir.path()).unwrap();
+        let again = enrolment.join(&ask(&token, "edge-1", B), at(2));
+        assert!(matches!(again, Err(EnrolError::TokenUsed { .. })));
+        assert_eq!(enrolment.nodes().len(), 1);
+    }
+
+    #[test]
+    fn renewal_tells_a_lost_answer_from_a_clone() {
+        let dir = tempfile::tempdir().unwrap();
+        let enrolment = Enrolment::open(dir.path()).unwrap();
+        let token = enrolment
+            .create("edge-1", DEFAULT_TTL, false, A, at(0))
+            .unwrap();
+        enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+        assert!(enrolment.admits("edge-1", A));
+        assert_eq!(enrolment.renew("edge-1", A, B, at(2)).unwrap(), 2);
+        // The answer was lost: the old key asks once more.
+        let c = [3; 32];
+        assert_eq!(enrolment.renew("edge-1", A, c, at(3)).unwrap(), 3);
+        assert!(enrolment.admits("edge-1", c), "the new key is in use now");
+        let clone = enrolment.renew("edge-1", A, [4; 32], at(4));
+        assert!(matches!(clone, Err(EnrolError::CloneSuspected { .. })));
+        assert!(
+            !enrolment.admits("edge-1", c),
+            "frozen until a person has looked"
+        );
+    }
+
+    #[test]
+    fn a_damaged_record_does_not_take_the_others_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let enrolment = Enrolment::open(dir.path()).unwrap();
+        let token = enrolment
+            .create("edge-1", DEFAULT_TTL, false, A, at(0))
+            .unwrap();
+        std::fs::write(dir.path().join("control/tokens/torn"), "{\"id\":").unwrap();
+        let enrolment = Enrolment::open(dir.path()).unwrap();
+        assert_eq!(enrolment.tokens().len(), 1);
+        assert!(enrolment.join(&ask(&token, "edge-1", A), at(1)).is_ok());
+    }
+}
