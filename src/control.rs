@@ -10,6 +10,6 @@ pub mod discovery;
 //pub mod health;
 pub mod history;
 pub mod revision;
-//pub mod store;
+pub mod store;
 
 pub use caller::Caller;
