@@ -5,7 +5,7 @@
 //! revision. [`store`] keeps what can be rebuilt.
 
 pub mod caller;
-//pub mod compile;
+pub mod compile;
 pub mod discovery;
 //pub mod health;
 pub mod history;
