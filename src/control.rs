@@ -7,8 +7,10 @@
 pub mod caller;
 pub mod compile;
 pub mod discovery;
-//pub mod health;
+pub mod health;
 pub mod history;
+#[cfg(test)]
+pub(crate) mod loopback;
 pub mod revision;
 pub mod store;
 

@@ -214,9 +214,11 @@ impl Store for Sled {
     }
 }
 
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A store that lasts as long as the process.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<BTreeMap<Tree, BTreeMap<Vec<u8>, Vec<u8>>>>);
+pub struct Memory(Mutex<BTreeMap<Tree, Entries>>);
 
 impl Store for Memory {
     fn entries(&self, tree: Tree) -> Result<Vec<Entry>, StoreError> {

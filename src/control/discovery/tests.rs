@@ -1,16 +1,11 @@
 use std::net::SocketAddr;
 
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost_types::Any;
-use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tower_service::Service as _;
 
 use super::*;
-use crate::control::caller::Caller;
+use crate::control::loopback::serve;
 use crate::control::revision::Kind;
 use crate::control::revision::tests::{compiled, revision};
 use crate::model::compile::sample;
@@ -31,32 +26,13 @@ struct Served {
     _server: JoinSet<()>,
 }
 
-async fn accept(listener: TcpListener, service: Service, node: Option<&'static str>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (tcp, address) = listener.accept().await.unwrap();
-        let service = service.clone();
-        let call = service_fn(move |mut request| {
-            let node = node.map(Arc::from);
-            let caller = Caller { node, address };
-            http::Request::extensions_mut(&mut request).insert(caller);
-            service.clone().call(request)
-        });
-        let http = http2::Builder::new(TokioExecutor::new());
-        connections.spawn(http.serve_connection(TokioIo::new(tcp), call));
-    }
-}
-
 impl Served {
     async fn start(node: Option<&'static str>, limits: Limits) -> Self {
         let first = revision(1, &compiled(&sample::mesh()), &[], None);
         let (revisions, seen) = watch::channel(Some(first));
         let (component, service, clients) = Discovery::new(seen, limits);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (address, server) = serve(service, node).await;
         let shutdown = CancellationToken::new();
-        let mut server = JoinSet::new();
-        server.spawn(accept(listener, service, node));
         let mut discovery = JoinSet::new();
         discovery.spawn(component.run(shutdown.clone()));
         Self {

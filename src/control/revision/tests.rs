@@ -158,7 +158,7 @@ fn host_network_workloads_are_not_found_by_address() {
 }
 
 /// The scale this is made for, with a bound that a debug build on a busy machine keeps: quadratic
-/// work would miss it by far. A release build takes about a tenth of a second.
+/// work would miss it by far.
 #[test]
 fn ten_thousand_workloads_in_a_moment() {
     let mesh = sample::large(10_000, 1_000);
