@@ -233,7 +233,7 @@ impl Session {
         let policies = self.authorization.as_ref()?.idle()?;
         let address = self.address.as_ref();
         let remote_left = address.is_some_and(|a| a.is_fresh() && a.owes_remote(&self.revision));
-        if policies.is_fresh() && remote_left {
+        if !policies.was_answered() && remote_left {
             return None;
         }
         // What a workload may still list is not withdrawn.
@@ -248,7 +248,7 @@ impl Session {
     fn addresses(&self) -> Option<Batch> {
         let address = self.address.as_ref()?.idle()?;
         let policies_sent = match &self.authorization {
-            Some(policies) => !policies.is_fresh() && !policies.owes_upserts(&self.revision),
+            Some(policies) => policies.was_answered() && !policies.owes_upserts(&self.revision),
             // A client that has acknowledged an answer and still not asked for policies has none.
             None => !address.is_fresh() || address.was_acked(),
         };
@@ -316,5 +316,7 @@ fn metadata<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -300,7 +300,12 @@ impl Subscription {
         self.in_flight.is_none().then_some(self)
     }
 
-    /// Whether the first answer has yet to be given, or given in full.
+    /// Whether an answer, perhaps a first part of one, has been given.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Whether what was asked for at first has yet to be sent in full.
     pub(super) fn is_fresh(&self) -> bool {
         self.fresh
     }

@@ -11,7 +11,7 @@ use prost_types::{Struct, Value as WireValue};
 const CART: &str = "Kubernetes/lateen/Workload/shop/cart-1";
 const WEB: &str = "Kubernetes/lateen/Workload/shop/web-1";
 
-fn node(name: &str) -> Node {
+pub(super) fn node(name: &str) -> Node {
     let value = WireValue {
         kind: Some(Value::StringValue(name.to_owned())),
     };
@@ -24,7 +24,7 @@ fn node(name: &str) -> Node {
     }
 }
 
-fn ask(kind: Kind) -> DeltaDiscoveryRequest {
+pub(super) fn ask(kind: Kind) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: kind.type_url().to_owned(),
         ..DeltaDiscoveryRequest::default()
@@ -427,6 +427,25 @@ fn policies_before_their_workloads_and_gone_after_them() {
         ["Authorization r -p -q"],
         "alone, in one response"
     );
+}
+
+#[test]
+fn a_policy_withdrawn_during_the_first_sync_blocks_nothing() {
+    let (open, _) = start();
+    let first = revision(1, &open, &["shop/p"], None);
+    let mut client = Client::chunked(&first, 1);
+    client.send(ask(Kind::Address));
+    assert!(client.send(ask(Kind::Authorization)).is_empty());
+    let second = revision(2, &open, &[], Some(&first));
+    client.publish(&second);
+    let rest = [
+        "Address cart",
+        "Address web",
+        "Authorization",
+        "Address cart-1",
+        "Authorization -p",
+    ];
+    assert_eq!(client.settle(), rest);
 }
 
 #[test]
