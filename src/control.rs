@@ -1,9 +1,24 @@
-//! The control plane.
+//! The control plane: compiles the mesh, serves it, says who is who, and hears from nodes how it
+//! goes.
+//!
+//! [`compile`] turns declarations into numbered [`revision`]s and publishes them; [`discovery`]
+//! serves them to nodes; [`health`] collects what nodes report, which flows back into the next
+//! revision. [`ca`] signs; [`enrolment`] knows which machines may ask, [`join`] and [`citadel`] are
+//! how they do. [`store`] keeps what can be rebuilt.
+
 pub mod audit;
 pub mod ca;
 pub mod caller;
 pub mod citadel;
+pub mod compile;
+pub mod discovery;
 pub mod enrolment;
+pub mod health;
+pub mod history;
 pub mod join;
+#[cfg(test)]
+pub(crate) mod loopback;
+pub mod revision;
+pub mod store;
 
 pub use caller::Caller;

@@ -1,1 +1,461 @@
-//! Written by its own change.
+//! From the mesh as declared to the mesh as every process sees it.
+//!
+//! [`compile`] is a pure function of three values: the declaration, what nodes have [`Reported`]
+//! about their workloads, and the service addresses [assigned](Assignments) before. Equal inputs
+//! give equal outputs on every control plane. What a resource looks like on the wire is
+//! `wire::convert`'s business; numbering and publishing are `control`'s.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::declaration::{self, Capture, DataplaneMode, Mesh, UseWaypoint};
+use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
+use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
+
+pub mod addresses;
+mod membership;
+
+pub use addresses::Assignments;
+use membership::Membership;
+
+/// What is known of one workload beyond its declaration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Its node has confirmed that its traffic is captured, and has not taken that back.
+    pub captured: bool,
+    /// Whether it should be given traffic.
+    pub health: Health,
+}
+
+/// What nodes have said about their workloads, by uid. A workload not in it is healthy and not
+/// captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported(HashMap<Arc<str>, Observed>);
+
+impl Reported {
+    /// What is known of the workload `uid`.
+    pub fn of(&self, uid: &str) -> Observed {
+        self.0.get(uid).copied().unwrap_or_default()
+    }
+
+    /// Replaces what is known of a workload; says whether that changed anything.
+    pub fn set(&mut self, uid: Arc<str>, observed: Observed) -> bool {
+        self.0.insert(uid, observed).unwrap_or_default() != observed
+    }
+}
+
+impl FromIterator<(Arc<str>, Observed)> for Reported {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Observed)>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
+/// How one workload is captured on its node: what the node must know and nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The workload's uid.
+    pub uid: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its service account.
+    pub service_account: Arc<str>,
+    /// Whether its traffic is to be captured. Only ever true when `capture` is given.
+    pub enrolled: bool,
+    /// How, when the mesh files say.
+    pub capture: Option<Capture>,
+}
+
+/// The mesh as every process sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compiled {
+    /// Workloads in the order of their uids.
+    pub workloads: Vec<Arc<Workload>>,
+    /// Services in the order of their keys.
+    pub services: Vec<Arc<Service>>,
+    /// Placements by node, each in the order of their uids. Every declared node has an entry.
+    pub placements: BTreeMap<Arc<str>, Vec<Placement>>,
+    /// Addresses of the services that declare none; to be handed to the next compilation.
+    pub assignments: Assignments,
+    /// What works, but perhaps not as meant.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something an operator should know about a mesh that is otherwise in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// A resource asks for a waypoint, and waypoints are not served yet: traffic goes direct.
+    WaypointIgnored {
+        /// `namespace`, `service` or `workload`.
+        kind: &'static str,
+        /// The resource, as `namespace/name` or, for a namespace, its name.
+        resource: String,
+    },
+    /// A workload is enrolled but cannot be captured, so it is reached in plain text.
+    NotCaptured {
+        /// The workload, as `namespace/name`.
+        workload: String,
+        /// The missing key: `capture` or `node`.
+        missing: &'static str,
+    },
+    /// A service lost its assigned address to someone who declares it, or to a changed range.
+    AddressMoved {
+        /// The service.
+        service: ServiceKey,
+        /// The address it had.
+        from: IpAddr,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WaypointIgnored { kind, resource } => write!(
+                f,
+                "{kind} `{resource}` uses a waypoint, which this version does not serve: traffic to it goes direct"
+            ),
+            Self::NotCaptured { workload, missing } => write!(
+                f,
+                "workload `{workload}` is enrolled but has no `{missing}`: it is reached in plain text"
+            ),
+            Self::AddressMoved { service, from } => write!(
+                f,
+                "service `{service}` no longer has its assigned address {from}: another resource declares it, or it is outside the service range"
+            ),
+        }
+    }
+}
+
+/// Why a declaration could not be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Every address of a service range is taken.
+    #[error(
+        "service range {range} has no free address for service `{service}`; widen `service-range`"
+    )]
+    RangeExhausted {
+        /// The service left without an address.
+        service: ServiceKey,
+        /// The range.
+        range: IpNet,
+    },
+    /// A service declares no address and there is no range to take one from.
+    #[error("service `{service}` declares no address and the mesh has no service range")]
+    NoRange {
+        /// The service left without an address.
+        service: ServiceKey,
+    },
+    /// A host name that reads as an address would shadow that address in lookups (§3.2).
+    #[error(
+        "service host name `{hostname}` reads as an IP address; change the mesh domain or the name"
+    )]
+    HostnameIsAddress {
+        /// The name.
+        hostname: Arc<str>,
+    },
+    /// Two resources have one name.
+    #[error("`{name}` is declared twice")]
+    Duplicate {
+        /// The uid or service key.
+        name: String,
+    },
+}
+
+/// The uid of a declared workload (`spec/control-plane.md` §3.2).
+pub fn workload_uid(cluster_id: &str, namespace: &str, name: &str) -> Arc<str> {
+    Arc::from(format!("{cluster_id}/lateen/Workload/{namespace}/{name}"))
+}
+
+/// The key of a declared service: `namespace` and `name.namespace.domain`.
+pub fn service_key(name: &str, namespace: &Arc<str>, domain: &str) -> ServiceKey {
+    ServiceKey {
+        namespace: namespace.clone(),
+        hostname: Arc::from(format!("{name}.{namespace}.{domain}")),
+    }
+}
+
+/// Compiles a mesh.
+///
+/// # Errors
+/// [`CompileError`]; the revision in force stays as it is.
+pub fn compile(
+    mesh: &Mesh,
+    reported: &Reported,
+    previous: &Assignments,
+) -> Result<Compiled, CompileError> {
+    let mut warnings = Vec::new();
+    let keys = service_keys(mesh)?;
+    let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
+    let services = services(mesh, &keys, &assignments)?;
+    let (workloads, placements) = workloads(mesh, &keys, reported, &mut warnings)?;
+    warnings.extend(ignored_waypoints(mesh));
+    Ok(Compiled {
+        workloads,
+        services,
+        placements,
+        assignments,
+        warnings,
+    })
+}
+
+/// One key per service, in the order they were written.
+fn service_keys(mesh: &Mesh) -> Result<Vec<ServiceKey>, CompileError> {
+    let key = |s: &declaration::Service| {
+        let key = service_key(&s.name, &s.namespace, &mesh.settings.domain);
+        if key.hostname.parse::<IpAddr>().is_ok() {
+            return Err(CompileError::HostnameIsAddress {
+                hostname: key.hostname,
+            });
+        }
+        Ok(key)
+    };
+    mesh.services.iter().map(key).collect()
+}
+
+fn services(
+    mesh: &Mesh,
+    keys: &[ServiceKey],
+    assignments: &Assignments,
+) -> Result<Vec<Arc<Service>>, CompileError> {
+    let networks = networks(mesh);
+    let build = |(declared, key): (&declaration::Service, &ServiceKey)| {
+        let addresses = if declared.addresses.is_empty() {
+            assignments.of(key)
+        } else {
+            &declared.addresses
+        };
+        Arc::new(Service {
+            key: key.clone(),
+            name: declared.name.clone(),
+            vips: on_each(&networks, addresses),
+            ports: declared.ports.iter().map(port).collect(),
+            subject_alt_names: Vec::new(),
+            waypoint: None,
+            load_balancing: LoadBalancing::default(),
+            ip_families: super::service::IpFamilies::Automatic,
+            canonical: false,
+            visibility: Visibility::Public,
+        })
+    };
+    let mut services: Vec<_> = mesh.services.iter().zip(keys).map(build).collect();
+    services.sort_by(|a, b| a.key.cmp(&b.key));
+    match services.windows(2).find(|pair| pair[0].key == pair[1].key) {
+        Some(pair) => Err(CompileError::Duplicate {
+            name: pair[0].key.to_string(),
+        }),
+        None => Ok(services),
+    }
+}
+
+/// A service is reached at its address from every network of the mesh, so it is known by that
+/// address on each of them.
+fn networks(mesh: &Mesh) -> BTreeSet<Arc<str>> {
+    let used = mesh.workloads.iter().map(|w| network_of(mesh, w));
+    used.chain([mesh.settings.network.clone()]).collect()
+}
+
+fn on_each(networks: &BTreeSet<Arc<str>>, addresses: &[IpAddr]) -> Vec<NetworkAddress> {
+    let on = |network: &Arc<str>| {
+        let network = network.clone();
+        addresses.iter().map(move |address| NetworkAddress {
+            network: network.clone(),
+            address: *address,
+        })
+    };
+    networks.iter().flat_map(on).collect()
+}
+
+fn port(declared: &declaration::Port) -> ServicePort {
+    ServicePort {
+        service_port: declared.port,
+        target_port: declared.target_port,
+        app_protocol: declared.app_protocol,
+    }
+}
+
+type Workloads = (Vec<Arc<Workload>>, BTreeMap<Arc<str>, Vec<Placement>>);
+
+fn workloads(
+    mesh: &Mesh,
+    keys: &[ServiceKey],
+    reported: &Reported,
+    warnings: &mut Vec<Warning>,
+) -> Result<Workloads, CompileError> {
+    let membership = Membership::new(mesh, keys);
+    let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
+        mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
+    let mut workloads = Vec::with_capacity(mesh.workloads.len());
+    for declared in &mesh.workloads {
+        let uid = workload_uid(
+            &mesh.settings.cluster_id,
+            &declared.namespace,
+            &declared.name,
+        );
+        let enrolled = enrolled(mesh, declared);
+        let missing = match (&declared.node, &declared.capture) {
+            (None, _) => Some("node"),
+            (_, None) => Some("capture"),
+            _ => None,
+        };
+        if let (true, Some(missing)) = (enrolled, missing) {
+            warnings.push(Warning::NotCaptured {
+                workload: format!("{}/{}", declared.namespace, declared.name),
+                missing,
+            });
+        }
+        let captured = enrolled && missing.is_none();
+        if let Some(node) = &declared.node {
+            let placed = placements.entry(node.clone()).or_default();
+            placed.push(placement(&uid, declared, captured));
+        }
+        let services = membership.of(declared).map(|k| (k.clone(), Vec::new()));
+        let observed = reported.of(&uid);
+        workloads.push(Arc::new(Workload {
+            tunnel: match captured && observed.captured {
+                true => TunnelProtocol::Hbone,
+                false => TunnelProtocol::None,
+            },
+            health: observed.health,
+            services: services.collect(),
+            ..plain(mesh, declared, uid)
+        }));
+    }
+    workloads.sort_by(|a, b| a.uid.cmp(&b.uid));
+    for placed in placements.values_mut() {
+        placed.sort_by(|a, b| a.uid.cmp(&b.uid));
+    }
+    match workloads.windows(2).find(|pair| pair[0].uid == pair[1].uid) {
+        Some(pair) => Err(CompileError::Duplicate {
+            name: pair[0].uid.to_string(),
+        }),
+        None => Ok((workloads, placements)),
+    }
+}
+
+/// What follows from the declaration alone: untunnelled, in no service.
+fn plain(mesh: &Mesh, declared: &declaration::Workload, uid: Arc<str>) -> Workload {
+    let label = |keys: &[&str]| {
+        let named = keys.iter().find_map(|key| declared.labels.get(*key));
+        named.map(|value| Arc::from(value.as_str()))
+    };
+    Workload {
+        uid,
+        name: declared.name.clone(),
+        namespace: declared.namespace.clone(),
+        service_account: declared.service_account.clone(),
+        trust_domain: mesh.settings.trust_domain.clone(),
+        addresses: declared.addresses.clone(),
+        hostname: Arc::from(""),
+        network: network_of(mesh, declared),
+        tunnel: TunnelProtocol::None,
+        node: declared.node.clone().unwrap_or_default(),
+        network_mode: network_mode(declared.capture.as_ref()),
+        health: Health::Healthy,
+        capacity: declared.capacity,
+        locality: locality(mesh, declared),
+        services: BTreeMap::new(),
+        waypoint: None,
+        network_gateway: None,
+        authorization_policies: Vec::new(),
+        canonical_name: label(&CANONICAL_NAME).unwrap_or_else(|| declared.name.clone()),
+        canonical_revision: label(&CANONICAL_REVISION).unwrap_or_else(|| Arc::from("latest")),
+        workload_name: label(&WORKLOAD_NAME).unwrap_or_else(|| declared.name.clone()),
+        cluster_id: mesh.settings.cluster_id.clone(),
+    }
+}
+
+/// Labels that name a workload in telemetry, the first that is set wins
+/// (`spec/labels-and-policy.md` §1.1).
+const CANONICAL_NAME: [&str; 3] = [
+    "service.istio.io/canonical-name",
+    "app.kubernetes.io/name",
+    "app",
+];
+const CANONICAL_REVISION: [&str; 3] = [
+    "service.istio.io/canonical-revision",
+    "app.kubernetes.io/version",
+    "version",
+];
+const WORKLOAD_NAME: [&str; 1] = ["service.istio.io/workload-name"];
+
+/// `spec/labels-and-policy.md` §1.3: the workload's own word, else its namespace's.
+fn enrolled(mesh: &Mesh, declared: &declaration::Workload) -> bool {
+    let namespace = mesh.namespaces.get(&declared.namespace);
+    let mode = declared
+        .dataplane_mode
+        .or_else(|| namespace.and_then(|n| n.dataplane_mode));
+    mode == Some(DataplaneMode::Ambient)
+}
+
+/// Programs on the host's own network share its address, so no address names one of them.
+fn network_mode(capture: Option<&Capture>) -> NetworkMode {
+    match capture {
+        Some(Capture::Unit(_) | Capture::Cgroup(_) | Capture::User(_)) => NetworkMode::HostNetwork,
+        Some(Capture::Netns(_) | Capture::Interface(_)) | None => NetworkMode::Standard,
+    }
+}
+
+fn node_of<'a>(mesh: &'a Mesh, declared: &declaration::Workload) -> Option<&'a declaration::Node> {
+    mesh.nodes.get(declared.node.as_ref()?)
+}
+
+fn network_of(mesh: &Mesh, declared: &declaration::Workload) -> Arc<str> {
+    let node = node_of(mesh, declared).map(|node| &node.network);
+    [Some(&declared.network), node]
+        .into_iter()
+        .flatten()
+        .find(|network| !network.is_empty())
+        .unwrap_or(&mesh.settings.network)
+        .clone()
+}
+
+fn locality(mesh: &Mesh, declared: &declaration::Workload) -> Locality {
+    match node_of(mesh, declared) {
+        Some(node) if declared.locality == Locality::default() => node.locality.clone(),
+        _ => declared.locality.clone(),
+    }
+}
+
+fn placement(uid: &Arc<str>, declared: &declaration::Workload, enrolled: bool) -> Placement {
+    Placement {
+        uid: uid.clone(),
+        name: declared.name.clone(),
+        namespace: declared.namespace.clone(),
+        service_account: declared.service_account.clone(),
+        enrolled,
+        capture: declared.capture.clone(),
+    }
+}
+
+fn ignored_waypoints(mesh: &Mesh) -> impl Iterator<Item = Warning> {
+    let asks = |wanted: &Option<UseWaypoint>| matches!(wanted, Some(UseWaypoint::Named { .. }));
+    let ignored = |kind, resource| Warning::WaypointIgnored { kind, resource };
+    let namespaces = mesh.namespaces.values();
+    let namespaces = namespaces
+        .filter(move |n| asks(&n.use_waypoint))
+        .map(move |n| ignored("namespace", n.name.to_string()));
+    let services = mesh.services.iter();
+    let services = services
+        .filter(move |s| asks(&s.use_waypoint))
+        .map(move |s| ignored("service", format!("{}/{}", s.namespace, s.name)));
+    let workloads = mesh.workloads.iter();
+    let workloads = workloads
+        .filter(move |w| asks(&w.use_waypoint))
+        .map(move |w| ignored("workload", format!("{}/{}", w.namespace, w.name)));
+    namespaces.chain(services).chain(workloads)
+}
+
+/// Whether an address can be a single host's: neither unspecified nor the IPv4 broadcast.
+fn is_host(address: IpAddr) -> bool {
+    !address.is_unspecified() && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;

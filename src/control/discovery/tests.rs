@@ -1,0 +1,270 @@
+use std::net::SocketAddr;
+
+use prost_types::Any;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::*;
+use crate::control::loopback::serve;
+use crate::control::revision::Kind;
+use crate::control::revision::tests::{compiled, revision};
+use crate::model::compile::sample;
+use crate::wire::ADDRESS;
+use crate::wire::convert::Address;
+use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use crate::wire::proto::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, Node,
+};
+
+/// A discovery server on loopback that takes every caller for `node`.
+struct Served {
+    address: SocketAddr,
+    revisions: watch::Sender<Option<Arc<Revision>>>,
+    clients: Arc<Clients>,
+    shutdown: CancellationToken,
+    discovery: JoinSet<()>,
+    _server: JoinSet<()>,
+}
+
+impl Served {
+    async fn start(node: Option<&'static str>, limits: Limits) -> Self {
+        let first = revision(1, &compiled(&sample::mesh()), &[], None);
+        let (revisions, seen) = watch::channel(Some(first));
+        let (component, service, clients) = Discovery::new(seen, limits);
+        let (address, server) = serve(service, node).await;
+        let shutdown = CancellationToken::new();
+        let mut discovery = JoinSet::new();
+        discovery.spawn(component.run(shutdown.clone()));
+        Self {
+            address,
+            revisions,
+            clients,
+            shutdown,
+            discovery,
+            _server: server,
+        }
+    }
+
+    async fn client(&self) -> AggregatedDiscoveryServiceClient<tonic::transport::Channel> {
+        let url = format!("http://{}", self.address);
+        AggregatedDiscoveryServiceClient::connect(url)
+            .await
+            .unwrap()
+    }
+
+    async fn open(&self) -> Result<Client, Status> {
+        let (requests, sent) = mpsc::channel(8);
+        let mut client = self.client().await;
+        let opened = client
+            .delta_aggregated_resources(ReceiverStream::new(sent))
+            .await?;
+        assert_eq!(opened.metadata().get("lateen-control").unwrap(), "1");
+        Ok(Client {
+            requests,
+            responses: opened.into_inner(),
+        })
+    }
+}
+
+struct Client {
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+impl Client {
+    async fn ask(&self, kind: Kind) {
+        let request = DeltaDiscoveryRequest {
+            node: Some(Node {
+                id: "lateen~edge-1".to_owned(),
+                ..Node::default()
+            }),
+            type_url: kind.type_url().to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.requests.send(request).await.unwrap();
+    }
+
+    async fn read(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+        let response = self.responses.message().await?;
+        Ok(response.expect("a stream never ends OK"))
+    }
+
+    async fn ack(&self, response: &DeltaDiscoveryResponse) {
+        let ack = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.requests.send(ack).await.unwrap();
+    }
+}
+
+fn brief() -> Limits {
+    Limits {
+        drain: Duration::from_millis(5),
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn serves_a_snapshot_then_changes() {
+    let server = Served::start(Some("edge-1"), brief()).await;
+    let mut client = server.open().await.unwrap();
+    client.ask(Kind::Address).await;
+    let snapshot = client.read().await.unwrap();
+    assert_eq!(snapshot.type_url, ADDRESS);
+    assert_eq!(snapshot.system_version_info.split('/').count(), 3);
+    assert_eq!(snapshot.nonce.len(), 32);
+    for resource in &snapshot.resources {
+        let Some(Any { type_url, value }) = &resource.resource else {
+            panic!("a body");
+        };
+        assert_eq!(type_url, ADDRESS);
+        Address::decode(&resource.name, value).unwrap();
+    }
+    client.ack(&snapshot).await;
+    let own = client.read().await.unwrap();
+    assert_eq!(own.resources.len(), 1);
+    client.ack(&own).await;
+
+    let mut mesh = sample::mesh();
+    mesh.workloads[1].capacity = 5;
+    let before = server.revisions.borrow().clone();
+    let next = revision(2, &compiled(&mesh), &[], before.as_deref());
+    server.revisions.send_replace(Some(next));
+    let change = client.read().await.unwrap();
+    assert_eq!(change.resources.len(), 1);
+    client.ack(&change).await;
+
+    let status = loop {
+        match server.clients.snapshot().pop() {
+            Some(status) if status.revision() == Some(2) => break status,
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!((&*status.node, status.streams), ("edge-1", 1));
+}
+
+#[tokio::test]
+async fn refuses_at_the_door() {
+    for (name, node, want) in [
+        ("no certificate", None, Code::Unauthenticated),
+        (
+            "a node the mesh does not know",
+            Some("edge-9"),
+            Code::PermissionDenied,
+        ),
+    ] {
+        let server = Served::start(node, brief()).await;
+        assert_eq!(
+            server.open().await.map(|_| ()).unwrap_err().code(),
+            want,
+            "{name}"
+        );
+    }
+    let server = Served::start(Some("edge-1"), brief()).await;
+    server.revisions.send_replace(None);
+    assert_eq!(
+        server.open().await.map(|_| ()).unwrap_err().code(),
+        Code::Unavailable
+    );
+    let sotw = tokio_stream::iter([DiscoveryRequest::default()]);
+    let answer = server
+        .client()
+        .await
+        .stream_aggregated_resources(sotw)
+        .await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn ends_with_a_reason_and_never_ok() {
+    let server = Served::start(Some("edge-1"), brief()).await;
+    let mut unnamed = server.open().await.unwrap();
+    unnamed
+        .requests
+        .send(DeltaDiscoveryRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        unnamed.read().await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+
+    let Client {
+        requests,
+        mut responses,
+    } = server.open().await.unwrap();
+    drop(requests);
+    assert_eq!(
+        responses.message().await.unwrap_err().code(),
+        Code::Cancelled
+    );
+
+    let mut dropped = server.open().await.unwrap();
+    dropped.ask(Kind::Address).await;
+    dropped.read().await.unwrap();
+    let mut mesh = sample::mesh();
+    mesh.nodes.remove("edge-1");
+    mesh.workloads.remove(0);
+    let before = server.revisions.borrow().clone();
+    let next = revision(2, &compiled(&mesh), &[], before.as_deref());
+    server.revisions.send_replace(Some(next));
+    assert_eq!(
+        dropped.read().await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+}
+
+#[tokio::test]
+async fn ends_what_stays_unacknowledged() {
+    let limits = Limits {
+        acknowledgement: Duration::from_millis(20),
+        ..brief()
+    };
+    let server = Served::start(Some("edge-1"), limits).await;
+    let mut client = server.open().await.unwrap();
+    client.ask(Kind::Address).await;
+    client.read().await.unwrap();
+    assert_eq!(client.read().await.unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn drains() {
+    let mut server = Served::start(Some("edge-1"), brief()).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = server.open().await.unwrap();
+        client.ask(Kind::Address).await;
+        client.read().await.unwrap();
+        clients.push(client);
+    }
+    server.shutdown.cancel();
+    for mut client in clients {
+        assert_eq!(client.read().await.unwrap_err().code(), Code::Cancelled);
+    }
+    server.discovery.join_next().await.unwrap().unwrap();
+    assert_eq!(server.clients.snapshot()[0].streams, 0);
+}
+
+#[tokio::test]
+async fn too_many_at_once_are_told_to_come_back() {
+    let limits = Limits {
+        streams_per_second: 1,
+        ..brief()
+    };
+    let server = Served::start(Some("edge-1"), limits).await;
+    server.open().await.unwrap();
+    // The second is lent a token and waits a second for it; the third finds none.
+    let second = server.open();
+    let third = async {
+        tokio::task::yield_now().await;
+        loop {
+            if let Err(status) = server.open().await {
+                return status;
+            }
+        }
+    };
+    let (_, refused) = futures::join!(second, third);
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+}

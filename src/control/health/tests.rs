@@ -1,0 +1,149 @@
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use super::*;
+use crate::control::loopback::serve;
+use crate::control::revision::tests::{compiled, revision};
+use crate::control::store::Memory;
+use crate::model::compile::sample;
+use crate::wire::proto::lateen::WorkloadReport;
+use crate::wire::proto::lateen::node_service_client::NodeServiceClient;
+use crate::wire::proto::lateen::workload_report::Capture;
+
+const CART: &str = "Kubernetes/lateen/Workload/shop/cart-1";
+
+struct Served {
+    address: SocketAddr,
+    health: Health,
+    reported: watch::Receiver<Arc<Reported>>,
+    store: Arc<dyn Store>,
+    shutdown: CancellationToken,
+    _revisions: watch::Sender<Option<Arc<Revision>>>,
+    _server: JoinSet<()>,
+}
+
+impl Served {
+    async fn start(node: Option<&'static str>) -> Self {
+        let first = revision(1, &compiled(&sample::mesh()), &[], None);
+        let (revisions, seen) = watch::channel(Some(first));
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let shutdown = CancellationToken::new();
+        let (health, reported) =
+            Health::open(store.clone(), Reported::default(), seen, shutdown.clone());
+        let (address, server) = serve(health.service(), node).await;
+        Self {
+            address,
+            health,
+            reported,
+            store,
+            shutdown,
+            _revisions: revisions,
+            _server: server,
+        }
+    }
+
+    async fn open(&self) -> Result<(mpsc::Sender<NodeReport>, Streaming<ReportAck>), Status> {
+        let url = format!("http://{}", self.address);
+        let mut client = NodeServiceClient::connect(url).await.unwrap();
+        let (reports, sent) = mpsc::channel(4);
+        let opened = client.report(ReceiverStream::new(sent)).await?;
+        Ok((reports, opened.into_inner()))
+    }
+}
+
+fn full(capture: Capture) -> NodeReport {
+    let said = WorkloadReport {
+        uid: CART.to_owned(),
+        capture: capture.into(),
+        ..WorkloadReport::default()
+    };
+    NodeReport {
+        seq: 1,
+        full: true,
+        workloads: vec![said],
+        ..NodeReport::default()
+    }
+}
+
+#[tokio::test]
+async fn a_report_reaches_the_next_revision_and_the_store() {
+    let mut served = Served::start(Some("edge-1")).await;
+    let (reports, mut acks) = served.open().await.unwrap();
+    reports.send(full(Capture::Captured)).await.unwrap();
+    let ack = acks.message().await.unwrap().unwrap();
+    assert_eq!((ack.seq, ack.need_full, ack.lease_ms), (1, false, 15_000));
+    served.reported.changed().await.unwrap();
+    assert!(served.reported.borrow().of(CART).captured);
+    assert_eq!(
+        served.health.snapshot()[0].workloads[0].capture,
+        CaptureState::Captured
+    );
+
+    let none = watch::channel(None).1;
+    let (_, restarted) = Health::open(
+        served.store.clone(),
+        Reported::default(),
+        none,
+        CancellationToken::new(),
+    );
+    assert!(
+        restarted.borrow().of(CART).captured,
+        "remembered over a restart"
+    );
+
+    let mut released = full(Capture::Released);
+    released.seq = 2;
+    reports.send(released).await.unwrap();
+    acks.message().await.unwrap();
+    assert!(served.store.entries(Tree::Health).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn ends_with_a_reason() {
+    let served = Served::start(Some("edge-1")).await;
+    let (_reports, mut first) = served.open().await.unwrap();
+    let (second_reports, mut second) = served.open().await.unwrap();
+    assert_eq!(
+        first.message().await.unwrap_err().code(),
+        Code::Aborted,
+        "the newer one wins"
+    );
+    second_reports.send(full(Capture::Captured)).await.unwrap();
+    second.message().await.unwrap().unwrap();
+    served.shutdown.cancel();
+    assert_eq!(second.message().await.unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn refuses_at_the_door() {
+    for (name, node, want) in [
+        ("no certificate", None, Code::Unauthenticated),
+        (
+            "a node the mesh does not know",
+            Some("edge-9"),
+            Code::PermissionDenied,
+        ),
+    ] {
+        let served = Served::start(node).await;
+        let refused = served.open().await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.code(), want, "{name}");
+    }
+}
+
+#[test]
+fn captured_if_either_source_says_so() {
+    let store = Memory::default();
+    store.put(Tree::Health, b"in-store", b"captured").unwrap();
+    let observed = Observed {
+        captured: true,
+        ..Observed::default()
+    };
+    let published = [(Arc::from("in-revision"), observed)].into_iter().collect();
+    let known = remembered(&store, published);
+    assert!(known.of("in-store").captured && known.of("in-revision").captured);
+    assert!(!known.of("nowhere").captured);
+}

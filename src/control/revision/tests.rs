@@ -1,0 +1,171 @@
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::*;
+use crate::model::compile::{Assignments, Observed, Reported, compile, sample};
+use crate::model::declaration::Mesh;
+use crate::model::service::{HealthPolicy, Service};
+use crate::model::workload::Health;
+
+pub(crate) fn compiled(mesh: &Mesh) -> Compiled {
+    compile(mesh, &Reported::default(), &Assignments::default()).unwrap()
+}
+
+pub(crate) fn title(number: u64) -> Title {
+    Title {
+        epoch: [0xab; 16],
+        serial: 0,
+        number,
+        source: "test".to_owned(),
+        compiled_at: UNIX_EPOCH + Duration::from_secs(number),
+        warnings: 0,
+    }
+}
+
+/// A revision with the given policies, following `previous`.
+pub(crate) fn revision(
+    number: u64,
+    compiled: &Compiled,
+    policies: &[&str],
+    previous: Option<&Revision>,
+) -> Arc<Revision> {
+    let content = Content::encode(compiled, previous.map(Revision::content));
+    let policies = policies
+        .iter()
+        .map(|p| ((*p).to_owned(), p.as_bytes().to_vec()));
+    let content = content.with_authorizations(policies);
+    Arc::new(Revision::new(title(number), content, previous))
+}
+
+fn changed(before: &Compiled, after: &Compiled) -> Vec<String> {
+    let first = revision(1, before, &[], None);
+    let second = revision(2, after, &[], Some(&first));
+    let steps: Vec<&Changes> = second.changes_since(1).unwrap().collect();
+    assert_eq!(steps.len(), 1);
+    steps[0].addresses.iter().map(ToString::to_string).collect()
+}
+
+const CART: &str = "Kubernetes/lateen/Workload/shop/cart-1";
+const CART_SERVICE: &str = "shop/cart.shop.mesh.internal";
+
+fn edit(compiled: &Compiled, edit: impl FnOnce(&mut Service)) -> Compiled {
+    let mut edited = compiled.clone();
+    let mut service = (*edited.services[0]).clone();
+    edit(&mut service);
+    edited.services[0] = Arc::new(service);
+    edited
+}
+
+#[test]
+fn names_versions_and_info() {
+    let revision = revision(7, &compiled(&sample::mesh()), &[], None);
+    let cart = &revision.resources(Kind::Address, "edge-1")[CART];
+    let version = cart.version.to_string();
+    assert_eq!(version.len(), 16);
+    assert!(version.bytes().all(|b| b.is_ascii_hexdigit()));
+    assert_eq!(&*cart.node, "edge-1");
+    assert_eq!(revision.version_info(), "abababab/0/7");
+    assert!(revision.knows("edge-1") && !revision.knows("edge-3"));
+    assert!(revision.runs("edge-1", "shop", "cart"));
+    assert!(!revision.runs("edge-1", "shop", "web"));
+    assert!(revision.places("edge-1", CART) && !revision.places("edge-2", CART));
+    assert_eq!(revision.by_alias("/10.1.0.11"), [Arc::from(CART)]);
+    assert!(revision.by_alias("/10.1.0.99").is_empty());
+    assert_eq!(revision.resources(Kind::Placement, "edge-1").len(), 1);
+    assert!(revision.resources(Kind::Placement, "edge-9").is_empty());
+}
+
+#[test]
+fn content_alone_makes_versions() {
+    let mesh = sample::large(200, 20);
+    let first = revision(1, &compiled(&mesh), &[], None);
+    for number in [2, 1_000] {
+        let again = revision(number, &compiled(&mesh), &[], None);
+        assert_eq!(again.summary().digest, first.summary().digest);
+    }
+    let second = revision(2, &compiled(&mesh), &[], Some(&first));
+    assert!(second.content().same_as(first.content()));
+    let shared = |kind| {
+        let (a, b) = (
+            first.resources(kind, "edge-1"),
+            second.resources(kind, "edge-1"),
+        );
+        a.values().zip(b.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    assert!(
+        shared(Kind::Address) && shared(Kind::Placement),
+        "unchanged is shared"
+    );
+}
+
+#[test]
+fn workloads_are_sent_again_when_readers_derive_anew() {
+    let base = compiled(&sample::mesh());
+    let mut without = base.clone();
+    without.services.remove(0);
+    let allow_all = edit(&base, |service| {
+        service.load_balancing.health_policy = HealthPolicy::AllowAll;
+    });
+    let other_port = edit(&base, |service| service.ports[0].target_port = 9_090);
+    let both = vec![CART.to_owned(), CART_SERVICE.to_owned()];
+    for (name, before, after, want) in [
+        ("service deleted", &base, &without, both.clone()),
+        ("service back", &without, &base, both.clone()),
+        ("all endpoints allowed", &base, &allow_all, both),
+        (
+            "only the service changed",
+            &base,
+            &other_port,
+            vec![CART_SERVICE.to_owned()],
+        ),
+        ("nothing changed", &base, &base, vec![]),
+    ] {
+        assert_eq!(changed(before, after), want, "{name}");
+    }
+}
+
+#[test]
+fn one_report_changes_one_workload() {
+    let mesh = sample::large(1_000, 100);
+    let before = compiled(&mesh);
+    let uid = before.workloads[0].uid.clone();
+    let observed = Observed {
+        captured: true,
+        health: Health::Healthy,
+    };
+    let reported: Reported = [(uid.clone(), observed)].into_iter().collect();
+    let after = compile(&mesh, &reported, &before.assignments).unwrap();
+    assert_eq!(changed(&before, &after), [uid.to_string()]);
+}
+
+#[test]
+fn placements_change_for_both_nodes_when_a_workload_moves() {
+    let mesh = sample::mesh();
+    let mut moved = mesh.clone();
+    moved.workloads[0].node = Some(Arc::from("edge-2"));
+    let first = revision(1, &compiled(&mesh), &[], None);
+    let second = revision(2, &compiled(&moved), &[], Some(&first));
+    let changes: Vec<&Changes> = second.changes_since(1).unwrap().collect();
+    let nodes: Vec<&str> = changes[0].placements.keys().map(|n| &**n).collect();
+    assert_eq!(nodes, ["edge-1", "edge-2"]);
+}
+
+#[test]
+fn host_network_workloads_are_not_found_by_address() {
+    let mut mesh = sample::mesh();
+    mesh.workloads[0].capture = Some(crate::model::declaration::Capture::User(Arc::from("cart")));
+    let revision = revision(1, &compiled(&mesh), &[], None);
+    assert!(revision.by_alias("/10.1.0.11").is_empty());
+}
+
+/// The scale this is made for, with a bound that a debug build on a busy machine keeps: quadratic
+/// work would miss it by far.
+#[test]
+fn ten_thousand_workloads_in_a_moment() {
+    let mesh = sample::large(10_000, 1_000);
+    let started = Instant::now();
+    let first = revision(1, &compiled(&mesh), &[], None);
+    let second = revision(2, &compiled(&mesh), &[], Some(&first));
+    assert!(second.content().same_as(first.content()));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}

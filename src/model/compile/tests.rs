@@ -1,0 +1,356 @@
+use std::collections::HashSet;
+
+use super::sample::{labels, large, mesh, service, workload};
+use super::*;
+use proptest::prelude::*;
+
+fn compiled(mesh: &Mesh) -> Compiled {
+    compile(mesh, &Reported::default(), &Assignments::default()).unwrap()
+}
+
+fn uid(name: &str) -> Arc<str> {
+    workload_uid("Kubernetes", "shop", name)
+}
+
+fn captured(name: &str) -> Reported {
+    let observed = Observed {
+        captured: true,
+        ..Observed::default()
+    };
+    [(uid(name), observed)].into_iter().collect()
+}
+
+#[test]
+fn names_and_membership() {
+    let compiled = compiled(&mesh());
+    let cart = &compiled.workloads[0];
+    assert_eq!(&*cart.uid, "Kubernetes/lateen/Workload/shop/cart-1");
+    let services: Vec<String> = cart.services.keys().map(ToString::to_string).collect();
+    assert_eq!(services, ["shop/cart.shop.mesh.internal"]);
+    assert_eq!(compiled.services[0].key.to_string(), services[0]);
+    assert_eq!(compiled.placements["edge-1"].len(), 1);
+    assert_eq!(compiled.placements["edge-1"][0].uid, cart.uid);
+    assert!(compiled.warnings.is_empty(), "{:?}", compiled.warnings);
+}
+
+#[test]
+fn selectors() {
+    for (name, namespace, selector, want) in [
+        ("one pair", "shop", &[("app", "cart")][..], true),
+        (
+            "all pairs",
+            "shop",
+            &[("app", "cart"), ("version", "v1")],
+            true,
+        ),
+        (
+            "one pair missing",
+            "shop",
+            &[("app", "cart"), ("version", "v2")],
+            false,
+        ),
+        ("a prefix is no match", "shop", &[("app", "car")], false),
+        ("other namespace", "other", &[("app", "cart")], false),
+        ("an empty selector selects nothing", "shop", &[], false),
+    ] {
+        let mut mesh = mesh();
+        mesh.workloads[0].labels = labels(&[("app", "cart"), ("version", "v1")]);
+        mesh.services = vec![service("cart")];
+        mesh.services[0].namespace = Arc::from(namespace);
+        mesh.services[0].selector = labels(selector);
+        let compiled = compiled(&mesh);
+        assert_eq!(!compiled.workloads[0].services.is_empty(), want, "{name}");
+    }
+}
+
+#[test]
+fn tunnels_only_what_is_enrolled_and_captured() {
+    use DataplaneMode::{Ambient, None as Off};
+    for (name, namespace, own, capture, reported, want) in [
+        (
+            "captured",
+            Some(Ambient),
+            None,
+            true,
+            true,
+            TunnelProtocol::Hbone,
+        ),
+        (
+            "not yet captured",
+            Some(Ambient),
+            None,
+            true,
+            false,
+            TunnelProtocol::None,
+        ),
+        (
+            "own word wins",
+            Some(Ambient),
+            Some(Off),
+            true,
+            true,
+            TunnelProtocol::None,
+        ),
+        (
+            "own word enrols",
+            None,
+            Some(Ambient),
+            true,
+            true,
+            TunnelProtocol::Hbone,
+        ),
+        (
+            "nobody said so",
+            None,
+            None,
+            true,
+            true,
+            TunnelProtocol::None,
+        ),
+        (
+            "no way to capture",
+            Some(Ambient),
+            None,
+            false,
+            true,
+            TunnelProtocol::None,
+        ),
+    ] {
+        let mut mesh = mesh();
+        for declared in mesh.namespaces.values_mut() {
+            declared.dataplane_mode = namespace;
+        }
+        mesh.workloads[0].dataplane_mode = own;
+        if !capture {
+            mesh.workloads[0].capture = None;
+        }
+        let reported = match reported {
+            true => captured("cart-1"),
+            false => Reported::default(),
+        };
+        let compiled = compile(&mesh, &reported, &Assignments::default()).unwrap();
+        assert_eq!(compiled.workloads[0].tunnel, want, "{name}");
+    }
+}
+
+#[test]
+fn telemetry_names() {
+    for (name, set, want) in [
+        ("nothing set", &[][..], ["cart-1", "latest", "cart-1"]),
+        (
+            "plain labels",
+            &[("app", "a"), ("version", "v")],
+            ["a", "v", "cart-1"],
+        ),
+        (
+            "recommended labels win",
+            &[
+                ("app", "a"),
+                ("app.kubernetes.io/name", "n"),
+                ("app.kubernetes.io/version", "2"),
+            ],
+            ["n", "2", "cart-1"],
+        ),
+        (
+            "Istio's own win over all",
+            &[
+                ("app.kubernetes.io/name", "n"),
+                ("service.istio.io/canonical-name", "c"),
+                ("service.istio.io/canonical-revision", "r"),
+                ("service.istio.io/workload-name", "w"),
+            ],
+            ["c", "r", "w"],
+        ),
+    ] {
+        let mut mesh = mesh();
+        mesh.workloads[0].labels = labels(set);
+        let cart = &compiled(&mesh).workloads[0];
+        let got = [
+            &*cart.canonical_name,
+            &*cart.canonical_revision,
+            &*cart.workload_name,
+        ];
+        assert_eq!(got, want, "{name}");
+    }
+}
+
+#[test]
+fn inherits_from_the_node() {
+    let mut mesh = mesh();
+    let rack = Locality {
+        region: Arc::from("eu"),
+        ..Locality::default()
+    };
+    if let Some(node) = mesh.nodes.get_mut("edge-1") {
+        node.locality = rack.clone();
+        node.network = Arc::from("north");
+    }
+    let compiled = compiled(&mesh);
+    assert_eq!(compiled.workloads[0].locality, rack);
+    assert_eq!(&*compiled.workloads[0].network, "north");
+    assert_eq!(&*compiled.workloads[1].network, "");
+    let networks: Vec<&str> = compiled.services[0]
+        .vips
+        .iter()
+        .map(|v| &*v.network)
+        .collect();
+    assert_eq!(networks, ["", "", "north", "north"], "reachable from both");
+}
+
+#[test]
+fn shares_the_hosts_address() {
+    for (name, capture, want) in [
+        (
+            "netns",
+            Capture::Netns(Arc::from("x")),
+            NetworkMode::Standard,
+        ),
+        (
+            "interface",
+            Capture::Interface(Arc::from("x")),
+            NetworkMode::Standard,
+        ),
+        (
+            "unit",
+            Capture::Unit(Arc::from("x")),
+            NetworkMode::HostNetwork,
+        ),
+        (
+            "cgroup",
+            Capture::Cgroup(Arc::from("x")),
+            NetworkMode::HostNetwork,
+        ),
+        (
+            "user",
+            Capture::User(Arc::from("x")),
+            NetworkMode::HostNetwork,
+        ),
+    ] {
+        let mut mesh = mesh();
+        mesh.workloads[0].capture = Some(capture);
+        assert_eq!(compiled(&mesh).workloads[0].network_mode, want, "{name}");
+    }
+}
+
+#[test]
+fn assigns_one_address_per_family_and_keeps_it() {
+    let mesh = mesh();
+    let first = compiled(&mesh);
+    let cart = &first.services[0];
+    let families: Vec<bool> = cart.vips.iter().map(|v| v.address.is_ipv4()).collect();
+    assert_eq!(families, [true, false]);
+
+    let mut grown = mesh.clone();
+    grown.services.insert(0, service("aaa"));
+    let from_nothing = compiled(&grown);
+    assert_eq!(
+        from_nothing.assignments.of(&cart.key),
+        first.assignments.of(&cart.key),
+        "another service changes nothing"
+    );
+}
+
+#[test]
+fn gives_way_to_declared_addresses() {
+    let mesh = mesh();
+    let first = compiled(&mesh);
+    let key = first.services[0].key.clone();
+    let had = first.assignments.of(&key)[0];
+    let mut claimed = mesh.clone();
+    claimed.workloads[1].addresses = vec![had];
+    let second = compile(&claimed, &Reported::default(), &first.assignments).unwrap();
+    assert_ne!(second.assignments.of(&key)[0], had);
+    assert!(second.warnings.contains(&Warning::AddressMoved {
+        service: key,
+        from: had
+    }));
+}
+
+#[test]
+fn small_ranges_fill_up() {
+    for (name, range, services, fits) in [
+        ("a /30 has two hosts", "192.0.2.0/30", 2, true),
+        ("but not three", "192.0.2.0/30", 3, false),
+        ("a /32 has one", "192.0.2.7/32", 1, true),
+        ("a /31 has two", "192.0.2.6/31", 2, true),
+        ("a /126 leaves out its first", "2001:db8::/126", 3, true),
+        ("and has no fourth", "2001:db8::/126", 4, false),
+        ("host bits are ignored", "192.0.2.3/30", 2, true),
+        ("all of IPv6", "::/0", 5, true),
+        ("all of IPv4", "0.0.0.0/0", 5, true),
+    ] {
+        let mut mesh = mesh();
+        mesh.settings.service_range = vec![range.parse().unwrap()];
+        mesh.services = (0..services).map(|n| service(&format!("s{n}"))).collect();
+        let compiled = compile(&mesh, &Reported::default(), &Assignments::default());
+        assert_eq!(compiled.is_ok(), fits, "{name}: {compiled:?}");
+    }
+}
+
+#[test]
+fn refuses() {
+    let mut twice = mesh();
+    twice
+        .workloads
+        .push(workload("cart-1", "x", "edge-2", "10.9.9.9"));
+    let mut literal = mesh();
+    literal.settings.domain = Arc::from("3.4");
+    literal.services = vec![service("1")];
+    literal.services[0].namespace = Arc::from("2");
+    let mut rangeless = mesh();
+    rangeless.settings.service_range.clear();
+    for (name, mesh, want) in [
+        ("one uid twice", twice, "declared twice"),
+        (
+            "a host name like an address",
+            literal,
+            "reads as an IP address",
+        ),
+        ("no range", rangeless, "no service range"),
+    ] {
+        let error = compile(&mesh, &Reported::default(), &Assignments::default()).unwrap_err();
+        assert!(error.to_string().contains(want), "{name}: {error}");
+    }
+}
+
+#[test]
+fn headless_services_have_no_address() {
+    let mut mesh = mesh();
+    mesh.services[0].headless = true;
+    let compiled = compiled(&mesh);
+    assert!(compiled.services[0].vips.is_empty());
+}
+
+#[test]
+fn a_large_mesh_is_linear_work() {
+    // 10 million label comparisons in a debug build would be felt here as many seconds.
+    let compiled = compiled(&large(10_000, 1_000));
+    assert_eq!(compiled.workloads.len(), 10_000);
+    assert!(compiled.workloads.iter().all(|w| w.services.len() == 1));
+}
+
+proptest! {
+    #[test]
+    fn assignments_are_unique_in_range_and_stable(
+        first in prop::collection::btree_set("[a-e]{1,3}", 0..40),
+        second in prop::collection::btree_set("[a-e]{1,3}", 0..40),
+    ) {
+        let with = |names: &BTreeSet<String>| {
+            let mut mesh = mesh();
+            mesh.settings.service_range = vec!["198.51.100.0/25".parse().unwrap()];
+            mesh.services = names.iter().map(|n| service(n)).collect();
+            mesh
+        };
+        let before = compiled(&with(&first));
+        let mesh = with(&second);
+        let after = compile(&mesh, &Reported::default(), &before.assignments).unwrap();
+        let all: Vec<IpAddr> = after.assignments.iter().flat_map(|(_, a)| a.to_vec()).collect();
+        prop_assert_eq!(all.len(), second.len());
+        prop_assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        prop_assert!(all.iter().all(|a| mesh.settings.service_range[0].contains(a)));
+        for (key, addresses) in after.assignments.iter() {
+            let had = before.assignments.of(key);
+            prop_assert!(had.is_empty() || had == addresses);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Arbitrary model values, for property tests.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::model::compile::Placement;
+use crate::model::declaration::Capture;
+use crate::model::service::{
+    AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
+    Service, ServiceKey, ServicePort, Visibility,
+};
+use crate::model::workload::{
+    GatewayAddress, GatewayDestination, Health, Locality, NetworkMode, PortMapping, TunnelProtocol,
+    Workload,
+};
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    "[a-zé.-]{0,8}".prop_map(Arc::from)
+}
+
+fn word() -> impl Strategy<Value = Arc<str>> {
+    "[a-z][a-z0-9.-]{0,8}".prop_map(Arc::from)
+}
+
+fn key() -> impl Strategy<Value = ServiceKey> {
+    (word(), word()).prop_map(|(namespace, hostname)| ServiceKey {
+        namespace,
+        hostname,
+    })
+}
+
+fn network_address() -> impl Strategy<Value = NetworkAddress> {
+    (text(), any::<IpAddr>()).prop_map(|(network, address)| NetworkAddress { network, address })
+}
+
+fn gateway() -> impl Strategy<Value = GatewayAddress> {
+    let destination = prop_oneof![
+        key().prop_map(GatewayDestination::Hostname),
+        network_address().prop_map(|n| GatewayDestination::Address {
+            network: n.network,
+            address: n.address
+        }),
+    ];
+    (destination, any::<u16>()).prop_map(|(destination, hbone_port)| GatewayAddress {
+        destination,
+        hbone_port,
+    })
+}
+
+fn locality() -> impl Strategy<Value = Locality> {
+    (text(), text(), text()).prop_map(|(region, zone, subzone)| Locality {
+        region,
+        zone,
+        subzone,
+    })
+}
+
+fn memberships() -> impl Strategy<Value = BTreeMap<ServiceKey, Vec<PortMapping>>> {
+    let mapping = any::<(u16, u16)>().prop_map(|(service_port, target_port)| PortMapping {
+        service_port,
+        target_port,
+    });
+    prop::collection::btree_map(key(), prop::collection::vec(mapping, 0..3), 0..3)
+}
+
+pub(crate) fn workload() -> impl Strategy<Value = Workload> {
+    let names = (word(), text(), word(), word(), text(), text(), text());
+    let modes = (
+        prop_oneof![Just(TunnelProtocol::None), Just(TunnelProtocol::Hbone)],
+        prop_oneof![Just(NetworkMode::Standard), Just(NetworkMode::HostNetwork)],
+        prop_oneof![Just(Health::Healthy), Just(Health::Unhealthy)],
+        any::<u32>(),
+        locality(),
+    );
+    let references = (
+        memberships(),
+        option::of(gateway()),
+        option::of(gateway()),
+        prop::collection::vec(text(), 0..3),
+        prop::collection::vec(any::<IpAddr>(), 0..3),
+    );
+    let telemetry = (text(), text(), text(), word(), "[a-z0-9]{1,5}");
+    (names, modes, references, telemetry).prop_map(|(names, modes, references, telemetry)| {
+        Workload {
+            uid: names.0,
+            name: names.1,
+            namespace: names.2,
+            service_account: names.3,
+            hostname: names.4,
+            network: names.5,
+            node: names.6,
+            tunnel: modes.0,
+            network_mode: modes.1,
+            health: modes.2,
+            capacity: modes.3,
+            locality: modes.4,
+            services: references.0,
+            waypoint: references.1,
+            network_gateway: references.2,
+            authorization_policies: references.3,
+            addresses: references.4,
+            canonical_name: telemetry.0,
+            canonical_revision: telemetry.1,
+            workload_name: telemetry.2,
+            cluster_id: telemetry.3,
+            trust_domain: telemetry.4.parse().unwrap(),
+        }
+    })
+}
+
+fn ports() -> impl Strategy<Value = Vec<ServicePort>> {
+    let protocol = prop::sample::select(vec![
+        AppProtocol::Unknown,
+        AppProtocol::Http11,
+        AppProtocol::Http2,
+        AppProtocol::Grpc,
+        AppProtocol::Tcp,
+        AppProtocol::Tls,
+    ]);
+    let port = (any::<u16>(), any::<u16>(), protocol).prop_map(
+        |(service_port, target_port, app_protocol)| ServicePort {
+            service_port,
+            target_port,
+            app_protocol,
+        },
+    );
+    prop::collection::vec(port, 0..4)
+}
+
+fn balancing() -> impl Strategy<Value = LoadBalancing> {
+    let scope = prop::sample::select(vec![
+        Scope::Region,
+        Scope::Zone,
+        Scope::Subzone,
+        Scope::Node,
+        Scope::Cluster,
+        Scope::Network,
+    ]);
+    let mode = prop::sample::select(vec![
+        BalanceMode::Unspecified,
+        BalanceMode::Strict,
+        BalanceMode::Failover,
+        BalanceMode::Passthrough,
+    ]);
+    let policy = prop_oneof![
+        Just(HealthPolicy::OnlyHealthy),
+        Just(HealthPolicy::AllowAll)
+    ];
+    (prop::collection::vec(scope, 0..4), mode, policy).prop_map(
+        |(preference, mode, health_policy)| LoadBalancing {
+            preference,
+            mode,
+            health_policy,
+        },
+    )
+}
+
+pub(crate) fn service() -> impl Strategy<Value = Service> {
+    let families = prop::sample::select(vec![
+        IpFamilies::Automatic,
+        IpFamilies::Ipv4Only,
+        IpFamilies::Ipv6Only,
+        IpFamilies::Dual,
+    ]);
+    let visibility = prop_oneof![Just(Visibility::Public), Just(Visibility::Namespace)];
+    let lists = (
+        prop::collection::vec(network_address(), 0..3),
+        ports(),
+        prop::collection::vec(text(), 0..3),
+    );
+    let rest = (families, any::<bool>(), visibility);
+    (
+        key(),
+        text(),
+        lists,
+        option::of(gateway()),
+        balancing(),
+        rest,
+    )
+        .prop_map(
+            |(key, name, lists, waypoint, load_balancing, rest)| Service {
+                key,
+                name,
+                vips: lists.0,
+                ports: lists.1,
+                subject_alt_names: lists.2,
+                waypoint,
+                load_balancing,
+                ip_families: rest.0,
+                canonical: rest.1,
+                visibility: rest.2,
+            },
+        )
+}
+
+pub(crate) fn placement() -> impl Strategy<Value = Placement> {
+    let capture = (0..5, word()).prop_map(|(kind, name)| match kind {
+        0 => Capture::Netns(name),
+        1 => Capture::Unit(name),
+        2 => Capture::Cgroup(name),
+        3 => Capture::User(name),
+        _ => Capture::Interface(name),
+    });
+    let names = (word(), word(), word(), word());
+    (names, any::<bool>(), option::of(capture)).prop_map(|(names, enrolled, capture)| Placement {
+        uid: names.0,
+        name: names.1,
+        namespace: names.2,
+        service_account: names.3,
+        enrolled: enrolled && capture.is_some(),
+        capture,
+    })
+}
