@@ -4,6 +4,7 @@
 //! [`hbone`]. `ARCHITECTURE.md` has the picture.
 
 pub mod admin;
+pub mod agent;
 pub mod capture;
 pub mod control;
 pub mod files;

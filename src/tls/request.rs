@@ -50,6 +50,16 @@ impl Request {
         })
     }
 
+    /// The same request over another key, for tests whose authority makes the keys.
+    #[cfg(test)]
+    pub(crate) fn with_key(&self, key: PrivatePkcs8KeyDer<'static>) -> Self {
+        Self {
+            key,
+            csr: self.csr.clone(),
+            csr_pem: self.csr_pem.clone(),
+        }
+    }
+
     /// The request as PEM, the form Istio's certificate service takes.
     pub fn csr_pem(&self) -> String {
         self.csr_pem.clone()

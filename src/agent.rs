@@ -1,0 +1,115 @@
+//! The control plane's mirror on every other process: joins, keeps certificates and the mesh view
+//! current, and tells how the local workloads are (`spec/control-plane.md` §3.7, §4, §6).
+
+pub mod certs;
+pub mod channel;
+pub mod discovery;
+pub mod identity;
+pub mod issuer;
+pub mod join;
+mod mirror;
+pub mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+pub use crate::model::compile::Placement;
+pub use discovery::Link;
+pub use mirror::MeshState;
+
+use certs::Certs;
+use channel::Controls;
+use identity::{Keeper, NodeIdentity};
+use issuer::ControlIssuer;
+use report::CaptureStates;
+
+/// Everything an agent needs to begin.
+pub struct Agent {
+    controls: Controls,
+    keeper: Keeper,
+    identity: watch::Receiver<Arc<NodeIdentity>>,
+    mesh: watch::Sender<Arc<MeshState>>,
+    link: watch::Sender<Link>,
+    certs: certs::Manager<ControlIssuer>,
+    captures: watch::Receiver<CaptureStates>,
+}
+
+/// What the rest of the process sees of the agent.
+#[derive(Clone)]
+pub struct Handle {
+    /// The mesh as last heard.
+    pub mesh: watch::Receiver<Arc<MeshState>>,
+    /// Certificates of local identities.
+    pub certs: Certs,
+    /// How the connection to the control plane is.
+    pub link: watch::Receiver<Link>,
+    /// Who this node is.
+    pub identity: watch::Receiver<Arc<NodeIdentity>>,
+}
+
+impl Agent {
+    /// An agent for a node that has joined. `certificate_ttl` is the life asked for workloads'
+    /// certificates; `captures` is what it reports.
+    pub fn new(
+        keeper: Keeper,
+        controls: Vec<String>,
+        certificate_ttl: Duration,
+        captures: watch::Receiver<CaptureStates>,
+    ) -> (Self, Handle) {
+        let identity = keeper.subscribe();
+        let controls = Controls::new(controls, identity.clone());
+        let (mesh, mesh_seen) = watch::channel(Arc::new(MeshState::default()));
+        let (link, link_seen) = watch::channel(Link::default());
+        let issuer = ControlIssuer::new(controls.clone(), certificate_ttl);
+        let (certs, handle) = certs::Manager::new(issuer);
+        let agent = Self {
+            controls,
+            keeper,
+            identity: identity.clone(),
+            mesh,
+            link,
+            certs,
+            captures,
+        };
+        let handle = Handle {
+            mesh: mesh_seen,
+            certs: handle,
+            link: link_seen,
+            identity,
+        };
+        (agent, handle)
+    }
+
+    /// Keeps everything current until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let node = self.identity.borrow().node.clone();
+        tasks.spawn(
+            self.keeper
+                .run(self.controls.clone(), shutdown.child_token()),
+        );
+        tasks.spawn(discovery::run(
+            self.controls.clone(),
+            Arc::clone(&node),
+            self.mesh,
+            self.link,
+            shutdown.child_token(),
+        ));
+        tasks.spawn(report::run(
+            self.controls,
+            self.captures,
+            shutdown.child_token(),
+        ));
+        tasks.spawn(self.certs.run(shutdown.child_token()));
+        while let Some(done) = tasks.join_next().await {
+            if let Err(e) = done {
+                error!(error = %e, "a part of the agent died; the node keeps what it has");
+            }
+        }
+    }
+}

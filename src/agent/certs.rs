@@ -1,0 +1,463 @@
+//! Certificates of the local workloads: fetched ahead, renewed long before they expire, handed out
+//! without waiting (`spec/hbone-dataplane.md` §9, `spec/control-plane.md` §4.5).
+//!
+//! Each identity has a task of its own that fetches, waits until renewal is due and fetches again.
+//! While a certificate is valid a failed renewal only shows in the log; without a valid one every
+//! request fails at once with the reason, until a retry succeeds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rand::Rng as _;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::issuer::Issuer;
+use crate::identity::SpiffeId;
+use crate::telemetry::access_log::chain;
+use crate::tls::Svid;
+
+/// How old a certificate grows before it is renewed, where half its life is longer.
+const RENEW_AFTER: Duration = Duration::from_secs(12 * 3600);
+/// First wait after a failure; doubles up to the last.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(150));
+/// Fetches under way at once.
+const FETCHES: usize = 8;
+/// How long a certificate is kept after nobody needs it.
+const LINGER: Duration = Duration::from_secs(60);
+/// Identities asked for by connections and not yet taken up; when full, the asker is told so.
+const ASKED: usize = 256;
+
+/// Why there is no certificate to use.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CertError {
+    /// It could not be fetched.
+    #[error("no certificate for {id}: {reason}")]
+    Failed {
+        /// The identity.
+        id: SpiffeId,
+        /// The last attempt's reason.
+        reason: Arc<str>,
+    },
+    /// It ran out and could not be renewed.
+    #[error("the certificate for {id} has expired, and renewing it fails: {reason}")]
+    Expired {
+        /// The identity.
+        id: SpiffeId,
+        /// The last attempt's reason.
+        reason: Arc<str>,
+    },
+    /// Nobody fetches certificates any more, or too many are asked for.
+    #[error("certificates cannot be fetched now")]
+    Unavailable,
+}
+
+#[derive(Clone, Debug, Default)]
+enum State {
+    #[default]
+    Fetching,
+    Ready(Arc<Svid>),
+    /// With what is still at hand, valid or not.
+    Failing(Option<Arc<Svid>>, Arc<str>),
+}
+
+type Slots = BTreeMap<SpiffeId, watch::Receiver<State>>;
+
+/// Where certificates are had from. Cheap to clone.
+#[derive(Clone)]
+pub struct Certs {
+    slots: Arc<Mutex<Slots>>,
+    wanted: watch::Sender<BTreeSet<SpiffeId>>,
+    asked: mpsc::Sender<SpiffeId>,
+}
+
+/// How one certificate is, for `lateen status`.
+#[derive(Clone, Debug)]
+pub struct CertStatus {
+    /// Whose it is.
+    pub id: SpiffeId,
+    /// The certificate at hand.
+    pub svid: Option<Arc<Svid>>,
+    /// Why the last attempt failed, when it did.
+    pub error: Option<Arc<str>>,
+}
+
+impl Certs {
+    /// Says whose certificates are to be at hand; others are let go after a minute.
+    pub fn set_wanted(&self, ids: BTreeSet<SpiffeId>) {
+        self.wanted.send_if_modified(|wanted| {
+            let changed = *wanted != ids;
+            *wanted = ids;
+            changed
+        });
+    }
+
+    /// The certificate of an identity; waits only while its first one is being fetched.
+    ///
+    /// # Errors
+    /// [`CertError`], at once, while none can be had.
+    pub async fn get(&self, id: &SpiffeId) -> Result<Arc<Svid>, CertError> {
+        let slot = self.lock().get(id).cloned();
+        let mut slot = match slot {
+            Some(slot) => slot,
+            None => self.ask(id).await?,
+        };
+        let settled = slot.wait_for(|s| !matches!(s, State::Fetching)).await;
+        let state = settled.map_err(|_gone| CertError::Unavailable)?.clone();
+        usable(id, state)
+    }
+
+    async fn ask(&self, id: &SpiffeId) -> Result<watch::Receiver<State>, CertError> {
+        let asked = self.asked.try_send(id.clone());
+        asked.map_err(|_full| CertError::Unavailable)?;
+        // The manager makes the slot; until it has, there is nothing to watch but time.
+        for _ in 0..100 {
+            if let Some(slot) = self.lock().get(id).cloned() {
+                return Ok(slot);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(CertError::Unavailable)
+    }
+
+    /// How every certificate is, by identity.
+    pub fn snapshot(&self) -> Vec<CertStatus> {
+        let slots = self.lock();
+        let status = |(id, slot): (&SpiffeId, &watch::Receiver<State>)| {
+            let (svid, error) = match slot.borrow().clone() {
+                State::Fetching => (None, None),
+                State::Ready(svid) => (Some(svid), None),
+                State::Failing(svid, reason) => (svid, Some(reason)),
+            };
+            CertStatus {
+                id: id.clone(),
+                svid,
+                error,
+            }
+        };
+        slots.iter().map(status).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn usable(id: &SpiffeId, state: State) -> Result<Arc<Svid>, CertError> {
+    let valid = |svid: &Arc<Svid>| SystemTime::now() < svid.not_after();
+    let id = id.clone();
+    match state {
+        State::Fetching => Err(CertError::Unavailable),
+        State::Ready(svid) if valid(&svid) => Ok(svid),
+        State::Failing(Some(svid), _) if valid(&svid) => Ok(svid),
+        State::Ready(_) => Err(CertError::Expired {
+            id,
+            reason: Arc::from("renewal is under way"),
+        }),
+        State::Failing(Some(_), reason) => Err(CertError::Expired { id, reason }),
+        State::Failing(None, reason) => Err(CertError::Failed { id, reason }),
+    }
+}
+
+/// The component behind [`Certs`].
+pub struct Manager<I> {
+    shared: Arc<Shared<I>>,
+    certs: Certs,
+    asked: mpsc::Receiver<SpiffeId>,
+}
+
+struct Shared<I> {
+    issuer: I,
+    fetches: Semaphore,
+}
+
+impl<I: Issuer> Manager<I> {
+    /// A manager that has its certificates from `issuer`.
+    pub fn new(issuer: I) -> (Self, Certs) {
+        let (asked, asks) = mpsc::channel(ASKED);
+        let certs = Certs {
+            slots: Arc::default(),
+            wanted: watch::Sender::new(BTreeSet::new()),
+            asked,
+        };
+        let shared = Arc::new(Shared {
+            issuer,
+            fetches: Semaphore::new(FETCHES),
+        });
+        let manager = Self {
+            shared,
+            certs: certs.clone(),
+            asked: asks,
+        };
+        (manager, certs)
+    }
+
+    /// Fetches and renews until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut wanted = self.certs.wanted.subscribe();
+        let mut tasks = JoinSet::new();
+        loop {
+            let ids = wanted.borrow_and_update().clone();
+            for id in ids {
+                self.start(id, &mut tasks);
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = wanted.changed() => if changed.is_err() { break },
+                Some(id) = self.asked.recv() => self.start(id, &mut tasks),
+                Some(done) = tasks.join_next() => match done {
+                    Ok(id) => { self.certs.lock().remove(&id); }
+                    Err(e) => warn!(error = %e, "a certificate's task died"),
+                },
+            }
+        }
+        tasks.shutdown().await;
+    }
+
+    fn start(&self, id: SpiffeId, tasks: &mut JoinSet<SpiffeId>) {
+        let mut slots = self.certs.lock();
+        // A slot whose task has died is begun again.
+        if slots.get(&id).is_some_and(|s| s.has_changed().is_ok()) {
+            return;
+        }
+        let (state, slot) = watch::channel(State::Fetching);
+        slots.insert(id.clone(), slot);
+        let one = Renewal {
+            shared: Arc::clone(&self.shared),
+            id,
+            state,
+            wanted: self.certs.wanted.subscribe(),
+        };
+        tasks.spawn(one.run());
+    }
+}
+
+/// Keeps one certificate current.
+struct Renewal<I> {
+    shared: Arc<Shared<I>>,
+    id: SpiffeId,
+    state: watch::Sender<State>,
+    wanted: watch::Receiver<BTreeSet<SpiffeId>>,
+}
+
+impl<I: Issuer> Renewal<I> {
+    /// Until nobody has wanted the certificate for a minute; then its identity.
+    async fn run(mut self) -> SpiffeId {
+        let mut current: Option<Arc<Svid>> = None;
+        let mut backoff = RETRY.0;
+        let mut warned = 100;
+        loop {
+            let wait = match self.fetch().await {
+                Ok(svid) => {
+                    let svid = Arc::new(svid);
+                    info!(identity = %self.id, serial = svid.serial(), "certificate fetched");
+                    self.state.send_replace(State::Ready(Arc::clone(&svid)));
+                    let wait = until_renewal(&svid);
+                    current = Some(svid);
+                    backoff = RETRY.0;
+                    warned = 100;
+                    wait
+                }
+                Err(reason) => {
+                    self.tell(current.as_deref(), &reason, &mut warned);
+                    self.state
+                        .send_replace(State::Failing(current.clone(), reason));
+                    let wait = backoff.mul_f64(rand::rng().random_range(0.8..1.2));
+                    backoff = (backoff * 2).min(RETRY.1);
+                    wait
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = unwanted(&mut self.wanted, &self.id) => return self.id,
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<Svid, Arc<str>> {
+        let permit = self.shared.fetches.acquire().await;
+        let issued = self.shared.issuer.issue(&self.id).await;
+        drop(permit);
+        issued.map_err(|e| Arc::from(chain(&e)))
+    }
+
+    /// Once per step of life left, more urgently each time (`spec/control-plane.md` §6.7).
+    fn tell(&self, current: Option<&Svid>, reason: &str, warned: &mut u32) {
+        let left = current.map_or(0, percent_left);
+        let step = match left {
+            0 => 0,
+            1..=10 => 10,
+            11..=25 => 25,
+            26..=50 => 50,
+            _ => 75,
+        };
+        let id = &self.id;
+        if step >= *warned && current.is_some() {
+            return debug!(identity = %id, error = reason, "certificate still not renewed");
+        }
+        *warned = step;
+        let life_left = format!("{left}%");
+        match step {
+            0 | 10 => {
+                tracing::error!(identity = %id, life_left, error = reason, "certificate not fetched");
+            }
+            25 => warn!(identity = %id, life_left, error = reason, "certificate not renewed"),
+            _ => info!(identity = %id, life_left, error = reason, "certificate not renewed"),
+        }
+    }
+}
+
+fn percent_left(svid: &Svid) -> u32 {
+    let left = svid.not_after().duration_since(SystemTime::now());
+    let life = svid.not_after().duration_since(svid.not_before());
+    let (left, life) = (left.unwrap_or_default(), life.unwrap_or_default());
+    let percent = left.as_secs().saturating_mul(100) / life.as_secs().max(1);
+    u32::try_from(percent).unwrap_or(100)
+}
+
+/// Renewal is due at twelve hours or half the life, a tenth sooner or later.
+fn until_renewal(svid: &Svid) -> Duration {
+    let life = svid.not_after().duration_since(svid.not_before());
+    let after = RENEW_AFTER.min(life.unwrap_or_default() / 2);
+    let jitter = rand::rng().random_range(0.9..1.1);
+    let due = svid.not_before() + after.mul_f64(jitter);
+    // A certificate that is due already, by a clock that is wrong, must not be refetched in a loop.
+    let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
+    wait.max(RETRY.0)
+}
+
+/// Returns when an identity has not been wanted for a while.
+async fn unwanted(wanted: &mut watch::Receiver<BTreeSet<SpiffeId>>, id: &SpiffeId) {
+    loop {
+        if wanted.wait_for(|w| !w.contains(id)).await.is_err() {
+            return;
+        }
+        let again = wanted.wait_for(|w| w.contains(id));
+        if tokio::time::timeout(LINGER, again).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::issuer::IssueError;
+    use crate::tls::testing::{Leaf, TestCa};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+    struct Fake {
+        ca: TestCa,
+        broken: Arc<AtomicBool>,
+        issued: Arc<AtomicUsize>,
+        life: Duration,
+    }
+
+    impl Issuer for Fake {
+        async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
+            self.issued.fetch_add(1, Ordering::Relaxed);
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(IssueError::Timeout);
+            }
+            let now = SystemTime::now();
+            let uri = id.to_string();
+            let uris = [uri.as_str()];
+            let leaf = Leaf {
+                not_before: now,
+                not_after: now + self.life,
+                ..Leaf::uris(&uris)
+            };
+            let (certificate, key) = self.ca.leaf(&leaf);
+            Ok(Svid::new(vec![certificate], key, self.ca.roots())?)
+        }
+    }
+
+    struct Rig {
+        certs: Certs,
+        broken: Arc<AtomicBool>,
+        issued: Arc<AtomicUsize>,
+        _tasks: JoinSet<()>,
+    }
+
+    fn rig(life: Duration) -> Rig {
+        let (broken, issued) = (Arc::default(), Arc::default());
+        let fake = Fake {
+            ca: TestCa::new(),
+            broken: Arc::clone(&broken),
+            issued: Arc::clone(&issued),
+            life,
+        };
+        let (manager, certs) = Manager::new(fake);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(manager.run(CancellationToken::new()));
+        Rig {
+            certs,
+            broken,
+            issued,
+            _tasks: tasks,
+        }
+    }
+
+    fn cart() -> SpiffeId {
+        CART.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wanted_certificate_is_fetched_ahead_and_renewed() {
+        let rig = rig(Duration::from_secs(8 * 86_400));
+        rig.certs.set_wanted(BTreeSet::from([cart()]));
+        let svid = rig.certs.get(&cart()).await.unwrap();
+        assert_eq!(svid.id(), &cart());
+        assert_eq!(rig.issued.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(Duration::from_secs(10 * 3600)).await;
+        assert_eq!(
+            rig.issued.load(Ordering::Relaxed),
+            1,
+            "not before 12 h less a tenth"
+        );
+        tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+        assert_eq!(rig.issued.load(Ordering::Relaxed), 2, "by 12 h and a tenth");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_answer_at_once_and_a_retry_heals() {
+        let rig = rig(Duration::from_secs(86_400));
+        rig.broken.store(true, Ordering::Relaxed);
+        let error = rig.certs.get(&cart()).await.unwrap_err();
+        assert!(matches!(error, CertError::Failed { .. }), "{error}");
+        rig.certs.set_wanted(BTreeSet::from([cart()]));
+        rig.broken.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert!(rig.certs.get(&cart()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_renewal_leaves_the_valid_certificate_in_use() {
+        let rig = rig(Duration::from_secs(86_400));
+        rig.certs.set_wanted(BTreeSet::from([cart()]));
+        let first = rig.certs.get(&cart()).await.unwrap();
+        rig.broken.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(14 * 3600)).await;
+        assert!(rig.issued.load(Ordering::Relaxed) > 3, "it kept trying");
+        let still = rig.certs.get(&cart()).await.unwrap();
+        assert_eq!(still.serial(), first.serial());
+        assert!(rig.certs.snapshot()[0].error.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_wants_is_let_go_after_a_minute() {
+        let rig = rig(Duration::from_secs(86_400));
+        rig.certs.set_wanted(BTreeSet::from([cart()]));
+        rig.certs.get(&cart()).await.unwrap();
+        rig.certs.set_wanted(BTreeSet::new());
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(rig.certs.snapshot().len(), 1);
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(rig.certs.snapshot().len(), 0);
+    }
+}

@@ -1,0 +1,145 @@
+//! Asks the control plane for workloads' certificates (`spec/control-plane.md` §4.1, §4.4).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+use tonic::transport::Channel;
+
+use super::channel::{ChannelError, Controls};
+use crate::identity::SpiffeId;
+use crate::tls::{Request, RequestError, Roots, Svid, SvidError, certificates_from_pem};
+use crate::wire::proto::citadel::IstioCertificateRequest;
+use crate::wire::proto::citadel::istio_certificate_service_client::IstioCertificateServiceClient;
+
+/// Longest wait for a certificate.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The control plane cannot be reached.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The control plane said no.
+    #[error("the control plane refused: {message}")]
+    Refused {
+        /// Its explanation.
+        message: String,
+    },
+    /// The control plane did not answer.
+    #[error("the control plane did not answer within {} s", DEADLINE.as_secs())]
+    Timeout,
+    /// No key could be made.
+    #[error("cannot make a key")]
+    Key(#[from] RequestError),
+    /// The answer is unusable.
+    #[error("the certificate that came is not usable")]
+    Certificate(#[from] SvidError),
+    /// The certificate is somebody else's.
+    #[error("a certificate for {got} came where {asked} was asked for")]
+    Identity {
+        /// Who it is for.
+        got: SpiffeId,
+        /// Who was asked for.
+        asked: SpiffeId,
+    },
+    /// The answer has no roots beside the leaf.
+    #[error("no root certificate present in the answer")]
+    NoRoots,
+}
+
+/// Gives out certificates.
+pub trait Issuer: Send + Sync + 'static {
+    /// A new certificate over a new key.
+    fn issue(&self, id: &SpiffeId) -> impl Future<Output = Result<Svid, IssueError>> + Send;
+}
+
+/// The control plane as an issuer.
+pub struct ControlIssuer {
+    controls: Controls,
+    ttl: Duration,
+    /// One connection serves all requests; a failed one is replaced.
+    channel: tokio::sync::Mutex<Option<Channel>>,
+}
+
+impl ControlIssuer {
+    /// An issuer that asks for certificates of this life.
+    pub fn new(controls: Controls, ttl: Duration) -> Self {
+        Self {
+            controls,
+            ttl,
+            channel: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn channel(&self) -> Result<Channel, ChannelError> {
+        let mut kept = self.channel.lock().await;
+        if let Some(channel) = &*kept {
+            return Ok(channel.clone());
+        }
+        let (_url, channel) = self.controls.connect().await?;
+        *kept = Some(channel.clone());
+        Ok(channel)
+    }
+
+    async fn ask(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
+        let request = Request::new(id)?;
+        let fields = BTreeMap::from([(
+            "ImpersonatedIdentity".to_owned(),
+            Value {
+                kind: Some(Kind::StringValue(id.to_string())),
+            },
+        )]);
+        let ask = IstioCertificateRequest {
+            csr: request.csr_pem(),
+            validity_duration: i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX),
+            metadata: Some(Struct { fields }),
+        };
+        let mut client = IstioCertificateServiceClient::new(self.channel().await?);
+        let answer = match client.create_certificate(ask).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                // The next request finds out whether it was the connection.
+                *self.channel.lock().await = None;
+                let message = status.message().to_owned();
+                return Err(IssueError::Refused { message });
+            }
+        };
+        svid(answer.cert_chain, request, id)
+    }
+}
+
+/// Leaf, then intermediates one by one, last all roots in one element (§4.4).
+fn svid(mut chain: Vec<String>, request: Request, id: &SpiffeId) -> Result<Svid, IssueError> {
+    let roots = chain.pop().filter(|_| !chain.is_empty());
+    let roots = roots.ok_or(IssueError::NoRoots)?;
+    let roots = Arc::new(Roots::from_pem(roots.as_bytes())?);
+    let mut certificates = Vec::new();
+    for element in &chain {
+        certificates.extend(certificates_from_pem(element.as_bytes())?);
+    }
+    let svid = Svid::new(certificates, request.key.into(), roots)?;
+    if svid.id() != id {
+        return Err(IssueError::Identity {
+            got: svid.id().clone(),
+            asked: id.clone(),
+        });
+    }
+    Ok(svid)
+}
+
+impl Issuer for ControlIssuer {
+    async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
+        match tokio::time::timeout(DEADLINE, self.ask(id)).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => {
+                *self.channel.lock().await = None;
+                Err(IssueError::Timeout)
+            }
+        }
+    }
+}
