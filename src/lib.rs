@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod agent;
 pub mod capture;
+pub mod config;
 pub mod control;
 pub mod files;
 pub mod hbone;
