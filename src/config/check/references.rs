@@ -1,0 +1,186 @@
+//! What one resource says of another by name.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::Context;
+use crate::config::diagnose::{Code, Diagnostic};
+use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService, WrittenWorkload, did_you_mean};
+use crate::config::source::{At, Place};
+use std::sync::Arc;
+
+/// Unknown names looked for among the known ones. A directory that has lost its nodes would
+/// otherwise compare every workload's with every other name.
+const MOST_GUESSES: usize = 50;
+
+pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let mut guesses = Guesses::default();
+    nodes(context, &mut guesses, found);
+    namespaces(context, &mut guesses, found);
+    service_accounts(context, found);
+    selectors(context, found);
+}
+
+#[derive(Default)]
+struct Guesses {
+    made: HashMap<Arc<str>, Option<String>>,
+}
+
+impl Guesses {
+    fn meant<'a>(
+        &mut self,
+        name: &Arc<str>,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Option<String> {
+        if let Some(made) = self.made.get(name) {
+            return made.clone();
+        }
+        if self.made.len() >= MOST_GUESSES {
+            return None;
+        }
+        let guess = did_you_mean(name, known);
+        self.made.insert(Arc::clone(name), guess.clone());
+        guess
+    }
+}
+
+fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
+    for workload in &context.written.workloads {
+        let Some(node) = &workload.node else {
+            continue;
+        };
+        if context.nodes.contains_key(&*node.value) {
+            continue;
+        }
+        let message = format!(
+            "workload `{}` is on an unknown node: `{}`",
+            workload.name.value, node.value
+        );
+        let finding = Diagnostic::new(Code::UnknownNode, node.place.clone(), message);
+        let guess = guesses.meant(&node.value, context.nodes.keys().copied());
+        found.push(
+            finding
+                .label(guess.unwrap_or_else(|| "no such node".to_owned()))
+                .help(format!(
+                    "declare it with `[[node]]` and `name = \"{}\"`, or name one that is declared",
+                    node.value
+                )),
+        );
+    }
+}
+
+/// Reports each place once: a `default-namespace` stands for all resources of its file.
+fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
+    let of_workloads = context
+        .written
+        .workloads
+        .iter()
+        .map(|w| ("workload", &w.name, &w.namespace));
+    let of_services = context
+        .written
+        .services
+        .iter()
+        .map(|s| ("service", &s.name, &s.namespace));
+    let mut reported: HashSet<(usize, usize)> = HashSet::new();
+    for (kind, name, namespace) in of_workloads.chain(of_services) {
+        let known = context.namespaces.contains_key(&*namespace.value);
+        let place: &Place = &namespace.place;
+        let at = (Arc::as_ptr(place.source()).addr(), place.span().start);
+        if known || &*namespace.value == DEFAULT_NAMESPACE || !reported.insert(at) {
+            continue;
+        }
+        let message = format!(
+            "{kind} `{}` is in an unknown namespace: `{}`",
+            name.value, namespace.value
+        );
+        let finding = Diagnostic::new(Code::UnknownNamespace, place.clone(), message);
+        let declared = context
+            .namespaces
+            .keys()
+            .copied()
+            .chain([DEFAULT_NAMESPACE]);
+        let guess = guesses.meant(&namespace.value, declared);
+        found.push(finding.label(guess.unwrap_or_else(|| "no such namespace".to_owned())).help(format!(
+            "declare it with `[[namespace]]` and `name = \"{}\"`, or name one that is declared",
+            namespace.value
+        )));
+    }
+}
+
+fn service_accounts(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let listed = context.written.namespaces.iter().filter_map(|namespace| {
+        let names = namespace.service_accounts.as_ref()?;
+        let names: HashSet<&str> = names.iter().map(|name| &**name).collect();
+        Some((&*namespace.name.value, names))
+    });
+    let listed: HashMap<_, _> = listed.collect();
+    for workload in &context.written.workloads {
+        let At {
+            value: account,
+            place,
+        } = &workload.service_account;
+        let Some(accounts) = listed.get(&*workload.namespace.value) else {
+            continue;
+        };
+        if accounts.contains(&**account) {
+            continue;
+        }
+        let namespace = &workload.namespace.value;
+        let message = format!(
+            "workload `{}` has a service account that namespace `{namespace}` does not: `{account}`",
+            workload.name.value
+        );
+        let guess = did_you_mean(account, accounts.iter().copied());
+        found.push(
+            Diagnostic::new(Code::UnknownServiceAccount, place.clone(), message)
+                .label(guess.unwrap_or_else(|| "no such service account".to_owned()))
+                .help(format!(
+                    "name one of its `service-accounts`, or add `\"{account}\"` to them"
+                )),
+        );
+    }
+}
+
+/// Of the labels of a selector the rarest is looked up, and only its workloads are compared.
+fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let mut carrying: HashMap<(&str, &str, &str), Vec<&WrittenWorkload>> = HashMap::new();
+    for workload in &context.written.workloads {
+        for (key, value) in &workload.labels {
+            let label = (&*workload.namespace.value, key.as_str(), value.as_str());
+            carrying.entry(label).or_default().push(workload);
+        }
+    }
+    for service in &context.written.services {
+        let rarest = service.selector.iter().map(|(key, value)| {
+            let label = (&*service.namespace.value, key.as_str(), value.as_str());
+            carrying.get(&label).map_or(&[][..], Vec::as_slice)
+        });
+        let Some(rarest) = rarest.min_by_key(|workloads| workloads.len()) else {
+            continue;
+        };
+        let carries_all = |w: &&WrittenWorkload| subset(&service.selector, &w.labels);
+        if !rarest.iter().any(carries_all) {
+            found.push(matches_nothing(service));
+        }
+    }
+}
+
+fn subset(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn matches_nothing(service: &WrittenService) -> Diagnostic {
+    let namespace = &service.namespace.value;
+    let message = format!(
+        "service `{}` selects no workload of namespace `{namespace}`: it has no endpoints",
+        service.name.value
+    );
+    Diagnostic::new(
+        Code::SelectorMatchesNothing,
+        service.selector_place.clone(),
+        message,
+    )
+    .label("matches nothing")
+    .help("give a workload of the same namespace all of these `labels`")
+}

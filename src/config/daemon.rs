@@ -1,0 +1,390 @@
+//! `lateen.toml`: one host's own settings. Every key has a default, and an empty file is valid.
+
+mod control;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnose::{Code, Diagnostic, Report};
+use super::load::{TextFault, text_of};
+use super::read::{self, Table, Value, scalar};
+use super::source::Source;
+use super::suggest;
+
+pub use control::{Control, ControlUrl, ControlUrlError};
+
+/// Where the file is unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/lateen/lateen.toml";
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Reads the mesh directory, serves it, signs certificates.
+    Control,
+    /// Captures, tunnels and polices this host's workloads.
+    Node,
+}
+
+/// What tunnels are carried over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// QUIC where the peer offers it, else TCP. This version offers none, so TCP.
+    Auto,
+    /// HTTP/2 over TLS over TCP.
+    Tcp,
+}
+
+/// How grave an event must be to be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// It was coped with.
+    Warn,
+    /// Lifecycle.
+    Info,
+    /// Each connection.
+    Debug,
+    /// Each frame.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for it, as log filters take it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The user a proxy's packets are known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyUser {
+    /// By name.
+    Name(Arc<str>),
+    /// By number.
+    Id(u32),
+}
+
+/// Where a process listens besides its data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listeners {
+    /// Administration, loopback only; `127.0.0.1:15000` unless set.
+    pub admin: SocketAddr,
+    /// Metrics; `[::]:15020` unless set.
+    pub metrics: SocketAddr,
+    /// Readiness; `[::]:15021` unless set.
+    pub readiness: SocketAddr,
+}
+
+/// A host's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    node: Arc<str>,
+    roles: BTreeSet<Role>,
+    state_dir: PathBuf,
+    runtime_dir: PathBuf,
+    user: ProxyUser,
+    drain_deadline: Duration,
+    transport: Transport,
+    log_level: LogLevel,
+    log_format: LogFormat,
+    listeners: Listeners,
+    control: Control,
+}
+
+impl Config {
+    /// Reads the file at `path`; without one, the file at [`DEFAULT_PATH`] if it exists. Blocks
+    /// on the file system.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file; that it is missing, when it was asked for.
+    pub fn load(path: Option<&Path>) -> Result<Self, Report> {
+        match path {
+            Some(path) => Self::load_from(path, true),
+            None => Self::load_from(Path::new(DEFAULT_PATH), false),
+        }
+    }
+
+    fn load_from(path: &Path, required: bool) -> Result<Self, Report> {
+        let shown = path.display().to_string();
+        let text = match text_of(path) {
+            Ok(text) => text,
+            Err(TextFault::Unreadable(e))
+                if !required && e.kind() == std::io::ErrorKind::NotFound =>
+            {
+                String::new()
+            }
+            Err(fault) => return Err(Report::from_iter([fault.told(&shown, &shown)])),
+        };
+        let name = rustix::system::uname();
+        Self::parse(&shown, text, &name.nodename().to_string_lossy())
+    }
+
+    /// Reads a file's text; `host_name` is the node's name where the file gives none.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text.
+    pub fn parse(shown: &str, text: String, host_name: &str) -> Result<Self, Report> {
+        let source = Source::new(shown, shown, text);
+        let outcome = read::document(&source, "lateen.toml", |root| read_config(root, host_name));
+        match outcome.findings.is_empty() {
+            true => Ok(outcome.value),
+            false => Err(Report::from_iter(outcome.findings)),
+        }
+    }
+
+    /// The name this machine joins under; its host name unless set.
+    pub fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
+    /// What it does when the command line does not say; nothing unless set.
+    pub fn roles(&self) -> &BTreeSet<Role> {
+        &self.roles
+    }
+
+    /// What must survive a reboot; `/var/lib/lateen` unless set.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Sockets and the like; `/run/lateen` unless set.
+    pub fn runtime_dir(&self) -> &Path {
+        &self.runtime_dir
+    }
+
+    /// Whom the proxy runs as; `lateen` unless set.
+    pub fn user(&self) -> &ProxyUser {
+        &self.user
+    }
+
+    /// How long connections may go on after a stop; 5 s unless set.
+    pub fn drain_deadline(&self) -> Duration {
+        self.drain_deadline
+    }
+
+    /// What tunnels are carried over; `auto` unless set.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// How grave an event must be to be logged; `info` unless set.
+    pub fn log_level(&self) -> LogLevel {
+        self.log_level
+    }
+
+    /// How log lines are written; `text` unless set.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
+    /// Where it listens besides the data path.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// The `[control]` table.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+const LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+fn read_config(root: &Table<'_>, host_name: &str) -> Config {
+    let node = node(root, host_name);
+    let roles = root.optional("roles", |value| value.list(role));
+    let drain = |value: &Value<'_>| scalar::duration(value, Duration::ZERO..=DAY);
+    let (log_level, log_format) = log(root);
+    let control = match root.value("control") {
+        Some(value) => control::read(&value, &node),
+        None => Control::named(&node),
+    };
+    Config {
+        roles: roles.into_iter().flatten().collect(),
+        state_dir: directory(root, "state-dir", "/var/lib/lateen"),
+        runtime_dir: directory(root, "runtime-dir", "/run/lateen"),
+        user: root
+            .optional("user", user)
+            .unwrap_or_else(|| ProxyUser::Name(Arc::from("lateen"))),
+        drain_deadline: root
+            .optional("drain-deadline", drain)
+            .unwrap_or(Duration::from_secs(5)),
+        transport: root
+            .optional("transport", transport)
+            .unwrap_or(Transport::Auto),
+        log_level,
+        log_format,
+        listeners: listeners(root),
+        control,
+        node,
+    }
+}
+
+/// A host name is no mesh name where it has capitals, underscores or a dot at its end.
+fn node(root: &Table<'_>, host_name: &str) -> Arc<str> {
+    if let Some(value) = root.value("node") {
+        let name = scalar::name(&value);
+        return name.map_or_else(|| Arc::from(""), |name| name.value);
+    }
+    let name = host_name
+        .trim_end_matches('.')
+        .to_lowercase()
+        .replace('_', "-");
+    if let Some(fault) = scalar::name_fault(&name) {
+        let message = format!("the host name {host_name:?} cannot be this node's name: it {fault}");
+        let finding = Diagnostic::new(Code::BadName, root.place().clone(), message);
+        root.report(finding.help("add `node = \"NAME\"`, the name of its `[[node]]` in the mesh"));
+    }
+    Arc::from(name)
+}
+
+fn role(value: &Value<'_>) -> Option<Role> {
+    match value.text()? {
+        "waypoint" => {
+            value.unsupported(
+                "write `\"control\"`, `\"node\"` or both: this version serves no waypoints",
+            );
+            None
+        }
+        _ => scalar::choice(value, &[("control", Role::Control), ("node", Role::Node)]),
+    }
+}
+
+fn transport(value: &Value<'_>) -> Option<Transport> {
+    match value.text()? {
+        "quic" => {
+            value.unsupported("write `\"auto\"` or `\"tcp\"`");
+            None
+        }
+        _ => scalar::choice(value, &[("auto", Transport::Auto), ("tcp", Transport::Tcp)]),
+    }
+}
+
+fn log(root: &Table<'_>) -> (LogLevel, LogFormat) {
+    let (mut level, mut format) = (None, None);
+    if let Some(table) = root.optional("log", |value| value.titled("`[log]`")) {
+        level = table.optional("level", |value| scalar::choice(value, &LEVELS));
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        format = table.optional("format", |value| scalar::choice(value, &formats));
+        table.finish();
+    }
+    (
+        level.unwrap_or(LogLevel::Info),
+        format.unwrap_or(LogFormat::Text),
+    )
+}
+
+fn listeners(root: &Table<'_>) -> Listeners {
+    let any = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    let mut listeners = Listeners {
+        admin: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000),
+        metrics: any(15020),
+        readiness: any(15021),
+    };
+    let Some(table) = root.optional("listen", |value| value.titled("`[listen]`")) else {
+        return listeners;
+    };
+    if let Some(admin) = table.optional("admin", admin) {
+        listeners.admin = admin;
+    }
+    if let Some(metrics) = table.optional("metrics", socket_address) {
+        listeners.metrics = metrics;
+    }
+    if let Some(readiness) = table.optional("readiness", socket_address) {
+        listeners.readiness = readiness;
+    }
+    table.finish();
+    listeners
+}
+
+/// Whoever reaches it can read keys' metadata and stop the process.
+fn admin(value: &Value<'_>) -> Option<SocketAddr> {
+    let address = socket_address(value)?;
+    if !address.ip().is_loopback() {
+        value.bad(
+            &format!("is reachable from other hosts: `{address}`"),
+            "not loopback",
+            format!("write `\"127.0.0.1:{}\"`", address.port()),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
+    scalar::parsed(value, "an address with a port", "[::]:15020")
+}
+
+fn directory(table: &Table<'_>, key: &'static str, default: &str) -> PathBuf {
+    let path = table.optional(key, path);
+    path.unwrap_or_else(|| PathBuf::from(default))
+}
+
+/// An absolute path: a daemon has no directory that others would expect it to be in.
+fn path(value: &Value<'_>) -> Option<PathBuf> {
+    let text = scalar::plain(value)?;
+    if !text.starts_with('/') {
+        value.bad(
+            &format!("is not an absolute path: {text:?}"),
+            "not absolute",
+            format!("write the whole path, as in `\"/etc/lateen/{text}\"`"),
+        );
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+fn user(value: &Value<'_>) -> Option<ProxyUser> {
+    if value.is_integer() {
+        return Some(ProxyUser::Id(value.count(0..=u32::MAX - 1)?));
+    }
+    let text = scalar::plain(value)?;
+    if let Ok(id) = text.parse::<u32>() {
+        value.bad(
+            "is a number in quotes",
+            "a name?",
+            format!("write it unquoted: `{id}`"),
+        );
+        return None;
+    }
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.$".contains(&b);
+    if text.len() > 32 || text.starts_with('-') || !text.bytes().all(legal) {
+        let help = format!(
+            "write a name such as `lateen`, or a number; not {}",
+            suggest::listed([text])
+        );
+        value.reject(Code::BadName, "is no user's name", "not a user", help);
+        return None;
+    }
+    Some(ProxyUser::Name(Arc::from(text)))
+}
+
+#[cfg(test)]
+mod tests;

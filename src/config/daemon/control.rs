@@ -1,0 +1,198 @@
+//! The `[control]` table: where the control plane is, and, on its own host, what it is.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::config::read::{Table, Value, scalar};
+
+/// The port of a control plane.
+const PORT: u16 = 15012;
+/// Control planes a node knows of.
+const MOST_ADDRESSES: usize = 16;
+
+/// Where a control plane is: `https://HOST:PORT`, the port 15012 unless given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControlUrl {
+    host: Arc<str>,
+    port: u16,
+}
+
+/// Why a text is not the URL of a control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected https://HOST or https://HOST:PORT")]
+pub struct ControlUrlError;
+
+impl ControlUrl {
+    /// The name or address; of an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for ControlUrl {
+    type Err = ControlUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text.strip_prefix("https://").ok_or(ControlUrlError)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or(ControlUrlError)?;
+                host.parse::<Ipv6Addr>().map_err(|_shape| ControlUrlError)?;
+                (host, port)
+            }
+            None => {
+                let (host, port) = rest.split_at(rest.find(':').unwrap_or(rest.len()));
+                if host.parse::<IpAddr>().is_err() && scalar::name_fault(host).is_some() {
+                    return Err(ControlUrlError);
+                }
+                (host, port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port != 0),
+            None => port.is_empty().then_some(PORT),
+        };
+        Ok(Self {
+            host: Arc::from(host),
+            port: port.ok_or(ControlUrlError)?,
+        })
+    }
+}
+
+impl fmt::Display for ControlUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "https://[{}]:{}", self.host, self.port),
+            false => write!(f, "https://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The `[control]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    addresses: Vec<ControlUrl>,
+    name: Arc<str>,
+    names: Vec<Arc<str>>,
+    listen: SocketAddr,
+    mesh_dir: PathBuf,
+    join_token_file: Option<PathBuf>,
+}
+
+impl Control {
+    /// Without a table in the file; a control plane is called what its node is called.
+    pub(super) fn named(node: &Arc<str>) -> Self {
+        Self {
+            addresses: Vec::new(),
+            name: Arc::clone(node),
+            names: Vec::new(),
+            listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT),
+            mesh_dir: PathBuf::from("/etc/lateen/mesh"),
+            join_token_file: None,
+        }
+    }
+
+    /// Control planes to join and to be served by, in the order they are tried. Empty on the
+    /// control plane's own host.
+    pub fn addresses(&self) -> &[ControlUrl] {
+        &self.addresses
+    }
+
+    /// The control plane's own name; the node's unless set.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Host names and addresses in its certificate, by which nodes reach it.
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// Where it listens; `[::]:15012` unless set.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The mesh directory; `/etc/lateen/mesh` unless set.
+    pub fn mesh_dir(&self) -> &Path {
+        &self.mesh_dir
+    }
+
+    /// The file with this node's join token.
+    pub fn join_token_file(&self) -> Option<&Path> {
+        self.join_token_file.as_deref()
+    }
+}
+
+pub(super) fn read(value: &Value<'_>, node: &Arc<str>) -> Control {
+    let default = Control::named(node);
+    let Some(table) = value.titled("`[control]`") else {
+        return default;
+    };
+    let control = Control {
+        addresses: table.optional("addresses", addresses).unwrap_or_default(),
+        name: table
+            .optional("name", scalar::name)
+            .map_or(default.name, |name| name.value),
+        names: table
+            .optional("names", |value| value.list(host))
+            .unwrap_or_default(),
+        listen: table
+            .optional("listen", super::socket_address)
+            .unwrap_or(default.listen),
+        mesh_dir: table
+            .optional("mesh-dir", super::path)
+            .unwrap_or(default.mesh_dir),
+        join_token_file: table.optional("join-token-file", super::path),
+    };
+    unsupported(&table);
+    table.finish();
+    control
+}
+
+fn unsupported(table: &Table<'_>) {
+    table.unsupported(
+        "primary",
+        "take it out: control planes of this version stand alone",
+    );
+}
+
+fn addresses(value: &Value<'_>) -> Option<Vec<ControlUrl>> {
+    let read = |value: &Value<'_>| {
+        scalar::parsed(
+            value,
+            "the URL of a control plane",
+            "https://control.example:15012",
+        )
+    };
+    let addresses: Vec<ControlUrl> = value.list(read)?;
+    let distinct: BTreeSet<_> = addresses.iter().collect();
+    if distinct.len() < addresses.len() || addresses.len() > MOST_ADDRESSES {
+        value.bad(
+            "names a control plane twice, or too many of them",
+            "not a usable list",
+            format!("name each once, and at most {MOST_ADDRESSES}"),
+        );
+        return None;
+    }
+    Some(addresses)
+}
+
+/// A host name or an address.
+fn host(value: &Value<'_>) -> Option<Arc<str>> {
+    let text = value.text()?;
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(Arc::from(address.to_string())),
+        Err(_name) => scalar::name(value).map(|name| name.value),
+    }
+}

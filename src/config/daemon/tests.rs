@@ -1,0 +1,264 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Report> {
+    Config::parse("lateen.toml", text.to_owned(), "edge-1")
+}
+
+#[test]
+fn an_empty_file_gives_every_default() {
+    let config = parse("").unwrap();
+    assert_eq!(&**config.node(), "edge-1");
+    assert!(config.roles().is_empty());
+    assert_eq!(config.state_dir(), Path::new("/var/lib/lateen"));
+    assert_eq!(config.runtime_dir(), Path::new("/run/lateen"));
+    assert_eq!(config.user(), &ProxyUser::Name(Arc::from("lateen")));
+    assert_eq!(config.drain_deadline(), Duration::from_secs(5));
+    assert_eq!(config.transport(), Transport::Auto);
+    assert_eq!(
+        (config.log_level(), config.log_format()),
+        (LogLevel::Info, LogFormat::Text)
+    );
+    let Listeners {
+        admin,
+        metrics,
+        readiness,
+    } = config.listeners();
+    let listeners = [admin, metrics, readiness].map(ToString::to_string);
+    assert_eq!(listeners, ["127.0.0.1:15000", "[::]:15020", "[::]:15021"]);
+    let control = config.control();
+    assert!(control.addresses().is_empty() && control.names().is_empty());
+    assert_eq!(&**control.name(), "edge-1");
+    assert_eq!(control.listen().to_string(), "[::]:15012");
+    assert_eq!(control.mesh_dir(), Path::new("/etc/lateen/mesh"));
+    assert_eq!(control.join_token_file(), None);
+}
+
+#[test]
+fn every_key_is_taken() {
+    let config = parse(
+        r#"
+        node = "n"
+        roles = ["control", "node"]
+        state-dir = "/srv/state"
+        runtime-dir = "/srv/run"
+        user = 990
+        drain-deadline = "1m"
+        transport = "tcp"
+        [log]
+        level = "debug"
+        format = "json"
+        [listen]
+        admin = "[::1]:1"
+        metrics = "0.0.0.0:2"
+        readiness = "127.0.0.1:3"
+        [control]
+        addresses = ["https://control.example", "https://[2001:db8::1]:1512/"]
+        name = "c"
+        names = ["control.example", "2001:DB8::1"]
+        listen = "192.0.2.1:15012"
+        mesh-dir = "/srv/mesh"
+        join-token-file = "/srv/token"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(&**config.node(), "n");
+    assert_eq!(config.roles(), &BTreeSet::from([Role::Control, Role::Node]));
+    assert_eq!(config.user(), &ProxyUser::Id(990));
+    assert_eq!(config.drain_deadline(), Duration::from_secs(60));
+    assert_eq!(config.transport(), Transport::Tcp);
+    assert_eq!(
+        (config.log_level(), config.log_format()),
+        (LogLevel::Debug, LogFormat::Json)
+    );
+    let control = config.control();
+    let addresses: Vec<_> = control
+        .addresses()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        addresses,
+        [
+            "https://control.example:15012",
+            "https://[2001:db8::1]:1512"
+        ]
+    );
+    let names: Vec<_> = control.names().iter().map(|name| &**name).collect();
+    assert_eq!(names, ["control.example", "2001:db8::1"]);
+    assert_eq!(&**control.name(), "c");
+    assert_eq!(control.join_token_file(), Some(Path::new("/srv/token")));
+}
+
+#[test]
+fn each_mistake_is_found_where_it_is() {
+    use Code::*;
+    for (name, text, want) in [
+        (
+            "unknown key",
+            "stat-dir = \"/x\"",
+            vec![(1, 1, UnknownKey, "write `state-dir` instead")],
+        ),
+        (
+            "a kind of the mesh",
+            "[[workload]]",
+            vec![(1, 3, UnknownKey, "the keys here are")],
+        ),
+        (
+            "node name",
+            "node = \"Edge\"",
+            vec![(1, 8, BadName, "write `\"edge\"`")],
+        ),
+        (
+            "role",
+            "roles = [\"nodes\"]",
+            vec![(1, 10, BadValue, "write `\"node\"`")],
+        ),
+        (
+            "later role",
+            "roles = [\"waypoint\"]",
+            vec![(1, 10, Unsupported, "serves no waypoints")],
+        ),
+        (
+            "relative path",
+            "state-dir = \"state\"",
+            vec![(1, 13, BadValue, "write the whole path")],
+        ),
+        (
+            "later transport",
+            "transport = \"quic\"",
+            vec![(1, 13, Unsupported, "`\"tcp\"`")],
+        ),
+        (
+            "user in quotes",
+            "user = \"990\"",
+            vec![(1, 8, BadValue, "write it unquoted: `990`")],
+        ),
+        (
+            "user",
+            "user = \"a b\"",
+            vec![(1, 8, BadName, "such as `lateen`")],
+        ),
+        (
+            "deadline",
+            "drain-deadline = 5",
+            vec![(1, 18, WrongType, "`\"5s\"`")],
+        ),
+        (
+            "level",
+            "log.level = \"warning\"",
+            vec![(1, 13, BadValue, "write `\"warn\"`")],
+        ),
+        (
+            "open admin",
+            "listen.admin = \"0.0.0.0:15000\"",
+            vec![(1, 16, BadValue, "`\"127.0.0.1:15000\"`")],
+        ),
+        (
+            "no port",
+            "listen.metrics = \"0.0.0.0\"",
+            vec![(1, 18, BadValue, "an address with a port")],
+        ),
+        (
+            "a scheme",
+            "control.addresses = [\"http://c\"]",
+            vec![(1, 22, BadValue, "https://control.example:15012")],
+        ),
+        (
+            "a control plane twice",
+            "control.addresses = [\"https://c\", \"https://c:15012\"]",
+            vec![(1, 21, BadValue, "name each once")],
+        ),
+        (
+            "a later key",
+            "control.primary = \"https://c\"",
+            vec![(1, 19, Unsupported, "stand alone")],
+        ),
+        (
+            "all at once",
+            "roles = [\"x\"]\nlog = 1\n[control]\nlisten = 5\nmesh = \"/x\"\n",
+            vec![
+                (1, 10, BadValue, ""),
+                (2, 7, WrongType, ""),
+                (4, 10, WrongType, ""),
+                (5, 1, UnknownKey, "`mesh-dir`"),
+            ],
+        ),
+    ] {
+        let report = parse(text).unwrap_err();
+        let got = report.diagnostics().iter();
+        let got: Vec<_> = got
+            .map(|d| (d.place().start().line, d.place().start().column, d.code()))
+            .collect();
+        let wanted: Vec<_> = want
+            .iter()
+            .map(|(line, column, code, _)| (*line, *column, *code))
+            .collect();
+        assert_eq!(got, wanted, "{name}: {report}");
+        let said = report.to_string();
+        assert!(
+            want.iter().all(|(.., text)| said.contains(text)),
+            "{name}: {said}"
+        );
+    }
+}
+
+#[test]
+fn host_names_become_node_names() {
+    for (host, want) in [
+        ("edge-1", Some("edge-1")),
+        ("Edge_1.example.", Some("edge-1.example")),
+        ("(none)", None),
+        ("", None),
+    ] {
+        let config = Config::parse("lateen.toml", String::new(), host);
+        assert_eq!(
+            config.ok().map(|c| c.node().to_string()).as_deref(),
+            want,
+            "{host}"
+        );
+        assert!(Config::parse("lateen.toml", "node = \"n\"".to_owned(), host).is_ok());
+    }
+}
+
+#[test]
+fn a_missing_file_is_an_error_only_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lateen.toml");
+    let report = Config::load(Some(&path)).unwrap_err();
+    assert_eq!(report.diagnostics()[0].code(), Code::Unreadable);
+    // Not every machine's own name is one a node can have, so the file is there.
+    let missing = Config::load_from(&path, false);
+    assert!(
+        missing.is_ok_and(|c| c.state_dir() == Path::new("/var/lib/lateen")) || !host_is_usable()
+    );
+    std::fs::write(&path, "node = \"n\"\n").unwrap();
+    assert_eq!(&**Config::load(Some(&path)).unwrap().node(), "n");
+}
+
+fn host_is_usable() -> bool {
+    let name = rustix::system::uname();
+    parse("").is_ok()
+        && Config::parse("x", String::new(), &name.nodename().to_string_lossy()).is_ok()
+}
+
+#[test]
+fn control_urls_are_read() {
+    for (text, want) in [
+        ("https://c", Some("https://c:15012")),
+        ("https://c:1/", Some("https://c:1")),
+        ("https://192.0.2.1", Some("https://192.0.2.1:15012")),
+        ("https://[::1]:9", Some("https://[::1]:9")),
+        ("https://::1", None),
+        ("https://[::1", None),
+        ("https://[c]:9", None),
+        ("https://c:0", None),
+        ("https://c:", None),
+        ("https://c:x", None),
+        ("https://c/path", None),
+        ("https://", None),
+        ("c:15012", None),
+    ] {
+        let got = text.parse::<ControlUrl>().ok().map(|url| url.to_string());
+        assert_eq!(got.as_deref(), want, "{text}");
+    }
+}

@@ -1,0 +1,176 @@
+//! `[[service]]`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::labels::{self, Labels};
+use super::{name_of, namespace_of, waypoint};
+use crate::config::diagnose::{Code, Diagnostic};
+use crate::config::read::{Table, Value, scalar};
+use crate::config::source::{At, Place};
+use crate::model::declaration::{Port, UseWaypoint};
+use crate::model::service::AppProtocol;
+
+/// A `[[service]]` table.
+pub(in crate::config) struct WrittenService {
+    /// Its header.
+    pub place: Place,
+    /// `name`.
+    pub name: At<Arc<str>>,
+    /// Its namespace, by whatever way it has it.
+    pub namespace: At<Arc<str>>,
+    /// `addresses`.
+    pub addresses: Vec<At<IpAddr>>,
+    /// `headless`.
+    pub headless: bool,
+    /// `ports`.
+    pub ports: Vec<Port>,
+    /// `selector`.
+    pub selector: BTreeMap<String, String>,
+    /// Where `selector` is written.
+    pub selector_place: Place,
+    /// `use-waypoint`, or the label that means the same.
+    pub use_waypoint: Option<UseWaypoint>,
+    /// `labels`, the meaningful ones taken out.
+    pub labels: BTreeMap<String, String>,
+}
+
+pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<WrittenService> {
+    let table = value.resource("service")?;
+    let mut labels = Labels::read(&table);
+    let name = name_of(&table, "service", scalar::label);
+    let namespace = namespace_of(&table, home);
+    let headless = table.optional("headless", Value::boolean).unwrap_or(false);
+    let addresses = addresses(&table, headless);
+    let ports = table.required(
+        "ports",
+        "ports = [{ port = 80, target-port = 8080 }]",
+        ports,
+    );
+    let selector = table.required("selector", "selector = { app = \"cart\" }", |value| {
+        Some(At::new(selector(value)?, value.place().clone()))
+    });
+    let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
+    let labels = labels.finish(&table);
+    table.finish();
+    let place = table.place().clone();
+    let selector = selector.unwrap_or_else(|| At::new(BTreeMap::new(), place.clone()));
+    Some(WrittenService {
+        place,
+        name: name?,
+        namespace,
+        addresses,
+        headless,
+        ports: ports.unwrap_or_default(),
+        selector: selector.value,
+        selector_place: selector.place,
+        use_waypoint,
+        labels,
+    })
+}
+
+fn addresses(table: &Table<'_>, headless: bool) -> Vec<At<IpAddr>> {
+    let Some(value) = table.value("addresses") else {
+        return Vec::new();
+    };
+    let addresses = value.list(scalar::address).unwrap_or_default();
+    if headless && !addresses.is_empty() {
+        value.reject(
+            Code::ConflictingKeys,
+            "is given, and `headless` says that the service has no address",
+            "not with `headless`",
+            "drop `headless`, or the addresses",
+        );
+    }
+    addresses
+}
+
+/// Labels to match. An empty selector would match every workload of the namespace, or none: Istio
+/// and Kubernetes disagree, so nobody can have meant it.
+fn selector(value: &Value<'_>) -> Option<BTreeMap<String, String>> {
+    let labels = labels::selector(value)?;
+    if labels.is_empty() {
+        value.bad(
+            "is empty",
+            "matches nothing in particular",
+            "name the labels its workloads carry, as in `{ app = \"cart\" }`",
+        );
+        return None;
+    }
+    Some(
+        labels
+            .into_iter()
+            .map(|(key, text)| (key, text.value))
+            .collect(),
+    )
+}
+
+fn ports(value: &Value<'_>) -> Option<Vec<Port>> {
+    if value.is_empty_list() {
+        value.bad(
+            "is empty",
+            "no port",
+            "name at least one, as in `[{ port = 80 }]`",
+        );
+    }
+    let mut seen = HashMap::new();
+    let mut names = HashMap::new();
+    value.list(|value| {
+        let table = value.nested()?;
+        let port = port(&table);
+        table.finish();
+        let port = port?;
+        once(&table, &mut seen, port.port, &format!("port {}", port.port));
+        if let Some(name) = &port.name {
+            once(
+                &table,
+                &mut names,
+                Arc::clone(name),
+                &format!("port name `{name}`"),
+            );
+        }
+        Some(port)
+    })
+}
+
+fn once<K: std::hash::Hash + Eq>(
+    table: &Table<'_>,
+    seen: &mut HashMap<K, Place>,
+    key: K,
+    what: &str,
+) {
+    if let Some(first) = seen.get(&key) {
+        let message = format!("{}: {what} is declared twice", table.what());
+        table.report(
+            Diagnostic::new(Code::DuplicateName, table.place().clone(), message)
+                .label("again")
+                .related(first.clone(), "first here")
+                .help("keep one of the two"),
+        );
+    } else {
+        seen.insert(key, table.place().clone());
+    }
+}
+
+const PROTOCOLS: [(&str, AppProtocol); 5] = [
+    ("http", AppProtocol::Http11),
+    ("http2", AppProtocol::Http2),
+    ("grpc", AppProtocol::Grpc),
+    ("tcp", AppProtocol::Tcp),
+    ("tls", AppProtocol::Tls),
+];
+
+fn port(table: &Table<'_>) -> Option<Port> {
+    let name = table.optional("name", scalar::label);
+    let port = table.required("port", "port = 80", scalar::port);
+    let target_port = table.optional("target-port", scalar::port);
+    let app_protocol = table.optional("app-protocol", |value| scalar::choice(value, &PROTOCOLS));
+    let port = port?;
+    Some(Port {
+        name: name.map(|name| name.value),
+        port,
+        target_port: target_port.unwrap_or(port),
+        app_protocol: app_protocol.unwrap_or_default(),
+    })
+}

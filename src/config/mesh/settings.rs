@@ -1,0 +1,118 @@
+//! The `[mesh]` table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::identifier;
+use crate::config::read::{Value, scalar};
+use crate::config::source::{At, Place};
+use crate::identity::TrustDomain;
+use crate::model::declaration::Settings;
+
+/// Bounds of `certificate-ttl`: what `spec/control-plane.md` §4 allows a leaf to live.
+const TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(600)..=Duration::from_secs(90 * 86_400);
+
+/// A `[mesh]` table.
+pub(in crate::config) struct WrittenSettings {
+    /// Its header.
+    pub place: Place,
+    /// Its values, defaults filled in.
+    pub settings: Settings,
+    /// Where `service-range` is written, if it is.
+    pub range: Option<Place>,
+}
+
+pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
+    let table = value.titled("`[mesh]`")?;
+    let default = defaults();
+    let range = table.optional("service-range", |value| {
+        Some(At::new(ranges(value)?, value.place().clone()))
+    });
+    let settings = Settings {
+        trust_domain: table
+            .optional("trust-domain", trust_domain)
+            .unwrap_or(default.trust_domain),
+        domain: table
+            .optional("domain", scalar::domain)
+            .map_or(default.domain, |domain| domain.value),
+        root_namespace: table
+            .optional("root-namespace", scalar::label)
+            .map_or(default.root_namespace, |name| name.value),
+        certificate_ttl: table
+            .optional("certificate-ttl", |value| scalar::duration(value, TTL))
+            .unwrap_or(default.certificate_ttl),
+        cluster_id: table
+            .optional("cluster-id", identifier)
+            .unwrap_or(default.cluster_id),
+        network: table
+            .optional("network", identifier)
+            .unwrap_or(default.network),
+        serial: table
+            .optional("serial", |value| value.integer(0..=u64::MAX))
+            .unwrap_or(default.serial),
+        service_range: match &range {
+            Some(range) if !range.value.is_empty() => range.value.clone(),
+            _ => default.service_range,
+        },
+    };
+    table.unsupported(
+        "expired-grace",
+        "take it out: expired certificates are refused at once",
+    );
+    table.unsupported(
+        "auto-allow-waypoint",
+        "take it out: this version serves no waypoints",
+    );
+    table.finish();
+    Some(WrittenSettings {
+        place: table.place().clone(),
+        settings,
+        range: range.map(|range| range.place),
+    })
+}
+
+/// The settings of a mesh that declares none (DESIGN §5).
+pub(in crate::config) fn defaults() -> Settings {
+    let v4 = Ipv4Net::new_assert(std::net::Ipv4Addr::new(240, 240, 0, 0), 16);
+    let v6 = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48);
+    Settings {
+        trust_domain: TrustDomain::default(),
+        domain: Arc::from("mesh.internal"),
+        root_namespace: Arc::from("istio-system"),
+        service_range: vec![IpNet::V4(v4), IpNet::V6(v6)],
+        certificate_ttl: Duration::from_secs(8 * 86_400),
+        cluster_id: Arc::from("Kubernetes"),
+        network: Arc::from(""),
+        serial: 0,
+    }
+}
+
+fn trust_domain(value: &Value<'_>) -> Option<TrustDomain> {
+    let text = value.text()?;
+    match text.parse() {
+        Ok(domain) => Some(domain),
+        Err(_shape) => {
+            value.bad(
+                &format!("is not a trust domain: {text:?}"),
+                "not a trust domain",
+                "use 1 to 255 of a-z, 0-9, `.`, `-` and `_`, without `spiffe://`",
+            );
+            None
+        }
+    }
+}
+
+fn ranges(value: &Value<'_>) -> Option<Vec<IpNet>> {
+    let ranges = value.list(scalar::range)?;
+    if value.is_empty_list() {
+        value.bad(
+            "is empty",
+            "no range",
+            "name at least one range, or leave the key out for 240.240.0.0/16 and 2001:2::/48",
+        );
+    }
+    Some(ranges.into_iter().map(|range| range.value).collect())
+}

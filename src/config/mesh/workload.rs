@@ -1,0 +1,108 @@
+//! `[[workload]]`: a program, or several, under one identity.
+
+mod capture;
+mod health;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::labels::{DATAPLANE_MODE, Labels};
+use super::{either, identifier, name_of, namespace, namespace_of, node, waypoint};
+use crate::config::read::{Value, scalar};
+use crate::config::source::{At, Place};
+use crate::model::declaration::{Capture, DataplaneMode, HealthCheck, UseWaypoint};
+use crate::model::workload::Locality;
+
+/// A `[[workload]]` table.
+pub(in crate::config) struct WrittenWorkload {
+    /// Its header.
+    pub place: Place,
+    /// `name`.
+    pub name: At<Arc<str>>,
+    /// Its namespace, by whatever way it has it.
+    pub namespace: At<Arc<str>>,
+    /// `service-account`, or `default` at the workload's own place.
+    pub service_account: At<Arc<str>>,
+    /// `node`.
+    pub node: Option<At<Arc<str>>>,
+    /// `addresses`.
+    pub addresses: Vec<At<IpAddr>>,
+    /// `network`.
+    pub network: Option<Arc<str>>,
+    /// `labels`, the meaningful ones taken out.
+    pub labels: BTreeMap<String, String>,
+    /// `capture`; the inner none when it is written but cannot be read.
+    pub capture: Option<At<Option<Capture>>>,
+    /// `dataplane-mode`, or the label that means the same.
+    pub dataplane_mode: Option<At<DataplaneMode>>,
+    /// `use-waypoint`, or the label that means the same.
+    pub use_waypoint: Option<UseWaypoint>,
+    /// `health`.
+    pub health: Option<HealthCheck>,
+    /// `locality`.
+    pub locality: Option<Locality>,
+    /// `capacity`.
+    pub capacity: u32,
+}
+
+/// The service account of a workload that names none.
+const DEFAULT_ACCOUNT: &str = "default";
+
+/// Largest `capacity`. Capacities of a service's workloads are summed in 32 bits on other people's
+/// proxies.
+const MOST_CAPACITY: u32 = 65_535;
+
+pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<WrittenWorkload> {
+    let table = value.resource("workload")?;
+    let mut labels = Labels::read(&table);
+    let name = name_of(&table, "workload", scalar::name);
+    let namespace = namespace_of(&table, home);
+    let service_account = table.optional("service-account", scalar::name);
+    let node = table.optional("node", scalar::name);
+    let addresses = table.required("addresses", "addresses = [\"10.1.0.11\"]", |value| {
+        if value.is_empty_list() {
+            value.bad(
+                "is empty",
+                "no address",
+                "name the address its peers reach it at",
+            );
+        }
+        value.list(scalar::address)
+    });
+    let network = table.optional("network", identifier);
+    let capture = table
+        .value("capture")
+        .map(|value| At::new(capture::read(&value), value.place().clone()));
+    let dataplane_mode = either(
+        &table,
+        "dataplane-mode",
+        &mut labels,
+        DATAPLANE_MODE,
+        namespace::dataplane_mode,
+    );
+    let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
+    let health = table.optional("health", health::read);
+    let locality = table.optional("locality", node::locality);
+    let capacity = table.optional("capacity", |value| value.count(0..=MOST_CAPACITY));
+    let labels = labels.finish(&table);
+    table.finish();
+    let place = table.place().clone();
+    Some(WrittenWorkload {
+        service_account: service_account
+            .unwrap_or_else(|| At::new(Arc::from(DEFAULT_ACCOUNT), place.clone())),
+        place,
+        name: name?,
+        namespace,
+        node,
+        addresses: addresses.unwrap_or_default(),
+        network,
+        labels,
+        capture,
+        dataplane_mode,
+        use_waypoint,
+        health,
+        locality,
+        capacity: capacity.unwrap_or(1),
+    })
+}

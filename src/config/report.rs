@@ -1,0 +1,49 @@
+//! What `lateen check` prints: the findings, and what the mesh holds when there are no errors.
+
+use serde_json::{Value, json};
+
+use super::diagnose::Style;
+use super::load::Loaded;
+use crate::model::declaration::Mesh;
+
+/// The findings of a mesh directory as text, with a last line on what is in it.
+pub fn text(loaded: &Loaded, style: &Style) -> String {
+    let findings = match loaded.report.diagnostics().is_empty() {
+        true => String::new(),
+        false => loaded.report.text(style),
+    };
+    match &loaded.mesh {
+        Some(mesh) => format!("{findings}ok: {}\n", contents(mesh)),
+        None => findings,
+    }
+}
+
+/// The same as JSON: what [`Report::json`](super::Report::json) gives, with `valid` and, when it
+/// is, `resources`: how many there are of each kind.
+pub fn json(loaded: &Loaded) -> Value {
+    let mut value = loaded.report.json();
+    value["valid"] = json!(loaded.mesh.is_some());
+    if let Some(mesh) = &loaded.mesh {
+        value["resources"] = json!({
+            "node": mesh.nodes.len(),
+            "namespace": mesh.namespaces.len(),
+            "workload": mesh.workloads.len(),
+            "service": mesh.services.len(),
+        });
+    }
+    value
+}
+
+fn contents(mesh: &Mesh) -> String {
+    let count = |n: usize, kind: &str| match n {
+        1 => format!("1 {kind}"),
+        n => format!("{n} {kind}s"),
+    };
+    let kinds = [
+        count(mesh.nodes.len(), "node"),
+        count(mesh.namespaces.len(), "namespace"),
+        count(mesh.workloads.len(), "workload"),
+        count(mesh.services.len(), "service"),
+    ];
+    kinds.join(", ")
+}

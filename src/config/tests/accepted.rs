@@ -1,0 +1,220 @@
+//! What is written becomes what it means, with every default filled in.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::loaded;
+use crate::config::load;
+use crate::model::declaration::{
+    Capture, DataplaneMode, HealthCheck, Mesh, Origin, Port, Probe, UseWaypoint,
+};
+use crate::model::service::AppProtocol;
+use crate::model::workload::Locality;
+
+fn mesh(files: &[(&str, String)]) -> Mesh {
+    let loaded = loaded(files);
+    assert_eq!(loaded.report.diagnostics().len(), 0, "{}", loaded.report);
+    loaded.mesh.unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_example_of_the_design_is_read() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/testdata/shop");
+    let loaded = load(&dir);
+    assert_eq!(loaded.report.diagnostics().len(), 0, "{}", loaded.report);
+    let paths: Vec<_> = loaded.files.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["mesh.toml", "shop/cart.toml", "shop/web.toml"]);
+    let mesh = loaded.mesh.unwrap();
+    let node = &mesh.nodes["edge-1"];
+    assert_eq!(node.addresses, [address("192.0.2.11")]);
+    let cart = &mesh.workloads[0];
+    assert_eq!(
+        cart.origin,
+        Origin {
+            file: Arc::from("shop/cart.toml"),
+            line: 3
+        }
+    );
+    assert_eq!(
+        (&*cart.name, &*cart.namespace, &*cart.service_account),
+        ("cart-1", "shop", "cart")
+    );
+    assert_eq!(cart.locality, node.locality);
+    assert_eq!(&*cart.locality.zone, "rack-1");
+    assert_eq!(cart.capture, Some(Capture::Netns(Arc::from("cart"))));
+    let labels = [("app", "cart"), ("version", "v1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(cart.labels, BTreeMap::from(labels));
+    let health = cart.health.as_ref().unwrap();
+    assert_eq!(
+        health.probe,
+        Probe::Http {
+            path: Arc::from("/healthz"),
+            port: 8080
+        }
+    );
+    let service = &mesh.services[0];
+    assert_eq!(service.addresses, [address("10.96.0.10")]);
+    assert_eq!(service.ports[0].app_protocol, AppProtocol::Http11);
+    assert_eq!(
+        (service.ports[0].port, service.ports[0].target_port),
+        (80, 8080)
+    );
+    assert_eq!(
+        mesh.namespaces["shop"].dataplane_mode,
+        Some(DataplaneMode::Ambient)
+    );
+}
+
+#[test]
+fn an_empty_file_is_a_mesh_of_defaults() {
+    let mesh = mesh(&[("a.toml", String::new())]);
+    let settings = &mesh.settings;
+    assert_eq!(settings.trust_domain.as_str(), "cluster.local");
+    assert_eq!(
+        (&*settings.domain, &*settings.root_namespace),
+        ("mesh.internal", "istio-system")
+    );
+    assert_eq!(
+        (&*settings.cluster_id, &*settings.network, settings.serial),
+        ("Kubernetes", "", 0)
+    );
+    assert_eq!(settings.certificate_ttl, Duration::from_secs(691_200));
+    let ranges: Vec<_> = settings
+        .service_range
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(ranges, ["240.240.0.0/16", "2001:2::/48"]);
+}
+
+#[test]
+fn every_setting_is_taken() {
+    let text = "[mesh]\ntrust-domain = \"td\"\ndomain = \"mesh.example\"\nroot-namespace = \"root\"\n\
+        service-range = [\"10.96.0.0/12\", \"fd00::/64\"]\ncertificate-ttl = \"24h\"\ncluster-id = \"c\"\n\
+        network = \"net-1\"\nserial = 0x10\n";
+    let settings = mesh(&[("a.toml", text.to_owned())]).settings;
+    assert_eq!(settings.trust_domain.as_str(), "td");
+    assert_eq!(
+        (&*settings.domain, &*settings.root_namespace),
+        ("mesh.example", "root")
+    );
+    assert_eq!(settings.service_range.len(), 2);
+    assert_eq!(settings.certificate_ttl, Duration::from_secs(86_400));
+    assert_eq!(
+        (&*settings.cluster_id, &*settings.network, settings.serial),
+        ("c", "net-1", 16)
+    );
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let text = "[mesh]\nnetwork = \"m\"\n[[node]]\nname = \"n\"\nnetwork = \"k\"\nlabels = { \
+        \"topology.kubernetes.io/region\" = \"eu\", \"topology.istio.io/subzone\" = \"s\", rack = \"7\" }\n\
+        [[workload]]\nname = \"a\"\naddresses = [\"10.1.0.1\"]\nnode = \"n\"\n\
+        [[workload]]\nname = \"b\"\naddresses = [\"10.1.0.1\"]\nlocality = \"us\"\nhealth = { tcp = 80 }\n\
+        [[workload]]\nname = \"c\"\naddresses = [\"10.1.0.2\"]\nnode = \"n\"\nnetwork = \"own\"\ncapacity = 0\n";
+    let mesh = mesh(&[("a.toml", text.to_owned())]);
+    let networks: Vec<_> = mesh.workloads.iter().map(|w| &*w.network).collect();
+    assert_eq!(networks, ["k", "m", "own"]);
+    let [a, b, c] = mesh.workloads.as_slice() else {
+        panic!()
+    };
+    let node = &mesh.nodes["n"];
+    let locality = Locality {
+        region: Arc::from("eu"),
+        zone: Arc::from(""),
+        subzone: Arc::from("s"),
+    };
+    assert_eq!((&node.locality, &a.locality), (&locality, &locality));
+    assert_eq!(
+        node.labels,
+        BTreeMap::from([("rack".to_owned(), "7".to_owned())])
+    );
+    assert_eq!(&*b.locality.region, "us");
+    assert_eq!(
+        (&*a.namespace, &*a.service_account, a.capacity, c.capacity),
+        ("default", "default", 1, 0)
+    );
+    assert_eq!(mesh.namespaces["default"].dataplane_mode, None);
+    assert_eq!(
+        b.health,
+        Some(HealthCheck {
+            probe: Probe::Tcp { port: 80 },
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 2,
+            start_timeout: Duration::from_secs(60),
+        })
+    );
+}
+
+#[test]
+fn labels_with_a_meaning_are_keys() {
+    let text = "[[node]]\nname = \"n\"\n[[namespace]]\nname = \"x\"\nlabels = { \"istio.io/dataplane-mode\" = \"ambient\", \
+        \"istio.io/use-waypoint\" = \"#none\", tier = \"1\" }\n\
+        [[workload]]\nname = \"a\"\nnamespace = \"x\"\naddresses = [\"10.1.0.1\"]\nnode = \"n\"\n\
+        dataplane-mode = \"none\"\nuse-waypoint = \"none\"\n\
+        labels = { \"istio.io/dataplane-mode\" = \"none\", \"istio.io/rev\" = \"1\" }\n";
+    let mesh = mesh(&[("a.toml", text.to_owned())]);
+    let namespace = &mesh.namespaces["x"];
+    assert_eq!(namespace.dataplane_mode, Some(DataplaneMode::Ambient));
+    assert_eq!(namespace.use_waypoint, Some(UseWaypoint::None));
+    assert_eq!(namespace.labels.keys().collect::<Vec<_>>(), ["tier"]);
+    let workload = &mesh.workloads[0];
+    assert_eq!(workload.dataplane_mode, Some(DataplaneMode::None));
+    assert_eq!(workload.use_waypoint, Some(UseWaypoint::None));
+    assert_eq!(workload.labels.keys().collect::<Vec<_>>(), ["istio.io/rev"]);
+}
+
+#[test]
+fn services_are_taken_as_written() {
+    let text = "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\nlabels.app = \"a\"\n\
+        [[service]]\nname = \"s\"\nheadless = true\nselector.app = \"a\"\n\
+        ports = [{ port = 80, name = \"web\" }, { port = 90, app-protocol = \"grpc\", target-port = 9 }]\n";
+    let mesh = mesh(&[("a.toml", text.to_owned())]);
+    let service = &mesh.services[0];
+    assert!(service.headless && service.addresses.is_empty());
+    let web = Port {
+        name: Some(Arc::from("web")),
+        port: 80,
+        target_port: 80,
+        app_protocol: AppProtocol::Unknown,
+    };
+    let grpc = Port {
+        name: None,
+        port: 90,
+        target_port: 9,
+        app_protocol: AppProtocol::Grpc,
+    };
+    assert_eq!(service.ports, [web, grpc]);
+}
+
+#[test]
+fn probes_are_taken_as_written() {
+    let text = "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\n[workload.health]\nexec = [\"true\", \"-v\"]\n\
+        interval = \"500ms\"\ntimeout = \"3s\"\nrise = 1\nfall = 5\nstart-timeout = \"0\"\n";
+    let mesh = mesh(&[("a.toml", text.to_owned())]);
+    let health = mesh.workloads[0].health.clone().unwrap();
+    assert_eq!(
+        health.probe,
+        Probe::Exec {
+            command: vec![Arc::from("true"), Arc::from("-v")]
+        }
+    );
+    assert_eq!(
+        (health.interval, health.timeout),
+        (Duration::from_millis(500), Duration::from_secs(3))
+    );
+    assert_eq!(
+        (health.rise, health.fall, health.start_timeout),
+        (1, 5, Duration::ZERO)
+    );
+}

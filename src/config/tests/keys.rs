@@ -1,0 +1,763 @@
+//! What one file can get wrong by itself.
+
+use super::{Code, Row, judge};
+
+#[test]
+fn each_mistake_is_found_where_it_is() {
+    judge(rows());
+}
+
+/// The lines that make a workload of a fragment valid; it begins at line 4.
+const WORKLOAD: &str = "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.11\"]\n";
+/// The same for a service, which selects that workload; it begins at line 5.
+const SERVICE: &str =
+    "[[service]]\nname = \"s\"\nselector = { app = \"a\" }\nports = [{ port = 80 }]\n";
+/// What [`SERVICE`] selects, at the end.
+const SELECTED: &str =
+    "\n[[workload]]\nname = \"a\"\naddresses = [\"10.1.0.99\"]\nlabels = { app = \"a\" }\n";
+
+struct Rows(Vec<Row>);
+
+impl Rows {
+    fn add(&mut self, name: &'static str, text: String, want: &[(u32, u32, Code, &'static str)]) {
+        let want = want
+            .iter()
+            .map(|(l, c, code, text)| ("m.toml", *l, *c, *code, *text));
+        self.0.push((name, vec![("m.toml", text)], want.collect()));
+    }
+
+    /// A file as it is.
+    fn file(&mut self, name: &'static str, text: &str, want: &[(u32, u32, Code, &'static str)]) {
+        self.add(name, text.to_owned(), want);
+    }
+
+    /// One more line, the second, in `[mesh]`.
+    fn mesh(&mut self, name: &'static str, line: &str, want: (u32, Code, &'static str)) {
+        self.add(
+            name,
+            format!("[mesh]\n{line}\n{WORKLOAD}"),
+            &[(2, want.0, want.1, want.2)],
+        );
+    }
+
+    /// One more line, the fourth, in a workload.
+    fn workload(&mut self, name: &'static str, line: &str, want: (u32, Code, &'static str)) {
+        self.add(
+            name,
+            format!("{WORKLOAD}{line}\n"),
+            &[(4, want.0, want.1, want.2)],
+        );
+    }
+
+    /// One more line, the fifth, in a service.
+    fn service(&mut self, name: &'static str, line: &str, want: (u32, Code, &'static str)) {
+        self.add(
+            name,
+            format!("{SERVICE}{line}\n{SELECTED}"),
+            &[(5, want.0, want.1, want.2)],
+        );
+    }
+
+    /// The third line of a node.
+    fn node(&mut self, name: &'static str, line: &str, want: (u32, Code, &'static str)) {
+        self.add(
+            name,
+            format!("[[node]]\nname = \"n\"\n{line}\n"),
+            &[(3, want.0, want.1, want.2)],
+        );
+    }
+
+    /// The third line of a namespace.
+    fn namespace(&mut self, name: &'static str, line: &str, want: (u32, Code, &'static str)) {
+        let text = format!("[[namespace]]\nname = \"n\"\n{line}\n");
+        self.add(name, text, &[(3, want.0, want.1, want.2)]);
+    }
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Rows(Vec::new());
+    syntax(&mut rows);
+    kinds(&mut rows);
+    settings(&mut rows);
+    nodes(&mut rows);
+    namespaces(&mut rows);
+    workloads(&mut rows);
+    capture(&mut rows);
+    health(&mut rows);
+    labels(&mut rows);
+    waypoints(&mut rows);
+    services(&mut rows);
+    rows.0
+}
+
+fn syntax(rows: &mut Rows) {
+    use Code::*;
+    let deep = format!("x = {}{}\n", "[".repeat(40), "]".repeat(40));
+    rows.file("no value", "default-namespace =\n", &[(1, 20, Syntax, "")]);
+    rows.file(
+        "no quotes",
+        "[[node]]\nname = edge-1\n",
+        &[(2, 8, Syntax, "write `\\\"edge-1\\\"`")],
+    );
+    rows.file(
+        "addresses without quotes",
+        "[[node]]\nname = \"n\"\naddresses = [10.0.0.1, 10.0.0.0/8]\n",
+        &[(3, 14, Syntax, "write `\\\"10.0.0.1\\\"`")],
+    );
+    rows.file(
+        "a key twice",
+        "[[node]]\nname = \"n\"\nname = \"m\"\n",
+        &[(3, 1, Syntax, "`name` is written twice")],
+    );
+    rows.file(
+        "two lines wrong",
+        "[[node]]\nname = n\n[[node]]\nname = m\n",
+        &[(2, 8, Syntax, ""), (4, 8, Syntax, "")],
+    );
+    rows.file(
+        "what else is wrong beside a fault of syntax",
+        "[[node]]\nname = \"N\"\n[[node]]\nnam = \"x\"\nlocality = eu\n",
+        &[
+            (2, 8, BadName, ""),
+            (4, 1, UnknownKey, ""),
+            (5, 12, Syntax, ""),
+        ],
+    );
+    rows.file(
+        "nested too deep",
+        &deep,
+        &[(1, 36, TooLarge, "deeper than 32")],
+    );
+}
+
+fn kinds(rows: &mut Rows) {
+    use Code::*;
+    rows.file(
+        "a kind in the plural",
+        "[[nodes]]\nname = \"n\"\n",
+        &[(1, 3, UnknownKey, "did you mean `node`?")],
+    );
+    rows.file(
+        "an unknown kind",
+        "[[zebra]]\n",
+        &[(
+            1,
+            3,
+            UnknownKey,
+            "the keys here are `default-namespace`, `mesh`",
+        )],
+    );
+    rows.file(
+        "one bracket",
+        "[node]\nname = \"n\"\n",
+        &[(1, 1, WrongType, "`[[node]]`")],
+    );
+    rows.file(
+        "a kind that is a value",
+        "node = \"n\"\n",
+        &[(1, 8, WrongType, "`[[node]]`")],
+    );
+    rows.file(
+        "two brackets",
+        "[[mesh]]\n",
+        &[(1, 1, WrongType, "is a list, expected a table")],
+    );
+    rows.file(
+        "later kinds, each one",
+        "[[gateway]]\nname = \"w\"\n[[authorization-policy]]\n[[authorization-policy]]\n[telemetry]\n",
+        &[
+            (1, 1, Unsupported, "does not enforce `gateway`"),
+            (3, 1, Unsupported, "does not enforce `authorization-policy`"),
+            (4, 1, Unsupported, "does not enforce `authorization-policy`"),
+            (5, 1, Unsupported, "does not enforce `telemetry`"),
+        ],
+    );
+    rows.file(
+        "a table of lateen.toml",
+        "[control]\nlisten = \"x\"\n",
+        &[(1, 1, UnknownKey, "belongs in lateen.toml")],
+    );
+    rows.file(
+        "a bad default namespace",
+        "default-namespace = \"Shop\"\n",
+        &[(1, 21, BadName, "write `\\\"shop\\\"`")],
+    );
+    rows.file(
+        "no name",
+        "[[node]]\naddresses = []\n",
+        &[(1, 1, MissingKey, "add it, as in `name = \\\"node-1\\\"`")],
+    );
+}
+
+fn settings(rows: &mut Rows) {
+    use Code::*;
+    rows.mesh(
+        "unknown setting",
+        "trust_domain = \"td\"",
+        (1, UnknownKey, "did you mean `trust-domain`?"),
+    );
+    rows.mesh(
+        "trust domain",
+        "trust-domain = \"spiffe://td\"",
+        (16, BadValue, "without `spiffe://`"),
+    );
+    rows.mesh(
+        "domain of numbers",
+        "domain = \"mesh.1\"",
+        (10, BadName, "as an address does"),
+    );
+    rows.mesh(
+        "domain with a dot at its end",
+        "domain = \"mesh.internal.\"",
+        (10, BadName, "empty part"),
+    );
+    rows.mesh(
+        "root namespace",
+        "root-namespace = \"a.b\"",
+        (18, BadName, "has a dot in it"),
+    );
+    rows.mesh(
+        "range is a string",
+        "service-range = \"10.0.0.0/8\"",
+        (17, WrongType, "write a list: `[\\\"10.0.0.0/8\\\"]`"),
+    );
+    rows.mesh(
+        "range without length",
+        "service-range = [\"10.9.0.0\"]",
+        (18, BadValue, "`\\\"10.9.0.0/16\\\"`"),
+    );
+    rows.mesh(
+        "range with host bits",
+        "service-range = [\"10.9.0.1/16\"]",
+        (18, BadValue, "write `\\\"10.9.0.0/16\\\"`"),
+    );
+    rows.mesh(
+        "range of everything",
+        "service-range = [\"0.0.0.0/0\"]",
+        (18, BadValue, "every address"),
+    );
+    rows.mesh(
+        "range of nothing",
+        "service-range = []",
+        (17, BadValue, "at least one range"),
+    );
+    rows.mesh(
+        "no range",
+        "service-range = [\"ten\"]",
+        (18, BadValue, "is not a range"),
+    );
+    rows.mesh(
+        "a number of days",
+        "certificate-ttl = 8",
+        (19, WrongType, "give its unit: `\\\"8s\\\"`"),
+    );
+    rows.mesh(
+        "no unit",
+        "certificate-ttl = \"8\"",
+        (19, BadValue, "give its unit: `\\\"8s\\\"`"),
+    );
+    rows.mesh(
+        "a life too short",
+        "certificate-ttl = \"1m\"",
+        (19, BadValue, "between 10m and 90d"),
+    );
+    rows.mesh(
+        "not a duration",
+        "certificate-ttl = \"a week\"",
+        (19, BadValue, "units d, h, m, s or ms"),
+    );
+    rows.mesh(
+        "cluster id",
+        "cluster-id = \"a/b\"",
+        (14, BadName, "cannot be a name"),
+    );
+    rows.mesh(
+        "serial below zero",
+        "serial = -1",
+        (10, BadValue, "not a number from 0"),
+    );
+    rows.mesh(
+        "serial in quotes",
+        "serial = \"7\"",
+        (10, WrongType, "write it unquoted: `7`"),
+    );
+    rows.mesh(
+        "a later setting",
+        "expired-grace = \"1h\"",
+        (17, Unsupported, "not supported by this version"),
+    );
+}
+
+fn nodes(rows: &mut Rows) {
+    use Code::*;
+    rows.file(
+        "upper case",
+        "[[node]]\nname = \"Edge_1\"\n",
+        &[(2, 8, BadName, "write `\\\"edge-1\\\"`")],
+    );
+    rows.file(
+        "an address for a name",
+        "[[node]]\nname = \"10.0.0.1\"\n",
+        &[(2, 8, BadName, "is an address, not a name")],
+    );
+    rows.file(
+        "a number for a name",
+        "[[node]]\nname = 7\n",
+        &[(2, 8, WrongType, "write it in quotes: `\\\"7\\\"`")],
+    );
+    rows.node(
+        "misspelt key",
+        "adresses = [\"192.0.2.1\"]",
+        (1, UnknownKey, "did you mean `addresses`?"),
+    );
+    rows.node(
+        "one address",
+        "addresses = \"192.0.2.1\"",
+        (13, WrongType, "write a list: `[\\\"192.0.2.1\\\"]`"),
+    );
+    rows.node(
+        "a name for an address",
+        "addresses = [\"edge\"]",
+        (14, BadValue, "names are not looked up"),
+    );
+    rows.node(
+        "an address with a length",
+        "addresses = [\"192.0.2.1/24\"]",
+        (14, BadValue, "`\\\"192.0.2.1\\\"`"),
+    );
+    rows.node(
+        "an address with a port",
+        "addresses = [\"192.0.2.1:80\"]",
+        (14, BadValue, "`\\\"192.0.2.1\\\"`"),
+    );
+    rows.node(
+        "loopback",
+        "addresses = [\"127.0.0.1\"]",
+        (14, BadValue, "loopback"),
+    );
+    rows.node(
+        "unspecified",
+        "addresses = [\"::\"]",
+        (14, BadValue, "unspecified"),
+    );
+    rows.node(
+        "multicast",
+        "addresses = [\"ff02::1\"]",
+        (14, BadValue, "multicast"),
+    );
+    rows.node(
+        "broadcast",
+        "addresses = [\"255.255.255.255\"]",
+        (14, BadValue, "broadcast"),
+    );
+    rows.node(
+        "link-local",
+        "addresses = [\"fe80::1\"]",
+        (14, BadValue, "link-local"),
+    );
+    rows.node(
+        "IPv4 in IPv6",
+        "addresses = [\"::ffff:192.0.2.1\"]",
+        (14, BadValue, "write `\\\"192.0.2.1\\\"`"),
+    );
+    rows.node(
+        "locality",
+        "locality = \"a/b/c/d\"",
+        (12, BadValue, "region/zone/subzone"),
+    );
+    rows.node(
+        "locality with a gap",
+        "locality = \"a//c\"",
+        (12, BadValue, "region/zone/subzone"),
+    );
+    rows.node(
+        "a later key",
+        "proxy = \"ztunnel\"",
+        (9, Unsupported, "run lateen"),
+    );
+    rows.file(
+        "locality twice",
+        "[[node]]\nname = \"n\"\nlocality = \"eu/a\"\nlabels = { \"topology.kubernetes.io/zone\" = \"b\" }\n",
+        &[(4, 44, ConflictingKeys, "the key says this")],
+    );
+}
+
+fn namespaces(rows: &mut Rows) {
+    use Code::*;
+    rows.namespace(
+        "mode",
+        "dataplane-mode = \"ambent\"",
+        (18, BadValue, "write `\\\"ambient\\\"`"),
+    );
+    rows.namespace(
+        "another mode",
+        "dataplane-mode = \"sidecar\"",
+        (18, BadValue, "write one of `ambient` and `none`"),
+    );
+    rows.namespace(
+        "accounts",
+        "service-accounts = \"cart\"",
+        (20, WrongType, "write a list"),
+    );
+    rows.namespace(
+        "an account",
+        "service-accounts = [\"Cart\"]",
+        (21, BadName, "write `\\\"cart\\\"`"),
+    );
+    rows.file(
+        "a dot",
+        "[[namespace]]\nname = \"a.b\"\n",
+        &[(2, 8, BadName, "has a dot in it")],
+    );
+}
+
+fn workloads(rows: &mut Rows) {
+    use Code::*;
+    rows.workload(
+        "camel case",
+        "serviceAccount = \"a\"",
+        (1, UnknownKey, "did you mean `service-account`?"),
+    );
+    rows.workload(
+        "no such key",
+        "replicas = 3",
+        (1, UnknownKey, "the keys here are"),
+    );
+    rows.workload(
+        "capacity",
+        "capacity = 70000",
+        (12, BadValue, "from 0 to 65535"),
+    );
+    rows.workload(
+        "capacity in words",
+        "capacity = \"one\"",
+        (12, WrongType, "write a whole number"),
+    );
+    rows.workload(
+        "capacity in parts",
+        "capacity = 1.5",
+        (12, WrongType, "is a decimal number"),
+    );
+    rows.workload(
+        "account",
+        "service-account = \"a/b\"",
+        (19, BadName, "a character that names do not have"),
+    );
+    rows.workload("namespace", "namespace = \"\"", (13, BadName, "is empty"));
+    rows.workload(
+        "network",
+        "network = \"\"",
+        (11, BadName, "cannot be a name"),
+    );
+    rows.file(
+        "no addresses",
+        "[[workload]]\nname = \"w\"\n",
+        &[(1, 1, MissingKey, "has no `addresses`")],
+    );
+    rows.file(
+        "misspelt addresses, said once",
+        "[[workload]]\nname = \"w\"\naddress = [\"10.1.0.11\"]\n",
+        &[(3, 1, UnknownKey, "did you mean `addresses`?")],
+    );
+    rows.file(
+        "an empty list",
+        "[[workload]]\nname = \"w\"\naddresses = []\n",
+        &[(3, 13, BadValue, "is empty")],
+    );
+    rows.file(
+        "all at once",
+        "[[workload]]\nname = \"W\"\naddresses = [\"x\", \"10.1.0.1\", \"y\"]\ncolour = 1\n",
+        &[
+            (2, 8, BadName, ""),
+            (3, 14, BadValue, ""),
+            (3, 31, BadValue, ""),
+            (4, 1, UnknownKey, ""),
+        ],
+    );
+}
+
+/// A workload on a node, enrolled, whose fifth line says how it is captured.
+fn captured(line: &str) -> String {
+    format!(
+        "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.11\"]\nnode = \"n\"\n{line}\ndataplane-mode = \"ambient\"\n[[node]]\nname = \"n\"\n"
+    )
+}
+
+fn capture(rows: &mut Rows) {
+    use Code::*;
+    let mut row = |name, line: &str, want: (u32, Code, &'static str)| {
+        rows.add(name, captured(line), &[(5, want.0, want.1, want.2)]);
+    };
+    row(
+        "no way",
+        "capture = {}",
+        (11, MissingKey, "names no way of capture"),
+    );
+    row(
+        "two ways",
+        "capture = { netns = \"w\", user = \"w\" }",
+        (33, ConflictingKeys, "second way"),
+    );
+    row(
+        "a later way",
+        "capture = { unit = \"w.service\" }",
+        (20, Unsupported, "netns"),
+    );
+    row(
+        "another later way",
+        "capture = { interface = \"tap3\" }",
+        (25, Unsupported, "netns"),
+    );
+    row(
+        "an unknown way",
+        "capture = { netn = \"w\" }",
+        (13, UnknownKey, "did you mean `netns`?"),
+    );
+    row(
+        "no table",
+        "capture = \"w\"",
+        (11, WrongType, "expected a table"),
+    );
+    row(
+        "a path that is relative",
+        "capture = { netns = \"run/w\" }",
+        (21, BadValue, "under /run/netns"),
+    );
+    row(
+        "no name",
+        "capture = { netns = \"\" }",
+        (21, BadValue, "is empty"),
+    );
+}
+
+fn health(rows: &mut Rows) {
+    use Code::*;
+    rows.workload(
+        "no probe",
+        "health = { interval = \"2s\" }",
+        (10, MissingKey, "does not say what to ask"),
+    );
+    rows.workload(
+        "two probes",
+        "health = { tcp = 80, exec = [\"x\"] }",
+        (29, ConflictingKeys, "second probe"),
+    );
+    rows.workload(
+        "http without port",
+        "health = { http = \"/\" }",
+        (10, MissingKey, "`port = 8080`"),
+    );
+    rows.workload(
+        "http without path",
+        "health = { http = \"healthz\", port = 80 }",
+        (19, BadValue, "begin it with `/`"),
+    );
+    rows.workload(
+        "port of a tcp probe",
+        "health = { tcp = 80, port = 80 }",
+        (29, ConflictingKeys, "as the value of `tcp`"),
+    );
+    rows.workload(
+        "port 0",
+        "health = { tcp = 0 }",
+        (18, BadValue, "from 1 to 65535"),
+    );
+    rows.workload(
+        "port in quotes",
+        "health = { http = \"/\", port = \"80\" }",
+        (31, WrongType, "write it unquoted: `80`"),
+    );
+    rows.workload(
+        "a bare number",
+        "health = { tcp = 80, interval = 2 }",
+        (33, WrongType, "give its unit: `\\\"2s\\\"`"),
+    );
+    rows.workload(
+        "too often",
+        "health = { tcp = 80, interval = \"1ms\" }",
+        (33, BadValue, "between 100ms and 1h"),
+    );
+    rows.workload(
+        "never risen",
+        "health = { tcp = 80, rise = 0 }",
+        (29, BadValue, "from 1 to 100"),
+    );
+    rows.workload(
+        "no command",
+        "health = { exec = [] }",
+        (19, BadValue, "is not a command"),
+    );
+    rows.workload(
+        "unknown key",
+        "health = { tcp = 80, timout = \"1s\" }",
+        (22, UnknownKey, "did you mean `timeout`?"),
+    );
+}
+
+fn labels(rows: &mut Rows) {
+    use Code::*;
+    rows.workload(
+        "a number",
+        "labels = { version = 1 }",
+        (22, WrongType, "write it in quotes: `\\\"1\\\"`"),
+    );
+    rows.workload(
+        "a space",
+        "labels = { app = \"a b\" }",
+        (18, BadValue, "cannot be the value of a label"),
+    );
+    rows.workload(
+        "a key with a space",
+        "labels = { \"a b\" = \"c\" }",
+        (12, BadName, "cannot be the name of a label"),
+    );
+    rows.workload(
+        "a misspelt label of Istio",
+        "labels = { \"istio.io/dataplanemode\" = \"ambient\" }",
+        (12, UnknownKey, "did you mean `istio.io/dataplane-mode`?"),
+    );
+    rows.workload(
+        "a canary",
+        "labels = { \"istio.io/use-waypoint-canary\" = \"w\" }",
+        (45, Unsupported, "serves no waypoints"),
+    );
+    rows.workload(
+        "a native tunnel",
+        "labels = { \"networking.istio.io/tunnel\" = \"http\" }",
+        (43, Unsupported, "only for workloads it captures"),
+    );
+    rows.workload(
+        "network as a label",
+        "labels = { \"topology.istio.io/network\" = \"a\" }",
+        (42, Unsupported, "write the key `network`"),
+    );
+    rows.workload(
+        "mode as a label",
+        "labels = { \"istio.io/dataplane-mode\" = \"on\" }",
+        (40, BadValue, "is none of `ambient` and `none`"),
+    );
+    rows.node(
+        "a mode for a node",
+        "labels = { \"istio.io/dataplane-mode\" = \"none\" }",
+        (12, NoEffect, "means nothing on node `n`"),
+    );
+    rows.file(
+        "label and key disagree",
+        "[[namespace]]\nname = \"n\"\ndataplane-mode = \"ambient\"\nlabels = { \"istio.io/dataplane-mode\" = \"none\" }\n",
+        &[(4, 40, ConflictingKeys, "keep `dataplane-mode` and drop the label")],
+    );
+}
+
+fn waypoints(rows: &mut Rows) {
+    use Code::*;
+    rows.namespace(
+        "a waypoint",
+        "use-waypoint = \"wp\"",
+        (16, WaypointIsNotReady, "not declared: `n/wp`"),
+    );
+    rows.namespace(
+        "the label",
+        "labels = { \"istio.io/use-waypoint\" = \"infra/wp\" }",
+        (38, WaypointIsNotReady, "`infra/wp`"),
+    );
+    rows.namespace(
+        "empty",
+        "use-waypoint = \"\"",
+        (16, BadValue, "is not a waypoint's name"),
+    );
+    rows.namespace(
+        "a namespace alone",
+        "use-waypoint-namespace = \"infra\"",
+        (26, NoEffect, "but no waypoint"),
+    );
+    rows.file(
+        "two namespaces",
+        "[[namespace]]\nname = \"n\"\nuse-waypoint = \"a/wp\"\nuse-waypoint-namespace = \"b\"\n",
+        &[
+            (3, 16, WaypointIsNotReady, "`a/wp`"),
+            (4, 26, ConflictingKeys, "two namespaces"),
+        ],
+    );
+    rows.file(
+        "of another namespace",
+        "[[namespace]]\nname = \"n\"\nuse-waypoint = \"wp\"\nuse-waypoint-namespace = \"b\"\n",
+        &[(3, 16, WaypointIsNotReady, "`b/wp`")],
+    );
+    rows.service(
+        "of a service",
+        "use-waypoint = \"wp\"",
+        (16, WaypointIsNotReady, "`default/wp`"),
+    );
+}
+
+fn services(rows: &mut Rows) {
+    use Code::*;
+    rows.file(
+        "nothing but a name",
+        "[[service]]\nname = \"s\"\n",
+        &[
+            (1, 1, MissingKey, "has no `ports`"),
+            (1, 1, MissingKey, "has no `selector`"),
+        ],
+    );
+    rows.service(
+        "headless in quotes",
+        "headless = \"yes\"",
+        (12, WrongType, "write it unquoted"),
+    );
+    rows.service(
+        "headless as a key",
+        "clusterIP = \"None\"",
+        (1, UnknownKey, "no such key"),
+    );
+    rows.file(
+        "headless with an address",
+        &format!("{SERVICE}headless = true\naddresses = [\"240.240.0.1\"]\n{SELECTED}"),
+        &[(6, 13, ConflictingKeys, "drop `headless`")],
+    );
+    let ports = |ports: &str| {
+        format!(
+            "[[service]]\nname = \"s\"\nselector = {{ app = \"a\" }}\nports = {ports}\n{SELECTED}"
+        )
+    };
+    let mut port = |name, text: &str, want: (u32, Code, &'static str)| {
+        rows.add(name, ports(text), &[(4, want.0, want.1, want.2)]);
+    };
+    port("no ports", "[]", (9, BadValue, "name at least one"));
+    port("a bare port", "[80]", (10, WrongType, "expected a table"));
+    port(
+        "a port too high",
+        "[{ port = 65536 }]",
+        (19, BadValue, "from 1 to 65535"),
+    );
+    port(
+        "no port",
+        "[{ target-port = 80 }]",
+        (10, MissingKey, "`ports` of service `s` has no `port`"),
+    );
+    port(
+        "camel case",
+        "[{ port = 80, targetPort = 8080 }]",
+        (23, UnknownKey, "did you mean `target-port`?"),
+    );
+    port(
+        "protocol",
+        "[{ port = 80, app-protocol = \"htp\" }]",
+        (38, BadValue, "write `\\\"http\\\"`"),
+    );
+    port(
+        "a port twice",
+        "[{ port = 80 }, { port = 80 }]",
+        (25, DuplicateName, "port 80 is declared twice"),
+    );
+    port(
+        "a name twice",
+        "[{ port = 80, name = \"a\" }, { port = 81, name = \"a\" }]",
+        (37, DuplicateName, "port name `a`"),
+    );
+    rows.file(
+        "an empty selector",
+        "[[service]]\nname = \"s\"\nselector = {}\nports = [{ port = 80 }]\n",
+        &[(3, 12, BadValue, "is empty")],
+    );
+}
