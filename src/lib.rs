@@ -12,6 +12,8 @@ pub mod files;
 pub mod hbone;
 pub mod identity;
 pub mod model;
+pub mod rig;
+pub mod sample;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;

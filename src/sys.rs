@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
@@ -31,6 +32,37 @@ pub fn set_ipv6_transparent(socket: &socket2::Socket) -> io::Result<()> {
     };
     match outcome {
         0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A socket that is given every frame of one interface, both ways; it never blocks.
+///
+/// # Errors
+/// When there is no such interface, or without CAP_NET_RAW.
+pub fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    // ETH_P_ALL in network order; until it is bound below, the socket takes nothing.
+    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+    let index = rustix::net::netdevice::name_to_index(&socket, interface)?;
+    let mut address: libc::sockaddr_ll = {
+        // SAFETY: `sockaddr_ll` is plain integers and bytes, for which all zeros is a value.
+        unsafe { std::mem::zeroed() }
+    };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index as libc::c_int;
+    // SAFETY: the descriptor is owned here, so open for the whole call; `address` outlives it and
+    // the length given is its size.
+    let outcome = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    match outcome {
+        0 => Ok(socket),
         _ => Err(io::Error::last_os_error()),
     }
 }
