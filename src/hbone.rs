@@ -22,6 +22,7 @@ use std::time::Duration;
 pub use accept::{AcceptError, Handler, Incoming, Refusal, serve};
 pub use authority::{Authority, AuthorityError};
 pub use connect::{ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop};
+pub(crate) use copy::reset;
 pub use copy::{RelayError, Traffic, relay, relay_tcp};
 pub use pool::Pool;
 pub use tunnel::{Tunnel, TunnelError};

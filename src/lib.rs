@@ -12,6 +12,7 @@ pub mod files;
 pub mod hbone;
 pub mod identity;
 pub mod model;
+pub mod node;
 pub mod rig;
 pub mod sample;
 pub mod sys;

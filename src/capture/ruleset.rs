@@ -69,8 +69,8 @@ fn nft(exemption: &Exemption) -> String {
         format!("table inet {TABLE}"),
         format!("delete table inet {TABLE}"),
         format!("table inet {TABLE} {{"),
-        "\tchain mark {".to_owned(),
-        "\t\ttype route hook output priority mangle; policy accept;".to_owned(),
+        "\tchain answers {".to_owned(),
+        "\t\ttype route hook output priority -150; policy accept;".to_owned(),
         format!(
             "\t\t{own} oif \"lo\" ct state new ct mark set {RETURN_MARK:#x} \
              comment \"proxy to program: mark the connection\""
@@ -81,7 +81,7 @@ fn nft(exemption: &Exemption) -> String {
         ),
         "\t}".to_owned(),
         "\tchain outbound {".to_owned(),
-        "\t\ttype nat hook output priority dstnat; policy accept;".to_owned(),
+        "\t\ttype nat hook output priority -100; policy accept;".to_owned(),
         format!("\t\t{own} accept comment \"the proxy itself\""),
         "\t\toif \"lo\" accept comment \"to the workload itself\"".to_owned(),
         "\t\ttcp flags & (fin | syn | rst | ack) != syn accept \
@@ -90,7 +90,7 @@ fn nft(exemption: &Exemption) -> String {
         "\t\tmeta l4proto tcp redirect to :15001 comment \"all else the program opens\"".to_owned(),
         "\t}".to_owned(),
         "\tchain inbound {".to_owned(),
-        "\t\ttype nat hook prerouting priority dstnat; policy accept;".to_owned(),
+        "\t\ttype nat hook prerouting priority -100; policy accept;".to_owned(),
         "\t\tiif \"lo\" accept comment \"from the workload itself\"".to_owned(),
         "\t\ttcp dport 15008 accept comment \"tunnels\"".to_owned(),
         "\t\ttcp flags & (fin | syn | rst | ack) != syn accept \

@@ -203,7 +203,7 @@ async fn a_reset_stays_a_reset_in_both_directions() {
         } else {
             (server, client)
         };
-        copy::reset(gone);
+        reset(gone);
         let mut rest = Vec::new();
         let outcome = soon(name, left.read_to_end(&mut rest)).await;
         let kind = outcome.map_err(|e| e.kind());

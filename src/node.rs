@@ -1,0 +1,203 @@
+//! One host's data plane: takes over the traffic of the workloads placed here, tunnels it to
+//! their peers, and delivers what peers send.
+//!
+//! [`Node`] keeps one [`local::Local`] running per workload the mesh places on this host. Where a
+//! connection goes is decided by [`crate::model`], how bytes move by [`crate::hbone`], where
+//! sockets come from by [`crate::capture`]; this room only joins them, and tells of it.
+
+mod connections;
+mod inbound;
+mod listener;
+mod local;
+mod outbound;
+mod passthrough;
+mod picks;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use connections::{Connection, Connections, Open};
+
+use crate::agent::certs::Certs;
+use crate::agent::report::CaptureStates;
+use crate::agent::{MeshState, Placement};
+use crate::capture::{Exemption, Sockets};
+use crate::identity::SpiffeId;
+use crate::model::declaration::Capture;
+use crate::telemetry::Metrics;
+use local::Local;
+use picks::Picks;
+
+/// What every local workload's traffic shares.
+pub struct Shared {
+    /// The mesh as last heard.
+    pub mesh: watch::Receiver<Arc<MeshState>>,
+    /// Certificates of local identities.
+    pub certs: Certs,
+    /// Where data-path sockets come from.
+    pub sockets: Sockets,
+    /// How the proxy's own packets are told from the workloads'.
+    pub exemption: Exemption,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is open now.
+    pub connections: Connections,
+    /// How long open connections may finish after a stop.
+    pub drain: Duration,
+    picks: Picks,
+}
+
+impl Shared {
+    /// Joins the parts a node works with.
+    pub fn new(
+        mesh: watch::Receiver<Arc<MeshState>>,
+        certs: Certs,
+        exemption: Exemption,
+        metrics: Arc<Metrics>,
+        drain: Duration,
+    ) -> Self {
+        Self {
+            mesh,
+            certs,
+            sockets: Sockets::new(),
+            exemption,
+            metrics,
+            connections: Connections::default(),
+            drain,
+            picks: Picks::default(),
+        }
+    }
+
+    fn mesh(&self) -> Arc<MeshState> {
+        Arc::clone(&self.mesh.borrow())
+    }
+}
+
+/// The node role.
+pub struct Node {
+    shared: Arc<Shared>,
+    states: watch::Sender<CaptureStates>,
+    running: BTreeMap<Arc<str>, Running>,
+    tasks: JoinSet<()>,
+}
+
+/// A workload's task, until it has ended: one that is still letting go of its namespace must be
+/// through before another takes it up.
+struct Running {
+    placement: Arc<Placement>,
+    stop: CancellationToken,
+    task: Id,
+}
+
+impl Node {
+    /// A node that reports the capture of its workloads through `states`.
+    pub fn new(shared: Arc<Shared>, states: watch::Sender<CaptureStates>) -> Self {
+        Self {
+            shared,
+            states,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Keeps exactly the workloads placed here running until `shutdown`, then drains them.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut mesh = self.shared.mesh.clone();
+        loop {
+            let state = Arc::clone(&mesh.borrow_and_update());
+            self.follow(&state);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = mesh.changed() => if changed.is_err() { break },
+                Some(done) = self.tasks.join_next_with_id() => self.ended(done),
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Starts and stops workloads so that they match `state`.
+    fn follow(&mut self, state: &MeshState) {
+        let wanted: BTreeMap<Arc<str>, &Arc<Placement>> = state
+            .placements
+            .iter()
+            .filter(|p| p.enrolled && matches!(p.capture, Some(Capture::Netns(_))))
+            .map(|p| (Arc::clone(&p.uid), p))
+            .collect();
+        for (uid, running) in &self.running {
+            if wanted.get(uid).is_none_or(|p| **p != running.placement) {
+                running.stop.cancel();
+            }
+        }
+        self.shared.certs.set_wanted(identities(state));
+        for (uid, placement) in wanted {
+            if !self.running.contains_key(&uid) {
+                self.start(uid, placement);
+            }
+        }
+    }
+
+    fn start(&mut self, uid: Arc<str>, placement: &Arc<Placement>) {
+        let stop = CancellationToken::new();
+        let local = Local::new(
+            Arc::clone(&self.shared),
+            Arc::clone(placement),
+            self.states.clone(),
+        );
+        let task = self.tasks.spawn(local.run(stop.clone())).id();
+        let placement = Arc::clone(placement);
+        self.running.insert(
+            uid,
+            Running {
+                placement,
+                stop,
+                task,
+            },
+        );
+    }
+
+    /// Forgets an ended task. It only ends because it was stopped; anything else is a defect that
+    /// must not take its neighbours with it.
+    fn ended(&mut self, done: Result<(Id, ()), tokio::task::JoinError>) {
+        let (id, failed) = match done {
+            Ok((id, ())) => (id, None),
+            Err(failed) => (failed.id(), Some(failed)),
+        };
+        self.running.retain(|uid, running| {
+            if running.task == id
+                && let Some(error) = &failed
+            {
+                warn!(workload = %uid, error = %error, "workload's task died, starting it again");
+            }
+            running.task != id
+        });
+    }
+
+    async fn drain(mut self) {
+        info!(
+            workloads = self.running.len(),
+            connections = self.shared.connections.len(),
+            "draining"
+        );
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The identities this node's workloads need, enrolled or not yet: certificates come ahead.
+fn identities(state: &MeshState) -> BTreeSet<SpiffeId> {
+    let of = |placement: &Arc<Placement>| {
+        let workload = state.view.workload(&placement.uid)?;
+        workload.identity().ok()
+    };
+    let enrolled = state.placements.iter().filter(|p| p.enrolled);
+    enrolled.filter_map(of).collect()
+}

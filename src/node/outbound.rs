@@ -1,0 +1,232 @@
+//! Connections that leave a workload (`spec/hbone-dataplane.md` §2): each is asked of the model,
+//! then tunnelled, sent plainly, or refused so that the program sees a reset and the log a reason.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::local::Captured;
+use super::session::{Forth, Session};
+use crate::agent::MeshState;
+use crate::capture::original_destination;
+use crate::capture::sockets::tune;
+use crate::hbone::{self, ConnectError, ConnectRequest, Hop, Tunnel, headers};
+use crate::identity::SpiffeId;
+use crate::model::outbound::{Refusal, Route, Tunnelled};
+use crate::model::workload::Workload;
+use crate::telemetry::access_log::{Entry, chain, denied};
+use crate::telemetry::{ConnectionLabels, Reporter};
+
+/// Endpoints tried before a connection is given up: nothing of the program's has left until the
+/// peer says 200, so another endpoint is safe (§1.4).
+const ATTEMPTS: usize = 2;
+
+/// Serves one captured connection to its end.
+pub(super) async fn handle(local: Arc<Captured>, stream: TcpStream, source: SocketAddr) {
+    let started = Instant::now();
+    let destination = original_destination(&stream).and_then(|to| {
+        tune(&SockRef::from(&stream))?;
+        Ok(to)
+    });
+    let destination = match destination {
+        Ok(destination) => destination,
+        Err(e) => return refuse(stream, source, None, &chain(&e)),
+    };
+    let Some((mesh, workload)) = local.workload().await else {
+        let reason = "the workload is not in the mesh view";
+        return refuse(stream, source, Some(destination), reason);
+    };
+    let outbound = Outbound {
+        local: &local,
+        mesh,
+        workload,
+        source,
+        destination,
+        started,
+    };
+    outbound.run(stream).await;
+}
+
+fn refuse(stream: TcpStream, source: SocketAddr, to: Option<SocketAddr>, reason: &str) {
+    denied("outbound", source, to, reason);
+    hbone::reset(stream);
+}
+
+struct Outbound<'a> {
+    local: &'a Captured,
+    mesh: Arc<MeshState>,
+    workload: Arc<Workload>,
+    source: SocketAddr,
+    destination: SocketAddr,
+    started: Instant,
+}
+
+impl Outbound<'_> {
+    async fn run(self, stream: TcpStream) {
+        match self.decide() {
+            Err(refusal) => {
+                let reason = chain(&refusal);
+                refuse(stream, self.source, Some(self.destination), &reason);
+            }
+            Ok(Route::Passthrough { to }) => self.plain(stream, to, &self.entry(to)).await,
+            Ok(Route::Plain { endpoint, service }) => {
+                let entry = Entry {
+                    destination_workload: Some(endpoint.workload),
+                    service,
+                    ..self.entry(endpoint.address)
+                };
+                self.plain(stream, endpoint.address, &entry).await;
+            }
+            Ok(Route::Tunnel(first)) => self.tunnel(stream, first).await,
+        }
+    }
+
+    fn decide(&self) -> Result<Route, Refusal> {
+        let view = &self.mesh.view;
+        let picks = &self.local.shared.picks;
+        picks.decide(view, &self.workload, self.destination)
+    }
+
+    fn entry(&self, to: SocketAddr) -> Entry {
+        Entry {
+            direction: "outbound",
+            source: self.source,
+            source_workload: Some(Arc::clone(&self.workload)),
+            source_identity: None,
+            destination: to,
+            tunnelled: None,
+            service: None,
+            destination_workload: None,
+            destination_identity: None,
+        }
+    }
+
+    fn session(&self, entry: Entry) -> Session {
+        let labels = ConnectionLabels::new(
+            Reporter::source,
+            Some(&self.workload),
+            entry.destination_workload.as_deref(),
+            entry.service.as_deref(),
+        );
+        let labels = match (&entry.source_identity, &entry.destination_identity) {
+            (Some(source), Some(destination)) => labels.secured(source, destination),
+            _ => labels,
+        };
+        let (shared, uid) = (&self.local.shared, &self.local.uid);
+        Session::open(shared, uid, entry, labels, Forth::ToServer, self.started)
+    }
+
+    async fn plain(&self, stream: TcpStream, to: SocketAddr, entry: &Entry) {
+        let session = self.session(entry.clone());
+        let sockets = &self.local.shared.sockets;
+        match sockets.connect(&self.local.ns, to, None).await {
+            Ok(onward) => {
+                let relayed = hbone::relay_tcp(stream, onward, &session.traffic).await;
+                session.closed(relayed.err().map(|e| chain(&e)));
+            }
+            Err(e) => {
+                session.failed("CONNECT", format!("cannot connect to {to}: {e}"));
+                hbone::reset(stream);
+            }
+        }
+    }
+
+    async fn tunnel(&self, stream: TcpStream, mut route: Tunnelled) {
+        let mut attempt = 1;
+        loop {
+            let session = self.session(self.tunnel_entry(&route));
+            let outcome = self.open(&route).await;
+            match outcome {
+                Ok(tunnel) => {
+                    let relayed = hbone::relay(stream, tunnel, &session.traffic).await;
+                    return session.closed(relayed.err().map(|e| chain(&e)));
+                }
+                Err(e) => {
+                    let retry = e.retryable() && attempt < ATTEMPTS && route.service.is_some();
+                    session.failed(e.flag(), chain(&e));
+                    attempt += 1;
+                    match self.decide() {
+                        Ok(Route::Tunnel(next)) if retry && next.hop != route.hop => route = next,
+                        _ => return hbone::reset(stream),
+                    }
+                }
+            }
+        }
+    }
+
+    fn tunnel_entry(&self, route: &Tunnelled) -> Entry {
+        Entry {
+            source_identity: self.workload.identity().ok(),
+            tunnelled: Some(route.target.to_string()),
+            service: route.service.clone(),
+            destination_identity: expected(route),
+            destination_workload: Some(Arc::clone(&route.workload)),
+            ..self.entry(route.hop)
+        }
+    }
+
+    async fn open(&self, route: &Tunnelled) -> Result<Tunnel, OpenError> {
+        let svid = self.local.svid(&self.workload).await;
+        let svid = svid.map_err(|e| OpenError::Certificate(chain(&e)))?;
+        let hop = Hop {
+            to: route.hop,
+            svid,
+            accepted: Arc::clone(&route.accepted),
+        };
+        let service = route.service.as_ref().map(|s| &*s.key.hostname);
+        let request = ConnectRequest {
+            authority: route.target.into(),
+            baggage: baggage(&self.workload).render(),
+            forwarded: headers::forwarded(self.source, service),
+            traceparent: headers::new_traceparent(),
+        };
+        let (tunnel, _answer) = self.local.pool.connect(&hop, &request).await?;
+        Ok(tunnel)
+    }
+}
+
+/// Who the peer will have proven to be, where there is one it can be.
+fn expected(route: &Tunnelled) -> Option<SpiffeId> {
+    route.workload.identity().ok()
+}
+
+/// What a tunnel tells of a workload.
+pub(super) fn baggage(workload: &Workload) -> headers::Baggage {
+    headers::Baggage {
+        cluster: workload.cluster_id.to_string(),
+        namespace: workload.namespace.to_string(),
+        workload: workload.workload_name.to_string(),
+        service: workload.canonical_name.to_string(),
+        version: workload.canonical_revision.to_string(),
+        region: workload.locality.region.to_string(),
+        zone: workload.locality.zone.to_string(),
+    }
+}
+
+/// Why a tunnel could not be opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("{0}")]
+    Certificate(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl OpenError {
+    fn retryable(&self) -> bool {
+        match self {
+            Self::Certificate(_) => false,
+            Self::Connect(e) => e.retryable(),
+        }
+    }
+
+    fn flag(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "IDENTITY_ERROR",
+            Self::Connect(e) => e.flag(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Plain connections that arrive for a workload (`spec/hbone-dataplane.md` §4): from outside the
+//! mesh, with no identity, let through while nothing forbids it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::local::Captured;
+use super::session::{Forth, Session};
+use crate::capture::original_destination;
+use crate::capture::sockets::tune;
+use crate::hbone;
+use crate::model::inbound;
+use crate::telemetry::access_log::{Entry, chain, denied};
+use crate::telemetry::{ConnectionLabels, Reporter};
+
+/// Serves one captured connection to its end.
+pub(super) async fn handle(local: Arc<Captured>, stream: TcpStream, source: SocketAddr) {
+    let started = Instant::now();
+    let refuse = |stream, to, reason: &str| {
+        denied("inbound", source, to, reason);
+        hbone::reset(stream);
+    };
+    let destination = original_destination(&stream).and_then(|to| {
+        tune(&SockRef::from(&stream))?;
+        Ok(to)
+    });
+    let destination = match destination {
+        Ok(destination) => destination,
+        Err(e) => return refuse(stream, None, &chain(&e)),
+    };
+    let Some((mesh, workload)) = local.workload().await else {
+        let reason = "the workload is not in the mesh view";
+        return refuse(stream, Some(destination), reason);
+    };
+    let delivery = match inbound::plaintext(&mesh.view, &workload, destination) {
+        Ok(delivery) => delivery,
+        Err(refusal) => return refuse(stream, Some(destination), &chain(&refusal)),
+    };
+    let client = mesh.view.workload_at(&workload.network, source.ip());
+    let labels = ConnectionLabels::new(
+        Reporter::destination,
+        client.map(|c| &**c),
+        Some(&workload),
+        delivery.service.as_deref(),
+    );
+    let entry = Entry {
+        direction: "inbound",
+        source,
+        source_workload: client.cloned(),
+        source_identity: None,
+        destination: delivery.to,
+        tunnelled: None,
+        service: delivery.service,
+        destination_workload: Some(Arc::clone(&workload)),
+        destination_identity: None,
+    };
+    let (shared, uid) = (&local.shared, &local.uid);
+    let session = Session::open(shared, uid, entry, labels, Forth::ToServer, started);
+    match local.deliver(delivery.to, source.ip()).await {
+        Ok(program) => {
+            let relayed = hbone::relay_tcp(stream, program, &session.traffic).await;
+            session.closed(relayed.err().map(|e| chain(&e)));
+        }
+        Err(e) => {
+            let reason = format!("the program at {} does not answer: {e}", delivery.to);
+            session.failed("CONNECT", reason);
+            hbone::reset(stream);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One connection's account: counted, listed while open, and told of once when it ends, however it
+//! ends.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Shared;
+use super::connections::{Connection, Open};
+use crate::hbone::Traffic;
+use crate::telemetry::access_log::{Ending, Entry};
+use crate::telemetry::{ConnectionLabels, Metrics};
+
+/// Which way a relay's bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forth {
+    /// From the client to the server.
+    ToServer,
+    /// From the server to the client.
+    ToClient,
+}
+
+/// A connection from its decision to its end.
+pub(super) struct Session {
+    metrics: Arc<Metrics>,
+    labels: ConnectionLabels,
+    /// What the log will say of it; may be completed while it is open.
+    pub(super) entry: Entry,
+    /// What has been moved.
+    pub(super) traffic: Traffic,
+    forth: Forth,
+    started: Instant,
+    ended: bool,
+    _open: Open,
+}
+
+impl Session {
+    /// Counts a connection as opened and lists it.
+    pub(super) fn open(
+        shared: &Shared,
+        workload: &Arc<str>,
+        entry: Entry,
+        labels: ConnectionLabels,
+        forth: Forth,
+        started: Instant,
+    ) -> Self {
+        shared.metrics.opened(&labels);
+        let destination = match &entry.tunnelled {
+            Some(target) => target.clone(),
+            None => entry.destination.to_string(),
+        };
+        let open = shared.connections.open(Connection {
+            direction: entry.direction,
+            workload: Arc::clone(workload),
+            source: entry.source,
+            destination,
+            protocol: if entry.tunnelled.is_some() {
+                "hbone"
+            } else {
+                "tcp"
+            },
+            since: SystemTime::now(),
+        });
+        Self {
+            metrics: Arc::clone(&shared.metrics),
+            labels,
+            entry,
+            traffic: Traffic::default(),
+            forth,
+            started,
+            ended: false,
+            _open: open,
+        }
+    }
+
+    /// It came to its end, in order or not.
+    pub(super) fn closed(mut self, error: Option<String>) {
+        let flag = if error.is_some() { "CONNECT" } else { "-" };
+        let (to_client, from_client) = self.totals();
+        let labels = self.labels.clone().flagged(flag);
+        self.metrics.closed(&labels, to_client, from_client);
+        self.log(error);
+    }
+
+    /// It never worked.
+    pub(super) fn failed(mut self, flag: &'static str, error: String) {
+        let labels = self.labels.clone().flagged(flag);
+        self.metrics.failed(&labels);
+        self.log(Some(error));
+    }
+
+    /// Bytes to and from the client.
+    fn totals(&self) -> (u64, u64) {
+        let (forth, back) = self.traffic.totals();
+        match self.forth {
+            Forth::ToServer => (back, forth),
+            Forth::ToClient => (forth, back),
+        }
+    }
+
+    fn log(&mut self, error: Option<String>) {
+        self.ended = true;
+        let (to_client, from_client) = self.totals();
+        // The log's sender is the near program: the client outbound, the server inbound.
+        let (sent, received) = match self.entry.direction {
+            "outbound" => (from_client, to_client),
+            _ => (to_client, from_client),
+        };
+        self.entry.log(&Ending {
+            sent,
+            received,
+            duration: self.started.elapsed(),
+            error,
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.ended {
+            let (to_client, from_client) = self.totals();
+            let labels = self.labels.clone().flagged("-");
+            self.metrics.closed(&labels, to_client, from_client);
+            self.log(Some("cut: this proxy is stopping".to_owned()));
+        }
+    }
+}
