@@ -16,9 +16,12 @@ pub mod enrolment;
 pub mod health;
 pub mod history;
 pub mod join;
+mod listener;
 #[cfg(test)]
 pub(crate) mod loopback;
 pub mod revision;
+pub mod server;
+pub mod source;
 pub mod store;
 
 pub use caller::Caller;

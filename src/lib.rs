@@ -15,6 +15,7 @@ pub mod model;
 pub mod node;
 pub mod rig;
 pub mod sample;
+pub mod status;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;

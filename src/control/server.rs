@@ -1,0 +1,373 @@
+//! The control role, put together: the mesh directory to revisions, revisions to nodes, and the
+//! certificate authority beside them, all on one port.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{error, info, warn};
+
+use super::ca::{Authority, OpenError, SignError};
+use super::citadel::{self, Placements};
+use super::compile::{CompileStatus, Input, LastGood, Publisher};
+use super::discovery::{Clients, Discovery, Limits};
+use super::enrolment::Enrolment;
+use super::health::Health;
+use super::join::{self, Mesh};
+use super::listener;
+use super::revision::Revision;
+use super::source::{Source, SourceStatus};
+use super::store::{self, StoreError};
+use crate::files::{self, FileError};
+use crate::identity::{IdentityError, SpiffeId};
+use crate::model::declaration::Settings as MeshSettings;
+use crate::telemetry::Metrics;
+use crate::telemetry::access_log::chain;
+use crate::tls::{TlsError, control_server};
+use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateServiceServer;
+use crate::wire::proto::lateen::enrollment_server::EnrollmentServer;
+
+/// Largest request taken: a stock proxy that returns names every resource it holds
+/// (`spec/control-plane.md` §1.2).
+const REQUEST_LIMIT: usize = 64 << 10;
+/// How often the port's own certificate is made anew; it lives for thirty days.
+const RENEW: Duration = Duration::from_secs(24 * 3600);
+
+/// What the control role is told by `lateen.toml`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The state directory.
+    pub state: PathBuf,
+    /// The mesh directory.
+    pub mesh: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// This control plane's name.
+    pub name: String,
+    /// Names and addresses it is reached by.
+    pub names: Vec<String>,
+    /// Over how long streams are ended at a stop.
+    pub drain: Duration,
+}
+
+/// Why the control role cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no mesh to begin with.
+    #[error("no mesh to serve: the mesh directory {} does not pass, and there is no earlier good revision; run lateen check {}", directory.display(), directory.display())]
+    NoMesh {
+        /// The mesh directory.
+        directory: PathBuf,
+    },
+    /// The certificate authority does not open.
+    #[error(transparent)]
+    Authority(#[from] OpenError),
+    /// A file does not read or write.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The store is in use by another process.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The revisions kept do not read.
+    #[error("cannot read the revisions kept in {}", path.display())]
+    Revisions {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The port is taken, or may not be had.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No certificate for the port.
+    #[error(
+        "cannot make a certificate for this control plane; are the `names` in lateen.toml host names or addresses?"
+    )]
+    Serving(#[from] SignError),
+    /// The name is no legal one.
+    #[error("`name` in the [control] table is not usable")]
+    Name(#[from] IdentityError),
+    /// No TLS settings.
+    #[error("cannot prepare TLS")]
+    Tls(#[from] TlsError),
+}
+
+/// The control role.
+pub struct Control {
+    settings: Settings,
+    listener: TcpListener,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    authority: Arc<Authority>,
+    enrolment: Arc<Enrolment>,
+    source: Source,
+    publisher: Publisher,
+    discovery: Discovery,
+    discovery_service: super::discovery::Service,
+    health: Health,
+    reported: watch::Receiver<Arc<crate::model::compile::Reported>>,
+    in_force: Arc<InForce>,
+    handle: Handle,
+}
+
+/// What the rest of the process asks of the control role.
+#[derive(Clone)]
+pub struct Handle {
+    /// Signs, and knows what tokens pin.
+    pub authority: Arc<Authority>,
+    /// Tokens and nodes.
+    pub enrolment: Arc<Enrolment>,
+    /// How reading the mesh directory stands.
+    pub source: watch::Receiver<SourceStatus>,
+    /// How compiling stands.
+    pub compile: watch::Receiver<CompileStatus>,
+    /// The revision in force.
+    pub revisions: watch::Receiver<Option<Arc<Revision>>>,
+    /// The mesh that last passed.
+    pub inputs: watch::Receiver<Option<Arc<Input>>>,
+    /// Nodes that follow discovery.
+    pub clients: Arc<Clients>,
+    /// Nodes that report.
+    pub health: Health,
+}
+
+/// The mesh in force, as joining and signing ask of it.
+struct InForce {
+    revisions: watch::Receiver<Option<Arc<Revision>>>,
+    inputs: watch::Receiver<Option<Arc<Input>>>,
+    fallback: Arc<MeshSettings>,
+}
+
+impl Mesh for InForce {
+    fn has_node(&self, name: &str) -> bool {
+        let input = self.inputs.borrow();
+        input
+            .as_ref()
+            .is_some_and(|i| i.mesh.nodes.contains_key(name))
+    }
+
+    fn settings(&self) -> Arc<MeshSettings> {
+        match &*self.inputs.borrow() {
+            Some(input) => Arc::new(input.mesh.settings.clone()),
+            None => Arc::clone(&self.fallback),
+        }
+    }
+}
+
+impl Placements for InForce {
+    fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool {
+        let revision = self.revisions.borrow();
+        revision
+            .as_ref()
+            .is_some_and(|r| r.runs(node, namespace, service_account))
+    }
+}
+
+impl Control {
+    /// Opens everything the role stands on.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing is half started.
+    pub async fn open(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let state = settings.state.join("control");
+        files::directory(&state)?;
+        let revisions_dir = state.join("revision");
+        files::directory(&revisions_dir)?;
+        let source = Source::new(&settings.mesh, metrics);
+        source.begin(&LastGood::new(&revisions_dir)).await;
+        let inputs = source.inputs();
+        let input = inputs.borrow().clone();
+        let input = input.ok_or_else(|| StartError::NoMesh {
+            directory: settings.mesh.clone(),
+        })?;
+        let trust_domain = &input.mesh.settings.trust_domain;
+        let now = SystemTime::now();
+        let authority = Arc::new(Authority::open(&settings.state, trust_domain, now)?);
+        let enrolment = Arc::new(Enrolment::open(&settings.state)?);
+        let store = store::open(&state.join("store"))?;
+        let opened = Publisher::open(&revisions_dir, authority.epoch(), Arc::clone(&store));
+        let (publisher, published) = opened.map_err(|source| StartError::Revisions {
+            path: revisions_dir.clone(),
+            source,
+        })?;
+        let (health, reported) = Health::open(
+            store,
+            published.captured,
+            published.revisions.clone(),
+            shutdown.clone(),
+        );
+        let limits = Limits {
+            drain: settings.drain,
+            ..Limits::default()
+        };
+        let (discovery, discovery_service, clients) =
+            Discovery::new(published.revisions.clone(), limits);
+        let serving = serving(&authority, &settings, &input)?;
+        let listener = TcpListener::bind(settings.listen).await;
+        let listener = listener.map_err(|source| StartError::Listen {
+            listen: settings.listen,
+            source,
+        })?;
+        let in_force = Arc::new(InForce {
+            revisions: published.revisions.clone(),
+            inputs: inputs.clone(),
+            fallback: Arc::new(input.mesh.settings.clone()),
+        });
+        let handle = Handle {
+            authority: Arc::clone(&authority),
+            enrolment: Arc::clone(&enrolment),
+            source: source.status(),
+            compile: published.status,
+            revisions: published.revisions,
+            inputs,
+            clients,
+            health: health.clone(),
+        };
+        Ok(Self {
+            settings,
+            listener,
+            tls: Arc::new(ArcSwap::new(serving)),
+            authority,
+            enrolment,
+            source,
+            publisher,
+            discovery,
+            discovery_service,
+            health,
+            reported,
+            in_force,
+            handle,
+        })
+    }
+
+    /// For the rest of the process.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until `shutdown`, then ends streams in order.
+    pub async fn run(self, shutdown: CancellationToken) {
+        info!(listen = %self.settings.listen, name = self.settings.name, "control plane serving");
+        let mut tasks = JoinSet::new();
+        let trust_domain = self.authority.trust_domain().clone();
+        let inputs = self.handle.inputs.clone();
+        tasks.spawn(self.source.run(trust_domain, shutdown.clone()));
+        tasks.spawn(
+            self.publisher
+                .run(inputs.clone(), self.reported, shutdown.clone()),
+        );
+        tasks.spawn(self.discovery.run(shutdown.clone()));
+        let (ready, connections) = mpsc::channel(listener::READY);
+        let tls = Arc::clone(&self.tls);
+        tasks.spawn(listener::accept(
+            self.listener,
+            tls,
+            ready,
+            shutdown.clone(),
+        ));
+        let renewal = Renewal {
+            authority: Arc::clone(&self.authority),
+            settings: self.settings.clone(),
+            inputs,
+            tls: self.tls,
+        };
+        tasks.spawn(renewal.run(shutdown.clone()));
+        let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
+        let authority = Arc::clone(&self.authority);
+        let enrolment = Arc::clone(&self.enrolment);
+        let joining = join::Service::new(authority, enrolment, mesh);
+        let certificates = citadel::Service::new(self.authority, self.enrolment, self.in_force);
+        let certificates = IstioCertificateServiceServer::new(certificates);
+        let joining = EnrollmentServer::new(joining);
+        let router = Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .max_concurrent_streams(Some(1000))
+            .add_service(self.discovery_service)
+            .add_service(self.health.service())
+            .add_service(certificates.max_decoding_message_size(REQUEST_LIMIT))
+            .add_service(joining.max_decoding_message_size(REQUEST_LIMIT));
+        let stop = shutdown.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let connections = ReceiverStream::new(connections);
+            let served = router.serve_with_incoming_shutdown(connections, stop).await;
+            if let Err(e) = served {
+                error!(error = chain(&e), "the control plane's port failed");
+            }
+        });
+        while let Some(done) = tasks.join_next().await {
+            if let Err(e) = done {
+                error!(error = %e, "a part of the control plane died, stopping it");
+                shutdown.cancel();
+            }
+        }
+    }
+}
+
+/// Renews the port's own certificate.
+struct Renewal {
+    authority: Arc<Authority>,
+    settings: Settings,
+    inputs: watch::Receiver<Option<Arc<Input>>>,
+    tls: Arc<ArcSwap<ServerConfig>>,
+}
+
+impl Renewal {
+    async fn run(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RENEW) => {}
+            }
+            let Some(input) = self.inputs.borrow().clone() else {
+                continue;
+            };
+            match serving(&self.authority, &self.settings, &input) {
+                Ok(config) => self.tls.store(config),
+                Err(e) => warn!(
+                    error = chain(&e),
+                    "the control plane's certificate is not renewed"
+                ),
+            }
+        }
+    }
+}
+
+/// TLS settings of the port, over a new certificate for every name it is reached by.
+fn serving(
+    authority: &Authority,
+    settings: &Settings,
+    input: &Input,
+) -> Result<Arc<ServerConfig>, StartError> {
+    let id = SpiffeId::control(authority.trust_domain(), &settings.name)?;
+    let mut names = settings.names.clone();
+    let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    names.extend(local);
+    if let Some(node) = input.mesh.nodes.get(settings.name.as_str()) {
+        names.extend(node.addresses.iter().map(ToString::to_string));
+    }
+    names.sort();
+    names.dedup();
+    let svid = authority.serving(&id, &names, SystemTime::now())?;
+    Ok(control_server(&svid, authority.trust_domain())?)
+}

@@ -1,0 +1,165 @@
+//! Where the mesh comes from: reads the directory, again after each change, and hands on what
+//! passes every check. What does not pass changes nothing (DESIGN §5).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::compile::{Input, LastGood};
+use crate::config::{self, Loaded, Report, Watcher};
+use crate::identity::TrustDomain;
+use crate::telemetry::Metrics;
+use crate::telemetry::access_log::chain;
+
+/// How reading the mesh directory stands, for `lateen status`.
+#[derive(Clone, Debug, Default)]
+pub struct SourceStatus {
+    /// When it was last read.
+    pub read: Option<SystemTime>,
+    /// What was found wrong with it then.
+    pub report: Arc<Report>,
+    /// Whether the revision in force is an older one, since the directory does not pass.
+    pub stale: bool,
+}
+
+/// Reads and watches a mesh directory.
+pub struct Source {
+    directory: PathBuf,
+    inputs: watch::Sender<Option<Arc<Input>>>,
+    status: watch::Sender<SourceStatus>,
+    metrics: Arc<Metrics>,
+}
+
+impl Source {
+    /// A source of inputs from `directory`.
+    pub fn new(directory: &Path, metrics: Arc<Metrics>) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            inputs: watch::Sender::new(None),
+            status: watch::Sender::new(SourceStatus::default()),
+            metrics,
+        }
+    }
+
+    /// The mesh that last passed.
+    pub fn inputs(&self) -> watch::Receiver<Option<Arc<Input>>> {
+        self.inputs.subscribe()
+    }
+
+    /// How reading stands.
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
+        self.status.subscribe()
+    }
+
+    /// Reads the directory for the first time; where it does not pass, the files of the last good
+    /// revision instead, where there are any.
+    pub async fn begin(&self, last_good: &LastGood) {
+        if self.read(None).await {
+            return;
+        }
+        let Some((path, _files)) = last_good.load() else {
+            return;
+        };
+        let loaded = load(path).await;
+        if let Some((mesh, loaded)) = loaded.and_then(|l| l.mesh.clone().map(|m| (m, l))) {
+            warn!("the mesh directory does not pass, going on with the last good revision");
+            self.inputs.send_replace(Some(Arc::new(Input {
+                mesh,
+                source: "the last good revision".to_owned(),
+                files: loaded.files,
+                warnings: 0,
+            })));
+        }
+    }
+
+    /// Reads the directory after each change until `shutdown`. The mesh's trust domain cannot
+    /// change meanwhile: identities already given out are of the old one.
+    pub async fn run(self, trust_domain: TrustDomain, shutdown: CancellationToken) {
+        let mut watcher = match Watcher::new(&self.directory) {
+            Ok(watcher) => watcher,
+            Err(e) => {
+                error!(
+                    error = chain(&e),
+                    "the mesh directory cannot be watched; restart to read changes"
+                );
+                return shutdown.cancelled().await;
+            }
+        };
+        // A change between the first reading and the watch would otherwise go unseen.
+        self.read(Some(&trust_domain)).await;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = watcher.changed() => {}
+            }
+            self.read(Some(&trust_domain)).await;
+        }
+    }
+
+    /// Whether the directory passed.
+    async fn read(&self, trust_domain: Option<&TrustDomain>) -> bool {
+        let Some(loaded) = load(self.directory.clone()).await else {
+            return false;
+        };
+        let Loaded {
+            mesh,
+            report,
+            files,
+        } = loaded;
+        let report = Arc::new(report);
+        self.metrics.load_errors(report.errors());
+        let moved = |mesh: &crate::model::declaration::Mesh| {
+            trust_domain.is_some_and(|td| *td != mesh.settings.trust_domain)
+        };
+        let mesh = mesh.filter(|mesh| {
+            let moved = moved(mesh);
+            if moved {
+                error!(
+                    "the mesh's trust domain has changed; restart the control plane to take it on"
+                );
+            }
+            !moved
+        });
+        self.status.send_replace(SourceStatus {
+            read: Some(SystemTime::now()),
+            report: Arc::clone(&report),
+            stale: mesh.is_none(),
+        });
+        let Some(mesh) = mesh else {
+            error!(
+                errors = report.errors(),
+                directory = %self.directory.display(),
+                "the mesh directory does not pass; the revision in force stays. lateen check says why"
+            );
+            return false;
+        };
+        info!(
+            workloads = mesh.workloads.len(),
+            services = mesh.services.len(),
+            "mesh directory read"
+        );
+        let input = Input {
+            mesh,
+            source: self.directory.display().to_string(),
+            files,
+            warnings: u32::try_from(report.warnings()).unwrap_or(u32::MAX),
+        };
+        self.inputs.send_replace(Some(Arc::new(input)));
+        true
+    }
+}
+
+async fn load(directory: PathBuf) -> Option<Loaded> {
+    let loading = tokio::task::spawn_blocking(move || config::load(&directory));
+    match loading.await {
+        Ok(loaded) => Some(loaded),
+        Err(e) => {
+            error!(error = %e, "reading the mesh directory failed; the revision in force stays");
+            None
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! What a running process tells of itself over its admin socket: the one place that gathers it
+//! from every role.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::admin::{Answer, Routes};
+use crate::agent;
+use crate::agent::report::{CaptureState, CaptureStates};
+use crate::config::diagnose::Style;
+use crate::control::enrolment::DEFAULT_TTL;
+use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
+use crate::control::server::Handle as ControlHandle;
+use crate::node::Connections;
+use crate::telemetry::access_log::chain;
+
+/// The parts of a node role that is up.
+#[derive(Clone)]
+pub struct NodeHandle {
+    /// Its agent.
+    pub agent: agent::Handle,
+    /// How its workloads are captured.
+    pub captures: watch::Receiver<CaptureStates>,
+    /// What is open.
+    pub connections: Connections,
+}
+
+/// Where status comes from.
+pub struct Sources {
+    host: String,
+    control: Option<ControlHandle>,
+    node: Option<watch::Receiver<Option<NodeHandle>>>,
+}
+
+/// `lateen status -o json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// Which build runs.
+    pub version: String,
+    /// This host's name.
+    pub host: String,
+    /// The control role, where it runs.
+    pub control: Option<ControlStatus>,
+    /// The node role, where it runs.
+    pub node: Option<NodeStatus>,
+}
+
+/// The control role's part.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ControlStatus {
+    /// Number of the revision in force.
+    pub revision: Option<u64>,
+    /// Where it was read from.
+    pub source: Option<String>,
+    /// Whether the mesh directory no longer passes, so that an older revision stays in force.
+    pub stale: bool,
+    /// What is wrong with the mesh directory, rendered for people; empty when nothing is.
+    pub problems: String,
+    /// Workloads, services and nodes declared.
+    pub workloads: usize,
+    /// Services declared.
+    pub services: usize,
+    /// Every node declared or heard of.
+    pub nodes: Vec<NodeLine>,
+}
+
+/// One node, as the control plane sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeLine {
+    /// Its name.
+    pub name: String,
+    /// `connected`, `unreachable`, `joined` or `not joined`.
+    pub state: String,
+    /// The revision it has in force.
+    pub revision: Option<u64>,
+    /// Where it calls from.
+    pub address: Option<String>,
+    /// Workloads that it reports as captured.
+    pub captured: usize,
+    /// What it refused or could not do, if anything.
+    pub problem: Option<String>,
+}
+
+/// The node role's part.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeStatus {
+    /// Its name, once it has joined.
+    pub name: Option<String>,
+    /// The control plane it is connected to.
+    pub control: Option<String>,
+    /// Why it is not.
+    pub control_error: Option<String>,
+    /// Seconds the connection has been as it is.
+    pub since: Option<u64>,
+    /// The revision in force here.
+    pub revision: Option<u64>,
+    /// The workloads placed here.
+    pub workloads: Vec<WorkloadLine>,
+    /// The certificates held.
+    pub certificates: Vec<CertificateLine>,
+    /// Connections open now.
+    pub connections: usize,
+}
+
+/// One local workload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WorkloadLine {
+    /// `namespace/name`.
+    pub name: String,
+    /// `captured`, `released`, `failed`, `pending` or `not enrolled`.
+    pub capture: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// One certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateLine {
+    /// Whose it is.
+    pub identity: String,
+    /// Its serial in hex.
+    pub serial: Option<String>,
+    /// Seconds of life left.
+    pub left: Option<u64>,
+    /// Why renewing it fails.
+    pub error: Option<String>,
+}
+
+/// What makes a token.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenAsk {
+    /// The node it is for.
+    pub node: String,
+    /// Seconds it is good for.
+    pub ttl: Option<u64>,
+    /// Whether it may replace a node that has joined.
+    pub replace: bool,
+}
+
+/// One token, without its secret.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenLine {
+    /// Its id.
+    pub id: String,
+    /// The node it is for.
+    pub node: String,
+    /// `unused`, `used`, `revoked` or `expired`.
+    pub state: String,
+    /// When it expires, in seconds since 1970.
+    pub expires: u64,
+}
+
+impl Sources {
+    /// Nothing but the host's name yet.
+    pub fn new(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            control: None,
+            node: None,
+        }
+    }
+
+    /// The control role runs.
+    pub fn control(&mut self, handle: ControlHandle) {
+        self.control = Some(handle);
+    }
+
+    /// The node role runs, and is there once it has joined.
+    pub fn node(&mut self, handle: watch::Receiver<Option<NodeHandle>>) {
+        self.node = Some(handle);
+    }
+
+    /// Whether all roles do what they are for; else what is still pending.
+    ///
+    /// # Errors
+    /// What is pending, in words.
+    pub fn ready(&self) -> Result<(), String> {
+        if let Some(control) = &self.control
+            && control.revisions.borrow().is_none()
+        {
+            return Err("pending: a first revision of the mesh\n".to_owned());
+        }
+        let Some(node) = &self.node else {
+            return Ok(());
+        };
+        match &*node.borrow() {
+            None => Err("pending: this machine has not joined\n".to_owned()),
+            Some(node) if node.agent.mesh.borrow().revision.is_none() => {
+                Err("pending: a first view of the mesh\n".to_owned())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The pages of the admin socket.
+    pub fn routes(self: &Arc<Self>) -> Routes {
+        let page = |answer: fn(&Self, &[u8]) -> Answer| {
+            let sources = Arc::clone(self);
+            move |body: Bytes| {
+                let answer = answer(&sources, &body);
+                async move { answer }
+            }
+        };
+        Routes::default()
+            .on(
+                Method::GET,
+                "/status",
+                page(|s, _| Answer::json(&s.status())),
+            )
+            .on(Method::GET, "/connections", page(Self::connections))
+            .on(Method::GET, "/tokens", page(Self::tokens))
+            .on(Method::POST, "/tokens", page(Self::create_token))
+            .on(Method::POST, "/tokens/revoke", page(Self::revoke_token))
+    }
+
+    fn status(&self) -> Status {
+        let node = self.node.as_ref().map(|n| node_status(n.borrow().as_ref()));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.host.clone(),
+            control: self.control.as_ref().map(control_status),
+            node,
+        }
+    }
+
+    fn connections(&self, _body: &[u8]) -> Answer {
+        match self.node.as_ref().and_then(|n| n.borrow().clone()) {
+            Some(node) => Answer::json(&node.connections.snapshot()),
+            None => Answer::error(StatusCode::NOT_FOUND, "no node role runs in this process"),
+        }
+    }
+
+    fn of_control(&self) -> Result<&ControlHandle, Answer> {
+        let answer = || {
+            let reason = "no control role runs in this process; ask on the control plane's host";
+            Answer::error(StatusCode::NOT_FOUND, reason)
+        };
+        self.control.as_ref().ok_or_else(answer)
+    }
+
+    fn tokens(&self, _body: &[u8]) -> Answer {
+        let control = match self.of_control() {
+            Ok(control) => control,
+            Err(answer) => return answer,
+        };
+        let now = SystemTime::now();
+        let tokens = control.enrolment.tokens().into_iter();
+        let lines: Vec<TokenLine> = tokens
+            .map(|t| TokenLine {
+                state: t.state(now).to_owned(),
+                node: t.node.to_string(),
+                expires: t.expires,
+                id: t.id,
+            })
+            .collect();
+        Answer::json(&lines)
+    }
+
+    fn create_token(&self, body: &[u8]) -> Answer {
+        let control = match self.of_control() {
+            Ok(control) => control,
+            Err(answer) => return answer,
+        };
+        let ask: TokenAsk = match serde_json::from_slice(body) {
+            Ok(ask) => ask,
+            Err(e) => return Answer::error(StatusCode::BAD_REQUEST, e.to_string()),
+        };
+        let known = control
+            .inputs
+            .borrow()
+            .as_ref()
+            .map(|i| i.mesh.nodes.clone());
+        let known = known.unwrap_or_default();
+        if !known.contains_key(ask.node.as_str()) {
+            let names: Vec<&str> = known.keys().map(|n| &**n).collect();
+            let reason = format!(
+                "the mesh files have no node `{}`; they have {}",
+                ask.node,
+                names.join(", ")
+            );
+            return Answer::error(StatusCode::NOT_FOUND, reason);
+        }
+        let ttl = ask.ttl.map_or(DEFAULT_TTL, Duration::from_secs);
+        let pin = control.authority.pin();
+        let made = control
+            .enrolment
+            .create(&ask.node, ttl, ask.replace, pin, SystemTime::now());
+        match made {
+            Ok(token) => Answer::text(token.reveal()),
+            Err(e) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, chain(&e)),
+        }
+    }
+
+    fn revoke_token(&self, body: &[u8]) -> Answer {
+        let control = match self.of_control() {
+            Ok(control) => control,
+            Err(answer) => return answer,
+        };
+        let id = String::from_utf8_lossy(body).trim().to_owned();
+        match control.enrolment.revoke(&id) {
+            Ok(true) => Answer::text("revoked"),
+            Ok(false) => Answer::error(StatusCode::NOT_FOUND, format!("there is no token `{id}`")),
+            Err(e) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, chain(&e)),
+        }
+    }
+}
+
+fn control_status(handle: &ControlHandle) -> ControlStatus {
+    let source = handle.source.borrow().clone();
+    let compile = handle.compile.borrow().clone();
+    let revision = handle.revisions.borrow().clone();
+    let mut problems = match source.report.errors() + source.report.warnings() {
+        0 => String::new(),
+        _ => source.report.text(&Style::for_stream(false, true, 100)),
+    };
+    if let Some(failure) = &compile.failure {
+        problems.push_str(failure);
+    }
+    let input = handle.inputs.borrow().clone();
+    let sizes = input
+        .as_ref()
+        .map(|i| (i.mesh.workloads.len(), i.mesh.services.len()));
+    let (workloads, services) = sizes.unwrap_or_default();
+    ControlStatus {
+        revision: revision.as_ref().map(|r| r.number()),
+        source: revision.as_ref().map(|r| r.summary().source.clone()),
+        stale: source.stale || compile.failure.is_some(),
+        problems,
+        workloads,
+        services,
+        nodes: nodes(handle),
+    }
+}
+
+fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
+    let input = handle.inputs.borrow().clone();
+    let joined = handle.enrolment.nodes();
+    let clients = handle.clients.snapshot();
+    let health = handle.health.snapshot();
+    let names = input
+        .as_ref()
+        .map(|i| i.mesh.nodes.keys().cloned().collect());
+    let names: Vec<Arc<str>> = names.unwrap_or_default();
+    let line = |name: &Arc<str>| {
+        let enrolled = joined.iter().find(|n| n.name == *name);
+        let client = clients.iter().find(|c| c.node == *name && c.streams > 0);
+        let heard = health.iter().find(|h| h.node == *name);
+        let frozen = enrolled.is_some_and(|n| n.frozen);
+        let state = match (enrolled, client, heard) {
+            _ if frozen => "frozen",
+            (_, Some(_), _) => "connected",
+            (_, None, Some(_)) => "unreachable",
+            (Some(_), None, None) => "joined",
+            (None, None, None) => "not joined",
+        };
+        let captured = heard.map_or(0, |h| {
+            let captured = |w: &&WorkloadHealth| w.capture == HealthCapture::Captured;
+            h.workloads.iter().filter(captured).count()
+        });
+        NodeLine {
+            name: name.to_string(),
+            state: state.to_owned(),
+            revision: client.and_then(|c| c.revision()),
+            address: client.map(|c| c.address.ip().to_string()),
+            captured,
+            problem: client
+                .and_then(|c| c.nack.as_ref())
+                .map(|n| n.message.clone()),
+        }
+    };
+    names.iter().map(line).collect()
+}
+
+fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
+    let Some(handle) = handle else {
+        return NodeStatus {
+            name: None,
+            control: None,
+            control_error: Some("this machine has not joined a mesh".to_owned()),
+            since: None,
+            revision: None,
+            workloads: Vec::new(),
+            certificates: Vec::new(),
+            connections: 0,
+        };
+    };
+    let link = handle.agent.link.borrow().clone();
+    let mesh = Arc::clone(&handle.agent.mesh.borrow());
+    let captures = handle.captures.borrow().clone();
+    let workload = |placement: &Arc<agent::Placement>| {
+        let (capture, error) = match captures.get(&placement.uid) {
+            _ if !placement.enrolled => ("not enrolled", None),
+            None => ("pending", None),
+            Some(CaptureState::Captured) => ("captured", None),
+            Some(CaptureState::Released) => ("released", None),
+            Some(CaptureState::Failed(reason)) => ("failed", Some(reason.clone())),
+        };
+        WorkloadLine {
+            name: format!("{}/{}", placement.namespace, placement.name),
+            capture: capture.to_owned(),
+            error,
+        }
+    };
+    let certificate = |status: agent::certs::CertStatus| CertificateLine {
+        identity: status.id.to_string(),
+        serial: status.svid.as_ref().map(|s| s.serial().to_owned()),
+        left: status.svid.as_ref().map(|s| {
+            let left = s.not_after().duration_since(SystemTime::now());
+            left.unwrap_or_default().as_secs()
+        }),
+        error: status.error.map(|e| e.to_string()),
+    };
+    NodeStatus {
+        name: Some(handle.agent.identity.borrow().node.to_string()),
+        control: link.connected,
+        control_error: link.error,
+        since: link
+            .since
+            .map(|s| s.elapsed().unwrap_or_default().as_secs()),
+        revision: mesh.revision.as_ref().map(|r| r.number),
+        workloads: mesh.placements.iter().map(workload).collect(),
+        certificates: handle
+            .agent
+            .certs
+            .snapshot()
+            .into_iter()
+            .map(certificate)
+            .collect(),
+        connections: handle.connections.len(),
+    }
+}
