@@ -6,8 +6,10 @@
 pub mod admin;
 pub mod agent;
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod files;
 pub mod hbone;
 pub mod identity;

@@ -1,3 +1,7 @@
 //! Parses, dispatches, sets the exit code: nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lateen::cli::main()
+}

@@ -1,0 +1,105 @@
+//! The command line: one file per verb.
+//!
+//! Exit codes are the same everywhere: 0 done, 1 the answer is no, 2 wrong usage, 3 cannot reach.
+
+pub mod capture;
+pub mod check;
+pub mod demo;
+pub mod join;
+pub mod node;
+pub mod output;
+pub mod rig;
+pub mod run;
+pub mod sample;
+pub mod status;
+pub mod token;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use output::Failure;
+
+/// A service mesh for machines that run no Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "lateen", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 cannot reach.")]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start the roles of this host
+    Run(run::RunArgs),
+    /// Show a mesh of three hosts on this machine, with traffic
+    Demo(demo::DemoArgs),
+    /// Say what is wrong with a mesh directory, and where
+    Check(check::CheckArgs),
+    /// Show what a running lateen knows: roles, revision, nodes, problems
+    Status(status::StatusArgs),
+    /// Show the connections open on this node
+    Connections(status::ConnectionsArgs),
+    /// Make, list and revoke join tokens (on the control plane's host)
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// List the nodes that have joined (on the control plane's host)
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Join this machine to a mesh with a token
+    Join(join::JoinArgs),
+    /// Show, apply or remove the rules that capture traffic
+    #[command(subcommand)]
+    Capture(capture::CaptureCommand),
+    /// Build fleets of hosts as network namespaces on this machine
+    #[command(subcommand)]
+    Rig(rig::RigCommand),
+    /// Small ordinary programs for rigs and demos
+    #[command(subcommand)]
+    Sample(sample::SampleCommand),
+    /// Print shell completions
+    Completions {
+        /// The shell to complete in
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Parses the command line, runs the verb, and tells the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Check(args) => return check::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Connections(args) => status::connections(&args),
+        Verb::Token(command) => token::run(&command),
+        Verb::Node(command) => node::run(&command),
+        Verb::Join(args) => join::run(&args),
+        Verb::Capture(command) => capture::run(&command),
+        Verb::Rig(command) => rig::run(command),
+        Verb::Sample(command) => sample::run(command),
+        Verb::Completions { shell } => completions(shell),
+        Verb::Man => man(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    let mut command = Cli::command();
+    clap_complete::generate(shell, &mut command, "lateen", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man() -> Result<ExitCode, Failure> {
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut std::io::stdout())
+        .map_err(|e| Failure::no("cannot write the manual page", &e))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,55 @@
+//! `lateen node`: the machines that have joined.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use http::Method;
+
+use super::Failure;
+use super::output::{NO, Output, table};
+use super::status::{asked, unreadable};
+use crate::status::Status;
+
+/// The machines of the mesh, on the control plane's host.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  lateen node list")]
+pub enum NodeCommand {
+    /// Show every node of the mesh files and how it is
+    List {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+        /// The settings of this host [default: /etc/lateen/lateen.toml]
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// [`Failure`].
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
+pub fn run(command: &NodeCommand) -> Result<ExitCode, Failure> {
+    let NodeCommand::List { output, config } = command;
+    let text = asked(config.as_deref(), Method::GET, "/status", String::new())?;
+    let status: Status = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
+    let Some(control) = status.control else {
+        let message = "no control role runs here; ask on the control plane's host";
+        return Err(Failure::plain(NO, message));
+    };
+    match output {
+        Output::Json => {
+            let json = serde_json::to_string(&control.nodes).map_err(|e| unreadable(&e))?;
+            println!("{json}");
+        }
+        Output::Table => {
+            let row =
+                |n: crate::status::NodeLine| vec![n.name, n.state, n.address.unwrap_or_default()];
+            let rows: Vec<Vec<String>> = control.nodes.into_iter().map(row).collect();
+            print!("{}", table(&["NODE", "STATE", "ADDRESS"], &rows));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

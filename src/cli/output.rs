@@ -1,0 +1,119 @@
+//! How verbs end and how they print: failures with their exit code, tables that line up.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::admin::client::AskError;
+use crate::telemetry::access_log::chain;
+
+/// The answer is no.
+pub const NO: u8 = 1;
+/// The command line, or a file it names, is wrong.
+pub const USAGE: u8 = 2;
+/// Something that should answer does not.
+pub const UNREACHABLE: u8 = 3;
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The answer is no: exit code 1.
+    pub fn no(what: impl Into<String>, error: &dyn Error) -> Self {
+        Self::new(NO, what, error)
+    }
+
+    /// The usage is wrong: exit code 2.
+    pub fn usage(what: impl Into<String>, error: &dyn Error) -> Self {
+        Self::new(USAGE, what, error)
+    }
+
+    /// Somebody cannot be reached: exit code 3.
+    pub fn unreachable(what: impl Into<String>, error: &dyn Error) -> Self {
+        Self::new(UNREACHABLE, what, error)
+    }
+
+    /// A message of our own with its exit code.
+    pub fn plain(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            code,
+        }
+    }
+
+    fn new(code: u8, what: impl Into<String>, error: &dyn Error) -> Self {
+        Self::plain(code, format!("{}: {}", what.into(), chain(error)))
+    }
+
+    /// Prints the message to standard error and gives the exit code.
+    #[allow(
+        clippy::print_stderr,
+        reason = "this is the edge that speaks to people"
+    )]
+    pub fn report(&self) -> ExitCode {
+        eprintln!("lateen: {}", self.message);
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        let code = match &error {
+            AskError::Unreachable { .. } | AskError::Broken { .. } => UNREACHABLE,
+            AskError::Page { .. } | AskError::Refused { .. } => NO,
+        };
+        Self::plain(code, chain(&error))
+    }
+}
+
+/// `-o`: how a verb prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON value with stable keys.
+    Json,
+}
+
+/// Rows under a heading, each column as wide as its widest cell.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|h| h.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            text.push_str(&format!("{cell:<width$}  "));
+        }
+        text.trim_end().to_owned() + "\n"
+    };
+    let mut text = line(heading.to_vec());
+    for row in rows {
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_do_not_trail() {
+        let rows = vec![
+            vec!["edge-1".to_owned(), "ready".to_owned()],
+            vec!["a".to_owned(), String::new()],
+        ];
+        let want = "NODE    STATE\nedge-1  ready\na\n";
+        assert_eq!(table(&["NODE", "STATE"], &rows), want);
+    }
+}

@@ -1,0 +1,387 @@
+//! `lateen run`: the roles of this host.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Failure;
+use super::output::{NO, USAGE};
+use crate::admin::{self, Answer, Listener, Routes};
+use crate::agent::identity::{Keeper, NodeIdentity};
+use crate::agent::report::CaptureStates;
+use crate::agent::{self, Agent};
+use crate::capture::{Exemption, privilege};
+use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
+use crate::config::diagnose::Style;
+use crate::control::server::{Control, Settings};
+use crate::node::{Node, Shared};
+use crate::status;
+use crate::telemetry::access_log::chain;
+use crate::telemetry::{Metrics, log};
+
+/// Name of the socket by which the command line reaches a running process.
+pub const SOCKET: &str = "admin.sock";
+/// Life asked for workloads' certificates; the authority has the last word.
+const CERTIFICATE_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
+/// Between looks for an identity that `lateen join` may have brought.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Start the roles of this host.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  lateen run --control --node --config /etc/lateen/lateen.toml")]
+pub struct RunArgs {
+    /// Be the control plane
+    #[arg(long)]
+    control: bool,
+    /// Be a node: capture and tunnel the traffic of this host's workloads
+    #[arg(long)]
+    node: bool,
+    /// The settings of this host [default: /etc/lateen/lateen.toml]
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// What this process is to do.
+#[derive(Clone, Copy)]
+struct Roles {
+    control: bool,
+    node: bool,
+}
+
+/// The settings of this host, or their faults in full.
+pub(super) fn config(path: Option<&Path>) -> Result<Config, Failure> {
+    Config::load(path).map_err(|report| {
+        let text = report.text(&Style::for_stream(false, true, 100));
+        Failure::plain(USAGE, format!("the settings do not pass:\n{text}"))
+    })
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// [`Failure`] when a role cannot start.
+pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let config = config(args.config.as_deref())?;
+    let format = match config.log_format() {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    };
+    let level = config.log_level().as_str();
+    log::init(format, level).map_err(|e| Failure::usage("log", &e))?;
+    let roles = match (args.control, args.node) {
+        (false, false) => Roles {
+            control: config.roles().contains(&Role::Control),
+            node: config.roles().contains(&Role::Node),
+        },
+        (control, node) => Roles { control, node },
+    };
+    if !roles.control && !roles.node {
+        let message = "no role to run: give --control or --node, or set `roles` in lateen.toml";
+        return Err(Failure::plain(USAGE, message));
+    }
+    let exemption = prepare(&config, roles)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::no("cannot start", &e))?;
+    let outcome = runtime.block_on(serve(config, roles, exemption));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// Makes the directories, and becomes the proxy's user where the node role needs it. Before any
+/// thread exists.
+fn prepare(config: &Config, roles: Roles) -> Result<Exemption, Failure> {
+    let uid = match roles.node && rustix::process::getuid().is_root() {
+        true => Some(user_id(config.user())?),
+        false => None,
+    };
+    for path in [config.state_dir(), config.runtime_dir()] {
+        own(path, uid)
+            .map_err(|e| Failure::no(format!("cannot prepare {}", path.display()), &e))?;
+    }
+    if !roles.node {
+        return Ok(Exemption::Mark);
+    }
+    let uid = uid.unwrap_or_else(|| rustix::process::getuid().as_raw());
+    let exemption = privilege::become_proxy(uid).map_err(|e| Failure::no("node role", &e))?;
+    if exemption == Exemption::Mark {
+        warn!(
+            "this user namespace has a single user, so capture tells the proxy's packets by their \
+             mark: good for a rig, not for programs one does not trust"
+        );
+    }
+    Ok(exemption)
+}
+
+/// A directory for its owner only, given to the user the proxy becomes.
+fn own(path: &Path, uid: Option<u32>) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    let Some(uid) = uid else {
+        return Ok(());
+    };
+    give(path, uid)
+}
+
+fn give(path: &Path, uid: u32) -> io::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if meta.uid() != uid {
+        std::os::unix::fs::lchown(path, Some(uid), Some(uid)).or_else(|e| {
+            // A user namespace that maps a single user has nobody to give it to, and needs not.
+            let single = e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error());
+            if single { Ok(()) } else { Err(e) }
+        })?;
+    }
+    if meta.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give(&entry?.path(), uid)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn user_id(user: &ProxyUser) -> Result<u32, Failure> {
+    let name = match user {
+        ProxyUser::Id(uid) => return Ok(*uid),
+        ProxyUser::Name(name) => name,
+    };
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let uid = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(&**name)).then(|| fields.nth(1)?.parse().ok())?
+    });
+    uid.ok_or_else(|| {
+        let message = format!(
+            "the node role runs as user `{name}`, which does not exist; create it: \
+             useradd --system --no-create-home {name}, or set `user` in lateen.toml"
+        );
+        Failure::plain(NO, message)
+    })
+}
+
+async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<ExitCode, Failure> {
+    let shutdown = CancellationToken::new();
+    let metrics = Arc::new(Metrics::default());
+    let socket = Listener::unix(&config.runtime_dir().join(SOCKET));
+    let socket = socket.map_err(|e| Failure::no("admin socket", &e))?;
+    let mut tasks = JoinSet::new();
+    let mut status = status::Sources::new(config.node());
+    if roles.control {
+        let control = Control::open(control(&config), Arc::clone(&metrics), &shutdown).await;
+        let control = control.map_err(|e| Failure::no("control role", &e))?;
+        status.control(control.handle());
+        tasks.spawn(control.run(shutdown.clone()));
+    }
+    if roles.node {
+        let (started, node) = watch::channel(None);
+        status.node(node);
+        tasks.spawn(node_role(
+            config.clone(),
+            exemption,
+            Arc::clone(&metrics),
+            started,
+            shutdown.clone(),
+        ));
+    }
+    let status = Arc::new(status);
+    let pages = status.routes();
+    tasks.spawn(admin::serve(socket, pages, shutdown.clone()));
+    let ready = Arc::clone(&status);
+    let ready = Routes::default().on(Method::GET, "/healthz/ready", move |_body| {
+        let ready = ready.ready();
+        async move {
+            match ready {
+                Ok(()) => Answer::text("ready\n"),
+                Err(pending) => Answer::error(http::StatusCode::INTERNAL_SERVER_ERROR, pending),
+            }
+        }
+    });
+    listen(&mut tasks, config.listeners().readiness, ready, &shutdown).await?;
+    let scraped = scrape(&metrics);
+    listen(&mut tasks, config.listeners().metrics, scraped, &shutdown).await?;
+    info!(control = roles.control, node = roles.node, "lateen started");
+    until_told(&shutdown, &mut tasks).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn control(config: &Config) -> Settings {
+    let control = config.control();
+    let mut names: Vec<String> = control.names().iter().map(ToString::to_string).collect();
+    names.push(config.node().to_string());
+    Settings {
+        state: config.state_dir().to_owned(),
+        mesh: control.mesh_dir().to_owned(),
+        listen: control.listen(),
+        name: control.name().to_string(),
+        names,
+        drain: config.drain_deadline(),
+    }
+}
+
+fn scrape(metrics: &Arc<Metrics>) -> Routes {
+    let page = |metrics: Arc<Metrics>| {
+        move |_body| {
+            let text = metrics.render();
+            async move {
+                match text {
+                    Ok(body) => Answer {
+                        content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                        ..Answer::text(body)
+                    },
+                    Err(e) => Answer::error(http::StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+                }
+            }
+        }
+    };
+    Routes::default()
+        .on(Method::GET, "/metrics", page(Arc::clone(metrics)))
+        .on(Method::GET, "/stats/prometheus", page(Arc::clone(metrics)))
+}
+
+async fn listen(
+    tasks: &mut JoinSet<()>,
+    address: SocketAddr,
+    routes: Routes,
+    shutdown: &CancellationToken,
+) -> Result<(), Failure> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|e| Failure::no(format!("cannot listen on {address}"), &e))?;
+    tasks.spawn(admin::serve(
+        Listener::Tcp(listener),
+        routes,
+        shutdown.clone(),
+    ));
+    Ok(())
+}
+
+/// Runs the node role once this machine has joined.
+async fn node_role(
+    config: Config,
+    exemption: Exemption,
+    metrics: Arc<Metrics>,
+    started: watch::Sender<Option<status::NodeHandle>>,
+    shutdown: CancellationToken,
+) {
+    let Some(identity) = joined(&config, &shutdown).await else {
+        return;
+    };
+    info!(node = %identity.node, generation = identity.mesh.generation, "node identity loaded");
+    let keeper = Keeper::new(config.state_dir(), identity);
+    let (captures, seen) = watch::channel(CaptureStates::new());
+    let addresses = config.control().addresses().iter();
+    let addresses = addresses.map(ToString::to_string).collect();
+    let (agent, handle): (Agent, agent::Handle) =
+        Agent::new(keeper, addresses, CERTIFICATE_TTL, seen.clone());
+    let shared = Shared::new(
+        handle.mesh.clone(),
+        handle.certs.clone(),
+        exemption,
+        Arc::clone(&metrics),
+        config.drain_deadline(),
+    );
+    let shared = Arc::new(shared);
+    started.send_replace(Some(status::NodeHandle {
+        agent: handle.clone(),
+        captures: seen,
+        connections: shared.connections.clone(),
+    }));
+    let mut tasks = JoinSet::new();
+    // The agent outlives the data plane, so that policy and certificates hold while it drains.
+    let agent_stop = CancellationToken::new();
+    tasks.spawn(agent.run(agent_stop.clone()));
+    let gauge = revision_gauge(handle.mesh, metrics, agent_stop.clone());
+    tasks.spawn(gauge);
+    Node::new(shared, captures).run(shutdown).await;
+    agent_stop.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn revision_gauge(
+    mut mesh: watch::Receiver<Arc<agent::MeshState>>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    loop {
+        if let Some(revision) = &mesh.borrow_and_update().revision {
+            metrics.revision(revision.number);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = mesh.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The node's identity; waits for `lateen join` where there is none yet.
+async fn joined(config: &Config, shutdown: &CancellationToken) -> Option<NodeIdentity> {
+    let mut told = false;
+    loop {
+        match NodeIdentity::load(config.state_dir()) {
+            Ok(Some(identity)) => return Some(identity),
+            Ok(None) if !told => {
+                told = true;
+                warn!(
+                    "this machine has not joined a mesh yet; waiting for: lateen join URL --token-file FILE"
+                );
+            }
+            Ok(None) => {}
+            Err(e) if !told => {
+                told = true;
+                error!(error = chain(&e), "the node's identity is unusable");
+            }
+            Err(_told) => {}
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Waits for a signal, then for everything to end; a second signal ends the wait.
+async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        error!("signals cannot be heard, stopping");
+        return shutdown.cancel();
+    };
+    loop {
+        tokio::select! {
+            _signal = terminate.recv() => break,
+            _signal = interrupt.recv() => break,
+            () = shutdown.cancelled() => break,
+            Some(done) = tasks.join_next() => match done {
+                Ok(()) => warn!("a part of this process ended"),
+                Err(e) => {
+                    error!(error = %e, "a part of this process died, stopping");
+                    break;
+                }
+            },
+        }
+    }
+    info!("stopping");
+    shutdown.cancel();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    tokio::select! {
+        () = all => {}
+        _again = interrupt.recv() => warn!("stopping at once"),
+    }
+}

@@ -1,0 +1,120 @@
+//! `lateen sample`: small ordinary programs.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::Failure;
+use super::output::NO;
+use crate::sample::{http_client, http_server, tcp};
+
+/// Small ordinary programs for rigs and demos.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  lateen sample http-server --listen [::]:8080 --name cart-1")]
+pub enum SampleCommand {
+    /// Serve HTTP, telling who asked
+    HttpServer {
+        /// Where
+        #[arg(long)]
+        listen: SocketAddr,
+        /// What to call itself
+        #[arg(long)]
+        name: String,
+        /// What to say
+        #[arg(long, default_value = "hello")]
+        text: String,
+    },
+    /// Ask an HTTP server again and again
+    HttpClient {
+        /// ADDRESS:PORT
+        host: String,
+        /// What to ask for
+        #[arg(long, default_value = "/")]
+        path: String,
+        /// Milliseconds between questions
+        #[arg(long, default_value_t = 500)]
+        every: u64,
+        /// How often; without end unless given
+        #[arg(long)]
+        count: Option<u64>,
+    },
+    /// Send back what is heard
+    TcpEcho {
+        /// Where
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Open many connections to an echo at once
+    TcpMany {
+        /// The echo
+        to: SocketAddr,
+        /// How many
+        #[arg(long, default_value_t = 1)]
+        connections: usize,
+        /// Seconds between rounds; one round unless given
+        #[arg(long)]
+        every: Option<u64>,
+    },
+}
+
+/// Runs a program.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run(command: SampleCommand) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::no("cannot start", &e))?;
+    runtime.block_on(serve(command))
+}
+
+#[allow(clippy::print_stdout, reason = "the programs' answers")]
+async fn serve(command: SampleCommand) -> Result<ExitCode, Failure> {
+    let failed = |e: std::io::Error| Failure::no("sample", &e);
+    let mut bad = false;
+    match command {
+        SampleCommand::HttpServer { listen, name, text } => {
+            http_server::serve(listen, name, text)
+                .await
+                .map_err(failed)?;
+        }
+        SampleCommand::HttpClient {
+            host,
+            path,
+            every,
+            count,
+        } => {
+            let every = Duration::from_millis(every);
+            http_client::ask(&host, &path, every, count, |answer| match answer {
+                Ok(body) => println!("{}", body.trim_end()),
+                Err(e) => {
+                    bad = true;
+                    println!("{}", serde_json::json!({ "error": e.to_string() }));
+                }
+            })
+            .await;
+        }
+        SampleCommand::TcpEcho { listen } => tcp::echo(listen).await.map_err(failed)?,
+        SampleCommand::TcpMany {
+            to,
+            connections,
+            every,
+        } => loop {
+            let tally = tcp::many(to, connections).await;
+            bad |= tally.bad > 0;
+            println!("{}", serde_json::json!(tally));
+            match every {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                None => break,
+            }
+        },
+    }
+    Ok(if bad {
+        ExitCode::from(NO)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
