@@ -1,0 +1,19 @@
+//! The real binary in a rig: two nodes, a control plane and a machine outside, shared by all cases.
+//!
+//! Runs as root and as an ordinary user, where user namespaces are allowed; where a rig cannot be
+//! built every case fails with the one line that says why.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::result_large_err,
+    reason = "a test fails by panicking, with all it last saw"
+)]
+
+mod demo;
+mod discovery;
+mod joining;
+mod outage;
+mod refusals;
+mod support;
+mod traffic;

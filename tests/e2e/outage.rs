@@ -1,0 +1,130 @@
+//! Parts of the mesh die; traffic goes on or is refused, and never leaks.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{eventually, field, testbed, text};
+
+#[test]
+fn without_a_control_plane_everything_goes_on() {
+    let mut testbed = testbed();
+    testbed.kill("control");
+    for vip in ["10.96.0.10:80", "[fd96::10]:80"] {
+        let answers = testbed.ask("edge-1", Some("web"), vip, 4);
+        assert!(answers.iter().all(|a| a.contains("server")), "{answers:?}");
+    }
+    eventually("the node says that it is alone", || {
+        let node = testbed.status("edge-1").and_then(|s| s.node);
+        match node {
+            Some(n) if n.control.is_none() && n.control_error.is_some() => Ok(()),
+            other => Err(other),
+        }
+    });
+    // A control plane that comes back keeps what it knew: nothing turns to plain text.
+    testbed.daemon("control");
+    testbed.settled();
+    let (answers, seen) = testbed.tapped(|| testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 4));
+    assert!(answers.iter().all(|a| a.contains("server")), "{answers:?}");
+    assert_eq!(seen.marked, 0, "{seen:?}");
+}
+
+#[test]
+fn without_its_node_a_workload_is_refused_and_soon_works_again() {
+    let mut testbed = testbed();
+    testbed.kill("edge-1");
+    let (answers, seen) = testbed.tapped(|| {
+        let mut answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 3);
+        answers.extend(testbed.ask("edge-1", Some("web"), "10.77.2.12:8080", 3));
+        answers.extend(testbed.ask("edge-1", Some("web"), "[fd77::2:12]:8080", 3));
+        answers.extend(testbed.ask("outside", None, "10.77.1.12:8080", 1));
+        answers
+    });
+    assert!(
+        answers.iter().all(|a| a.contains("error")),
+        "refused: {answers:?}"
+    );
+    assert_eq!(seen.marked, 0, "{seen:?}");
+    assert!(!seen.kinds.contains_key("tcp/80"), "{seen:?}");
+    let itself = testbed.ask("edge-1", Some("cart-1"), "127.0.0.1:8080", 1);
+    assert_eq!(
+        field(&itself[0], "server"),
+        "cart-1",
+        "what needs no proxy still works"
+    );
+    let restarted = Instant::now();
+    testbed.daemon("edge-1");
+    eventually("traffic again", || {
+        let answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 1);
+        match answers[0].contains("server") {
+            true => Ok(()),
+            false => Err(answers),
+        }
+    });
+    assert!(
+        restarted.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        restarted.elapsed()
+    );
+}
+
+#[test]
+fn rules_that_somebody_flushes_come_back_within_a_second() {
+    let testbed = testbed();
+    let nft = "/usr/sbin/nft";
+    for _round in 0..3 {
+        let flushed = testbed.exec("edge-1", Some("web"), &[nft, "flush", "ruleset"]);
+        assert!(flushed.status.success(), "{flushed:?}");
+        let begun = Instant::now();
+        eventually("the rules are back", || {
+            let listed = testbed.exec(
+                "edge-1",
+                Some("web"),
+                &[nft, "list", "table", "inet", "lateen"],
+            );
+            let listed = text(&listed.stdout);
+            if listed.contains(":15001") {
+                Ok(())
+            } else {
+                Err(listed)
+            }
+        });
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+    testbed.logged("edge-1", &["capture rules were changed by somebody else"]);
+    let (answers, seen) = testbed.tapped(|| testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 2));
+    assert!(answers.iter().all(|a| a.contains("server")), "{answers:?}");
+    assert_eq!(seen.marked, 0);
+}
+
+#[test]
+fn what_the_mesh_no_longer_wants_captured_is_let_go() {
+    let testbed = testbed();
+    let text_of = |name| std::fs::read_to_string(testbed.mesh_dir().join(name)).unwrap();
+    let shop = text_of("shop.toml");
+    let released = shop.replace(
+        "capture = { netns = \"web\" }",
+        "capture = { netns = \"web\" }\ndataplane-mode = \"none\"",
+    );
+    assert_ne!(shop, released);
+    testbed.write_mesh_file("shop.toml", &released);
+    eventually("the rules are gone", || {
+        let listed = testbed.exec("edge-1", Some("web"), &["/usr/sbin/nft", "list", "tables"]);
+        let listed = text(&listed.stdout);
+        if listed.contains("lateen") {
+            Err(listed)
+        } else {
+            Ok(())
+        }
+    });
+    let answers = testbed.ask("edge-1", Some("web"), "10.77.2.12:8080", 1);
+    assert_eq!(
+        field(&answers[0], "client"),
+        "10.77.1.11",
+        "it talks for itself now: {answers:?}"
+    );
+    testbed.write_mesh_file("shop.toml", &shop);
+    testbed.settled();
+}

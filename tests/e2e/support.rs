@@ -1,0 +1,408 @@
+//! The shared rig, and how cases talk to it.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use lateen::rig::Rig;
+use lateen::rig::tap::Seen;
+use lateen::status::{NodeLine, Status};
+
+/// The binary under test.
+pub(crate) const LATEEN: &str = env!("CARGO_BIN_EXE_lateen");
+/// What the servers say and nobody on the wire may see.
+pub(crate) const MARKER: &str = "the-secret-of-the-e2e-rig";
+/// The control plane.
+pub(crate) const CONTROL: &str = "https://10.77.0.1:15012";
+/// Longest wait for a condition.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const RIG: &str = r#"
+[[host]]
+name = "control"
+addresses = ["10.77.0.1/16", "fd77::1/64"]
+
+[[host]]
+name = "edge-1"
+addresses = ["10.77.0.11/16", "fd77::11/64"]
+[[host.namespace]]
+name = "web"
+addresses = ["10.77.1.11/16", "fd77::1:11/64"]
+[[host.namespace]]
+name = "cart-1"
+addresses = ["10.77.1.12/16", "fd77::1:12/64"]
+
+[[host]]
+name = "edge-2"
+addresses = ["10.77.0.12/16", "fd77::12/64"]
+[[host.namespace]]
+name = "cart-2"
+addresses = ["10.77.2.12/16", "fd77::2:12/64"]
+[[host.namespace]]
+name = "ledger"
+addresses = ["10.77.2.13/16", "fd77::2:13/64"]
+
+[[host]]
+name = "outside"
+addresses = ["10.77.0.99/16", "fd77::99/64"]
+"#;
+
+/// Waits until `done` holds; fails with what was last seen.
+pub(crate) fn eventually<T: std::fmt::Debug>(what: &str, mut done: impl FnMut() -> Result<(), T>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let last = match done() {
+            Ok(()) => return,
+            Err(last) => last,
+        };
+        assert!(Instant::now() < deadline, "{what}: last seen {last:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The running mesh.
+pub(crate) struct Testbed {
+    rig: Rig,
+    daemons: Vec<(String, Option<Child>)>,
+    programs: Vec<Child>,
+}
+
+/// The one rig of this test process. Cases take turns: some of them break it on purpose.
+pub(crate) fn testbed() -> MutexGuard<'static, Testbed> {
+    static TESTBED: OnceLock<Mutex<Testbed>> = OnceLock::new();
+    let testbed = TESTBED.get_or_init(|| Mutex::new(Testbed::start()));
+    let mut testbed = testbed.lock().unwrap_or_else(PoisonError::into_inner);
+    testbed.mend();
+    testbed
+}
+
+impl Testbed {
+    fn start() -> Self {
+        // Logs of earlier runs are of no more use.
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
+        let _none_yet = fs::remove_dir_all(&home);
+        let state = home.join(std::process::id().to_string());
+        let rig = Rig::up(RIG, Path::new(LATEEN), &state).expect("a rig can be built here");
+        let mut testbed = Self {
+            rig,
+            daemons: Vec::new(),
+            programs: Vec::new(),
+        };
+        testbed.write_config();
+        testbed.write_mesh();
+        testbed.daemon("control");
+        eventually("a first revision", || match testbed.status("control") {
+            Some(Status {
+                control: Some(c), ..
+            }) if c.revision.is_some() => Ok(()),
+            other => Err(other),
+        });
+        for edge in ["edge-1", "edge-2"] {
+            let token = testbed.token(edge);
+            let joined = testbed.join(edge, &token, &[]);
+            assert!(joined.status.success(), "{joined:?}");
+            testbed.daemon(edge);
+        }
+        testbed.programs();
+        testbed
+    }
+
+    /// Starts again what a case has ended, and waits until the mesh is whole.
+    fn mend(&mut self) {
+        self.write_mesh();
+        for host in ["control", "edge-1", "edge-2"] {
+            self.daemon(host);
+        }
+        self.settled();
+    }
+
+    pub(crate) fn settled(&self) {
+        eventually("every workload captured, every node up to date", || {
+            let control = self.status("control").and_then(|s| s.control).ok_or(None)?;
+            let there = |n: &NodeLine| n.captured == 2 && n.revision == control.revision;
+            let same = |edge: &str| {
+                let node = self.status(edge).and_then(|s| s.node);
+                node.is_some_and(|n| {
+                    n.revision == control.revision
+                        && n.workloads.iter().all(|w| w.capture == "captured")
+                        && n.certificates.len() >= 2
+                        && n.certificates.iter().all(|c| c.serial.is_some())
+                })
+            };
+            let done = control.nodes.iter().all(there) && !control.stale;
+            match done && same("edge-1") && same("edge-2") {
+                true => Ok(()),
+                false => Err(Some(control)),
+            }
+        });
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        self.rig.state()
+    }
+
+    pub(crate) fn mesh_dir(&self) -> PathBuf {
+        self.state().join("mesh")
+    }
+
+    pub(crate) fn config(&self, host: &str) -> PathBuf {
+        self.state().join(host).join("lateen.toml")
+    }
+
+    pub(crate) fn log(&self, host: &str) -> String {
+        fs::read_to_string(self.state().join(host).join("lateen.log")).unwrap_or_default()
+    }
+
+    /// Waits for a line of a host's log that holds all of `parts`.
+    pub(crate) fn logged(&self, host: &str, parts: &[&str]) {
+        eventually(&format!("{host} logs {parts:?}"), || {
+            let log = self.log(host);
+            let line = log
+                .lines()
+                .find(|line| parts.iter().all(|p| line.contains(p)));
+            line.map(|_| ()).ok_or_else(|| {
+                let skip = log.lines().count().saturating_sub(8);
+                log.lines()
+                    .skip(skip)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+        });
+    }
+
+    fn write_config(&self) {
+        fs::create_dir_all(self.mesh_dir()).unwrap();
+        for host in ["control", "edge-1", "edge-2"] {
+            let text = format!(
+                "node = \"{host}\"\nuser = 1337\nstate-dir = \"{}\"\n\n[control]\naddresses = [\"{CONTROL}\"]\n\
+                 names = [\"10.77.0.1\"]\nmesh-dir = \"{}\"\n",
+                if host == "control" {
+                    self.control_state().display().to_string()
+                } else {
+                    "/run/lateen-state".to_owned()
+                },
+                self.mesh_dir().display(),
+            );
+            fs::write(self.config(host), text).unwrap();
+        }
+    }
+
+    /// The control plane's state, where cases can reach it.
+    pub(crate) fn control_state(&self) -> PathBuf {
+        self.state().join("control-state")
+    }
+
+    fn write_mesh(&self) {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart/mesh");
+        for name in ["mesh.toml", "shop.toml"] {
+            let text = fs::read_to_string(examples.join(name)).unwrap();
+            self.write_mesh_file(name, &text);
+        }
+    }
+
+    /// Replaces a mesh file as an editor does; nothing is written when it holds the text already.
+    pub(crate) fn write_mesh_file(&self, name: &str, text: &str) {
+        let path = self.mesh_dir().join(name);
+        if fs::read_to_string(&path).is_ok_and(|now| now == text) {
+            return;
+        }
+        let aside = self.mesh_dir().join(format!(".{name}.swp"));
+        fs::write(&aside, text).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+
+    /// Runs lateen on a host with that host's settings.
+    pub(crate) fn lateen(&self, host: &str, arguments: &[&str]) -> Output {
+        self.lateen_with(host, arguments, "")
+    }
+
+    pub(crate) fn lateen_with(&self, host: &str, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.rig.command(host, None, LATEEN);
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config(host));
+        run(&mut command, input)
+    }
+
+    /// Runs a command in `HOST` or a namespace of it.
+    pub(crate) fn exec(&self, host: &str, namespace: Option<&str>, command: &[&str]) -> Output {
+        let mut inside = self.rig.command(host, namespace, command[0]);
+        run(inside.args(&command[1..]), "")
+    }
+
+    pub(crate) fn token(&self, node: &str) -> String {
+        let made = self.lateen("control", &["token", "create", node, "--replace"]);
+        assert!(made.status.success(), "{made:?}");
+        String::from_utf8(made.stdout).unwrap()
+    }
+
+    pub(crate) fn join(&self, host: &str, token: &str, more: &[&str]) -> Output {
+        let mut arguments = vec!["join", CONTROL, "--token-file", "-"];
+        arguments.extend(more);
+        self.lateen_with(host, &arguments, token)
+    }
+
+    pub(crate) fn status(&self, host: &str) -> Option<Status> {
+        let asked = self.lateen(host, &["status", "-o", "json"]);
+        serde_json::from_slice(&asked.stdout).ok()
+    }
+
+    /// Starts a host's lateen unless it runs.
+    pub(crate) fn daemon(&mut self, host: &str) {
+        let running = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_none());
+        if let Some((_, Some(child))) = self.daemons.iter_mut().find(|(name, _)| name == host)
+            && running(child)
+        {
+            return;
+        }
+        self.daemons.retain(|(name, _)| name != host);
+        let log = self.state().join(host).join("lateen.log");
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let role = if host == "control" {
+            "--control"
+        } else {
+            "--node"
+        };
+        let mut command = self.rig.command(host, None, LATEEN);
+        command
+            .args(["run", role, "--config"])
+            .arg(self.config(host));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = command.spawn().unwrap();
+        self.daemons.push((host.to_owned(), Some(child)));
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self, host: &str) {
+        let found = self.daemons.iter_mut().find(|(name, _)| name == host);
+        let (_, slot) = found.expect("the daemon was started");
+        let mut child = slot.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn programs(&mut self) {
+        let server = |name| {
+            let words = [
+                "sample",
+                "http-server",
+                "--listen",
+                "[::]:8080",
+                "--name",
+                name,
+                "--text",
+                MARKER,
+            ];
+            [&[LATEEN][..], &words[..]].concat()
+        };
+        let echo = vec![LATEEN, "sample", "tcp-echo", "--listen", "[::]:7000"];
+        for (host, namespace, command) in [
+            ("edge-1", Some("cart-1"), server("cart-1")),
+            ("edge-2", Some("cart-2"), server("cart-2")),
+            ("edge-2", Some("ledger"), echo),
+            ("outside", None, server("outside")),
+        ] {
+            let mut inside = self.rig.command(host, namespace, command[0]);
+            let inside = inside.args(&command[1..]).stdin(Stdio::null());
+            self.programs.push(
+                inside
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .unwrap(),
+            );
+        }
+        for (host, namespace) in [
+            ("edge-1", Some("cart-1")),
+            ("edge-2", Some("cart-2")),
+            ("outside", None),
+        ] {
+            eventually("a server listens", || {
+                let asked = self.ask(host, namespace, "127.0.0.1:8080", 1);
+                match asked.as_slice() {
+                    [answer] if answer.contains("server") => Ok(()),
+                    _ => Err(asked),
+                }
+            });
+        }
+    }
+
+    /// Asks an HTTP server `count` times; the answers, one a line.
+    pub(crate) fn ask(
+        &self,
+        host: &str,
+        namespace: Option<&str>,
+        to: &str,
+        count: usize,
+    ) -> Vec<String> {
+        let count = count.to_string();
+        let words = [
+            LATEEN,
+            "sample",
+            "http-client",
+            to,
+            "--every",
+            "1",
+            "--count",
+            &count,
+        ];
+        let output = self.exec(host, namespace, &words);
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Watches the link of `edge-1` while `work` is done.
+    pub(crate) fn tapped<T>(&self, work: impl FnOnce() -> T) -> (T, Seen) {
+        let mut tap = Command::new(LATEEN);
+        tap.args(["rig", "tap", "--state"])
+            .arg(self.state())
+            .args(["edge-1", "--marker", MARKER]);
+        let mut tap = tap
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its first line says that it listens.
+        let mut reader = std::io::BufReader::new(tap.stdout.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+        let result = work();
+        drop(tap.stdin.take());
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
+        tap.wait().unwrap();
+        let last = rest.lines().last().expect("the tap tells what it saw");
+        (result, serde_json::from_str(last).unwrap())
+    }
+}
+
+pub(crate) fn run(command: &mut Command, input: &str) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that does not read its input says why on its way out.
+    let _closed = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The value of a key in a line of JSON.
+pub(crate) fn field(line: &str, key: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    value[key].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,182 @@
+//! Unmodified programs talk through the mesh.
+
+use std::collections::BTreeMap;
+
+use crate::support::{LATEEN, MARKER, field, testbed, text};
+
+#[test]
+fn a_service_is_answered_by_its_endpoints_in_turn_who_see_the_client_itself() {
+    let testbed = testbed();
+    for (name, vip, client) in [
+        ("IPv4", "10.96.0.10:80", "10.77.1.11"),
+        ("IPv6", "[fd96::10]:80", "fd77::1:11"),
+    ] {
+        let answers = testbed.ask("edge-1", Some("web"), vip, 10);
+        let mut count: BTreeMap<String, usize> = BTreeMap::new();
+        for answer in &answers {
+            *count.entry(field(answer, "server")).or_default() += 1;
+            assert_eq!(field(answer, "client"), client, "{name}: {answer}");
+        }
+        let even = BTreeMap::from([("cart-1".to_owned(), 5), ("cart-2".to_owned(), 5)]);
+        assert_eq!(count, even, "{name}: {answers:?}");
+    }
+}
+
+#[test]
+fn only_tunnels_cross_the_link_and_no_answer_is_readable() {
+    let testbed = testbed();
+    let (answers, seen) = testbed.tapped(|| {
+        let mut answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 6);
+        answers.extend(testbed.ask("edge-1", Some("web"), "10.77.2.12:8080", 2));
+        answers.extend(testbed.ask("edge-1", Some("web"), "[fd77::2:12]:8080", 2));
+        answers
+    });
+    assert!(answers.iter().all(|a| a.contains(MARKER)), "{answers:?}");
+    assert_eq!(seen.marked, 0, "{seen:?}");
+    assert!(seen.kinds.contains_key("tcp/15008"), "{seen:?}");
+    let other = |kind: &&String| {
+        kind.starts_with("tcp/") && !["tcp/15008", "tcp/15012"].contains(&kind.as_str())
+    };
+    let other: Vec<&String> = seen.kinds.keys().filter(other).collect();
+    assert!(other.is_empty(), "{other:?}");
+}
+
+#[test]
+fn the_tap_would_see_clear_text() {
+    let testbed = testbed();
+    let (_, seen) = testbed.tapped(|| testbed.ask("edge-1", None, "10.77.0.99:8080", 1));
+    assert!(
+        seen.marked > 0 && seen.kinds.contains_key("tcp/8080"),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn outside_reaches_in_and_the_mesh_reaches_out_in_plain_text() {
+    let testbed = testbed();
+    let inward = testbed.ask("outside", None, "10.77.1.12:8080", 2);
+    assert_eq!(field(&inward[0], "server"), "cart-1", "{inward:?}");
+    assert_eq!(field(&inward[0], "client"), "10.77.0.99", "{inward:?}");
+    let inward = testbed.ask("outside", None, "[fd77::1:12]:8080", 1);
+    assert_eq!(field(&inward[0], "client"), "fd77::99", "{inward:?}");
+    let outward = testbed.ask("edge-1", Some("web"), "10.77.0.99:8080", 2);
+    assert_eq!(field(&outward[0], "server"), "outside", "{outward:?}");
+    assert_eq!(field(&outward[0], "client"), "10.77.1.11", "{outward:?}");
+}
+
+#[test]
+fn a_workload_reaches_itself_by_every_name_it_has() {
+    let testbed = testbed();
+    for to in [
+        "127.0.0.1:8080",
+        "10.77.1.12:8080",
+        "[::1]:8080",
+        "[fd77::1:12]:8080",
+    ] {
+        let answers = testbed.ask("edge-1", Some("cart-1"), to, 1);
+        assert_eq!(field(&answers[0], "server"), "cart-1", "{to}: {answers:?}");
+    }
+    let by_service = testbed.ask("edge-1", Some("cart-1"), "10.96.0.10:80", 2);
+    let servers: Vec<String> = by_service.iter().map(|a| field(a, "server")).collect();
+    assert!(servers.contains(&"cart-1".to_owned()), "{by_service:?}");
+}
+
+#[test]
+fn many_connections_at_once_all_work() {
+    let testbed = testbed();
+    let words = [
+        LATEEN,
+        "sample",
+        "tcp-many",
+        "10.96.0.11:7000",
+        "--connections",
+        "1000",
+    ];
+    let tally = testbed.exec("edge-1", Some("web"), &words);
+    let said = text(&tally.stdout);
+    assert!(
+        tally.status.success() && said.contains("\"good\":1000"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_large_body_arrives_whole_both_ways_of_reaching_it() {
+    let testbed = testbed();
+    for to in ["10.96.0.10:80", "10.77.2.12:8080"] {
+        let words = [
+            LATEEN,
+            "sample",
+            "http-client",
+            to,
+            "--path",
+            "/bytes/5000000",
+            "--count",
+            "1",
+        ];
+        let output = testbed.exec("edge-1", Some("web"), &words);
+        let body = text(&output.stdout);
+        assert_eq!(body.trim_end().len(), 5_000_000, "{to}");
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_is_refused_and_the_log_says_why() {
+    let testbed = testbed();
+    for (name, to, reason) in [
+        (
+            "a port the service has not",
+            "10.96.0.10:81",
+            "has no port 81",
+        ),
+        ("a port nobody listens on", "10.77.2.12:9", "503"),
+        (
+            "the proxy itself",
+            "127.0.0.1:15001",
+            "is this proxy itself",
+        ),
+    ] {
+        let answers = testbed.ask("edge-1", Some("web"), to, 1);
+        assert!(answers[0].contains("error"), "{name}: {answers:?}");
+        testbed.logged("edge-1", &[reason]);
+    }
+}
+
+#[test]
+fn metrics_name_both_ends() {
+    let testbed = testbed();
+    testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 4);
+    let words = [
+        LATEEN,
+        "sample",
+        "http-client",
+        "127.0.0.1:15020",
+        "--path",
+        "/metrics",
+        "--count",
+        "1",
+    ];
+    let page = text(&testbed.exec("edge-1", None, &words).stdout);
+    let flows = lateen::demo::metrics::flows(&page);
+    let expected = |f: &lateen::demo::metrics::Flow| {
+        f.source_principal == "spiffe://cluster.local/ns/shop/sa/web"
+            && f.destination_principal == "spiffe://cluster.local/ns/shop/sa/cart"
+            && f.security == "mutual_tls"
+            && f.service == "cart"
+    };
+    assert!(flows.keys().any(expected), "{flows:?}");
+    let ready = [
+        LATEEN,
+        "sample",
+        "http-client",
+        "127.0.0.1:15021",
+        "--path",
+        "/healthz/ready",
+        "--count",
+        "1",
+    ];
+    assert_eq!(
+        text(&testbed.exec("edge-1", None, &ready).stdout).trim(),
+        "ready"
+    );
+}
