@@ -1,0 +1,54 @@
+# Everything a newcomer needs is here: `make demo` shows a mesh, `make test` proves it.
+
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+prefix  ?= $(PREFIX)
+bindir  ?= $(prefix)/bin
+unitdir ?= $(prefix)/lib/systemd/system
+sysusersdir ?= $(prefix)/lib/sysusers.d
+tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
+DESTDIR ?=
+
+.PHONY: all build release demo test lint bench install uninstall tools clean
+
+all: build
+
+build:
+	$(CARGO) build --locked
+
+release:
+	$(CARGO) build --locked --release
+
+# A mesh of three hosts on this machine, with traffic. `make demo ARGS=--once` runs it through.
+demo: tools release
+	./target/release/lateen demo $(ARGS)
+
+test: tools
+	$(CARGO) test --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then ./.ci/deny; \
+	 else echo "lint: cargo-deny is not installed, licences and advisories are not checked here"; fi
+
+bench:
+	$(CARGO) bench --locked
+
+# nft and ip carry the capture and the test rigs; curl, openssl and iperf3 are clients of the tests.
+tools:
+	@./.ci/tools nft:nftables ip:iproute2 tc:iproute2
+
+install: release
+	install -D -m 0755 target/release/lateen $(DESTDIR)$(bindir)/lateen
+	for u in systemd/*.service; do install -D -m 0644 $$u $(DESTDIR)$(unitdir)/$${u##*/}; done
+	install -D -m 0644 systemd/lateen.sysusers $(DESTDIR)$(sysusersdir)/lateen.conf
+	install -D -m 0644 systemd/lateen.tmpfiles $(DESTDIR)$(tmpfilesdir)/lateen.conf
+	sed -i 's|@bindir@|$(bindir)|g' $(DESTDIR)$(unitdir)/lateen*.service
+
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/lateen $(DESTDIR)$(unitdir)/lateen*.service
+	rm -f $(DESTDIR)$(sysusersdir)/lateen.conf $(DESTDIR)$(tmpfilesdir)/lateen.conf
+
+clean:
+	$(CARGO) clean
