@@ -9,7 +9,7 @@ sysusersdir ?= $(prefix)/lib/sysusers.d
 tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
 DESTDIR ?=
 
-.PHONY: all build release demo test lint bench install uninstall tools clean
+.PHONY: all build release demo test lint advisories bench install uninstall tools clean
 
 all: build
 
@@ -29,15 +29,19 @@ test: tools
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then ./.ci/deny; \
-	 else echo "lint: cargo-deny is not installed, licences and advisories are not checked here"; fi
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check bans licenses sources; \
+	 else echo "lint: cargo-deny is not installed, so licences, bans and sources are not checked here"; fi
+
+# Known vulnerabilities of what we depend on; fetches the advisory database.
+advisories:
+	$(CARGO) deny --locked check advisories
 
 bench:
 	$(CARGO) bench --locked
 
-# nft and ip carry the capture and the test rigs; curl, openssl and iperf3 are clients of the tests.
+# nft and ip carry the capture and the rigs; openssl and setpriv are used by the tests.
 tools:
-	@./.ci/tools nft:nftables ip:iproute2 tc:iproute2
+	@./.ci/tools nft:nftables ip:iproute2 openssl:openssl setpriv:util-linux
 
 install: release
 	install -D -m 0755 target/release/lateen $(DESTDIR)$(bindir)/lateen
