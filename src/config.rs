@@ -4,7 +4,7 @@
 //! [`load()`](load()) reads the mesh directory into a [`model::declaration::Mesh`](crate::model::declaration::Mesh),
 //! or into a [`Report`] of everything that is wrong with it; [`watch`] says when to read it again.
 //!
-//! Inside, a file goes through two steps. [`read`] and `mesh` turn text into what was *written*,
+//! Inside, a file goes through two steps. `read` and `mesh` turn text into what was *written*,
 //! each value beside its place; `check` turns that into what it *means*, across files.
 
 mod check;

@@ -3,7 +3,7 @@
 //! Editors write beside a file and rename over it, `git checkout` replaces hundreds, a deployment
 //! re-points a symlink: what arrives is a burst of events about paths that may no longer be what
 //! they were when they were watched. So events only wake a thread, which waits until the burst is
-//! over, finds out anew [what to watch](plan), and tells its owner when something changed.
+//! over, finds out anew what to watch (`plan`), and tells its owner when something changed.
 //!
 //! Every half minute it looks without being woken. Events are not enough: network file systems
 //! have none for what other hosts write, nor has a mount over a directory; the kernel drops them

@@ -24,7 +24,7 @@ fn judge(context: &Context<'_>, workload: &WrittenWorkload) -> Option<Diagnostic
         let own = own.filter(|mode| mode.value == DataplaneMode::Ambient);
         let place = capture
             .map(|capture| &capture.place)
-            .or(own.map(|mode| &mode.place))?;
+            .or_else(|| own.map(|mode| &mode.place))?;
         let message = format!("workload `{name}` is to be captured, and is on no node");
         return Some(
             Diagnostic::new(Code::WithoutNode, place.clone(), message)

@@ -170,11 +170,7 @@ mod tests {
                 format!("a = [{}]", "1.5,".repeat(100)),
                 false,
             ),
-            (
-                "mixed",
-                "{a.b=".repeat(1).replace('{', "x = {") + "{c.d=[[1]]}}",
-                false,
-            ),
+            ("mixed", "x = {a.b={c.d=[[1]]}}".to_owned(), false),
             ("unclosed", "a = ".to_owned() + &"[".repeat(100), true),
         ] {
             assert_eq!(too_deep(&text).is_some(), over, "{name}: {text}");

@@ -45,7 +45,7 @@ pub(in crate::config) fn domain(value: &Value<'_>) -> Option<At<Arc<str>>> {
     named(
         value,
         text,
-        fault.or(numeric.then_some("ends in a number, as an address does")),
+        fault.or_else(|| numeric.then_some("ends in a number, as an address does")),
     )
 }
 
@@ -294,7 +294,7 @@ pub(in crate::config) fn choice<T: Copy>(value: &Value<'_>, choices: &[(&str, T)
         None => format!("write one of {}", suggest::listed(words())),
     };
     value.bad(
-        &format!("is none of {}: {text:?}", suggest::listed(words())),
+        &format!("is {text:?}, expected one of {}", suggest::listed(words())),
         "no such value",
         help,
     );

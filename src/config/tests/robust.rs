@@ -73,7 +73,7 @@ fn a_file_without_permission_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("secret.toml");
     fs::write(&file, "").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     // The superuser reads it anyway.
     if fs::read(&file).is_err() {
         assert_eq!(findings(dir.path())[0].0, Code::Unreadable);

@@ -1,6 +1,6 @@
 //! Each way that files are changed, in real directories.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -59,8 +59,6 @@ async fn edits_in_place_and_by_renaming_are_told() {
     file.write_all(b"6").unwrap();
     told(&mut watcher, "appending, the file still open").await;
 }
-
-use std::fs::File;
 
 #[tokio::test]
 async fn directories_are_followed_as_they_come_and_go() {
