@@ -72,7 +72,7 @@ pub async fn many(to: SocketAddr, count: usize) -> Tally {
             Ok(()) => tally.good += 1,
             Err(e) => {
                 tally.bad += 1;
-                tally.first_error.get_or_insert(e.to_string());
+                tally.first_error.get_or_insert_with(|| e.to_string());
             }
         }
     }
