@@ -73,6 +73,19 @@ fn the_example_of_the_design_is_read() {
 }
 
 #[test]
+fn every_example_is_in_order() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let examples = std::fs::read_dir(examples).unwrap();
+    let meshes = examples.map(|example| example.unwrap().path().join("mesh"));
+    let meshes: Vec<_> = meshes.filter(|mesh| mesh.is_dir()).collect();
+    assert!(!meshes.is_empty());
+    for mesh in meshes {
+        let report = load(&mesh).report;
+        assert_eq!(report.diagnostics().len(), 0, "{report}");
+    }
+}
+
+#[test]
 fn an_empty_file_is_a_mesh_of_defaults() {
     let mesh = mesh(&[("a.toml", String::new())]);
     let settings = &mesh.settings;
