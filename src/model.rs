@@ -11,5 +11,7 @@ pub mod declaration;
 pub mod inbound;
 pub mod outbound;
 pub mod service;
+#[cfg(test)]
+mod testing;
 pub mod view;
 pub mod workload;

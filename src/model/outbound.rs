@@ -282,3 +282,6 @@ fn accepted(
     accepted.insert(own);
     Ok(Arc::new(accepted))
 }
+
+#[cfg(test)]
+mod tests;

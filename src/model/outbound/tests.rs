@@ -2,14 +2,13 @@
 //! numbers.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::service::{BalanceMode, IpFamilies, Scope, Visibility};
-use crate::model::testing::{
-    port, service, view, waypoint_at, waypoint_named, workload,
-};
+use crate::model::testing::{port, service, view, waypoint_at, waypoint_named, workload};
 use crate::model::workload::Workload;
 
 const VIP: &str = "10.9.0.1";
@@ -29,7 +28,12 @@ fn told(outcome: &Result<Route, Refusal>) -> String {
 }
 
 fn ask(view: &View, source: &Workload, to: &str) -> String {
-    told(&decide(view, source, to.parse().unwrap(), &mut RoundRobin::default()))
+    told(&decide(
+        view,
+        source,
+        to.parse().unwrap(),
+        &mut RoundRobin::default(),
+    ))
 }
 
 fn web() -> Workload {
@@ -46,41 +50,226 @@ fn each_vector_has_its_route() {
     let dual = || workload("d", &["10.0.0.4", "2001:db8::4"]).of("cart");
     for (name, workloads, services, to, want) in [
         ("1 unknown", vec![], vec![], "1.2.3.4:80", "pass 1.2.3.4:80"),
-        ("2 tunnelled", vec![b()], vec![], "10.0.0.2:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:80"),
-        ("3 same node", vec![b().on_node("edge-1")], vec![], "10.0.0.2:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:80"),
-        ("4 plain", vec![b().plain()], vec![], "10.0.0.2:80", "plain 10.0.0.2:80"),
-        ("5 service", vec![b().of("cart")], vec![cart()], "10.9.0.1:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:8080"),
-        ("6 no endpoints", vec![], vec![cart()], "10.9.0.1:80", "no endpoint"),
-        ("7 no such port", vec![b().of("cart")], vec![cart()], "10.9.0.1:81", "no port"),
-        ("8 mapped by the workload", vec![b().of("cart"), workload("m", &["10.0.0.3"]).mapping("cart", 80, 1234)],
-            vec![cart().ports(&[port(80, 0)])], "10.9.0.1:80", "tunnel 10.0.0.3:15008 for 10.0.0.3:1234"),
-        ("9 passthrough service", vec![b().of("cart")], vec![cart().balanced(BalanceMode::Passthrough, &[])], "10.9.0.1:80", "pass 10.9.0.1:80"),
-        ("10 passthrough with waypoint", vec![wp()], vec![cart().balanced(BalanceMode::Passthrough, &[]).through(waypoint_at("10.0.0.10"))],
-            "10.9.0.1:80", "tunnel 10.0.0.10:15008 for 10.9.0.1:80"),
-        ("11 waypoint by name, v6", vec![wp().of("wp")], vec![wp_service(), service("cart", &["2001:db8:9::1"]).through(waypoint_named("wp"))],
-            "[2001:db8:9::1]:80", "tunnel [2001:db8::10]:15008 for [2001:db8:9::1]:80"),
-        ("12 waypoint by v4, v6 asked", vec![wp()], vec![service("cart", &["2001:db8:9::1"]).through(waypoint_at("10.0.0.10"))],
-            "[2001:db8:9::1]:80", "tunnel 10.0.0.10:15008 for [2001:db8:9::1]:80"),
-        ("13 dangling waypoint", vec![b().of("cart")], vec![cart().through(waypoint_named("gone"))], "10.9.0.1:80", "no waypoint"),
-        ("13 waypoint without instance", vec![b().of("cart")], vec![wp_service(), cart().through(waypoint_named("wp"))], "10.9.0.1:80", "no waypoint"),
-        ("16 workload's waypoint", vec![wp(), b().behind(waypoint_at("10.0.0.10"))], vec![], "10.0.0.2:80", "tunnel 10.0.0.10:15008 for 10.0.0.2:80"),
-        ("19 by service, which has none", vec![wp(), b().of("cart").behind(waypoint_at("10.0.0.10"))], vec![cart()],
-            "10.9.0.1:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:8080"),
-        ("22 other network", vec![gone()], vec![], "10.0.0.7:80", "pass 10.0.0.7:80"),
-        ("22 other network by service", vec![gone().of("cart")], vec![cart()], "10.9.0.1:80", "no endpoint"),
-        ("25 strict, nobody matches", vec![b().of("cart").on_node("edge-9")], vec![cart().balanced(BalanceMode::Strict, &[Scope::Node])], "10.9.0.1:80", "no endpoint"),
-        ("27 v6 only, v4 asked", vec![dual()], vec![cart().families(IpFamilies::Ipv6Only)], "10.9.0.1:80", "tunnel [2001:db8::4]:15008 for [2001:db8::4]:8080"),
-        ("dual, same family", vec![dual()], vec![service("cart", &["2001:db8:9::1"])], "[2001:db8:9::1]:80", "tunnel [2001:db8::4]:15008 for [2001:db8::4]:8080"),
-        ("28 host network by address", vec![b().host_network()], vec![], "10.0.0.2:80", "pass 10.0.0.2:80"),
-        ("28 host network by service", vec![b().host_network().of("cart")], vec![cart()], "10.9.0.1:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:8080"),
-        ("31 self-call", vec![], vec![], "127.0.0.1:15001", "self-call"),
-        ("32 own service", vec![web().of("cart")], vec![cart()], "10.9.0.1:80", "tunnel 10.0.0.1:15008 for 10.0.0.1:8080"),
-        ("all unhealthy", vec![b().of("cart").unhealthy()], vec![cart()], "10.9.0.1:80", "no endpoint"),
-        ("all unhealthy, allowed", vec![b().of("cart").unhealthy()], vec![cart().allow_all()], "10.9.0.1:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:8080"),
-        ("no capacity", vec![b().of("cart").weighing(0)], vec![cart()], "10.9.0.1:80", "no endpoint"),
-        ("endpoint without address", vec![workload("n", &[]).of("cart")], vec![cart()], "10.9.0.1:80", "no endpoint"),
-        ("service of another namespace only", vec![b().of("cart")], vec![cart().in_namespace("secret", Visibility::Namespace)], "10.9.0.1:80", "pass 10.9.0.1:80"),
-        ("workload before service", vec![b()], vec![service("cart", &["10.0.0.2"])], "10.0.0.2:80", "tunnel 10.0.0.2:15008 for 10.0.0.2:80"),
+        (
+            "2 tunnelled",
+            vec![b()],
+            vec![],
+            "10.0.0.2:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:80",
+        ),
+        (
+            "3 same node",
+            vec![b().on_node("edge-1")],
+            vec![],
+            "10.0.0.2:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:80",
+        ),
+        (
+            "4 plain",
+            vec![b().plain()],
+            vec![],
+            "10.0.0.2:80",
+            "plain 10.0.0.2:80",
+        ),
+        (
+            "5 service",
+            vec![b().of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:8080",
+        ),
+        (
+            "6 no endpoints",
+            vec![],
+            vec![cart()],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
+            "7 no such port",
+            vec![b().of("cart")],
+            vec![cart()],
+            "10.9.0.1:81",
+            "no port",
+        ),
+        (
+            "8 mapped by the workload",
+            vec![
+                b().of("cart"),
+                workload("m", &["10.0.0.3"]).mapping("cart", 80, 1234),
+            ],
+            vec![cart().ports(&[port(80, 0)])],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.3:15008 for 10.0.0.3:1234",
+        ),
+        (
+            "9 passthrough service",
+            vec![b().of("cart")],
+            vec![cart().balanced(BalanceMode::Passthrough, &[])],
+            "10.9.0.1:80",
+            "pass 10.9.0.1:80",
+        ),
+        (
+            "10 passthrough with waypoint",
+            vec![wp()],
+            vec![
+                cart()
+                    .balanced(BalanceMode::Passthrough, &[])
+                    .through(waypoint_at("10.0.0.10")),
+            ],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.10:15008 for 10.9.0.1:80",
+        ),
+        (
+            "11 waypoint by name, v6",
+            vec![wp().of("wp")],
+            vec![
+                wp_service(),
+                service("cart", &["2001:db8:9::1"]).through(waypoint_named("wp")),
+            ],
+            "[2001:db8:9::1]:80",
+            "tunnel [2001:db8::10]:15008 for [2001:db8:9::1]:80",
+        ),
+        (
+            "12 waypoint by v4, v6 asked",
+            vec![wp()],
+            vec![service("cart", &["2001:db8:9::1"]).through(waypoint_at("10.0.0.10"))],
+            "[2001:db8:9::1]:80",
+            "tunnel 10.0.0.10:15008 for [2001:db8:9::1]:80",
+        ),
+        (
+            "13 dangling waypoint",
+            vec![b().of("cart")],
+            vec![cart().through(waypoint_named("gone"))],
+            "10.9.0.1:80",
+            "no waypoint",
+        ),
+        (
+            "13 waypoint without instance",
+            vec![b().of("cart")],
+            vec![wp_service(), cart().through(waypoint_named("wp"))],
+            "10.9.0.1:80",
+            "no waypoint",
+        ),
+        (
+            "16 workload's waypoint",
+            vec![wp(), b().behind(waypoint_at("10.0.0.10"))],
+            vec![],
+            "10.0.0.2:80",
+            "tunnel 10.0.0.10:15008 for 10.0.0.2:80",
+        ),
+        (
+            "19 by service, which has none",
+            vec![wp(), b().of("cart").behind(waypoint_at("10.0.0.10"))],
+            vec![cart()],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:8080",
+        ),
+        (
+            "22 other network",
+            vec![gone()],
+            vec![],
+            "10.0.0.7:80",
+            "pass 10.0.0.7:80",
+        ),
+        (
+            "22 other network by service",
+            vec![gone().of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
+            "25 strict, nobody matches",
+            vec![b().of("cart").on_node("edge-9")],
+            vec![cart().balanced(BalanceMode::Strict, &[Scope::Node])],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
+            "27 v6 only, v4 asked",
+            vec![dual()],
+            vec![cart().families(IpFamilies::Ipv6Only)],
+            "10.9.0.1:80",
+            "tunnel [2001:db8::4]:15008 for [2001:db8::4]:8080",
+        ),
+        (
+            "dual, same family",
+            vec![dual()],
+            vec![service("cart", &["2001:db8:9::1"])],
+            "[2001:db8:9::1]:80",
+            "tunnel [2001:db8::4]:15008 for [2001:db8::4]:8080",
+        ),
+        (
+            "28 host network by address",
+            vec![b().host_network()],
+            vec![],
+            "10.0.0.2:80",
+            "pass 10.0.0.2:80",
+        ),
+        (
+            "28 host network by service",
+            vec![b().host_network().of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:8080",
+        ),
+        (
+            "31 self-call",
+            vec![],
+            vec![],
+            "127.0.0.1:15001",
+            "self-call",
+        ),
+        (
+            "32 own service",
+            vec![web().of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.1:15008 for 10.0.0.1:8080",
+        ),
+        (
+            "all unhealthy",
+            vec![b().of("cart").unhealthy()],
+            vec![cart()],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
+            "all unhealthy, allowed",
+            vec![b().of("cart").unhealthy()],
+            vec![cart().allow_all()],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:8080",
+        ),
+        (
+            "no capacity",
+            vec![b().of("cart").weighing(0)],
+            vec![cart()],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
+            "endpoint without address",
+            vec![workload("n", &[]).of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
+            "service of another namespace only",
+            vec![b().of("cart")],
+            vec![cart().in_namespace("secret", Visibility::Namespace)],
+            "10.9.0.1:80",
+            "pass 10.9.0.1:80",
+        ),
+        (
+            "workload before service",
+            vec![b()],
+            vec![service("cart", &["10.0.0.2"])],
+            "10.0.0.2:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:80",
+        ),
     ] {
         assert_eq!(ask(&view(workloads, services), &web(), to), want, "{name}");
     }
@@ -93,8 +282,16 @@ fn a_waypoint_is_not_sent_to_itself() {
     let impostor = workload("impostor", &["10.0.0.11"]);
     let view = view(vec![b, wp.clone(), impostor.clone()], vec![]);
     for (name, source, want) in [
-        ("17 the waypoint", wp, "tunnel 10.0.0.2:15008 for 10.0.0.2:80"),
-        ("18 anyone else", impostor, "tunnel 10.0.0.10:15008 for 10.0.0.2:80"),
+        (
+            "17 the waypoint",
+            wp,
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:80",
+        ),
+        (
+            "18 anyone else",
+            impostor,
+            "tunnel 10.0.0.10:15008 for 10.0.0.2:80",
+        ),
     ] {
         assert_eq!(ask(&view, &source, "10.0.0.2:80"), want, "{name}");
     }
@@ -105,22 +302,52 @@ fn the_better_tier_is_preferred() {
     let cart = |scopes: &[Scope]| service("cart", &[VIP]).balanced(BalanceMode::Failover, scopes);
     let source = web().at("eu", "z1");
     for (name, workloads, scopes, want) in [
-        ("same zone", vec![workload("a", &["10.0.0.2"]).of("cart").at("eu", "z2"), workload("b", &["10.0.0.3"]).of("cart").at("eu", "z1")],
-            &[Scope::Region, Scope::Zone][..], "10.0.0.3"),
-        ("falls over when it is sick", vec![workload("a", &["10.0.0.2"]).of("cart").at("eu", "z2"), workload("b", &["10.0.0.3"]).of("cart").at("eu", "z1").unhealthy()],
-            &[Scope::Region, Scope::Zone][..], "10.0.0.2"),
-        ("leading scopes count", vec![workload("a", &["10.0.0.2"]).of("cart").at("us", "z1"), workload("b", &["10.0.0.3"]).of("cart").at("eu", "z9")],
-            &[Scope::Region, Scope::Zone][..], "10.0.0.3"),
+        (
+            "same zone",
+            vec![
+                workload("a", &["10.0.0.2"]).of("cart").at("eu", "z2"),
+                workload("b", &["10.0.0.3"]).of("cart").at("eu", "z1"),
+            ],
+            &[Scope::Region, Scope::Zone][..],
+            "10.0.0.3",
+        ),
+        (
+            "falls over when it is sick",
+            vec![
+                workload("a", &["10.0.0.2"]).of("cart").at("eu", "z2"),
+                workload("b", &["10.0.0.3"])
+                    .of("cart")
+                    .at("eu", "z1")
+                    .unhealthy(),
+            ],
+            &[Scope::Region, Scope::Zone][..],
+            "10.0.0.2",
+        ),
+        (
+            "leading scopes count",
+            vec![
+                workload("a", &["10.0.0.2"]).of("cart").at("us", "z1"),
+                workload("b", &["10.0.0.3"]).of("cart").at("eu", "z9"),
+            ],
+            &[Scope::Region, Scope::Zone][..],
+            "10.0.0.3",
+        ),
     ] {
         let got = ask(&view(workloads, vec![cart(scopes)]), &source, "10.9.0.1:80");
-        assert_eq!(got, format!("tunnel {want}:15008 for {want}:8080"), "{name}");
+        assert_eq!(
+            got,
+            format!("tunnel {want}:15008 for {want}:8080"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn who_may_answer_is_the_endpoint_and_whom_the_service_names() {
     let other = "spiffe://cluster.local/ns/shop/sa/other";
-    let cart = service("cart", &[VIP]).accepting(other).accepting("no identity");
+    let cart = service("cart", &[VIP])
+        .accepting(other)
+        .accepting("no identity");
     let view = view(vec![workload("b", &["10.0.0.2"]).of("cart")], vec![cart]);
     let to = "10.9.0.1:80".parse().unwrap();
     let Ok(Route::Tunnel(tunnel)) = decide(&view, &web(), to, &mut RoundRobin::default()) else {
