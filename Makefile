@@ -39,9 +39,9 @@ advisories:
 bench:
 	$(CARGO) bench --locked
 
-# nft and ip carry the capture and the rigs; openssl and setpriv are used by the tests.
+# nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
 tools:
-	@./.ci/tools nft:nftables ip:iproute2 openssl:openssl setpriv:util-linux
+	@./.ci/tools nft:nftables ip:iproute2 openssl:openssl setpriv:util-linux python3:python3-minimal
 
 install: release
 	install -D -m 0755 target/release/lateen $(DESTDIR)$(bindir)/lateen

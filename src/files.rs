@@ -73,16 +73,22 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 fn write_beside(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    create(temporary, content)?;
     fs::rename(temporary, path)?;
     sync_directory(path)
+}
+
+/// Writes a file that is not there yet, for its owner only, and waits for the disk. Its name is
+/// durable once its directory is [synced](sync).
+///
+/// # Errors
+/// As the kernel has them.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// Makes a rename in the directory of `path` durable.
@@ -90,7 +96,14 @@ fn write_beside(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()>
 /// # Errors
 /// As the kernel has them.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    sync(path.parent().unwrap_or_else(|| Path::new(".")))
+}
+
+/// Waits for the disk to have the names in a directory.
+///
+/// # Errors
+/// As the kernel has them.
+pub fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 

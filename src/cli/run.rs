@@ -21,12 +21,14 @@ use super::Failure;
 use super::output::{NO, USAGE};
 use crate::admin::{self, Answer, Listener, Routes};
 use crate::agent::identity::{Keeper, NodeIdentity};
+use crate::agent::join::join;
 use crate::agent::report::CaptureStates;
 use crate::agent::{self, Agent};
 use crate::capture::{Exemption, privilege};
 use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
+use crate::identity::token::TokenError;
 use crate::node::{Node, Shared};
 use crate::status;
 use crate::telemetry::access_log::chain;
@@ -36,7 +38,7 @@ use crate::telemetry::{Metrics, log};
 pub const SOCKET: &str = "admin.sock";
 /// Life asked for workloads' certificates; the authority has the last word.
 const CERTIFICATE_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
-/// Between looks for an identity that `lateen join` may have brought.
+/// Between attempts to find an identity that `lateen join` or a token file may have brought.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Start the roles of this host.
@@ -328,30 +330,47 @@ async fn revision_gauge(
     }
 }
 
-/// The node's identity; waits for `lateen join` where there is none yet.
+/// The node's identity. Where there is none yet, joins with the token file of the settings, or
+/// waits for `lateen join`.
 async fn joined(config: &Config, shutdown: &CancellationToken) -> Option<NodeIdentity> {
-    let mut told = false;
+    let mut told = String::new();
     loop {
-        match NodeIdentity::load(config.state_dir()) {
+        let missing = match NodeIdentity::load(config.state_dir()) {
             Ok(Some(identity)) => return Some(identity),
-            Ok(None) if !told => {
-                told = true;
-                warn!(
-                    "this machine has not joined a mesh yet; waiting for: lateen join URL --token-file FILE"
-                );
+            Ok(None) => join_by_file(config).await,
+            Err(e) => Err(chain(&e)),
+        };
+        let wait = match missing {
+            // The identity is there now.
+            Ok(()) => continue,
+            Err(reason) if reason != told => {
+                warn!(error = reason, "this machine is no node of a mesh yet");
+                told = reason;
+                LOOK
             }
-            Ok(None) => {}
-            Err(e) if !told => {
-                told = true;
-                error!(error = chain(&e), "the node's identity is unusable");
-            }
-            Err(_told) => {}
-        }
+            // The same as before: perhaps a token that has not been brought yet.
+            Err(_reason) => LOOK,
+        };
         tokio::select! {
             () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+async fn join_by_file(config: &Config) -> Result<(), String> {
+    let control = config.control();
+    let (Some(path), Some(url)) = (control.join_token_file(), control.addresses().first()) else {
+        return Err("run lateen join URL --token-file FILE".to_owned());
+    };
+    let token = std::fs::read_to_string(path);
+    let token = token.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let token = token.parse();
+    let token = token.map_err(|e: TokenError| format!("{}: {e}", path.display()))?;
+    let joined = join(&url.to_string(), &token, config.node(), config.state_dir()).await;
+    let joined = joined.map_err(|e| chain(&e))?;
+    info!(id = %joined.id, "joined with the token file");
+    Ok(())
 }
 
 /// Waits for a signal, then for everything to end; a second signal ends the wait.

@@ -3,7 +3,7 @@
 mod control;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,8 +86,6 @@ pub enum ProxyUser {
 /// Where a process listens besides its data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listeners {
-    /// Administration, loopback only; `127.0.0.1:15000` unless set.
-    pub admin: SocketAddr,
     /// Metrics; `[::]:15020` unless set.
     pub metrics: SocketAddr,
     /// Readiness; `[::]:15021` unless set.
@@ -304,16 +302,12 @@ fn log(root: &Table<'_>) -> (LogLevel, LogFormat) {
 fn listeners(root: &Table<'_>) -> Listeners {
     let any = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     let mut listeners = Listeners {
-        admin: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000),
         metrics: any(15020),
         readiness: any(15021),
     };
     let Some(table) = root.optional("listen", |value| value.titled("`[listen]`")) else {
         return listeners;
     };
-    if let Some(admin) = table.optional("admin", admin) {
-        listeners.admin = admin;
-    }
     if let Some(metrics) = table.optional("metrics", socket_address) {
         listeners.metrics = metrics;
     }
@@ -322,20 +316,6 @@ fn listeners(root: &Table<'_>) -> Listeners {
     }
     table.finish();
     listeners
-}
-
-/// Whoever reaches it can read keys' metadata and stop the process.
-fn admin(value: &Value<'_>) -> Option<SocketAddr> {
-    let address = socket_address(value)?;
-    if !address.ip().is_loopback() {
-        value.bad(
-            &format!("is reachable from other hosts: `{address}`"),
-            "not loopback",
-            format!("write `\"127.0.0.1:{}\"`", address.port()),
-        );
-        return None;
-    }
-    Some(address)
 }
 
 fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tonic::{Request, Response, Status};
 
 use super::audit;
-use super::ca::{Authority, Csr, granted_ttl};
+use super::ca::{Authority, Csr, MIN_TTL, granted_ttl};
 use super::caller::Caller;
 use super::enrolment::Enrolment;
 use crate::identity::SpiffeId;
@@ -26,6 +26,8 @@ const BURST: f64 = 450.0;
 pub trait Placements: Send + Sync + 'static {
     /// Whether the mesh places a workload with this namespace and service account on a node.
     fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool;
+    /// The longest life the mesh gives a workload's certificate.
+    fn certificate_ttl(&self) -> Duration;
 }
 
 /// The service.
@@ -102,7 +104,8 @@ impl Service {
             let message = format!("{node} runs no workload as {namespace}/{service_account}");
             return Err(Status::permission_denied(message));
         }
-        let ttl = granted_ttl(ask.validity_duration);
+        let longest = self.placements.certificate_ttl().max(MIN_TTL);
+        let ttl = granted_ttl(ask.validity_duration).min(longest);
         let signed = self.authority.sign(&csr, &id, ttl, now);
         let signed = signed.map_err(|e| Status::failed_precondition(chain(&e)))?;
         let mut cert_chain: Vec<String> = signed.chain.iter().map(|c| to_pem(c)).collect();
@@ -171,5 +174,166 @@ impl IstioCertificateService for Service {
                 Err(status)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::TrustDomain;
+    use crate::tls::{self, Request as CsrRequest, certificates_from_pem};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+    /// `edge-1` runs `shop/cart`; certificates live for two days at most.
+    struct Mesh;
+
+    impl Placements for Mesh {
+        fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool {
+            (node, namespace, service_account) == ("edge-1", "shop", "cart")
+        }
+
+        fn certificate_ttl(&self) -> Duration {
+            Duration::from_secs(2 * 86_400)
+        }
+    }
+
+    fn service(dir: &Path) -> Service {
+        let td = TrustDomain::default();
+        let authority = Authority::open(dir, &td, SystemTime::now()).unwrap();
+        let enrolment = Enrolment::open(dir).unwrap();
+        Service::new(Arc::new(authority), Arc::new(enrolment), Arc::new(Mesh))
+    }
+
+    fn ask(
+        csr_for: &str,
+        impersonate: Option<&str>,
+        more: Option<&str>,
+    ) -> IstioCertificateRequest {
+        let mut fields = BTreeMap::new();
+        let text = |t: &str| prost_types::Value {
+            kind: Some(prost_types::value::Kind::StringValue(t.to_owned())),
+        };
+        if let Some(id) = impersonate {
+            fields.insert("ImpersonatedIdentity".to_owned(), text(id));
+        }
+        if let Some(key) = more {
+            fields.insert(key.to_owned(), text("x"));
+        }
+        IstioCertificateRequest {
+            csr: CsrRequest::new(&csr_for.parse().unwrap())
+                .unwrap()
+                .csr_pem(),
+            validity_duration: 86_400,
+            metadata: Some(prost_types::Struct { fields }),
+        }
+    }
+
+    #[test]
+    fn a_node_gets_certificates_for_what_runs_on_it_and_for_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        let web = "spiffe://cluster.local/ns/shop/sa/web";
+        let foreign = "spiffe://other.local/ns/shop/sa/cart";
+        let node = "spiffe://cluster.local/node/edge-1";
+        for (name, from, request, want) in [
+            (
+                "its own workload",
+                "edge-1",
+                ask(CART, Some(CART), None),
+                "granted",
+            ),
+            (
+                "named by the CSR alone",
+                "edge-1",
+                ask(CART, None, None),
+                "granted",
+            ),
+            (
+                "unknown metadata",
+                "edge-1",
+                ask(CART, Some(CART), Some("Other")),
+                "granted",
+            ),
+            (
+                "another's workload",
+                "edge-2",
+                ask(CART, Some(CART), None),
+                "edge-2 runs no workload as shop/cart",
+            ),
+            (
+                "a workload it does not run",
+                "edge-1",
+                ask(web, Some(web), None),
+                "runs no workload as shop/web",
+            ),
+            (
+                "another trust domain",
+                "edge-1",
+                ask(foreign, Some(foreign), None),
+                "not of this mesh's trust domain",
+            ),
+            (
+                "a node's identity",
+                "edge-1",
+                ask(node, Some(node), None),
+                "not given out here",
+            ),
+            (
+                "CSR and metadata differ",
+                "edge-1",
+                ask(web, Some(CART), None),
+                "its CSR names",
+            ),
+            (
+                "another signer",
+                "edge-1",
+                ask(CART, Some(CART), Some("CertSigner")),
+                "other signers",
+            ),
+            (
+                "no identity at all",
+                "edge-1",
+                ask(CART, Some("shop/cart"), None),
+                "is not a mesh identity",
+            ),
+        ] {
+            let got = match service.issue(&Arc::from(from), &request, SystemTime::now()) {
+                Ok(_) => "granted".to_owned(),
+                Err(status) => status.message().to_owned(),
+            };
+            assert!(got.contains(want), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_leaf_intermediates_and_all_roots_and_lives_as_the_mesh_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        let request = IstioCertificateRequest {
+            validity_duration: 30 * 86_400,
+            ..ask(CART, Some(CART), None)
+        };
+        let now = SystemTime::now();
+        let (_id, answer) = service.issue(&Arc::from("edge-1"), &request, now).unwrap();
+        assert_eq!(answer.cert_chain.len(), 3);
+        let leaf = certificates_from_pem(answer.cert_chain[0].as_bytes()).unwrap();
+        assert_eq!(tls::peer_identity(&leaf[0]).unwrap().to_string(), CART);
+        let life = tls::not_after(&leaf[0])
+            .unwrap()
+            .duration_since(now)
+            .unwrap();
+        assert!(life <= Duration::from_secs(2 * 86_400), "{life:?}");
+    }
+
+    #[test]
+    fn a_node_that_asks_too_much_is_told_to_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        let node = Arc::from("edge-1");
+        let refused = (0..1000).find_map(|_| service.throttle(&node).err());
+        assert_eq!(refused.unwrap().code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -19,12 +19,12 @@ use tracing::{error, info, warn};
 
 use super::revision::{Content, Revision, Title};
 use super::store::Store;
+use crate::files;
 use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, Warning, compile,
 };
 use crate::model::declaration::Mesh;
 
-mod durable;
 mod index;
 mod last_good;
 mod state;
@@ -229,7 +229,7 @@ impl Publisher {
             return;
         };
         let shown = path.display().to_string();
-        let saving = spawn_blocking(move || durable::replace(&path, &bytes));
+        let saving = spawn_blocking(move || files::write(&path, &bytes).map_err(io::Error::other));
         if let Err(e) = flat(saving.await) {
             self.state.not_saved();
             error!(error = %e, path = shown, "cannot save the revision state: a restart may assign other service addresses");

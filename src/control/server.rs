@@ -177,6 +177,10 @@ impl Placements for InForce {
             .as_ref()
             .is_some_and(|r| r.runs(node, namespace, service_account))
     }
+
+    fn certificate_ttl(&self) -> Duration {
+        self.settings().certificate_ttl
+    }
 }
 
 impl Control {

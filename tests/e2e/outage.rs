@@ -128,3 +128,31 @@ fn what_the_mesh_no_longer_wants_captured_is_let_go() {
     testbed.write_mesh_file("shop.toml", &shop);
     testbed.settled();
 }
+
+#[test]
+fn a_node_that_is_told_to_stop_lets_open_connections_finish() {
+    let mut testbed = testbed();
+    // A session that is open and idle while the node stops, and says its last line afterwards.
+    let script = "import socket,sys,time\n\
+        s=socket.create_connection(('10.96.0.11',7000))\n\
+        s.sendall(b'one');assert s.recv(3)==b'one';print('open',flush=True)\n\
+        sys.stdin.readline();s.sendall(b'two')\n\
+        assert s.recv(3)==b'two',1;print('finished',flush=True)\n";
+    let python = testbed.exec("edge-1", None, &["python3", "--version"]);
+    assert!(
+        python.status.success(),
+        "this case needs the program python3"
+    );
+    let mut session = testbed.session("edge-1", Some("web"), &["python3", "-c", script]);
+    assert_eq!(session.line(), "open");
+    testbed.stop("edge-1");
+    testbed.logged("edge-1", &["draining", "connections=1"]);
+    let refused = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 1);
+    assert!(
+        refused[0].contains("error"),
+        "no new connections: {refused:?}"
+    );
+    session.say("go");
+    assert_eq!(session.line(), "finished");
+    testbed.ended("edge-1");
+}

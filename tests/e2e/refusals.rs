@@ -158,30 +158,3 @@ fn each_wrong_certificate_is_refused_by_its_reason() {
         "a good one is let in: {said}"
     );
 }
-
-#[test]
-fn the_wrong_server_is_refused_by_the_client() {
-    let testbed = testbed();
-    // ledger's own address, declared as cart's: what answers there is ledger.
-    let shop = fs::read_to_string(testbed.mesh_dir().join("shop.toml")).unwrap();
-    let swapped = shop.replace(
-        "service-account = \"ledger\"",
-        "service-account = \"someone-else\"",
-    );
-    assert_ne!(shop, swapped);
-    testbed.write_mesh_file("shop.toml", &swapped);
-    testbed.settled();
-    let words = [
-        crate::support::LATEEN,
-        "sample",
-        "tcp-many",
-        "10.96.0.11:7000",
-    ];
-    let tally = testbed.exec("edge-1", Some("web"), &words);
-    assert!(
-        tally.status.success(),
-        "a renamed account is a new identity on both sides: {}",
-        text(&tally.stdout)
-    );
-    testbed.write_mesh_file("shop.toml", &shop);
-}

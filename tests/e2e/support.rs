@@ -288,6 +288,35 @@ impl Testbed {
         child.wait().unwrap();
     }
 
+    /// SIGTERM.
+    pub(crate) fn stop(&mut self, host: &str) {
+        let found = self.daemons.iter().find(|(name, _)| name == host);
+        let (_, child) = found.expect("the daemon was started");
+        let pid = child.as_ref().expect("it runs").id();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until a stopped daemon has ended by itself, in order.
+    pub(crate) fn ended(&mut self, host: &str) {
+        let found = self.daemons.iter_mut().find(|(name, _)| name == host);
+        let (_, slot) = found.expect("the daemon was started");
+        let mut child = slot.take().expect("it ran");
+        eventually("the daemon ends", || match child.try_wait().unwrap() {
+            Some(status) if status.success() => Ok(()),
+            other => Err(other),
+        });
+    }
+
+    /// A program that is talked to line by line.
+    pub(crate) fn session(&self, host: &str, namespace: Option<&str>, command: &[&str]) -> Session {
+        let mut inside = self.rig.command(host, namespace, command[0]);
+        let inside = inside.args(&command[1..]).stdin(Stdio::piped());
+        let mut child = inside.stdout(Stdio::piped()).spawn().unwrap();
+        let output = std::io::BufReader::new(child.stdout.take().unwrap());
+        Session { child, output }
+    }
+
     fn programs(&mut self) {
         let server = |name| {
             let words = [
@@ -383,6 +412,31 @@ impl Testbed {
         tap.wait().unwrap();
         let last = rest.lines().last().expect("the tap tells what it saw");
         (result, serde_json::from_str(last).unwrap())
+    }
+}
+
+/// A running program with its input and output.
+pub(crate) struct Session {
+    child: Child,
+    output: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Session {
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut self.output, &mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
     }
 }
 

@@ -18,13 +18,9 @@ fn an_empty_file_gives_every_default() {
         (config.log_level(), config.log_format()),
         (LogLevel::Info, LogFormat::Text)
     );
-    let Listeners {
-        admin,
-        metrics,
-        readiness,
-    } = config.listeners();
-    let listeners = [admin, metrics, readiness].map(ToString::to_string);
-    assert_eq!(listeners, ["127.0.0.1:15000", "[::]:15020", "[::]:15021"]);
+    let Listeners { metrics, readiness } = config.listeners();
+    let listeners = [metrics, readiness].map(ToString::to_string);
+    assert_eq!(listeners, ["[::]:15020", "[::]:15021"]);
     let control = config.control();
     assert!(control.addresses().is_empty() && control.names().is_empty());
     assert_eq!(&**control.name(), "edge-1");
@@ -48,7 +44,6 @@ fn every_key_is_taken() {
         level = "debug"
         format = "json"
         [listen]
-        admin = "[::1]:1"
         metrics = "0.0.0.0:2"
         readiness = "127.0.0.1:3"
         [control]
@@ -147,11 +142,6 @@ fn each_mistake_is_found_where_it_is() {
             "level",
             "log.level = \"warning\"",
             vec![(1, 13, BadValue, "write `\"warn\"`")],
-        ),
-        (
-            "open admin",
-            "listen.admin = \"0.0.0.0:15000\"",
-            vec![(1, 16, BadValue, "`\"127.0.0.1:15000\"`")],
         ),
         (
             "no port",

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::durable;
 use crate::control::store::set_aside;
+use crate::files;
 
 /// A mesh file: its path relative to the mesh directory, and its text.
 pub type MeshFile = (String, String);
@@ -56,7 +56,7 @@ impl LastGood {
         remove(&staged)?;
         symlink(&name, &staged)?;
         fs::rename(&staged, &link)?;
-        durable::sync(&self.dir)?;
+        files::sync(&self.dir)?;
         match current {
             Some(old) if old != Path::new(&name) => remove(&self.dir.join(old)),
             _ => Ok(()),
@@ -104,7 +104,7 @@ fn write(dir: &Path, path: &str, text: &str) -> io::Result<()> {
     }
     let path = dir.join(path);
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
-    durable::create(&path, text.as_bytes())
+    files::create(&path, text.as_bytes())
 }
 
 fn sync_all(dir: &Path) -> io::Result<()> {
@@ -114,7 +114,7 @@ fn sync_all(dir: &Path) -> io::Result<()> {
             sync_all(&entry.path())?;
         }
     }
-    durable::sync(dir)
+    files::sync(dir)
 }
 
 fn read(root: &Path, dir: &Path, files: &mut Vec<MeshFile>) -> io::Result<()> {

@@ -179,7 +179,7 @@ mod tests {
     fn save(state: &mut State) -> bool {
         let unsaved = state.unsaved();
         if let Some((path, bytes)) = &unsaved {
-            super::super::durable::replace(path, bytes).unwrap();
+            crate::files::write(path, bytes).unwrap();
         }
         unsaved.is_some()
     }
