@@ -156,3 +156,36 @@ fn a_node_that_is_told_to_stop_lets_open_connections_finish() {
     assert_eq!(session.line(), "finished");
     testbed.ended("edge-1");
 }
+
+#[test]
+fn a_mark_that_a_program_sets_does_not_get_it_past_the_capture() {
+    if !rustix::process::getuid().is_root() {
+        // Where a single user is mapped the proxy is told by its mark, as the documents say.
+        eprintln!(
+            "skipped: a_mark_that_a_program_sets_does_not_get_it_past_the_capture needs root"
+        );
+        return;
+    }
+    let testbed = testbed();
+    for (mark, to) in [
+        ("0x539", "10.77.2.12"),
+        ("0x111", "10.77.2.12"),
+        ("0x539", "fd77::2:12"),
+        ("0x111", "fd77::2:12"),
+    ] {
+        let script = format!(
+            "import socket\n\
+             f=socket.AF_INET6 if ':' in '{to}' else socket.AF_INET\n\
+             s=socket.socket(f);s.settimeout(3);s.setsockopt(socket.SOL_SOCKET,36,{mark})\n\
+             s.connect(('{to}',8080));s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n');print(s.recv(4096))"
+        );
+        let (output, seen) =
+            testbed.tapped(|| testbed.exec("edge-1", Some("web"), &["python3", "-c", &script]));
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(seen.marked, 0, "{mark} to {to}: {said} {seen:?}");
+        assert!(
+            !seen.kinds.contains_key("tcp/8080"),
+            "{mark} to {to}: {said} {seen:?}"
+        );
+    }
+}
