@@ -16,7 +16,8 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut guesses = Guesses::default();
     nodes(context, &mut guesses, found);
     namespaces(context, &mut guesses, found);
-    service_accounts(context, found);
+    // A name means something in its own namespace only, so these are not the guesses above.
+    service_accounts(context, &mut Guesses::default(), found);
     selectors(context, found);
 }
 
@@ -31,14 +32,24 @@ impl Guesses {
         name: &Arc<str>,
         known: impl Iterator<Item = &'a str>,
     ) -> Option<String> {
-        if let Some(made) = self.made.get(name) {
+        self.meant_as(name, name, known)
+    }
+
+    /// The same for a name that is looked for among others elsewhere; `key` tells the two apart.
+    fn meant_as<'a>(
+        &mut self,
+        key: &Arc<str>,
+        name: &str,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Option<String> {
+        if let Some(made) = self.made.get(key) {
             return made.clone();
         }
         if self.made.len() >= MOST_GUESSES {
             return None;
         }
         let guess = did_you_mean(name, known);
-        self.made.insert(Arc::clone(name), guess.clone());
+        self.made.insert(Arc::clone(key), guess.clone());
         guess
     }
 }
@@ -106,7 +117,7 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     }
 }
 
-fn service_accounts(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
     let listed = context.written.namespaces.iter().filter_map(|namespace| {
         let names = namespace.service_accounts.as_ref()?;
         let names: HashSet<&str> = names.iter().map(|name| &**name).collect();
@@ -129,7 +140,8 @@ fn service_accounts(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
             "workload `{}` has a service account that namespace `{namespace}` does not: `{account}`",
             workload.name.value
         );
-        let guess = did_you_mean(account, accounts.iter().copied());
+        let whole = Arc::from(format!("{namespace}/{account}"));
+        let guess = guesses.meant_as(&whole, account, accounts.iter().copied());
         found.push(
             Diagnostic::new(Code::UnknownServiceAccount, place.clone(), message)
                 .label(guess.unwrap_or_else(|| "no such service account".to_owned()))

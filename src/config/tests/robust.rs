@@ -132,6 +132,30 @@ fn a_large_mesh_is_read_in_no_time() {
     println!("10,000 workloads and 1,000 services in {took:?}");
 }
 
+/// Every workload names an account that its namespace of many does not have.
+#[test]
+fn thousands_of_unknown_names_are_not_compared_with_thousands_of_known_ones() {
+    let known: Vec<_> = (0..5000).map(|i| format!("\"account-{i}\"")).collect();
+    let mut text = format!(
+        "[[namespace]]\nname = \"default\"\nservice-accounts = [{}]\n",
+        known.join(", ")
+    );
+    for i in 0..5000 {
+        let (high, low) = (i / 250, i % 250);
+        text += &format!(
+            "[[workload]]\nname = \"w{i}\"\naddresses = [\"10.1.{high}.{low}\"]\nservice-account = \"acount-{i}\"\n"
+        );
+    }
+    let begin = Instant::now();
+    let report = loaded(&[("a.toml", text)]).report;
+    let took = begin.elapsed();
+    let first = &report.diagnostics()[0];
+    assert_eq!(first.code(), Code::UnknownServiceAccount);
+    assert!(format!("{first:?}").contains("did you mean `account-0`?"));
+    assert_eq!(report.errors(), 5000);
+    assert!(took.as_secs() < 30, "{took:?}");
+}
+
 /// Words that mesh files are made of, so that random texts get past the first line.
 fn fragment() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
