@@ -8,6 +8,7 @@ mod addresses;
 mod declare;
 mod enrolment;
 mod names;
+mod probes;
 mod references;
 
 use std::collections::HashMap;
@@ -71,6 +72,7 @@ pub(super) fn check(written: &Written, whole: bool) -> (Mesh, Vec<Diagnostic>) {
     names::check(&context, &mut found);
     addresses::check(&context, &mut found);
     enrolment::check(&context, &mut found);
+    probes::check(&context, &mut found);
     if whole && !written.unread {
         references::check(&context, &mut found);
     }

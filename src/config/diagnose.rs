@@ -98,6 +98,8 @@ codes! {
     EmptyDirectory = Warning "empty-directory",
     /// A service whose selector no workload of its namespace matches.
     SelectorMatchesNothing = Warning "selector-matches-nothing",
+    /// A health check, which this version reads and does not carry out.
+    NotProbed = Warning "not-probed",
     /// Something written that has no effect.
     NoEffect = Warning "no-effect",
 }
@@ -191,15 +193,11 @@ impl Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// One line: `mesh/shop.toml:14:9: error[bad-value]: …`.
+    /// One line: `mesh/shop.toml:14:9: error: … [bad-value]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (place, severity) = (&self.place, self.severity().as_str());
-        write!(
-            f,
-            "{place}: {severity}[{}]: {}",
-            self.code.as_str(),
-            self.message
-        )
+        let (message, code) = (&self.message, self.code.as_str());
+        write!(f, "{place}: {severity}: {message} [{code}]")
     }
 }
 

@@ -18,10 +18,10 @@ pub fn text(loaded: &Loaded, style: &Style) -> String {
     }
 }
 
-/// The same as JSON: what [`Report::json`](super::Report::json) gives, with `valid` and, when it
+/// The same as JSON: what [`Report::json`](super::Report::to_json) gives, with `valid` and, when it
 /// is, `resources`: how many there are of each kind.
 pub fn json(loaded: &Loaded) -> Value {
-    let mut value = loaded.report.json();
+    let mut value = loaded.report.to_json();
     value["valid"] = json!(loaded.mesh.is_some());
     if let Some(mesh) = &loaded.mesh {
         value["resources"] = json!({

@@ -95,7 +95,7 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
             .and_then(|capture| capture.value.clone()),
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
         use_waypoint: written.use_waypoint.clone(),
-        health: written.health.clone(),
+        health: written.health.as_ref().map(|health| health.value.clone()),
         locality: written.locality.clone().unwrap_or_else(of_node),
         capacity: written.capacity,
     }

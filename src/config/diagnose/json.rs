@@ -42,7 +42,7 @@ impl Report {
     /// `{"errors": n, "warnings": n, "diagnostics": [{"severity", "code", "message", "file",
     /// "line", "column", "end_line", "end_column", "text", "label", "help", "related": [{"file",
     /// "line", "column", "end_line", "end_column", "label"}]}]}`; `label` and `help` may be null.
-    pub fn json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let findings: Vec<_> = self.diagnostics().iter().map(finding).collect();
         json!({
             "errors": self.errors(),

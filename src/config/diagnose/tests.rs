@@ -43,7 +43,7 @@ fn findings_are_sorted_by_file_and_place_and_errors_come_first() {
 fn a_report_without_findings_says_so() {
     assert_eq!(Report::default().text(&plain()), "no findings\n");
     assert_eq!(
-        Report::default().json()["diagnostics"],
+        Report::default().to_json()["diagnostics"],
         serde_json::json!([])
     );
 }
@@ -84,7 +84,7 @@ fn lines_too_long_to_show_leave_the_headline() {
         "is bad",
     )])
     .text(&plain());
-    assert_eq!(text, "a:2:5: error[bad-value]: is bad\n\n1 error\n");
+    assert_eq!(text, "a:2:5: error: is bad [bad-value]\n\n1 error\n");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_finding_about_a_whole_file_has_no_line() {
     let text = Report::from_iter([finding]).text(&plain());
     assert_eq!(
         text,
-        "a: error[unreadable]: cannot be read\n  help: chmod\n\n1 error\n"
+        "a: error: cannot be read [unreadable]\n  help: chmod\n\n1 error\n"
     );
 }
 
@@ -103,6 +103,6 @@ fn more_findings_than_are_shown_are_counted() {
     let file = source("a", "x");
     let many = (0..5).map(|_| Diagnostic::new(Code::BadValue, file.place(0..1), "is bad"));
     let text = Report::from_iter(many).text(&Style { most: 2, ..plain() });
-    assert_eq!(text.matches("error[").count(), 2);
+    assert_eq!(text.matches(": error: ").count(), 2);
     assert!(text.ends_with("5 errors, the first 2 of them shown\n"));
 }

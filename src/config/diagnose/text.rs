@@ -57,6 +57,11 @@ const CONTEXT: usize = 1;
 const LONGEST_LINE: usize = 500;
 
 impl Report {
+    /// As on a terminal 100 columns wide, or without `color` as in a file.
+    pub fn to_text(&self, color: bool) -> String {
+        self.text(&Style::for_stream(color, !color, 100))
+    }
+
     /// The findings with their text underlined, and a last line that counts them.
     pub fn text(&self, style: &Style) -> String {
         let mut out = String::new();

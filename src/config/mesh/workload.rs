@@ -39,7 +39,7 @@ pub(in crate::config) struct WrittenWorkload {
     /// `use-waypoint`, or the label that means the same.
     pub use_waypoint: Option<UseWaypoint>,
     /// `health`.
-    pub health: Option<HealthCheck>,
+    pub health: Option<At<HealthCheck>>,
     /// `locality`.
     pub locality: Option<Locality>,
     /// `capacity`.
@@ -82,7 +82,9 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         namespace::dataplane_mode,
     );
     let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
-    let health = table.optional("health", health::read);
+    let health = table.optional("health", |value| {
+        Some(At::new(health::read(value)?, value.place().clone()))
+    });
     let locality = table.optional("locality", node::locality);
     let capacity = table.optional("capacity", |value| value.count(0..=MOST_CAPACITY));
     let labels = labels.finish(&table);

@@ -46,7 +46,11 @@ fn a_broken_mesh_reads_well() {
 fn a_sound_mesh_is_said_to_be_one() {
     let loaded = load(Path::new(DIR).join("shop").as_path());
     let text = report::text(&loaded, &Style::for_stream(false, false, 80));
-    assert_eq!(text, "ok: 1 node, 1 namespace, 2 workloads, 2 services\n");
+    let last = text.lines().last();
+    assert_eq!(
+        last,
+        Some("ok: 1 node, 1 namespace, 2 workloads, 2 services")
+    );
     let json = report::json(&loaded);
     assert_eq!(json["valid"], true);
     assert_eq!(json["resources"]["workload"], 2);

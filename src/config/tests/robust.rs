@@ -108,7 +108,7 @@ fn a_large_mesh_is_read_in_no_time() {
             text += &format!(
                 "[[workload]]\nname = \"w{i}\"\nnode = \"n{node}\"\naddresses = [\"10.1.{high}.{low}\"]\n\
                  labels = {{ app = \"a{app}\", version = \"v1\" }}\ndataplane-mode = \"ambient\"\n\
-                 capture = {{ netns = \"w{i}\" }}\nhealth = {{ http = \"/healthz\", port = 8080 }}\n"
+                 capture = {{ netns = \"w{i}\" }}\n"
             );
         }
         files.push((name, text));
@@ -237,7 +237,7 @@ proptest! {
             let text = report.text(&style);
             prop_assert!(style.color || !text.contains('\x1b'));
         }
-        let _json = report.json().to_string();
+        let _json = report.to_json().to_string();
     }
 }
 

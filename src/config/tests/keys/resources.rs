@@ -134,6 +134,11 @@ fn capture(rows: &mut Rows) {
 fn health(rows: &mut Rows) {
     use Code::*;
     rows.workload(
+        "a check that is not made yet",
+        "health = { tcp = 80 }",
+        (10, NotProbed, "does not probe yet"),
+    );
+    rows.workload(
         "no probe",
         "health = { interval = \"2s\" }",
         (10, MissingKey, "does not say what to ask"),
