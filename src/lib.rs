@@ -19,6 +19,7 @@ pub mod rig;
 pub mod sample;
 pub mod status;
 pub mod sys;
+pub mod table;
 pub mod telemetry;
 pub mod tls;
 pub mod wire;

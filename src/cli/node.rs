@@ -7,9 +7,10 @@ use clap::Subcommand;
 use http::Method;
 
 use super::Failure;
-use super::output::{NO, Output, table};
+use super::output::{NO, Output};
 use super::status::{asked, unreadable};
 use crate::status::Status;
+use crate::table::table;
 
 /// The machines of the mesh, on the control plane's host.
 #[derive(Debug, Subcommand)]

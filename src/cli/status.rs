@@ -7,10 +7,11 @@ use clap::Args;
 use http::Method;
 
 use super::Failure;
-use super::output::{NO, Output, table};
+use super::output::{NO, Output};
 use super::run::{SOCKET, config};
 use crate::admin::client::ask;
 use crate::status::{ControlStatus, NodeStatus, Status};
+use crate::table::table;
 
 /// Show what a running lateen knows.
 #[derive(Debug, Args)]

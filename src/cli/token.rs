@@ -7,9 +7,10 @@ use clap::Subcommand;
 use http::Method;
 
 use super::Failure;
-use super::output::{Output, table};
+use super::output::Output;
 use super::status::{asked, unreadable};
 use crate::status::{TokenAsk, TokenLine};
+use crate::table::table;
 
 /// Make, list and revoke join tokens, on the control plane's host.
 #[derive(Debug, Subcommand)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::metrics::{Flow, Volume};
-use crate::cli::output::table;
 use crate::rig::tap::Seen;
+use crate::table::table;
 
 /// Answers of each endpoint that a run needs to have shown that they take turns.
 const ENOUGH: u64 = 5;
