@@ -36,8 +36,10 @@ lint:
 advisories:
 	$(CARGO) deny --locked check advisories
 
-bench:
-	$(CARGO) bench --locked
+# The same work with and without the mesh, as ratios.
+bench: tools
+	@./.ci/tools iperf3:iperf3
+	$(CARGO) bench --locked --bench compare
 
 # nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
 tools:

@@ -94,6 +94,11 @@ impl Program {
     pub fn lines(&self) -> Vec<String> {
         self.lines.try_iter().collect()
     }
+
+    /// All lines that are still to come; returns when the program has closed its output.
+    pub fn finished(&self) -> Vec<String> {
+        self.lines.iter().collect()
+    }
 }
 
 impl Drop for Program {

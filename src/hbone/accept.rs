@@ -226,11 +226,11 @@ impl<H: Handler> Served<H> {
         let mut closing = false;
         let expired = until(expires);
         tokio::pin!(expired);
-        loop {
+        let outcome = loop {
             tokio::select! {
                 accepted = self.connection.accept() => match accepted {
-                    None => break,
-                    Some(Err(source)) => return Err(AcceptError::Http2 { source }),
+                    None => break Ok(()),
+                    Some(Err(source)) => break Err(AcceptError::Http2 { source }),
                     Some(Ok((request, respond))) => {
                         first = false;
                         self.dispatch(request, respond);
@@ -239,7 +239,7 @@ impl<H: Handler> Served<H> {
                 Some(done) = self.requests.join_next() => if let Err(failed) = done {
                     warn!(error = %failed, "a tunnel's task died");
                 },
-                () = tokio::time::sleep_until(first_by), if first => return Err(AcceptError::Timeout),
+                () = tokio::time::sleep_until(first_by), if first => break Err(AcceptError::Timeout),
                 // Both tell the peer to open no more here and let what is open finish.
                 () = shutdown.cancelled(), if !closing => {
                     closing = true;
@@ -251,9 +251,11 @@ impl<H: Handler> Served<H> {
                     self.connection.graceful_shutdown();
                 }
             }
-        }
+        };
+        // Without the connection every tunnel that is left sees a reset, and ends with that reason.
+        drop(self.connection);
         while self.requests.join_next().await.is_some() {}
-        Ok(())
+        outcome
     }
 
     fn dispatch(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {

@@ -120,7 +120,9 @@ impl Drop for Session {
             let (to_client, from_client) = self.totals();
             let labels = self.labels.clone().flagged("-");
             self.metrics.closed(&labels, to_client, from_client);
-            self.log(Some("cut: this proxy is stopping".to_owned()));
+            self.log(Some(
+                "cut: this proxy is stopping, or the peer has fallen silent".to_owned(),
+            ));
         }
     }
 }
