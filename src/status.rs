@@ -61,6 +61,8 @@ pub struct ControlStatus {
     pub source: Option<String>,
     /// Whether the mesh directory no longer passes, so that an older revision stays in force.
     pub stale: bool,
+    /// When the mesh directory was last read, in milliseconds since 1970.
+    pub read: Option<u64>,
     /// What is wrong with the mesh directory, rendered for people; empty when nothing is.
     pub problems: String,
     /// Workloads, services and nodes declared.
@@ -338,6 +340,10 @@ fn control_status(handle: &ControlHandle) -> ControlStatus {
         revision: revision.as_ref().map(|r| r.number()),
         source: revision.as_ref().map(|r| r.summary().source.clone()),
         stale: source.stale || compile.failure.is_some(),
+        read: source.read.map(|at| {
+            let since = at.duration_since(SystemTime::UNIX_EPOCH);
+            u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+        }),
         problems,
         workloads,
         services,

@@ -18,7 +18,7 @@ use crate::telemetry::access_log::chain;
 /// How reading the mesh directory stands, for `lateen status`.
 #[derive(Clone, Debug, Default)]
 pub struct SourceStatus {
-    /// When it was last read.
+    /// When it was last read: what was written before is in that reading.
     pub read: Option<SystemTime>,
     /// What was found wrong with it then.
     pub report: Arc<Report>,
@@ -102,6 +102,7 @@ impl Source {
 
     /// Whether the directory passed.
     async fn read(&self, trust_domain: Option<&TrustDomain>) -> bool {
+        let begun = SystemTime::now();
         let Some(loaded) = load(self.directory.clone()).await else {
             return false;
         };
@@ -125,7 +126,7 @@ impl Source {
             !moved
         });
         self.status.send_replace(SourceStatus {
-            read: Some(SystemTime::now()),
+            read: Some(begun),
             report: Arc::clone(&report),
             stale: mesh.is_none(),
         });

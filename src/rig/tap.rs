@@ -117,6 +117,9 @@ pub async fn listen(marker: &str, tell: impl Fn(&Seen)) -> Result<(), RigError> 
             }
             _now = second.tick() => tell(&seen),
             read = stdin.read(&mut byte) => if !read.is_ok_and(|n| n > 0) {
+                // What has crossed by now is part of the last word.
+                let rest = take(&socket, &mut buffer, &mut seen, marker.as_bytes());
+                rest.map_err(RigError::system("cannot read frames"))?;
                 break;
             },
         }
@@ -133,16 +136,25 @@ async fn drain(
     marker: &[u8],
 ) -> io::Result<()> {
     let mut ready = socket.readable().await?;
+    take(socket, buffer, seen, marker)?;
+    ready.clear_ready();
+    Ok(())
+}
+
+/// Counts the frames that are there now.
+fn take(
+    socket: &AsyncFd<OwnedFd>,
+    buffer: &mut [u8],
+    seen: &mut Seen,
+    marker: &[u8],
+) -> io::Result<()> {
     loop {
         match recv(socket.get_ref(), &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((read, _full)) => {
                 let length = read.min(buffer.len());
                 seen.frame(buffer.get(..length).unwrap_or_default(), marker);
             }
-            Err(rustix::io::Errno::AGAIN) => {
-                ready.clear_ready();
-                return Ok(());
-            }
+            Err(rustix::io::Errno::AGAIN) => return Ok(()),
             Err(e) => return Err(e.into()),
         }
     }

@@ -120,8 +120,18 @@ impl Testbed {
     }
 
     pub(crate) fn settled(&self) {
+        let written = self.last_written();
+        // Between a reading and its revision lies a moment; a revision that stays is the one.
+        let mut seen = (None, 0);
         eventually("every workload captured, every node up to date", || {
             let control = self.status("control").and_then(|s| s.control).ok_or(None)?;
+            seen = match control.read >= Some(written) && seen.0 == control.revision {
+                true => (control.revision, seen.1 + 1),
+                false => (control.revision, 0),
+            };
+            if seen.1 < 5 {
+                return Err(Some(control));
+            }
             let there = |n: &NodeLine| n.captured == 2 && n.revision == control.revision;
             let same = |edge: &str| {
                 let node = self.status(edge).and_then(|s| s.node);
@@ -138,6 +148,14 @@ impl Testbed {
                 false => Err(Some(control)),
             }
         });
+    }
+
+    /// When a mesh file was last written, in milliseconds since 1970.
+    fn last_written(&self) -> u64 {
+        let files = fs::read_dir(self.mesh_dir()).unwrap().flatten();
+        let times = files.map(|f| f.metadata().unwrap().modified().unwrap());
+        let since = times.map(|t| t.duration_since(std::time::UNIX_EPOCH).unwrap());
+        u64::try_from(since.max().unwrap().as_millis()).unwrap()
     }
 
     pub(crate) fn state(&self) -> &Path {

@@ -1,0 +1,118 @@
+//! The certificate manager against an issuer of the tests', with the clock paused.
+
+use super::*;
+use crate::agent::issuer::IssueError;
+use crate::tls::testing::{Leaf, TestCa};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+struct Fake {
+    ca: TestCa,
+    broken: Arc<AtomicBool>,
+    issued: Arc<AtomicUsize>,
+    life: Duration,
+}
+
+impl Issuer for Fake {
+    async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
+        self.issued.fetch_add(1, Ordering::Relaxed);
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(IssueError::Timeout);
+        }
+        let now = SystemTime::now();
+        let uri = id.to_string();
+        let uris = [uri.as_str()];
+        let leaf = Leaf {
+            not_before: now,
+            not_after: now + self.life,
+            ..Leaf::uris(&uris)
+        };
+        let (certificate, key) = self.ca.leaf(&leaf);
+        Ok(Svid::new(vec![certificate], key, self.ca.roots())?)
+    }
+}
+
+struct Rig {
+    certs: Certs,
+    broken: Arc<AtomicBool>,
+    issued: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+fn rig(life: Duration) -> Rig {
+    let (broken, issued) = (Arc::default(), Arc::default());
+    let fake = Fake {
+        ca: TestCa::new(),
+        broken: Arc::clone(&broken),
+        issued: Arc::clone(&issued),
+        life,
+    };
+    let (manager, certs) = Manager::new(fake);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(manager.run(CancellationToken::new()));
+    Rig {
+        certs,
+        broken,
+        issued,
+        _tasks: tasks,
+    }
+}
+
+fn cart() -> SpiffeId {
+    CART.parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wanted_certificate_is_fetched_ahead_and_renewed() {
+    let rig = rig(Duration::from_secs(8 * 86_400));
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    let svid = rig.certs.get(&cart()).await.unwrap();
+    assert_eq!(svid.id(), &cart());
+    assert_eq!(rig.issued.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_secs(10 * 3600)).await;
+    assert_eq!(
+        rig.issued.load(Ordering::Relaxed),
+        1,
+        "not before 12 h less a tenth"
+    );
+    tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+    assert_eq!(rig.issued.load(Ordering::Relaxed), 2, "by 12 h and a tenth");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_answer_at_once_and_a_retry_heals() {
+    let rig = rig(Duration::from_secs(86_400));
+    rig.broken.store(true, Ordering::Relaxed);
+    let error = rig.certs.get(&cart()).await.unwrap_err();
+    assert!(matches!(error, CertError::Failed { .. }), "{error}");
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    rig.broken.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(rig.certs.get(&cart()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_leaves_the_valid_certificate_in_use() {
+    let rig = rig(Duration::from_secs(86_400));
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    let first = rig.certs.get(&cart()).await.unwrap();
+    rig.broken.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(14 * 3600)).await;
+    assert!(rig.issued.load(Ordering::Relaxed) > 3, "it kept trying");
+    let still = rig.certs.get(&cart()).await.unwrap();
+    assert_eq!(still.serial(), first.serial());
+    assert!(rig.certs.snapshot()[0].error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wants_is_let_go_after_a_minute() {
+    let rig = rig(Duration::from_secs(86_400));
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    rig.certs.get(&cart()).await.unwrap();
+    rig.certs.set_wanted(BTreeSet::new());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(rig.certs.snapshot().len(), 1);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(rig.certs.snapshot().len(), 0);
+}

@@ -1,0 +1,145 @@
+//! Tokens and nodes over time, with the clock handed in.
+
+use super::*;
+
+const A: [u8; 32] = [1; 32];
+const B: [u8; 32] = [2; 32];
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+fn ask<'a>(token: &'a Token, node: &'a str, spki: [u8; 32]) -> Joining<'a> {
+    Joining {
+        token: &token.id,
+        secret: &token.secret,
+        node,
+        spki,
+        declared: true,
+    }
+}
+
+#[test]
+fn every_misuse_of_a_token_has_its_answer() {
+    let wrong = [9; 32];
+    for (name, act, want) in [
+        ("as it should be", "join", "ok 1"),
+        ("unknown id", "unknown", "TOKEN_UNKNOWN"),
+        ("wrong secret", "secret", "TOKEN_UNKNOWN"),
+        ("expired", "late", "TOKEN_EXPIRED"),
+        ("same key again soon", "repeat", "ok 1"),
+        ("same key again late", "repeat late", "TOKEN_USED"),
+        ("another key", "other key", "TOKEN_USED"),
+        ("another node", "other node", "TOKEN_WRONG_NODE"),
+        ("revoked", "revoke", "TOKEN_REVOKED"),
+        ("not in the mesh files", "undeclared", "NODE_UNKNOWN"),
+        ("joined already", "enrolled", "NODE_ENROLLED"),
+        ("joined already, to be replaced", "replace", "ok 2"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let enrolment = Enrolment::open(dir.path()).unwrap();
+        let token = enrolment
+            .create("edge-1", DEFAULT_TTL, false, A, at(0))
+            .unwrap();
+        let again = |spki, when| {
+            enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+            enrolment.join(&ask(&token, "edge-1", spki), at(when))
+        };
+        let second = |replace| {
+            enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+            let token = enrolment
+                .create("edge-1", DEFAULT_TTL, replace, A, at(2))
+                .unwrap();
+            enrolment.join(&ask(&token, "edge-1", B), at(3))
+        };
+        let outcome = match act {
+            "unknown" => enrolment.join(
+                &Joining {
+                    token: "aaaaaaaaaa",
+                    ..ask(&token, "edge-1", A)
+                },
+                at(1),
+            ),
+            "secret" => enrolment.join(
+                &Joining {
+                    secret: &wrong,
+                    ..ask(&token, "edge-1", A)
+                },
+                at(1),
+            ),
+            "late" => enrolment.join(&ask(&token, "edge-1", A), at(3600)),
+            "repeat" => again(A, 500),
+            "repeat late" => again(A, 700),
+            "other key" => again(B, 2),
+            "other node" => enrolment.join(&ask(&token, "edge-2", A), at(1)),
+            "revoke" => {
+                assert!(enrolment.revoke(&token.id).unwrap());
+                enrolment.join(&ask(&token, "edge-1", A), at(1))
+            }
+            "undeclared" => enrolment.join(
+                &Joining {
+                    declared: false,
+                    ..ask(&token, "edge-1", A)
+                },
+                at(1),
+            ),
+            "enrolled" => second(false),
+            "replace" => second(true),
+            _ => enrolment.join(&ask(&token, "edge-1", A), at(1)),
+        };
+        let got = match &outcome {
+            Ok(generation) => format!("ok {generation}"),
+            Err(e) => e.reason().to_owned(),
+        };
+        assert_eq!(got, want, "{name}");
+    }
+}
+
+#[test]
+fn a_spent_token_stays_spent_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let enrolment = Enrolment::open(dir.path()).unwrap();
+    let token = enrolment
+        .create("edge-1", DEFAULT_TTL, false, A, at(0))
+        .unwrap();
+    enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+    let enrolment = Enrolment::open(dir.path()).unwrap();
+    let again = enrolment.join(&ask(&token, "edge-1", B), at(2));
+    assert!(matches!(again, Err(EnrolError::TokenUsed { .. })));
+    assert_eq!(enrolment.nodes().len(), 1);
+}
+
+#[test]
+fn renewal_tells_a_lost_answer_from_a_clone() {
+    let dir = tempfile::tempdir().unwrap();
+    let enrolment = Enrolment::open(dir.path()).unwrap();
+    let token = enrolment
+        .create("edge-1", DEFAULT_TTL, false, A, at(0))
+        .unwrap();
+    enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
+    assert!(enrolment.admits("edge-1", A));
+    assert_eq!(enrolment.renew("edge-1", A, B, at(2)).unwrap(), 2);
+    // The answer was lost: the old key asks once more.
+    let c = [3; 32];
+    assert_eq!(enrolment.renew("edge-1", A, c, at(3)).unwrap(), 3);
+    assert!(enrolment.admits("edge-1", c), "the new key is in use now");
+    let clone = enrolment.renew("edge-1", A, [4; 32], at(4));
+    assert!(matches!(clone, Err(EnrolError::CloneSuspected { .. })));
+    assert!(
+        !enrolment.admits("edge-1", c),
+        "frozen until a person has looked"
+    );
+}
+
+#[test]
+fn a_damaged_record_does_not_take_the_others_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let enrolment = Enrolment::open(dir.path()).unwrap();
+    let token = enrolment
+        .create("edge-1", DEFAULT_TTL, false, A, at(0))
+        .unwrap();
+    std::fs::write(dir.path().join("control/tokens/torn"), "{\"id\":").unwrap();
+    let enrolment = Enrolment::open(dir.path()).unwrap();
+    assert_eq!(enrolment.tokens().len(), 1);
+    assert!(enrolment.join(&ask(&token, "edge-1", A), at(1)).is_ok());
+}

@@ -1,0 +1,130 @@
+//! The vectors of `spec/hbone-dataplane.md` §12 that are decisions of the server's node.
+
+use super::*;
+use crate::model::testing::{port, service, view, workload};
+
+fn told(outcome: Result<Delivery, Refusal>) -> String {
+    match outcome {
+        Ok(delivery) => {
+            let service = delivery
+                .service
+                .map_or(String::new(), |s| format!(" of {}", s.name));
+            format!("{}{service}", delivery.to)
+        }
+        Err(refusal) => refusal.status().to_string(),
+    }
+}
+
+#[test]
+fn each_vector_has_its_answer() {
+    let me = workload("me", &["10.0.0.2"])
+        .of("cart")
+        .mapping("moved", 80, 9090);
+    let services = vec![
+        service("cart", &["10.9.0.1"]),
+        service("moved", &[]).ports(&[port(80, 0)]),
+        service("other", &["10.9.0.2"]),
+    ];
+    let view = view(vec![me.clone()], services);
+    let address = |a: &str| Target::Address(a.parse().unwrap());
+    let name = |host| Target::Name { host, port: 80 };
+    for (row, target, want) in [
+        ("own address", address("10.0.0.2:80"), "10.0.0.2:80"),
+        (
+            "a service's target",
+            address("10.0.0.2:8080"),
+            "10.0.0.2:8080 of cart",
+        ),
+        ("39 another address", address("10.0.0.3:80"), "400"),
+        (
+            "40 a service's address: no waypoint here",
+            address("10.9.0.1:80"),
+            "400",
+        ),
+        (
+            "42 a service by name",
+            name("cart.shop.mesh.internal"),
+            "10.0.0.2:8080 of cart",
+        ),
+        (
+            "42 mapped by the workload",
+            name("moved.shop.mesh.internal"),
+            "10.0.0.2:9090 of moved",
+        ),
+        ("43 unknown name", name("nobody.shop.mesh.internal"), "503"),
+        (
+            "43 a service it is not in",
+            name("other.shop.mesh.internal"),
+            "503",
+        ),
+        (
+            "43 a port it has not",
+            Target::Name {
+                host: "cart.shop.mesh.internal",
+                port: 81,
+            },
+            "503",
+        ),
+        ("44 proxy port 15001", address("10.0.0.2:15001"), "503"),
+        ("44 proxy port 15006", address("10.0.0.2:15006"), "503"),
+        ("44 proxy port 15008", address("10.0.0.2:15008"), "503"),
+    ] {
+        let local = "10.0.0.2".parse().unwrap();
+        assert_eq!(
+            told(tunnelled(&view, &me, local, target, None)),
+            want,
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn the_peer_names_the_service_only_where_it_is_true() {
+    let me = workload("me", &["10.0.0.2"]).of("cart").of("basket");
+    let view = view(
+        vec![me.clone()],
+        vec![
+            service("cart", &[]),
+            service("basket", &[]),
+            service("other", &[]),
+        ],
+    );
+    let local = "10.0.0.2".parse().unwrap();
+    let target = Target::Address("10.0.0.2:8080".parse().unwrap());
+    for (row, host, want) in [
+        (
+            "named",
+            Some("cart.shop.mesh.internal"),
+            "10.0.0.2:8080 of cart",
+        ),
+        (
+            "not one of its own",
+            Some("other.shop.mesh.internal"),
+            "10.0.0.2:8080 of basket",
+        ),
+        ("not named", None, "10.0.0.2:8080 of basket"),
+    ] {
+        assert_eq!(
+            told(tunnelled(&view, &me, local, target, host)),
+            want,
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_nobody_can_evaluate_closes_the_workload() {
+    let mut me = workload("me", &["10.0.0.2"]);
+    me.authorization_policies.push(Arc::from("shop/only-web"));
+    let view = view(vec![me.clone()], vec![]);
+    let to: SocketAddr = "10.0.0.2:80".parse().unwrap();
+    assert_eq!(
+        told(tunnelled(&view, &me, to.ip(), Target::Address(to), None)),
+        "401"
+    );
+    assert_eq!(told(plaintext(&view, &me, to)), "401");
+    assert_eq!(
+        told(plaintext(&view, &workload("free", &["10.0.0.2"]), to)),
+        "10.0.0.2:80"
+    );
+}
