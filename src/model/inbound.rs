@@ -82,7 +82,9 @@ impl Refusal {
     }
 }
 
-/// Decides a tunnel that arrived at `local_ip` of `workload`.
+/// Decides a tunnel that arrived at `local_ip` of `workload`: it must ask for that address, for
+/// one whose waypoint the workload is, or for a service of the workload's by name. In each case it
+/// is delivered here.
 ///
 /// `forwarded_host` is the service the peer says was addressed; it only ever labels.
 ///
@@ -95,10 +97,14 @@ pub fn tunnelled(
     target: Target<'_>,
     forwarded_host: Option<&str>,
 ) -> Result<Delivery, Refusal> {
+    let local_ip = local_ip.to_canonical();
     let (port, service) = match target {
-        Target::Address(to) if to.ip() != local_ip => return Err(Refusal::NotHere { to }),
-        Target::Address(to) => {
+        Target::Address(to) if to.ip().to_canonical() == local_ip => {
             let service = label(view, workload, to.port(), forwarded_host);
+            (to.port(), service)
+        }
+        Target::Address(to) => {
+            let service = stands_for(view, workload, to)?;
             (to.port(), service)
         }
         Target::Name { host, port } => {
@@ -120,6 +126,27 @@ pub fn tunnelled(
         to: SocketAddr::new(local_ip, port),
         service,
     })
+}
+
+/// Lets in what asks for somebody whose waypoint `workload` is; names the service if it is one.
+fn stands_for(
+    view: &View,
+    workload: &Workload,
+    to: SocketAddr,
+) -> Result<Option<Arc<Service>>, Refusal> {
+    let (network, ip) = (&workload.network, to.ip().to_canonical());
+    let (waypoint, service) = if let Some(other) = view.workload_at(network, ip) {
+        (other.waypoint.as_ref(), None)
+    } else {
+        let service = view.service_at(network, ip, &workload.namespace);
+        (service.and_then(|s| s.waypoint.as_ref()), service)
+    };
+    match waypoint {
+        Some(waypoint) if view.is_instance(&waypoint.destination, workload) => {
+            Ok(service.map(Arc::clone))
+        }
+        _ => Err(Refusal::NotHere { to }),
+    }
 }
 
 /// Decides a plain connection to `destination` of `workload`.
@@ -175,7 +202,7 @@ fn label(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{port, service, view, workload};
+    use crate::model::testing::{port, service, view, waypoint_at, waypoint_named, workload};
 
     fn told(outcome: Result<Delivery, Refusal>) -> String {
         match outcome {
@@ -210,6 +237,11 @@ mod tests {
                 "10.0.0.2:8080 of cart",
             ),
             ("39 another address", address("10.0.0.3:80"), "400"),
+            (
+                "own address written as v6",
+                address("[::ffff:10.0.0.2]:80"),
+                "10.0.0.2:80",
+            ),
             (
                 "40 a service's address: no waypoint here",
                 address("10.9.0.1:80"),
@@ -249,6 +281,41 @@ mod tests {
                 want,
                 "{row}"
             );
+        }
+    }
+
+    #[test]
+    fn a_waypoint_takes_what_is_meant_for_those_it_stands_for() {
+        let me = workload("wp", &["10.0.0.10"]).of("wp");
+        let bound = |name: &str, n: u8| workload(name, &[&format!("10.0.0.{n}")]).of("direct");
+        let workloads = vec![
+            me.clone(),
+            bound("by-address", 2).behind(waypoint_at("10.0.0.10")),
+            bound("by-name", 3).behind(waypoint_named("wp")),
+            bound("elsewhere", 4).behind(waypoint_at("10.0.0.11")),
+            bound("unbound", 5),
+            workload("other", &["10.0.0.11"]),
+        ];
+        let services = vec![
+            service("wp", &["10.9.0.10"]).ports(&[port(15008, 15008)]),
+            service("cart", &["10.9.0.1"]).through(waypoint_named("wp")),
+            service("direct", &["10.9.0.2"]),
+        ];
+        let view = view(workloads, services);
+        for (row, to, want) in [
+            ("40 its service", "10.9.0.1:80", "10.0.0.10:80 of cart"),
+            ("41 a service of its workload", "10.9.0.2:80", "400"),
+            ("its workload, by address", "10.0.0.2:80", "10.0.0.10:80"),
+            ("its workload, by name", "10.0.0.3:80", "10.0.0.10:80"),
+            ("another waypoint's workload", "10.0.0.4:80", "400"),
+            ("nobody's workload", "10.0.0.5:80", "400"),
+            ("its service, proxy port", "10.9.0.1:15001", "503"),
+            ("an address nobody has", "10.0.0.99:80", "400"),
+        ] {
+            let local = "10.0.0.10".parse().unwrap();
+            let target = Target::Address(to.parse().unwrap());
+            let got = told(tunnelled(&view, &me, local, target, None));
+            assert_eq!(got, want, "{row}");
         }
     }
 
