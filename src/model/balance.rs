@@ -1,12 +1,20 @@
 //! Which endpoint of a service a connection gets (`spec/hbone-dataplane.md` §2.3).
+//!
+//! [`choose`] narrows the endpoints down to the best ones; whose turn it is among them is for a
+//! [`Pick`] to say. [`RoundRobin`] is the one we use.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::service::{BalanceMode, HealthPolicy, IpFamilies, Scope, Service};
+use super::service::{
+    BalanceMode, HealthPolicy, IpFamilies, Scope, Service, ServiceKey, ServicePort,
+};
 use super::view::View;
 use super::workload::{Health, Workload};
+
+mod turns;
+
+pub use turns::RoundRobin;
 
 /// An endpoint with the address a connection to it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,53 +25,31 @@ pub struct Endpoint {
     pub address: SocketAddr,
 }
 
+/// An endpoint that may be picked.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The workload; its capacity, never 0, is its share.
+    pub workload: &'a Arc<Workload>,
+    /// One of its addresses, with the port that serves the service's.
+    pub address: SocketAddr,
+}
+
+/// Says whose turn it is among equally good endpoints.
+pub trait Pick {
+    /// The index of the one that gets the connection to `port` of `service`. `candidates` is
+    /// never empty and in the order of uids; an index beyond it refuses the connection.
+    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize;
+}
+
 /// Why a service has no endpoint for a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unavailable {
     /// The service has no such port.
     Port,
     /// Nobody serves it, or nobody who is healthy and in reach.
     Endpoints,
-}
-
-/// Takes turns between endpoints in proportion to their capacity, evenly spread: the smooth
-/// weighted round-robin of one service. The caller keeps one per service.
-#[derive(Clone, Debug, Default)]
-pub struct RoundRobin {
-    credit: HashMap<Arc<str>, i64>,
-}
-
-impl RoundRobin {
-    /// Whose turn it is. `None` when no candidate has any capacity.
-    pub fn pick<'a>(
-        &mut self,
-        candidates: impl Iterator<Item = &'a Arc<Workload>> + Clone,
-    ) -> Option<&'a Arc<Workload>> {
-        let weighty = candidates.filter(|w| w.capacity > 0);
-        let total: i64 = weighty.clone().map(|w| i64::from(w.capacity)).sum();
-        let mut chosen: Option<(&Arc<Workload>, i64)> = None;
-        let mut count = 0;
-        for workload in weighty {
-            count += 1;
-            let credit = match self.credit.get_mut(&workload.uid) {
-                Some(credit) => credit,
-                None => self.credit.entry(Arc::clone(&workload.uid)).or_default(),
-            };
-            *credit += i64::from(workload.capacity);
-            if chosen.is_none_or(|(_, most)| *credit > most) {
-                chosen = Some((workload, *credit));
-            }
-        }
-        let (workload, _credit) = chosen?;
-        if let Some(credit) = self.credit.get_mut(&workload.uid) {
-            *credit -= total;
-        }
-        // Endpoints that have left leave their credit behind; starting over costs one uneven turn.
-        if self.credit.len() > 2 * count + 16 {
-            self.credit.clear();
-        }
-        Some(workload)
-    }
+    /// The only ones that serve it are on another network, such as this one.
+    OtherNetwork(Arc<Workload>),
 }
 
 /// Chooses an endpoint of `service` for a connection from `source` to one of its addresses.
@@ -75,26 +61,35 @@ pub fn choose(
     source: &Workload,
     service: &Service,
     destination: SocketAddr,
-    turns: &mut RoundRobin,
+    pick: &mut impl Pick,
 ) -> Result<Endpoint, Unavailable> {
-    let port = destination.port();
-    if !service.ports.iter().any(|p| p.service_port == port) {
-        return Err(Unavailable::Port);
+    let declared = declared(service, destination.port()).ok_or(Unavailable::Port)?;
+    let serving = || {
+        let endpoints = view.endpoints(&service.key).iter();
+        endpoints
+            .filter(|w| w.capacity > 0 && healthy(service, w))
+            .filter_map(|w| Some((w, mapped(service, w, declared)?)))
+    };
+    // Endpoints elsewhere are left out before the preference is asked: there is no way to them
+    // yet, so preferring one would refuse what another could serve.
+    let near = serving().filter(|(w, _)| w.network == source.network);
+    let able = near.filter_map(|(workload, port)| {
+        let ip = address(service, workload, destination.ip())?;
+        let address = SocketAddr::new(ip, port);
+        Some(Candidate { workload, address })
+    });
+    let preferred = prefer(source, service, able.collect());
+    if preferred.is_empty() {
+        let mut far = serving().filter(|(w, _)| w.network != source.network);
+        let reachable = far.find(|(w, _)| w.network_gateway.is_some());
+        let elsewhere = |(w, _): (&Arc<Workload>, _)| Unavailable::OtherNetwork(Arc::clone(w));
+        return Err(reachable.map_or(Unavailable::Endpoints, elsewhere));
     }
-    let usable: Vec<&Arc<Workload>> = view
-        .endpoints(&service.key)
-        .iter()
-        .filter(|w| healthy(service, w) && target_port(service, w, port).is_some())
-        .filter(|w| in_reach(source, w))
-        .collect();
-    let preferred = prefer(source, service, usable);
-    let picked = turns.pick(preferred.iter().copied());
-    let workload = picked.ok_or(Unavailable::Endpoints)?;
-    let port = target_port(service, workload, port).ok_or(Unavailable::Endpoints)?;
-    let ip = address(service, workload, destination.ip()).ok_or(Unavailable::Endpoints)?;
+    let picked = pick.pick(&service.key, destination.port(), &preferred);
+    let picked = preferred.get(picked).ok_or(Unavailable::Endpoints)?;
     Ok(Endpoint {
-        workload: Arc::clone(workload),
-        address: SocketAddr::new(ip, port),
+        workload: Arc::clone(picked.workload),
+        address: picked.address,
     })
 }
 
@@ -103,19 +98,19 @@ fn healthy(service: &Service, workload: &Workload) -> bool {
         || service.load_balancing.health_policy == HealthPolicy::AllowAll
 }
 
-/// An endpoint on another network is in reach by its gateway only.
-fn in_reach(source: &Workload, workload: &Workload) -> bool {
-    match workload.network == source.network {
-        true => !workload.addresses.is_empty(),
-        false => workload.network_gateway.is_some(),
-    }
+fn declared(service: &Service, port: u16) -> Option<ServicePort> {
+    let mut ports = service.ports.iter();
+    ports.find(|p| p.service_port == port).copied()
 }
 
 /// The port of a workload that serves a port of a service: its own mapping, else the service's.
 pub fn target_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> {
-    let declared = service.ports.iter().find(|p| p.service_port == port)?;
+    mapped(service, workload, declared(service, port)?)
+}
+
+fn mapped(service: &Service, workload: &Workload, declared: ServicePort) -> Option<u16> {
     let own = workload.services.get(&service.key)?;
-    let mapped = own.iter().find(|m| m.service_port == port);
+    let mapped = own.iter().find(|m| m.service_port == declared.service_port);
     let mapped = mapped.map(|m| m.target_port).filter(|p| *p != 0);
     mapped.or_else(|| Some(declared.target_port).filter(|p| *p != 0))
 }
@@ -141,22 +136,21 @@ fn address(service: &Service, workload: &Workload, asked: IpAddr) -> Option<IpAd
 fn prefer<'a>(
     source: &Workload,
     service: &Service,
-    usable: Vec<&'a Arc<Workload>>,
-) -> Vec<&'a Arc<Workload>> {
+    mut able: Vec<Candidate<'a>>,
+) -> Vec<Candidate<'a>> {
     let scopes = service.load_balancing.preference.as_slice();
     match service.load_balancing.mode {
-        BalanceMode::Unspecified | BalanceMode::Passthrough => usable,
+        BalanceMode::Unspecified | BalanceMode::Passthrough => {}
         BalanceMode::Strict => {
-            let all = |w: &&Arc<Workload>| scopes.iter().all(|s| matches(source, w, *s));
-            usable.into_iter().filter(all).collect()
+            able.retain(|c| scopes.iter().all(|s| matches(source, c.workload, *s)));
         }
         BalanceMode::Failover => {
-            let rank = |w: &Arc<Workload>| rank(source, w, scopes);
-            let best = usable.iter().map(|w| rank(w)).max();
-            let of_best = |w: &&Arc<Workload>| Some(rank(w)) == best;
-            usable.into_iter().filter(of_best).collect()
+            let rank = |c: &Candidate<'_>| rank(source, c.workload, scopes);
+            let best = able.iter().map(rank).max();
+            able.retain(|c| Some(rank(c)) == best);
         }
     }
+    able
 }
 
 /// How many leading scopes match. With the network first, any endpoint on it beats any other, and
@@ -185,3 +179,6 @@ fn matches(source: &Workload, workload: &Workload, scope: Scope) -> bool {
         Scope::Network => source.network == workload.network,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,9 @@ impl Refusal {
     }
 }
 
-/// Decides a tunnel that arrived at `local_ip` of `workload`.
+/// Decides a tunnel that arrived at `local_ip` of `workload`: it must ask for that address, for
+/// one whose waypoint the workload is, or for a service of the workload's by name. In each case it
+/// is delivered here.
 ///
 /// `forwarded_host` is the service the peer says was addressed; it only ever labels.
 ///
@@ -95,10 +97,14 @@ pub fn tunnelled(
     target: Target<'_>,
     forwarded_host: Option<&str>,
 ) -> Result<Delivery, Refusal> {
+    let local_ip = local_ip.to_canonical();
     let (port, service) = match target {
-        Target::Address(to) if to.ip() != local_ip => return Err(Refusal::NotHere { to }),
-        Target::Address(to) => {
+        Target::Address(to) if to.ip().to_canonical() == local_ip => {
             let service = label(view, workload, to.port(), forwarded_host);
+            (to.port(), service)
+        }
+        Target::Address(to) => {
+            let service = stands_for(view, workload, to)?;
             (to.port(), service)
         }
         Target::Name { host, port } => {
@@ -120,6 +126,27 @@ pub fn tunnelled(
         to: SocketAddr::new(local_ip, port),
         service,
     })
+}
+
+/// Lets in what asks for somebody whose waypoint `workload` is; names the service if it is one.
+fn stands_for(
+    view: &View,
+    workload: &Workload,
+    to: SocketAddr,
+) -> Result<Option<Arc<Service>>, Refusal> {
+    let (network, ip) = (&workload.network, to.ip().to_canonical());
+    let (waypoint, service) = if let Some(other) = view.workload_at(network, ip) {
+        (other.waypoint.as_ref(), None)
+    } else {
+        let service = view.service_at(network, ip, &workload.namespace);
+        (service.and_then(|s| s.waypoint.as_ref()), service)
+    };
+    match waypoint {
+        Some(waypoint) if view.is_instance(&waypoint.destination, workload) => {
+            Ok(service.map(Arc::clone))
+        }
+        _ => Err(Refusal::NotHere { to }),
+    }
 }
 
 /// Decides a plain connection to `destination` of `workload`.

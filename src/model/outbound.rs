@@ -5,12 +5,13 @@
 //! through. A waypoint that is named is gone through or the connection is refused.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::balance::{self, Endpoint, RoundRobin, Unavailable};
+use super::balance::{self, Endpoint, Pick, Unavailable};
 use super::service::{BalanceMode, Service};
-use super::view::View;
+use super::view::{Gateway, View};
 use super::workload::{GatewayAddress, GatewayDestination, TunnelProtocol, Workload};
 use crate::identity::SpiffeId;
 
@@ -22,7 +23,8 @@ pub const PROXY_PORTS: [u16; 3] = [15001, 15006, HBONE_PORT];
 /// Where a connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To an address the mesh does not know, as it is.
+    /// To an address the mesh does not know, or to a service that leaves the choice to the
+    /// client ([`BalanceMode::Passthrough`]), as it is.
     Passthrough {
         /// The original destination.
         to: SocketAddr,
@@ -78,6 +80,14 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// The address is a service's that its owner does not show to others.
+    #[error("{to} belongs to a service that namespace {from} may not see")]
+    NotVisible {
+        /// The destination.
+        to: SocketAddr,
+        /// The namespace of the client.
+        from: Arc<str>,
+    },
     /// The waypoint that must be passed cannot be reached.
     #[error("waypoint of {of} is not known or has no healthy instance")]
     NoWaypoint {
@@ -100,8 +110,8 @@ pub enum Refusal {
     },
 }
 
-/// Decides a connection from `source` to `destination`. `turns` is the round-robin state of the
-/// service addressed.
+/// Decides a connection from `source` to `destination`, taking turns by `pick` where there is a
+/// choice.
 ///
 /// # Errors
 /// [`Refusal`], in words for the log.
@@ -109,160 +119,147 @@ pub fn decide(
     view: &View,
     source: &Workload,
     destination: SocketAddr,
-    turns: &mut RoundRobin,
+    pick: &mut impl Pick,
 ) -> Result<Route, Refusal> {
-    let ip = destination.ip();
+    let ip = destination.ip().to_canonical();
+    let destination = SocketAddr::new(ip, destination.port());
     if ip.is_loopback() && PROXY_PORTS.contains(&destination.port()) {
         return Err(Refusal::SelfCall { to: destination });
     }
+    let connection = Connection {
+        view,
+        source,
+        destination,
+    };
     if let Some(workload) = view.workload_at(&source.network, ip) {
-        return to_workload(view, source, workload, destination, turns);
+        return connection.to_workload(workload, pick);
     }
     match view.service_at(&source.network, ip, &source.namespace) {
-        Some(service) => to_service(view, source, service, destination, turns),
+        Some(service) => connection.to_service(service, pick),
+        // The mesh knows the address, so what is sent there is not for the wire in clear text.
+        None if view.is_vip(&source.network, ip) => Err(Refusal::NotVisible {
+            to: destination,
+            from: Arc::clone(&source.namespace),
+        }),
         None => Ok(Route::Passthrough { to: destination }),
     }
 }
 
-fn to_service(
-    view: &View,
-    source: &Workload,
-    service: &Arc<Service>,
+/// A connection to decide.
+#[derive(Clone, Copy)]
+struct Connection<'a> {
+    view: &'a View,
+    source: &'a Workload,
     destination: SocketAddr,
-    turns: &mut RoundRobin,
-) -> Result<Route, Refusal> {
-    if let Some(gateway) = &service.waypoint {
-        let of = || service.key.to_string();
-        let service = Some(Arc::clone(service));
-        return through(view, source, gateway, destination, service, turns, of);
-    }
-    if service.load_balancing.mode == BalanceMode::Passthrough {
-        return Ok(Route::Passthrough { to: destination });
-    }
-    let port = destination.port();
-    let chosen = balance::choose(view, source, service, destination, turns);
-    let endpoint = chosen.map_err(|unavailable| match unavailable {
-        Unavailable::Port => Refusal::NoPort {
-            service: service.key.to_string(),
-            port,
-        },
-        Unavailable::Endpoints => Refusal::NoEndpoint {
-            service: service.key.to_string(),
-            port,
-        },
-    })?;
-    direct(source, endpoint, Some(Arc::clone(service)))
 }
 
-fn to_workload(
-    view: &View,
-    source: &Workload,
-    workload: &Arc<Workload>,
-    destination: SocketAddr,
-    turns: &mut RoundRobin,
-) -> Result<Route, Refusal> {
-    if let Some(gateway) = &workload.waypoint
-        && !is_instance(view, gateway, source)
-    {
-        let of = || workload.uid.to_string();
-        return through(view, source, gateway, destination, None, turns, of);
+impl Connection<'_> {
+    fn to_service(self, service: &Arc<Service>, pick: &mut impl Pick) -> Result<Route, Refusal> {
+        if let Some(waypoint) = &service.waypoint {
+            return self.through(waypoint, Some(service), &service.key, pick);
+        }
+        if service.load_balancing.mode == BalanceMode::Passthrough {
+            let to = self.destination;
+            return Ok(Route::Passthrough { to });
+        }
+        let named = || (service.key.to_string(), self.destination.port());
+        let chosen = balance::choose(self.view, self.source, service, self.destination, pick);
+        let endpoint = chosen.map_err(|unavailable| match unavailable {
+            Unavailable::Port => {
+                let (service, port) = named();
+                Refusal::NoPort { service, port }
+            }
+            Unavailable::Endpoints => {
+                let (service, port) = named();
+                Refusal::NoEndpoint { service, port }
+            }
+            Unavailable::OtherNetwork(workload) => elsewhere(&workload),
+        })?;
+        direct(endpoint, Some(service))
     }
-    let endpoint = Endpoint {
-        workload: Arc::clone(workload),
-        address: destination,
-    };
-    direct(source, endpoint, None)
+
+    fn to_workload(self, workload: &Arc<Workload>, pick: &mut impl Pick) -> Result<Route, Refusal> {
+        if let Some(waypoint) = &workload.waypoint
+            && !self.view.is_instance(&waypoint.destination, self.source)
+        {
+            return self.through(waypoint, None, &workload.uid, pick);
+        }
+        let endpoint = Endpoint {
+            workload: Arc::clone(workload),
+            address: self.destination,
+        };
+        direct(endpoint, None)
+    }
+
+    /// By way of a waypoint, which is asked for the original destination.
+    fn through(
+        self,
+        waypoint: &GatewayAddress,
+        service: Option<&Arc<Service>>,
+        of: &dyn Display,
+        pick: &mut impl Pick,
+    ) -> Result<Route, Refusal> {
+        let missing = || Refusal::NoWaypoint { of: of.to_string() };
+        let reference = &waypoint.destination;
+        // The family is the reference's where that is an address, else the client's (§2.4).
+        let like = match reference {
+            GatewayDestination::Hostname(_) => self.destination.ip(),
+            GatewayDestination::Address { address, .. } => *address,
+        };
+        let asked = SocketAddr::new(like, waypoint.hbone_port);
+        let found = self.view.gateway(reference, &self.source.namespace);
+        let (hop, workload, named) = match found.ok_or_else(missing)? {
+            Gateway::Workload(workload) => {
+                let hop = match workload.addresses.contains(&like) {
+                    true => asked,
+                    false => workload
+                        .hbone_address(like, asked.port())
+                        .ok_or_else(missing)?,
+                };
+                (hop, Arc::clone(workload), None)
+            }
+            Gateway::Service(named) => {
+                let chosen = balance::choose(self.view, self.source, named, asked, pick);
+                let instance = chosen.map_err(|unavailable| match unavailable {
+                    Unavailable::Port | Unavailable::Endpoints => missing(),
+                    Unavailable::OtherNetwork(workload) => elsewhere(&workload),
+                })?;
+                (instance.address, instance.workload, Some(&**named))
+            }
+        };
+        if workload.network != self.source.network {
+            return Err(elsewhere(&workload));
+        }
+        Ok(Route::Tunnel(Tunnelled {
+            hop,
+            target: self.destination,
+            accepted: accepted(&workload, named)?,
+            workload,
+            service: service.map(Arc::clone),
+        }))
+    }
 }
 
 /// Straight to an endpoint: over HBONE when it takes it, else plainly.
-fn direct(
-    source: &Workload,
-    endpoint: Endpoint,
-    service: Option<Arc<Service>>,
-) -> Result<Route, Refusal> {
-    let Endpoint { workload, address } = &endpoint;
-    if workload.network != source.network {
-        return Err(Refusal::OtherNetwork {
-            workload: Arc::clone(&workload.uid),
-            network: Arc::clone(&workload.network),
-        });
-    }
-    if workload.tunnel == TunnelProtocol::None {
+fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Result<Route, Refusal> {
+    let service = service.map(Arc::clone);
+    if endpoint.workload.tunnel == TunnelProtocol::None {
         return Ok(Route::Plain { endpoint, service });
     }
+    let Endpoint { workload, address } = endpoint;
     Ok(Route::Tunnel(Tunnelled {
         hop: SocketAddr::new(address.ip(), HBONE_PORT),
-        target: *address,
-        accepted: accepted(workload, service.as_deref())?,
-        workload: Arc::clone(workload),
+        target: address,
+        accepted: accepted(&workload, service.as_deref())?,
+        workload,
         service,
     }))
 }
 
-/// By way of a waypoint, which is asked for the original destination.
-fn through(
-    view: &View,
-    source: &Workload,
-    gateway: &GatewayAddress,
-    destination: SocketAddr,
-    service: Option<Arc<Service>>,
-    turns: &mut RoundRobin,
-    of: impl Fn() -> String,
-) -> Result<Route, Refusal> {
-    let missing = || Refusal::NoWaypoint { of: of() };
-    let (endpoint, waypoint) = match &gateway.destination {
-        GatewayDestination::Hostname(key) => {
-            let waypoint = view.service(key).ok_or_else(missing)?;
-            let asked = SocketAddr::new(destination.ip(), gateway.hbone_port);
-            let chosen = balance::choose(view, source, waypoint, asked, turns);
-            (chosen.map_err(|_none| missing())?, Some(waypoint))
-        }
-        GatewayDestination::Address { network, address } => {
-            let asked = SocketAddr::new(*address, gateway.hbone_port);
-            if let Some(workload) = view.workload_at(network, *address) {
-                let workload = Arc::clone(workload);
-                (
-                    Endpoint {
-                        workload,
-                        address: asked,
-                    },
-                    None,
-                )
-            } else {
-                let found = view.service_at(network, *address, &source.namespace);
-                let waypoint = found.ok_or_else(missing)?;
-                let chosen = balance::choose(view, source, waypoint, asked, turns);
-                (chosen.map_err(|_none| missing())?, Some(waypoint))
-            }
-        }
-    };
-    if endpoint.workload.network != source.network {
-        return Err(Refusal::OtherNetwork {
-            workload: Arc::clone(&endpoint.workload.uid),
-            network: Arc::clone(&endpoint.workload.network),
-        });
-    }
-    Ok(Route::Tunnel(Tunnelled {
-        hop: endpoint.address,
-        target: destination,
-        accepted: accepted(&endpoint.workload, waypoint.map(|w| &**w))?,
-        workload: endpoint.workload,
-        service,
-    }))
-}
-
-/// Whether `source` is itself an instance of the waypoint, which must not be sent to itself.
-fn is_instance(view: &View, gateway: &GatewayAddress, source: &Workload) -> bool {
-    match &gateway.destination {
-        GatewayDestination::Hostname(key) => {
-            view.endpoints(key).iter().any(|w| w.uid == source.uid)
-        }
-        GatewayDestination::Address { network, address } => {
-            let owns = source.network == *network && source.addresses.contains(address);
-            let service = view.service_at(network, *address, &source.namespace);
-            let behind = service.map_or(&[][..], |s| view.endpoints(&s.key));
-            owns || behind.iter().any(|w| w.uid == source.uid)
-        }
+fn elsewhere(workload: &Workload) -> Refusal {
+    Refusal::OtherNetwork {
+        workload: Arc::clone(&workload.uid),
+        network: Arc::clone(&workload.network),
     }
 }
 

@@ -84,6 +84,16 @@ impl Workload {
         self
     }
 
+    pub(super) fn gateway(mut self, gateway: GatewayAddress) -> Self {
+        self.network_gateway = Some(gateway);
+        self
+    }
+
+    pub(super) fn called(mut self, hostname: &str) -> Self {
+        self.hostname = key(hostname).hostname;
+        self
+    }
+
     pub(super) fn on_node(mut self, node: &str) -> Self {
         self.node = Arc::from(node);
         self
@@ -164,6 +174,18 @@ impl Service {
     pub(super) fn in_namespace(mut self, namespace: &str, visibility: Visibility) -> Self {
         self.key.namespace = Arc::from(namespace);
         self.visibility = visibility;
+        self
+    }
+
+    pub(super) fn canonical(mut self) -> Self {
+        self.canonical = true;
+        self
+    }
+
+    pub(super) fn vips_on(mut self, network: &str) -> Self {
+        for vip in &mut self.vips {
+            vip.network = Arc::from(network);
+        }
         self
     }
 

@@ -4,27 +4,39 @@
 //! address the order is fixed (`spec/hbone-dataplane.md` §2.3), so that every process given the
 //! same resources answers alike.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::service::{Service, ServiceKey, Visibility};
-use super::workload::{NetworkMode, TunnelProtocol, Workload};
+use super::workload::{GatewayDestination, NetworkMode, TunnelProtocol, Workload};
 
 /// The indexed mesh.
 #[derive(Debug, Default)]
 pub struct View {
     workloads: HashMap<Arc<str>, Arc<Workload>>,
     by_address: HashMap<IpAddr, Vec<Arc<Workload>>>,
-    services: HashMap<ServiceKey, Entry>,
+    by_workload_hostname: HashMap<ServiceKey, Arc<Workload>>,
+    services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Indexed {
     service: Arc<Service>,
     endpoints: Vec<Arc<Workload>>,
+}
+
+/// What a reference to a waypoint or gateway names.
+#[derive(Clone, Copy, Debug)]
+pub enum Gateway<'a> {
+    /// A service, whose endpoints are its instances.
+    Service(&'a Arc<Service>),
+    /// The one workload it is.
+    Workload(&'a Arc<Workload>),
 }
 
 impl View {
@@ -33,48 +45,64 @@ impl View {
         workloads: impl IntoIterator<Item = Arc<Workload>>,
         services: impl IntoIterator<Item = Arc<Service>>,
     ) -> Self {
-        let mut view = Self::default();
         let services: BTreeMap<_, _> = services.into_iter().map(|s| (s.key.clone(), s)).collect();
-        for service in services.into_values() {
-            view.add_service(service);
-        }
         let workloads: BTreeMap<_, _> = workloads
             .into_iter()
             .map(|w| (Arc::clone(&w.uid), w))
             .collect();
+        let mut view = Self {
+            workloads: HashMap::with_capacity(workloads.len()),
+            by_address: HashMap::with_capacity(workloads.len()),
+            services: HashMap::with_capacity(services.len()),
+            by_vip: HashMap::with_capacity(services.len()),
+            by_hostname: HashMap::with_capacity(services.len()),
+            by_workload_hostname: HashMap::new(),
+        };
+        for service in services.into_values() {
+            view.add_service(service);
+        }
         for workload in workloads.into_values() {
             view.add_workload(workload);
         }
         for sharing in view.by_address.values_mut() {
-            sharing.sort_by_key(|w| w.tunnel != TunnelProtocol::Hbone);
+            sharing.sort_by_key(|w| (!is_pod(w), w.tunnel != TunnelProtocol::Hbone));
+        }
+        for indexed in view.services.values_mut() {
+            indexed.endpoints.shrink_to_fit();
         }
         view
     }
 
     fn add_service(&mut self, service: Arc<Service>) {
         for vip in &service.vips {
-            let at = self.by_vip.entry(vip.address).or_default();
-            at.push(Arc::clone(&service));
+            share(&mut self.by_vip, vip.address, &service);
         }
-        let named = self.by_hostname.entry(Arc::clone(&service.key.hostname));
-        named.or_default().push(Arc::clone(&service));
-        let entry = Entry {
+        let hostname = Arc::clone(&service.key.hostname);
+        share(&mut self.by_hostname, hostname, &service);
+        let indexed = Indexed {
             service: Arc::clone(&service),
             endpoints: Vec::new(),
         };
-        self.services.insert(service.key.clone(), entry);
+        self.services.insert(service.key.clone(), indexed);
     }
 
     fn add_workload(&mut self, workload: Arc<Workload>) {
         if workload.network_mode == NetworkMode::Standard {
             for address in &workload.addresses {
-                let at = self.by_address.entry(*address).or_default();
-                at.push(Arc::clone(&workload));
+                share(&mut self.by_address, *address, &workload);
             }
         }
+        if !workload.hostname.is_empty() {
+            let key = ServiceKey {
+                namespace: Arc::clone(&workload.namespace),
+                hostname: Arc::clone(&workload.hostname),
+            };
+            let named = self.by_workload_hostname.entry(key);
+            named.or_insert_with(|| Arc::clone(&workload));
+        }
         for key in workload.services.keys() {
-            if let Some(entry) = self.services.get_mut(key) {
-                entry.endpoints.push(Arc::clone(&workload));
+            if let Some(indexed) = self.services.get_mut(key) {
+                indexed.endpoints.push(Arc::clone(&workload));
             }
         }
         self.workloads.insert(Arc::clone(&workload.uid), workload);
@@ -85,7 +113,8 @@ impl View {
         self.workloads.get(uid)
     }
 
-    /// The workload whose own address this is; one that takes tunnels before one that does not.
+    /// The workload whose own address this is. Of several, a pod of a stock control plane comes
+    /// first, then one that takes tunnels, then the first by uid.
     pub fn workload_at(&self, network: &str, address: IpAddr) -> Option<&Arc<Workload>> {
         let sharing = self.by_address.get(&address)?;
         sharing.iter().find(|w| &*w.network == network)
@@ -93,7 +122,7 @@ impl View {
 
     /// The service with this key.
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.services.get(key).map(|entry| &entry.service)
+        self.services.get(key).map(|indexed| &indexed.service)
     }
 
     /// The service whose address this is, as seen from a namespace: its own first, then a
@@ -104,12 +133,20 @@ impl View {
         address: IpAddr,
         from_namespace: &str,
     ) -> Option<&Arc<Service>> {
-        let here = |s: &&Arc<Service>| {
+        best(self.services_at(network, address), from_namespace)
+    }
+
+    /// Whether this is a service's address, be the service visible to anybody or not.
+    pub fn is_vip(&self, network: &str, address: IpAddr) -> bool {
+        self.services_at(network, address).next().is_some()
+    }
+
+    fn services_at(&self, network: &str, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+        let sharing = self.by_vip.get(&address).map_or(&[][..], Vec::as_slice);
+        sharing.iter().filter(move |s| {
             let mut vips = s.vips.iter();
             vips.any(|v| v.address == address && &*v.network == network)
-        };
-        let sharing = self.by_vip.get(&address)?;
-        best(sharing.iter().filter(here), from_namespace)
+        })
     }
 
     /// The service of this host name, by the same order.
@@ -121,7 +158,41 @@ impl View {
     pub fn endpoints(&self, key: &ServiceKey) -> &[Arc<Workload>] {
         self.services
             .get(key)
-            .map_or(&[], |entry| entry.endpoints.as_slice())
+            .map_or(&[], |indexed| indexed.endpoints.as_slice())
+    }
+
+    /// What a reference names, as seen from a namespace (§2.4): by address a workload before a
+    /// service, by host name a service before a workload. `None` when it dangles.
+    pub fn gateway(
+        &self,
+        reference: &GatewayDestination,
+        from_namespace: &str,
+    ) -> Option<Gateway<'_>> {
+        match reference {
+            GatewayDestination::Hostname(key) => {
+                let service = self.service(key).map(Gateway::Service);
+                let workload = || self.by_workload_hostname.get(key).map(Gateway::Workload);
+                service.or_else(workload)
+            }
+            GatewayDestination::Address { network, address } => {
+                let workload = self.workload_at(network, *address).map(Gateway::Workload);
+                let service = || self.service_at(network, *address, from_namespace);
+                workload.or_else(|| service().map(Gateway::Service))
+            }
+        }
+    }
+
+    /// Whether `workload` is what a reference names, or one of its instances. Told by uid alone:
+    /// an address may be a host's, which all that runs there shares.
+    pub fn is_instance(&self, reference: &GatewayDestination, workload: &Workload) -> bool {
+        match self.gateway(reference, &workload.namespace) {
+            Some(Gateway::Service(service)) => {
+                let mut instances = self.endpoints(&service.key).iter();
+                instances.any(|w| w.uid == workload.uid)
+            }
+            Some(Gateway::Workload(named)) => named.uid == workload.uid,
+            None => false,
+        }
     }
 
     /// How many workloads and services there are.
@@ -139,3 +210,21 @@ fn best<'a>(
         .filter(|s| s.visibility == Visibility::Public || own(s))
         .min_by_key(|s| (!own(s), !s.canonical))
 }
+
+/// Almost every address has one owner, so a list starts with room for one.
+fn share<K: Eq + Hash, T>(index: &mut HashMap<K, Vec<Arc<T>>>, key: K, item: &Arc<T>) {
+    match index.entry(key) {
+        Entry::Occupied(mut sharing) => sharing.get_mut().push(Arc::clone(item)),
+        Entry::Vacant(free) => {
+            free.insert(vec![Arc::clone(item)]);
+        }
+    }
+}
+
+/// Uids of a stock control plane name the kind (§2.3): `cluster//Pod/namespace/name`.
+fn is_pod(workload: &Workload) -> bool {
+    workload.uid.contains("//Pod/")
+}
+
+#[cfg(test)]
+mod tests;

@@ -148,8 +148,10 @@ impl Outbound<'_> {
                     let retry = e.retryable() && attempt < ATTEMPTS && route.service.is_some();
                     session.failed(e.flag(), chain(&e));
                     attempt += 1;
-                    match self.decide() {
-                        Ok(Route::Tunnel(next)) if retry && next.hop != route.hop => route = next,
+                    // Asked only to retry: a turn taken for nothing would give the next
+                    // connection to the endpoint that has just failed.
+                    match retry.then(|| self.decide()) {
+                        Some(Ok(Route::Tunnel(next))) if next.hop != route.hop => route = next,
                         _ => return hbone::reset(stream),
                     }
                 }

@@ -1,21 +1,26 @@
-//! Whose turn it is: the round-robin state of every service, shared by all local clients.
+//! Whose turn it is: the round-robin of every service, shared by all local clients.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::balance::RoundRobin;
+use crate::model::balance::{Candidate, Pick, RoundRobin};
 use crate::model::outbound::{Refusal, Route, decide};
 use crate::model::service::ServiceKey;
 use crate::model::view::View;
 use crate::model::workload::Workload;
 
-/// Services remembered before the memory starts over; far above what one host talks to.
-const SERVICES: usize = 65_536;
-
-#[derive(Default)]
 pub(super) struct Picks {
-    turns: Mutex<HashMap<ServiceKey, RoundRobin>>,
+    turns: Mutex<RoundRobin>,
+}
+
+impl Default for Picks {
+    /// Begins anywhere, so that hosts that start together do not all begin with one endpoint.
+    fn default() -> Self {
+        let start = rand::random::<u32>() as usize;
+        Self {
+            turns: Mutex::new(RoundRobin::starting_after(start)),
+        }
+    }
 }
 
 impl Picks {
@@ -26,15 +31,14 @@ impl Picks {
         source: &Workload,
         destination: SocketAddr,
     ) -> Result<Route, Refusal> {
-        let service = view.service_at(&source.network, destination.ip(), &source.namespace);
-        let Some(service) = service else {
-            return decide(view, source, destination, &mut RoundRobin::default());
-        };
+        decide(view, source, destination, &mut &*self)
+    }
+}
+
+/// The lock is held for the turn only, not for the decision around it.
+impl Pick for &Picks {
+    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= SERVICES {
-            turns.clear();
-        }
-        let turn = turns.entry(service.key.clone()).or_default();
-        decide(view, source, destination, turn)
+        turns.pick(service, port, candidates)
     }
 }

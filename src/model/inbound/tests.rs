@@ -1,7 +1,7 @@
 //! The vectors of `spec/hbone-dataplane.md` §12 that are decisions of the server's node.
 
 use super::*;
-use crate::model::testing::{port, service, view, workload};
+use crate::model::testing::{port, service, view, waypoint_at, waypoint_named, workload};
 
 fn told(outcome: Result<Delivery, Refusal>) -> String {
     match outcome {
@@ -36,6 +36,11 @@ fn each_vector_has_its_answer() {
             "10.0.0.2:8080 of cart",
         ),
         ("39 another address", address("10.0.0.3:80"), "400"),
+        (
+            "own address written as v6",
+            address("[::ffff:10.0.0.2]:80"),
+            "10.0.0.2:80",
+        ),
         (
             "40 a service's address: no waypoint here",
             address("10.9.0.1:80"),
@@ -75,6 +80,41 @@ fn each_vector_has_its_answer() {
             want,
             "{row}"
         );
+    }
+}
+
+#[test]
+fn a_waypoint_takes_what_is_meant_for_those_it_stands_for() {
+    let me = workload("wp", &["10.0.0.10"]).of("wp");
+    let bound = |name: &str, n: u8| workload(name, &[&format!("10.0.0.{n}")]).of("direct");
+    let workloads = vec![
+        me.clone(),
+        bound("by-address", 2).behind(waypoint_at("10.0.0.10")),
+        bound("by-name", 3).behind(waypoint_named("wp")),
+        bound("elsewhere", 4).behind(waypoint_at("10.0.0.11")),
+        bound("unbound", 5),
+        workload("other", &["10.0.0.11"]),
+    ];
+    let services = vec![
+        service("wp", &["10.9.0.10"]).ports(&[port(15008, 15008)]),
+        service("cart", &["10.9.0.1"]).through(waypoint_named("wp")),
+        service("direct", &["10.9.0.2"]),
+    ];
+    let view = view(workloads, services);
+    for (row, to, want) in [
+        ("40 its service", "10.9.0.1:80", "10.0.0.10:80 of cart"),
+        ("41 a service of its workload", "10.9.0.2:80", "400"),
+        ("its workload, by address", "10.0.0.2:80", "10.0.0.10:80"),
+        ("its workload, by name", "10.0.0.3:80", "10.0.0.10:80"),
+        ("another waypoint's workload", "10.0.0.4:80", "400"),
+        ("nobody's workload", "10.0.0.5:80", "400"),
+        ("its service, proxy port", "10.9.0.1:15001", "503"),
+        ("an address nobody has", "10.0.0.99:80", "400"),
+    ] {
+        let local = "10.0.0.10".parse().unwrap();
+        let target = Target::Address(to.parse().unwrap());
+        let got = told(tunnelled(&view, &me, local, target, None));
+        assert_eq!(got, want, "{row}");
     }
 }
 

@@ -2,14 +2,15 @@
 //! numbers.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-
-use proptest::prelude::*;
 
 use super::*;
+use crate::model::balance::RoundRobin;
 use crate::model::service::{BalanceMode, IpFamilies, Scope, Visibility};
 use crate::model::testing::{port, service, view, waypoint_at, waypoint_named, workload};
 use crate::model::workload::Workload;
+
+mod properties;
+mod waypoints;
 
 const VIP: &str = "10.9.0.1";
 
@@ -21,6 +22,7 @@ fn told(outcome: &Result<Route, Refusal>) -> String {
         Err(Refusal::SelfCall { .. }) => "self-call".to_owned(),
         Err(Refusal::NoPort { .. }) => "no port".to_owned(),
         Err(Refusal::NoEndpoint { .. }) => "no endpoint".to_owned(),
+        Err(Refusal::NotVisible { .. }) => "not visible".to_owned(),
         Err(Refusal::NoWaypoint { .. }) => "no waypoint".to_owned(),
         Err(Refusal::OtherNetwork { .. }) => "other network".to_owned(),
         Err(Refusal::NoIdentity { .. }) => "no identity".to_owned(),
@@ -261,7 +263,80 @@ fn each_vector_has_its_route() {
             vec![b().of("cart")],
             vec![cart().in_namespace("secret", Visibility::Namespace)],
             "10.9.0.1:80",
-            "pass 10.9.0.1:80",
+            "not visible",
+        ),
+        (
+            "endpoint of no allowed family is no candidate",
+            vec![b().of("cart"), dual()],
+            vec![cart().families(IpFamilies::Ipv6Only)],
+            "10.9.0.1:80",
+            "tunnel [2001:db8::4]:15008 for [2001:db8::4]:8080",
+        ),
+        (
+            "21 only on another network, behind its gateway",
+            vec![gone().of("cart").gateway(waypoint_at("10.22.1.1"))],
+            vec![cart()],
+            "10.9.0.1:80",
+            "other network",
+        ),
+        (
+            "nobody elsewhere is picked while somebody is here",
+            vec![
+                gone().of("cart").gateway(waypoint_at("10.22.1.1")),
+                workload("z", &["10.0.0.9"]).of("cart"),
+            ],
+            vec![cart()],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.9:15008 for 10.0.0.9:8080",
+        ),
+        (
+            "waypoint by the address of its service",
+            vec![wp().of("wp")],
+            vec![
+                service("wp", &["10.9.0.10"]).ports(&[port(15008, 15009)]),
+                cart().through(waypoint_at("10.9.0.10")),
+            ],
+            "10.9.0.1:80",
+            "tunnel 10.0.0.10:15009 for 10.9.0.1:80",
+        ),
+        (
+            "waypoint by a workload's host name, v6 asked",
+            vec![wp().called("wp")],
+            vec![service("cart", &["2001:db8:9::1"]).through(waypoint_named("wp"))],
+            "[2001:db8:9::1]:80",
+            "tunnel [2001:db8::10]:15008 for [2001:db8:9::1]:80",
+        ),
+        (
+            "waypoint by a host name that has no address",
+            vec![workload("wp", &[]).called("wp")],
+            vec![cart().through(waypoint_named("wp"))],
+            "10.9.0.1:80",
+            "no waypoint",
+        ),
+        (
+            "service's waypoint on another network",
+            vec![
+                wp().on_network("remote")
+                    .of("wp")
+                    .gateway(waypoint_at("10.22.1.1")),
+            ],
+            vec![wp_service(), cart().through(waypoint_named("wp"))],
+            "10.9.0.1:80",
+            "other network",
+        ),
+        (
+            "v4 written as v6",
+            vec![b()],
+            vec![],
+            "[::ffff:10.0.0.2]:80",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:80",
+        ),
+        (
+            "31 self-call written as v6",
+            vec![],
+            vec![],
+            "[::ffff:127.0.0.1]:15006",
+            "self-call",
         ),
         (
             "workload before service",
@@ -272,73 +347,6 @@ fn each_vector_has_its_route() {
         ),
     ] {
         assert_eq!(ask(&view(workloads, services), &web(), to), want, "{name}");
-    }
-}
-
-#[test]
-fn a_waypoint_is_not_sent_to_itself() {
-    let b = workload("b", &["10.0.0.2"]).behind(waypoint_at("10.0.0.10"));
-    let wp = workload("wp", &["10.0.0.10"]);
-    let impostor = workload("impostor", &["10.0.0.11"]);
-    let view = view(vec![b, wp.clone(), impostor.clone()], vec![]);
-    for (name, source, want) in [
-        (
-            "17 the waypoint",
-            wp,
-            "tunnel 10.0.0.2:15008 for 10.0.0.2:80",
-        ),
-        (
-            "18 anyone else",
-            impostor,
-            "tunnel 10.0.0.10:15008 for 10.0.0.2:80",
-        ),
-    ] {
-        assert_eq!(ask(&view, &source, "10.0.0.2:80"), want, "{name}");
-    }
-}
-
-#[test]
-fn the_better_tier_is_preferred() {
-    let cart = |scopes: &[Scope]| service("cart", &[VIP]).balanced(BalanceMode::Failover, scopes);
-    let source = web().at("eu", "z1");
-    for (name, workloads, scopes, want) in [
-        (
-            "same zone",
-            vec![
-                workload("a", &["10.0.0.2"]).of("cart").at("eu", "z2"),
-                workload("b", &["10.0.0.3"]).of("cart").at("eu", "z1"),
-            ],
-            &[Scope::Region, Scope::Zone][..],
-            "10.0.0.3",
-        ),
-        (
-            "falls over when it is sick",
-            vec![
-                workload("a", &["10.0.0.2"]).of("cart").at("eu", "z2"),
-                workload("b", &["10.0.0.3"])
-                    .of("cart")
-                    .at("eu", "z1")
-                    .unhealthy(),
-            ],
-            &[Scope::Region, Scope::Zone][..],
-            "10.0.0.2",
-        ),
-        (
-            "leading scopes count",
-            vec![
-                workload("a", &["10.0.0.2"]).of("cart").at("us", "z1"),
-                workload("b", &["10.0.0.3"]).of("cart").at("eu", "z9"),
-            ],
-            &[Scope::Region, Scope::Zone][..],
-            "10.0.0.3",
-        ),
-    ] {
-        let got = ask(&view(workloads, vec![cart(scopes)]), &source, "10.9.0.1:80");
-        assert_eq!(
-            got,
-            format!("tunnel {want}:15008 for {want}:8080"),
-            "{name}"
-        );
     }
 }
 
@@ -372,29 +380,23 @@ fn turns_are_taken_in_proportion() {
     assert_eq!(counts, [1000, 3000], "26: exactly by capacity");
 }
 
-proptest! {
-    /// An address that the mesh knows is never passed through, whatever the mesh looks like.
-    #[test]
-    fn what_the_mesh_knows_never_passes_by(
-        octets in proptest::collection::vec((1u8..20, any::<bool>(), any::<bool>(), 0u32..3), 0..12),
-        vip in 1u8..20,
-        port_asked in prop_oneof![Just(80u16), Just(81), Just(15001)],
-    ) {
-        let workloads: Vec<Workload> = octets.iter().enumerate().map(|(n, (octet, hbone, sick, weight))| {
-            let mut w = workload(&format!("w{n}"), &[&format!("10.0.0.{octet}")]).of("cart").weighing(*weight);
-            if !hbone { w = w.plain(); }
-            if *sick { w = w.unhealthy(); }
-            w
-        }).collect();
-        let known: Vec<IpAddr> = workloads.iter().flat_map(|w| w.addresses.clone()).collect();
-        let vip = format!("10.0.0.{vip}");
-        let view = view(workloads, vec![service("cart", &[&vip])]);
-        for octet in 1..25u8 {
-            let to: SocketAddr = format!("10.0.0.{octet}:{port_asked}").parse().unwrap();
-            let route = decide(&view, &web(), to, &mut RoundRobin::default());
-            let mesh_knows = known.contains(&to.ip()) || to.ip().to_string() == vip;
-            let passed = matches!(route, Ok(Route::Passthrough { .. }));
-            prop_assert_eq!(passed, !mesh_knows, "{} -> {:?}", to, route);
+#[test]
+fn each_port_has_turns_of_its_own() {
+    let b = workload("b", &["10.0.0.2"]).of("cart");
+    let c = workload("c", &["10.0.0.3"]).of("cart");
+    let only = workload("only", &["10.0.0.4"]).mapping("cart", 90, 9090);
+    let cart = service("cart", &[VIP]).ports(&[port(80, 8080), port(90, 0)]);
+    let view = view(vec![b, c, only], vec![cart]);
+    let mut turns = RoundRobin::default();
+    let mut ask = |port: u16| {
+        let to = SocketAddr::new(VIP.parse().unwrap(), port);
+        match decide(&view, &web(), to, &mut turns) {
+            Ok(Route::Tunnel(tunnel)) => tunnel.workload.uid.to_string(),
+            other => panic!("{other:?}"),
         }
+    };
+    for want in ["b", "c", "only", "b"] {
+        assert_eq!(ask(80), want);
+        assert_eq!(ask(90), "only");
     }
 }
