@@ -15,6 +15,8 @@ mod pool;
 mod tunnel;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;
@@ -22,8 +24,7 @@ use std::time::Duration;
 pub use accept::{AcceptError, Handler, Incoming, Refusal, serve};
 pub use authority::{Authority, AuthorityError};
 pub use connect::{ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop};
-pub(crate) use copy::reset;
-pub use copy::{RelayError, Traffic, relay, relay_tcp};
+pub use copy::{RelayError, Traffic, relay, relay_tcp, reset};
 pub use pool::Pool;
 pub use tunnel::{Tunnel, TunnelError};
 
@@ -34,7 +35,7 @@ pub struct Limits {
     pub handshake: Duration,
     /// From our CONNECT to its answer; 15 s, past the peer's own connect budget of 10 s.
     pub response: Duration,
-    /// Streams on one connection that we open; 100.
+    /// Streams on one connection that we open, where the peer allows as many; 100.
     pub streams_out: usize,
     /// Streams on one connection that a peer may open; 200.
     pub streams_in: u32,
@@ -45,8 +46,13 @@ pub struct Limits {
     pub busy: usize,
     /// Connections per peer and identity in all; 64.
     pub connections_max: usize,
-    /// How long an unused connection is kept; 5 min.
+    /// Share of its time in percent that a connection's task is at work from which another is
+    /// opened, since one task is one core at most; 70.
+    pub busy_share: u32,
+    /// How long a connection is kept that lends no stream; 5 min.
     pub idle: Duration,
+    /// How long a peer may keep a connection without a tunnel; 1 h.
+    pub idle_in: Duration,
     /// How long a failed dial answers for further ones; 1 s.
     pub negative: Duration,
     /// Silence after which a connection is pinged; 10 s.
@@ -60,8 +66,15 @@ pub struct Limits {
     pub connection_window: u32,
     /// Largest frame we take; 1 MiB.
     pub frame: u32,
-    /// Bytes of one stream that wait for the network before its sender is held back; 256 KiB.
+    /// Bytes of one stream of ours that wait for the network before its program is held back;
+    /// 256 KiB, the largest a relay reads at once.
     pub send_buffer: usize,
+    /// How long a stream that we reset is remembered; 30 s. What a peer had on the way to it is
+    /// thrown away meanwhile; after that it counts as the peer's offence, and enough offences close
+    /// the connection under all its tunnels.
+    pub reset_memory: Duration,
+    /// How many streams are remembered so; 1024.
+    pub resets_kept: usize,
 }
 
 impl Default for Limits {
@@ -73,8 +86,10 @@ impl Default for Limits {
             streams_in: 200,
             connections: 4,
             busy: 8,
+            busy_share: 70,
             connections_max: 64,
             idle: Duration::from_secs(300),
+            idle_in: Duration::from_secs(3600),
             negative: Duration::from_secs(1),
             ping_after: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
@@ -82,6 +97,8 @@ impl Default for Limits {
             connection_window: 16 << 20,
             frame: 1 << 20,
             send_buffer: 256 << 10,
+            reset_memory: Duration::from_secs(30),
+            resets_kept: 1024,
         }
     }
 }

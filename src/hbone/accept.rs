@@ -1,90 +1,42 @@
 //! Accepts tunnels: the server's end of HBONE.
 
+mod refusal;
+mod request;
+
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Request, StatusCode};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::liveness::{self, Watched};
-use super::{Authority, Limits, Tunnel, TunnelError, headers};
+use super::Limits;
+use super::liveness::{self, Heard, Watched};
 use crate::identity::SpiffeId;
-use crate::tls::{self, PeerRefused, peer_identity};
+use crate::tls::{self, peer_identity};
 
-/// Header list we take from a client (§1.2).
+pub use refusal::AcceptError;
+pub use request::{Incoming, Refusal};
+
+/// Header list we take from a client, decoded (§1.2, `spec/reliability.md` §2 row 5).
 const HEADER_LIST: u32 = 64 << 10;
 /// Streams a peer may reset before we have looked at them (`spec/reliability.md` §2 row 1).
 const PENDING_RESETS: usize = 20;
-/// Resets a peer may make us send before the connection is closed (row 2).
+/// Resets a peer may provoke by breaking the protocol, over the connection's life (row 2).
 const LOCAL_RESETS: usize = 200;
 /// Bytes of one stream that wait for the network before their sender is held back (§1.2).
 const SEND_BUFFER: usize = 400 << 10;
-
-/// Why a connection on the HBONE port came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptError {
-    /// The peer presented no certificate.
-    #[error("the peer presented no certificate")]
-    NoCertificate,
-    /// The peer's certificate is sound but not of anyone let in here.
-    #[error(transparent)]
-    Peer(PeerRefused),
-    /// The peer's certificate is not.
-    #[error("the peer's certificate is refused")]
-    Certificate {
-        /// What the TLS stack said.
-        #[source]
-        source: rustls::Error,
-    },
-    /// The handshake failed otherwise: an old TLS version, no common protocol.
-    #[error("TLS handshake failed")]
-    Tls {
-        /// What the TLS stack said.
-        #[source]
-        source: io::Error,
-    },
-    /// No tunnel was asked for in time.
-    #[error("no handshake and CONNECT within the deadline")]
-    Timeout,
-    /// HTTP/2 broke.
-    #[error("HTTP/2 failed")]
-    Http2 {
-        /// What it said.
-        #[source]
-        source: h2::Error,
-    },
-}
-
-impl AcceptError {
-    fn of_handshake(source: io::Error) -> Self {
-        let inner = source
-            .get_ref()
-            .and_then(|e| e.downcast_ref::<rustls::Error>());
-        match inner {
-            Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
-            Some(error) => match (PeerRefused::of(error), error) {
-                (Some(refused), _) => Self::Peer(refused.clone()),
-                (None, rustls::Error::InvalidCertificate(_)) => Self::Certificate {
-                    source: error.clone(),
-                },
-                _ => Self::Tls { source },
-            },
-            None => Self::Tls { source },
-        }
-    }
-}
 
 /// Decides what becomes of each tunnel asked for.
 pub trait Handler: Send + Sync + 'static {
@@ -92,61 +44,13 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, request: Incoming) -> impl Future<Output = ()> + Send;
 }
 
-/// A request for a tunnel, not yet answered. Dropping it refuses with a reset.
-pub struct Incoming {
-    /// Who the peer proved to be.
-    pub peer: Option<SpiffeId>,
-    /// The peer's address.
-    pub remote: SocketAddr,
-    /// Where the tunnel shall end.
-    pub authority: Authority,
-    /// The request's headers.
-    pub headers: HeaderMap,
-    respond: SendResponse<Bytes>,
-    body: RecvStream,
-}
-
-/// Why a request is not well formed; answered before any handler sees it (§1.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Another method than CONNECT.
-    Method,
-    /// No target, or one that does not read.
-    Authority,
-}
-
-impl Incoming {
-    /// Opens the tunnel, telling the destination workload for telemetry.
-    ///
-    /// # Errors
-    /// When the peer has gone in the meantime.
-    pub fn accept(mut self, baggage: &str) -> Result<Tunnel, TunnelError> {
-        let mut response = Response::new(());
-        let map = response.headers_mut();
-        map.insert(headers::BAGGAGE, headers::value(baggage));
-        let stream = self.respond.send_response(response, false);
-        let stream = stream.map_err(|source| TunnelError::Reset { source })?;
-        Ok(Tunnel::new(stream, self.body, None))
-    }
-
-    /// Says no.
-    pub fn refuse(mut self, status: StatusCode) {
-        refuse(&mut self.respond, status);
-    }
-}
-
-fn refuse(respond: &mut SendResponse<Bytes>, status: StatusCode) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    // A peer that has gone needs no answer.
-    let _gone = respond.send_response(response, true);
-}
-
 /// Serves one accepted TCP connection: TLS, HTTP/2, then each CONNECT by `handler`. Returns when
-/// the connection has ended; after `shutdown` it takes no new tunnels and ends with the last.
+/// the connection and its handlers have ended. After `shutdown` it takes no new tunnels (GOAWAY)
+/// and ends with the last; how long that may take is for the caller to bound.
 ///
 /// # Errors
-/// [`AcceptError`], naming why the peer was turned away.
+/// [`AcceptError`], naming why the peer was turned away. A connection that has carried tunnels and
+/// then breaks is no error: its tunnels' relays tell.
 ///
 /// # Cancel safety
 /// Dropping the future resets every tunnel of the connection.
@@ -158,39 +62,60 @@ pub async fn serve<H: Handler>(
     handler: Arc<H>,
     shutdown: CancellationToken,
 ) -> Result<(), AcceptError> {
-    let deadline = tokio::time::Instant::now() + limits.handshake;
-    let stream = tokio::time::timeout_at(deadline, TlsAcceptor::from(tls).accept(tcp));
-    let stream = match stream.await {
-        Ok(accepted) => accepted.map_err(AcceptError::of_handshake)?,
-        Err(_elapsed) => return Err(AcceptError::Timeout),
+    let deadline = Instant::now() + limits.handshake;
+    let opening = tokio::time::timeout_at(deadline, open(tcp, tls, limits));
+    let opened = tokio::select! {
+        biased;
+        // Nothing has been promised yet, so there is nothing to wait for.
+        () = shutdown.cancelled() => return Ok(()),
+        opened = opening => opened,
     };
-    let leaf = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first);
-    let peer = leaf.and_then(peer_identity);
-    let expires = leaf.and_then(tls::not_after);
-    let (stream, heard) = Watched::new(stream);
-    let mut connection = builder(limits)
-        .handshake::<_, Bytes>(stream)
-        .await
-        .map_err(|source| AcceptError::Http2 { source })?;
-    let ping = connection.ping_pong();
+    let opened = opened.map_err(|_elapsed| AcceptError::Timeout)??;
     let served = Served {
-        connection,
-        peer,
+        connection: opened.connection,
+        peer: opened.peer,
         remote,
         handler,
         requests: JoinSet::new(),
+        phase: Phase::Waiting(deadline),
     };
-    tokio::select! {
-        outcome = served.run(deadline, expires, shutdown) => outcome,
-        () = liveness::silent(ping, heard, limits.ping_after, limits.ping_timeout) => {
-            debug!(src.addr = %remote, "tunnel connection is silent, closed");
-            Ok(())
-        }
-    }
+    served
+        .run(opened.heard, opened.expires, limits, shutdown)
+        .await
+}
+
+type Http2 = Connection<Watched<TlsStream<TcpStream>>, Bytes>;
+
+/// A connection whose handshakes have passed.
+struct Opened {
+    connection: Http2,
+    heard: Arc<Heard>,
+    peer: Option<SpiffeId>,
+    expires: Option<SystemTime>,
+}
+
+async fn open(
+    tcp: TcpStream,
+    tls: Arc<ServerConfig>,
+    limits: &Limits,
+) -> Result<Opened, AcceptError> {
+    // A delayed acknowledgement must never hold back a frame; a socket that refuses is only slower.
+    let _slower = tcp.set_nodelay(true);
+    let stream = TlsAcceptor::from(tls).accept(tcp).await;
+    let stream = stream.map_err(AcceptError::of_handshake)?;
+    let session = stream.get_ref().1;
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let peer = leaf.and_then(peer_identity);
+    let expires = leaf.and_then(tls::not_after);
+    let (stream, heard) = Watched::new(stream);
+    let http2 = builder(limits).handshake(stream).await;
+    let connection = http2.map_err(|source| AcceptError::Http2 { source })?;
+    Ok(Opened {
+        connection,
+        heard,
+        peer,
+        expires,
+    })
 }
 
 fn builder(limits: &Limits) -> h2::server::Builder {
@@ -203,67 +128,109 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .max_concurrent_streams(limits.streams_in)
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(Some(LOCAL_RESETS));
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .max_concurrent_reset_streams(limits.resets_kept)
+        .reset_stream_duration(limits.reset_memory);
     builder
 }
 
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No CONNECT yet, and one is due by then.
+    Waiting(Instant),
+    /// Takes tunnels.
+    Open,
+    /// Lets the open ones finish.
+    Closing,
+}
+
 struct Served<H> {
-    connection: h2::server::Connection<Watched<TlsStream<TcpStream>>, Bytes>,
+    connection: Http2,
     peer: Option<SpiffeId>,
     remote: SocketAddr,
     handler: Arc<H>,
     requests: JoinSet<()>,
+    phase: Phase,
 }
 
 impl<H: Handler> Served<H> {
     async fn run(
         mut self,
-        first_by: tokio::time::Instant,
+        heard: Arc<Heard>,
         expires: Option<SystemTime>,
+        limits: &Limits,
         shutdown: CancellationToken,
     ) -> Result<(), AcceptError> {
-        let mut first = true;
-        let mut closing = false;
+        let ping = self.connection.ping_pong();
+        let silent = liveness::silent(ping, heard, limits.ping_after, limits.ping_timeout);
         let expired = until(expires);
-        tokio::pin!(expired);
+        let idle = tokio::time::sleep(limits.idle_in);
+        tokio::pin!(silent, expired, idle);
         let outcome = loop {
+            let closing = self.phase == Phase::Closing;
             tokio::select! {
+                Some(done) = self.requests.join_next() => {
+                    report(done);
+                    idle.as_mut().reset(Instant::now() + limits.idle_in);
+                }
                 accepted = self.connection.accept() => match accepted {
                     None => break Ok(()),
-                    Some(Err(source)) => break Err(AcceptError::Http2 { source }),
-                    Some(Ok((request, respond))) => {
-                        first = false;
-                        self.dispatch(request, respond);
-                    }
+                    Some(Err(source)) => break self.broke(source),
+                    Some(Ok((request, respond))) => self.take(request, respond, limits),
                 },
-                Some(done) = self.requests.join_next() => if let Err(failed) = done {
-                    warn!(error = %failed, "a tunnel's task died");
-                },
-                () = tokio::time::sleep_until(first_by), if first => break Err(AcceptError::Timeout),
-                // Both tell the peer to open no more here and let what is open finish.
-                () = shutdown.cancelled(), if !closing => {
-                    closing = true;
-                    first = false;
-                    self.connection.graceful_shutdown();
+                () = self.phase.overdue() => break Err(AcceptError::Timeout),
+                () = &mut silent => {
+                    debug!(src.addr = %self.remote, "tunnel connection is silent, closed");
+                    break Ok(());
                 }
-                () = &mut expired, if !closing => {
-                    closing = true;
-                    self.connection.graceful_shutdown();
-                }
+                // These tell the peer to open no more here and let what is open finish.
+                () = shutdown.cancelled(), if !closing => self.close(),
+                () = &mut expired, if !closing => self.close(),
+                () = &mut idle, if !closing && self.requests.is_empty() => self.close(),
             }
         };
-        // Without the connection every tunnel that is left sees a reset, and ends with that reason.
+        // Its end is what tells the relays, each of which then says so where it is logged.
         drop(self.connection);
-        while self.requests.join_next().await.is_some() {}
+        while let Some(done) = self.requests.join_next().await {
+            report(done);
+        }
         outcome
     }
 
-    fn dispatch(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        let authority = match target(&request) {
+    fn close(&mut self) {
+        self.phase = Phase::Closing;
+        self.connection.graceful_shutdown();
+    }
+
+    /// Whether a broken connection is news to anybody but its tunnels.
+    fn broke(&self, source: h2::Error) -> Result<(), AcceptError> {
+        let barren = matches!(self.phase, Phase::Waiting(_));
+        if barren || source.is_library() {
+            return Err(AcceptError::Http2 { source });
+        }
+        debug!(src.addr = %self.remote, error = %source, "tunnel connection ended");
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        limits: &Limits,
+    ) {
+        if matches!(self.phase, Phase::Waiting(_)) {
+            self.phase = Phase::Open;
+        }
+        // A peer may reset what it opened and open anew, while we still connect for the first.
+        if self.requests.len() >= limits.streams_in as usize {
+            return respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        let authority = match request::target(&request) {
             Ok(authority) => authority,
             Err(refusal) => {
                 debug!(src.addr = %self.remote, ?refusal, "request is no CONNECT to a target");
-                return refuse(&mut respond, StatusCode::BAD_REQUEST);
+                return request::refuse(&mut respond, StatusCode::BAD_REQUEST);
             }
         };
         let (parts, body) = request.into_parts();
@@ -281,6 +248,21 @@ impl<H: Handler> Served<H> {
     }
 }
 
+impl Phase {
+    async fn overdue(self) {
+        match self {
+            Self::Waiting(deadline) => tokio::time::sleep_until(deadline).await,
+            Self::Open | Self::Closing => std::future::pending().await,
+        }
+    }
+}
+
+fn report(done: Result<(), JoinError>) {
+    if let Err(failed) = done {
+        warn!(error = %failed, "a tunnel's task died");
+    }
+}
+
 /// Pends until a moment of the wall clock, for ever without one.
 async fn until(moment: Option<SystemTime>) {
     /// A timer cannot see the wall clock being set, so it looks again now and then.
@@ -291,14 +273,4 @@ async fn until(moment: Option<SystemTime>) {
     while let Ok(left) = moment.duration_since(SystemTime::now()) {
         tokio::time::sleep(left.min(LOOK)).await;
     }
-}
-
-fn target(request: &Request<RecvStream>) -> Result<Authority, Refusal> {
-    if request.method() != Method::CONNECT {
-        return Err(Refusal::Method);
-    }
-    // The authority component itself, never a URI put together again (§1.3).
-    let authority = request.uri().authority().ok_or(Refusal::Authority)?;
-    let read = authority.as_str().parse();
-    read.map_err(|_unreadable| Refusal::Authority)
 }

@@ -5,18 +5,18 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use http::{Method, Request, StatusCode, Uri, uri};
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::liveness::Watched;
+use super::liveness::{Heard, Watched};
 use super::{Authority, Limits, headers};
 use crate::identity::SpiffeId;
 use crate::tls::{self, PeerRefused, Svid, TlsError, peer_identity};
@@ -85,6 +85,12 @@ pub enum DialError {
     /// The certificate at hand cannot be used.
     #[error("our own certificate cannot be used")]
     Settings(#[from] TlsError),
+    /// The certificate at hand has expired.
+    #[error("our own certificate as {id} has expired")]
+    Expired {
+        /// Who we are.
+        id: SpiffeId,
+    },
     /// The peer proved to be somebody else.
     #[error("{to} is not who it should be")]
     Identity {
@@ -118,17 +124,18 @@ pub enum DialError {
 }
 
 /// Why no tunnel could be opened.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// There is no connection to the peer.
     #[error(transparent)]
     Dial(#[from] Arc<DialError>),
     /// The peer's HTTP/2 failed us.
-    #[error("HTTP/2 failed: {reason}")]
+    #[error("HTTP/2 failed")]
     Http2 {
         /// What it said.
-        reason: String,
-        /// Whether the peer did not process the request at all.
+        #[source]
+        source: h2::Error,
+        /// Whether the request was not processed at all: never sent, or refused unread.
         unprocessed: bool,
     },
     /// The peer did not answer.
@@ -159,7 +166,7 @@ impl ConnectError {
                 | DialError::Identity { .. }
                 | DialError::Tls { .. }
                 | DialError::Http2 { .. } => true,
-                DialError::Settings(_) | DialError::Stopping => false,
+                DialError::Settings(_) | DialError::Expired { .. } | DialError::Stopping => false,
             },
             Self::Http2 { unprocessed, .. } => *unprocessed,
             Self::Refused { status } => *status == StatusCode::SERVICE_UNAVAILABLE,
@@ -173,7 +180,7 @@ impl ConnectError {
             Self::Dial(dial) => match **dial {
                 DialError::Connect { .. } | DialError::Stopping => "CONNECT",
                 DialError::Timeout { .. } => "NETWORK_POLICY",
-                DialError::Settings(_) => "IDENTITY_ERROR",
+                DialError::Settings(_) | DialError::Expired { .. } => "IDENTITY_ERROR",
                 DialError::Identity { .. } | DialError::Tls { .. } => "TLS_FAILURE",
                 DialError::Http2 { .. } => "H2_HANDSHAKE_FAILURE",
             },
@@ -190,20 +197,31 @@ pub(super) type Http2 = Connection<Watched<TlsStream<TcpStream>>, Bytes>;
 pub(super) struct Dialled {
     pub(super) sender: SendRequest<Bytes>,
     pub(super) connection: Http2,
-    pub(super) heard: Arc<AtomicBool>,
+    pub(super) heard: Arc<Heard>,
     pub(super) peer: SpiffeId,
     /// When the first of the two certificates expires: no new streams from then on.
     pub(super) retire: SystemTime,
+}
+
+/// TLS settings towards a hop.
+pub(super) fn settings(hop: &Hop) -> Result<Arc<ClientConfig>, DialError> {
+    // The peer would say as much, but later, and to us it would look like its own fault.
+    if hop.svid.not_after() <= SystemTime::now() {
+        let id = hop.svid.id().clone();
+        return Err(DialError::Expired { id });
+    }
+    Ok(tls::hbone_client(&hop.svid, Arc::clone(&hop.accepted))?)
 }
 
 /// Connects to a hop and proves both identities.
 pub(super) async fn dial<C: Connector>(
     connector: &C,
     hop: &Hop,
+    tls: Arc<ClientConfig>,
     limits: &Limits,
 ) -> Result<Dialled, DialError> {
     let to = hop.to;
-    let attempt = handshake(connector, hop, limits);
+    let attempt = handshake(connector, hop, tls, limits);
     match tokio::time::timeout(limits.handshake, attempt).await {
         Ok(outcome) => outcome,
         Err(_elapsed) => Err(DialError::Timeout { to }),
@@ -213,24 +231,23 @@ pub(super) async fn dial<C: Connector>(
 async fn handshake<C: Connector>(
     connector: &C,
     hop: &Hop,
+    tls: Arc<ClientConfig>,
     limits: &Limits,
 ) -> Result<Dialled, DialError> {
     let to = hop.to;
-    let tls = tls::hbone_client(&hop.svid, Arc::clone(&hop.accepted))?;
     let tcp = connector.connect(to).await;
     let tcp = tcp.map_err(|source| match source.kind() {
         io::ErrorKind::TimedOut => DialError::Timeout { to },
         _ => DialError::Connect { to, source },
     })?;
+    // A delayed acknowledgement must never hold back a frame; a socket that refuses is only slower.
+    let _slower = tcp.set_nodelay(true);
     // Never sent: the name inside the TLS stack is only the address (§1.1).
     let name = ServerName::IpAddress(to.ip().into());
     let stream = TlsConnector::from(tls).connect(name, tcp).await;
     let stream = stream.map_err(|source| tls_error(to, source))?;
-    let leaf = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first);
+    let session = stream.get_ref().1;
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
     let identity = leaf.and_then(peer_identity);
     let peer = identity.ok_or(DialError::Identity {
         to,
@@ -252,9 +269,7 @@ async fn handshake<C: Connector>(
 }
 
 fn tls_error(to: SocketAddr, source: io::Error) -> DialError {
-    let inner = source
-        .get_ref()
-        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    let inner = source.get_ref().and_then(|e| e.downcast_ref());
     match inner.and_then(PeerRefused::of) {
         Some(refused) => DialError::Identity {
             to,
@@ -273,6 +288,8 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(limits.send_buffer)
         .initial_max_send_streams(limits.streams_out)
+        .max_concurrent_reset_streams(limits.resets_kept)
+        .reset_stream_duration(limits.reset_memory)
         .enable_push(false);
     builder
 }
@@ -295,11 +312,13 @@ pub(super) fn request(request: &ConnectRequest) -> Result<Request<()>, ConnectEr
     Ok(connect)
 }
 
-/// An HTTP/2 error as told to the many who may wait for it.
-pub(super) fn http2_error(error: &h2::Error) -> ConnectError {
-    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+/// Why a CONNECT that was sent has no answer.
+pub(super) fn exchange_error(source: h2::Error) -> ConnectError {
+    // A GOAWAY reaches only the streams above the last one the peer has taken up (RFC 9113 §6.8).
+    let passed_over = source.is_go_away() && source.is_remote();
+    let refused = source.reason() == Some(h2::Reason::REFUSED_STREAM);
     ConnectError::Http2 {
-        reason: error.to_string(),
-        unprocessed: refused || error.is_go_away(),
+        source,
+        unprocessed: passed_over || refused,
     }
 }

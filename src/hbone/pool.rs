@@ -2,42 +2,58 @@
 //!
 //! One dial at a time per key, whose outcome every waiter shares; a failure answers for a second.
 //! Streams go to the least loaded connection; when even that one is busy another is opened beside
-//! it, so that one slow stream does not hold up its neighbours (`spec/hbone-dataplane.md` §1.6).
+//! it, so that one slow stream does not hold up its neighbours and one core is not the ceiling
+//! (`spec/hbone-dataplane.md` §1.6). [`dial`] makes a connection, [`connection`] is its life after.
+
+mod busy;
+mod connection;
+mod dial;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-use http::StatusCode;
+use http::{Request, StatusCode};
+use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::debug;
+use tokio_util::sync::CancellationToken;
 
 use super::connect::{
-    self, ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Dialled, Hop,
+    self, ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop,
 };
-use super::{Limits, Tunnel, headers, liveness};
+use super::{Limits, Tunnel, headers};
 use crate::identity::SpiffeId;
+use crate::tls::Svid;
+use connection::Pooled;
+use dial::Dial;
+
+pub(super) use connection::Lease;
 
 /// How often a pool looks for what is over.
 const REAP: Duration = Duration::from_secs(1);
+/// Connections tried for one tunnel when each passes the request over unread: two stale ones, say,
+/// that a peer that restarted has left us, and a new one.
+const ATTEMPTS: usize = 3;
 
-type Outcome = Option<Result<(), Arc<DialError>>>;
+/// What a dial came to, once it has.
+type Outcome = Option<Result<Arc<Pooled>, Arc<DialError>>>;
 
 /// Tunnels of one workload to its peers.
+///
+/// Dropping it cuts every tunnel; [`Pool::drain`] lets them finish.
 pub struct Pool<C> {
-    inner: Arc<Inner<C>>,
+    shared: Arc<Shared>,
+    connector: Arc<C>,
 }
 
-struct Inner<C> {
-    connector: C,
+struct Shared {
     limits: Limits,
     state: Mutex<State>,
+    /// Ends the dials, not the connections.
+    stopping: CancellationToken,
 }
 
 #[derive(Default)]
@@ -45,7 +61,6 @@ struct State {
     entries: HashMap<Key, Entry>,
     /// Dials and connection drivers: they end by themselves, or with the pool.
     tasks: JoinSet<()>,
-    stopping: bool,
     reaped: Option<Instant>,
 }
 
@@ -61,42 +76,8 @@ struct Entry {
     connections: Vec<Arc<Pooled>>,
     dialling: Option<watch::Receiver<Outcome>>,
     failed: Option<(Instant, Arc<DialError>)>,
-}
-
-/// A live connection.
-struct Pooled {
-    sender: SendRequest<Bytes>,
-    peer: SpiffeId,
-    retire: SystemTime,
-    streams: AtomicUsize,
-    dead: Arc<AtomicBool>,
-    used: Mutex<Instant>,
-}
-
-/// A stream's claim on its connection, given back when the tunnel ends.
-pub(super) struct Lease {
-    connection: Arc<Pooled>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Pooled {
-    fn usable(&self, now: SystemTime) -> bool {
-        !self.dead.load(Ordering::Relaxed) && now < self.retire
-    }
-
-    fn room(&self, limit: usize) -> bool {
-        let limit = limit.min(self.sender.current_max_send_streams());
-        self.streams.load(Ordering::Relaxed) < limit
-    }
-
-    fn load(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
-    }
+    /// Built once per certificate (§1.1).
+    tls: Option<(Arc<Svid>, Arc<ClientConfig>)>,
 }
 
 /// What the pool says to one who wants a stream.
@@ -110,11 +91,12 @@ impl<C: Connector> Pool<C> {
     /// A pool that connects by `connector`.
     pub fn new(connector: C, limits: Limits) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                connector,
+            shared: Arc::new(Shared {
                 limits,
                 state: Mutex::default(),
+                stopping: CancellationToken::new(),
             }),
+            connector: Arc::new(connector),
         }
     }
 
@@ -130,18 +112,32 @@ impl<C: Connector> Pool<C> {
         hop: &Hop,
         request: &ConnectRequest,
     ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
-        let connect = connect::request(request)?;
-        let lease = self.lease(hop).await?;
-        let sender = lease.connection.sender.clone();
-        let exchange = async {
-            let mut sender = sender.ready().await?;
-            let (response, stream) = sender.send_request(connect, false)?;
-            Ok((response.await?, stream))
-        };
-        let answered = tokio::time::timeout(self.inner.limits.response, exchange).await;
+        let request = connect::request(request)?;
+        let mut attempt = 1;
+        loop {
+            let lease = self.lease(hop).await?;
+            match self.ask(lease, request.clone()).await {
+                // The peer was closing the connection as we chose it: nobody's failure.
+                Err(ConnectError::Http2 {
+                    unprocessed: true, ..
+                }) if attempt < ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks for a tunnel on a stream that has been lent.
+    async fn ask(
+        &self,
+        lease: Lease,
+        request: Request<()>,
+    ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
+        let exchange = lease.exchange(request);
+        let limit = self.shared.limits.response;
+        let answered = tokio::time::timeout(limit, exchange).await;
         let (response, stream) = match answered {
             Ok(Ok(answer)) => answer,
-            Ok(Err(e)) => return Err(connect::http2_error(&e)),
+            Ok(Err(e)) => return Err(lease.explain(e)),
             Err(_elapsed) => return Err(ConnectError::Timeout),
         };
         if response.status() != StatusCode::OK {
@@ -149,7 +145,7 @@ impl<C: Connector> Pool<C> {
             return Err(ConnectError::Refused { status });
         }
         let answer = ConnectResponse {
-            peer: lease.connection.peer.clone(),
+            peer: lease.peer().clone(),
             baggage: headers::Baggage::read(response.headers()),
         };
         let tunnel = Tunnel::new(stream, response.into_body(), Some(lease));
@@ -157,26 +153,30 @@ impl<C: Connector> Pool<C> {
     }
 
     /// Refuses new tunnels and waits until the open ones have ended; the caller sets the deadline.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts the tunnels that are still open.
     pub async fn drain(&self) {
+        self.shared.stopping.cancel();
         let mut tasks = {
-            let mut state = self.lock();
-            state.stopping = true;
+            let mut state = self.shared.lock();
             state.entries.clear();
             std::mem::take(&mut state.tasks)
         };
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Lets go of connections unused for too long; to be called now and then, also while nothing
-    /// connects.
+    /// Lets go of connections unused for too long or past their certificate; to be called now and
+    /// then, also while nothing connects.
     pub fn reap(&self) {
-        self.lock().reap(&self.inner.limits);
+        self.shared.lock().reap(&self.shared.limits);
     }
 
-    /// How many connections are open.
+    /// How many connections lend streams.
     pub fn connections(&self) -> usize {
-        let state = self.lock();
-        state.entries.values().map(|e| e.connections.len()).sum()
+        let state = self.shared.lock();
+        let entries = state.entries.values();
+        entries.map(|e| e.connections.len()).sum()
     }
 
     async fn lease(&self, hop: &Hop) -> Result<Lease, ConnectError> {
@@ -191,52 +191,55 @@ impl<C: Connector> Pool<C> {
                 Next::Fail(error) => return Err(error),
                 Next::Wait(outcome) => outcome,
             };
-            // A dial that vanished with the pool reads as stopping.
             let dialled = outcome.wait_for(Option::is_some).await;
-            if let Ok(Some(Err(error))) = dialled.as_deref() {
-                return Err(ConnectError::Dial(Arc::clone(error)));
+            let dialled = dialled.ok().and_then(|outcome| outcome.clone());
+            match dialled {
+                // The connection itself is handed over: even if it should die young, each dial
+                // serves those who waited for it, and nobody dials in a circle.
+                Some(Ok(connection)) => {
+                    if let Some(lease) = Lease::of(&connection, self.shared.limits.streams_out) {
+                        return Ok(lease);
+                    }
+                }
+                Some(Err(error)) => return Err(ConnectError::Dial(error)),
+                // The dial was dropped with the pool.
+                None => return Err(stopping()),
             }
         }
     }
 
     /// Decides, without waiting, what comes next for one who wants a stream.
     fn next(&self, key: &Key, hop: &Hop) -> Next {
-        let limits = &self.inner.limits;
-        let mut state = self.lock();
-        if state.stopping {
-            return Next::Fail(ConnectError::Dial(Arc::new(DialError::Stopping)));
+        let limits = &self.shared.limits;
+        let mut state = self.shared.lock();
+        if self.shared.stopping.is_cancelled() {
+            return Next::Fail(stopping());
         }
         state.reap(limits);
         let State { entries, tasks, .. } = &mut *state;
         let entry = entries.entry(key.clone()).or_default();
         let wall = SystemTime::now();
         entry.connections.retain(|c| c.usable(wall));
-        let roomy = entry
-            .connections
-            .iter()
-            .filter(|c| c.room(limits.streams_out));
-        let best = roomy.min_by_key(|c| c.load()).map(Arc::clone);
-        let dialling = entry.dialling.is_some();
-        if let Some(connection) = best {
-            let busy = connection.load() >= limits.busy;
-            connection.streams.fetch_add(1, Ordering::Relaxed);
-            *connection
-                .used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            if busy && !dialling && entry.connections.len() < limits.connections {
-                self.dial(key, entry, tasks, hop);
+        // A dial that panicked leaves its channel closed.
+        entry.dialling.take_if(|o| o.has_changed().is_err());
+        entry
+            .failed
+            .take_if(|(at, _)| at.elapsed() >= limits.negative);
+        if let Some(connection) = entry.least_loaded(limits) {
+            let loaded = connection.load() >= limits.busy || connection.strained(limits);
+            if let Some(lease) = Lease::of(&connection, limits.streams_out) {
+                let may_dial = entry.dialling.is_none() && entry.failed.is_none();
+                if loaded && may_dial && entry.connections.len() < limits.connections {
+                    self.dial(key, entry, tasks, hop);
+                }
+                return Next::Lend(lease);
             }
-            return Next::Lend(Lease { connection });
         }
         if let Some(outcome) = &entry.dialling {
             return Next::Wait(outcome.clone());
         }
-        match &entry.failed {
-            Some((at, error)) if at.elapsed() < limits.negative => {
-                return Next::Fail(ConnectError::Dial(Arc::clone(error)));
-            }
-            _ => entry.failed = None,
+        if let Some((_at, error)) = &entry.failed {
+            return Next::Fail(ConnectError::Dial(Arc::clone(error)));
         }
         if entry.connections.len() >= limits.connections_max {
             return Next::Fail(ConnectError::Full);
@@ -244,6 +247,7 @@ impl<C: Connector> Pool<C> {
         Next::Wait(self.dial(key, entry, tasks, hop))
     }
 
+    /// Begins a dial in a task of the pool's, so that whoever asked for it may go away.
     fn dial(
         &self,
         key: &Key,
@@ -253,89 +257,53 @@ impl<C: Connector> Pool<C> {
     ) -> watch::Receiver<Outcome> {
         let (tell, outcome) = watch::channel(None);
         entry.dialling = Some(outcome.clone());
-        let inner = Arc::clone(&self.inner);
-        let (key, hop) = (key.clone(), hop.clone());
-        tasks.spawn(async move {
-            let dialled = connect::dial(&inner.connector, &hop, &inner.limits).await;
-            let driver = inner.settle(&key, dialled, &tell);
-            drop(tell);
-            drop(key);
-            let limits = inner.limits.clone();
-            // The pool's own end must not wait for its drivers.
-            drop(inner);
-            if let Some(driver) = driver {
-                driver.run(&limits).await;
-            }
-        });
+        let dial = Dial {
+            pool: Arc::downgrade(&self.shared),
+            connector: Arc::clone(&self.connector),
+            limits: self.shared.limits.clone(),
+            stopping: self.shared.stopping.clone(),
+            key: key.clone(),
+            hop: hop.clone(),
+            tls: entry.settings(hop),
+            tell,
+        };
+        tasks.spawn(dial.run());
         outcome
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.inner.lock()
-    }
 }
 
-/// What is left to drive of a connection once its sender is in the pool.
-struct Driver {
-    connection: connect::Http2,
-    heard: Arc<AtomicBool>,
-    dead: Arc<AtomicBool>,
-}
-
-impl<C> Inner<C> {
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Puts a dial's outcome into the pool and tells those who wait.
-    fn settle(
-        &self,
-        key: &Key,
-        dialled: Result<Dialled, DialError>,
-        tell: &watch::Sender<Outcome>,
-    ) -> Option<Driver> {
-        let mut state = self.lock();
-        let stopping = state.stopping;
-        let entry = state.entries.get_mut(key);
-        let (outcome, driver) = match dialled {
-            Ok(dialled) => {
-                let dead = Arc::new(AtomicBool::new(false));
-                let pooled = Pooled {
-                    sender: dialled.sender,
-                    peer: dialled.peer,
-                    retire: dialled.retire,
-                    streams: AtomicUsize::new(0),
-                    dead: Arc::clone(&dead),
-                    used: Mutex::new(Instant::now()),
-                };
-                if let Some(entry) = entry {
-                    entry.dialling = None;
-                    entry.failed = None;
-                    entry.connections.push(Arc::new(pooled));
-                }
-                let driver = Driver {
-                    connection: dialled.connection,
-                    heard: dialled.heard,
-                    dead,
-                };
-                (Ok(()), Some(driver))
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                if let Some(entry) = entry {
-                    entry.dialling = None;
-                    entry.failed = Some((Instant::now(), Arc::clone(&error)));
-                }
-                (Err(error), None)
-            }
-        };
-        let outcome = if stopping {
-            Err(Arc::new(DialError::Stopping))
-        } else {
-            outcome
-        };
-        tell.send_replace(Some(outcome));
-        driver
+fn stopping() -> ConnectError {
+    ConnectError::Dial(Arc::new(DialError::Stopping))
+}
+
+impl Entry {
+    /// The connection to take the next stream: the one whose task has time, then the one with the
+    /// fewest. Few enough to look at all of them, which no choice of two at random betters.
+    fn least_loaded(&self, limits: &Limits) -> Option<Arc<Pooled>> {
+        let roomy = self
+            .connections
+            .iter()
+            .filter(|c| c.room(limits.streams_out));
+        let best = roomy.min_by_key(|c| (c.strained(limits), c.load()));
+        best.map(Arc::clone)
+    }
+
+    fn settings(&self, hop: &Hop) -> Option<Arc<ClientConfig>> {
+        let (svid, tls) = self.tls.as_ref()?;
+        Arc::ptr_eq(svid, &hop.svid).then(|| Arc::clone(tls))
+    }
+
+    /// Whether it holds anything worth keeping.
+    fn is_empty(&self, limits: &Limits) -> bool {
+        let failed = self.failed.as_ref();
+        let remembers = failed.is_some_and(|(at, _)| at.elapsed() < limits.negative);
+        self.connections.is_empty() && self.dialling.is_none() && !remembers
     }
 }
 
@@ -350,28 +318,10 @@ impl State {
         while self.tasks.try_join_next().is_some() {}
         let now = SystemTime::now();
         self.entries.retain(|_key, entry| {
-            entry.connections.retain(|c| {
-                let used = *c.used.lock().unwrap_or_else(PoisonError::into_inner);
-                c.usable(now) && (c.load() > 0 || used.elapsed() < limits.idle)
-            });
-            let failed = entry.failed.as_ref();
-            let remembers = failed.is_some_and(|(at, _)| at.elapsed() < limits.negative);
-            !entry.connections.is_empty() || entry.dialling.is_some() || remembers
+            entry
+                .connections
+                .retain(|c| c.usable(now) && !c.idle(limits.idle));
+            !entry.is_empty(limits)
         });
-    }
-}
-
-impl Driver {
-    /// Moves a connection's bytes until it ends or falls silent.
-    async fn run(mut self, limits: &Limits) {
-        let ping = self.connection.ping_pong();
-        let silent = liveness::silent(ping, self.heard, limits.ping_after, limits.ping_timeout);
-        tokio::select! {
-            ended = &mut self.connection => if let Err(e) = ended {
-                debug!(error = %e, "tunnel connection ended");
-            },
-            () = silent => debug!("tunnel connection is silent, closed"),
-        }
-        self.dead.store(true, Ordering::Relaxed);
     }
 }

@@ -18,18 +18,26 @@ pub enum TunnelError {
         #[source]
         source: h2::Error,
     },
-    /// The peer takes no more data.
-    #[error("the peer stopped reading")]
-    Closed,
 }
 
-/// A tunnel. Dropping it before [`Tunnel::finish`] resets it: a truncated stream must never look
-/// complete.
+/// A tunnel: bytes both ways, each way with an end of its own.
+///
+/// Neither way buffers without bound: bytes are taken from the program only when
+/// [`Tunnel::poll_capacity`] has room for them, and the peer's are credited back only when
+/// [`Tunnel::release`] says they have been passed on.
+///
+/// Dropping it before both ways have ended resets the stream, never ends it: as an abort once
+/// bytes have moved, so that a cut is never taken for the whole, else as a cancellation, which a
+/// peer reads as an end with nothing in it.
 pub struct Tunnel {
     send: SendStream<Bytes>,
     recv: RecvStream,
     sending: bool,
     receiving: bool,
+    /// Bytes have been sent or received.
+    moved: bool,
+    /// Room has been asked for and not been used.
+    reserved: bool,
     _lease: Option<Lease>,
 }
 
@@ -40,6 +48,8 @@ impl Tunnel {
             recv,
             sending: true,
             receiving: true,
+            moved: false,
+            reserved: false,
             _lease: lease,
         }
     }
@@ -54,7 +64,10 @@ impl Tunnel {
             return Poll::Ready(Ok(None));
         }
         Poll::Ready(match ready!(self.recv.poll_data(cx)) {
-            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Ok(bytes)) => {
+                self.moved = true;
+                Ok(Some(bytes))
+            }
             None => {
                 self.receiving = false;
                 Ok(None)
@@ -62,7 +75,7 @@ impl Tunnel {
             Some(Err(source)) => {
                 self.receiving = false;
                 match source.reason() {
-                    Some(Reason::NO_ERROR | Reason::CANCEL) if source.is_reset() => Ok(None),
+                    Some(reason) if source.is_reset() && is_orderly(reason) => Ok(None),
                     _ => Err(TunnelError::Reset { source }),
                 }
             }
@@ -75,15 +88,20 @@ impl Tunnel {
         let _gone = self.recv.flow_control().release_capacity(bytes);
     }
 
-    /// Waits until at least one byte may be sent, and tells how many of the `wanted` may.
+    /// Waits until at least one byte may be sent, and tells how many of the `wanted` may; 0 when
+    /// the peer takes no more and has said so in order.
+    ///
+    /// Room that is not used at once is to be given back with [`Tunnel::unreserve`]: it is taken
+    /// from the window that all tunnels of the connection share.
     ///
     /// # Errors
-    /// When the peer reset the stream or will not read on.
+    /// [`TunnelError::Reset`].
     pub fn poll_capacity(
         &mut self,
         cx: &mut Context<'_>,
         wanted: usize,
     ) -> Poll<Result<usize, TunnelError>> {
+        self.reserved = true;
         self.send.reserve_capacity(wanted);
         loop {
             let free = self.send.capacity();
@@ -93,43 +111,85 @@ impl Tunnel {
             match ready!(self.send.poll_capacity(cx)) {
                 Some(Ok(_changed)) => {}
                 Some(Err(source)) => return Poll::Ready(Err(TunnelError::Reset { source })),
-                None => return Poll::Ready(Err(TunnelError::Closed)),
+                // The stream is gone, and the reset tells why.
+                None => {
+                    ready!(self.poll_unwanted(cx))?;
+                    return Poll::Ready(Ok(0));
+                }
             }
         }
     }
 
-    /// Sends bytes for which [`Tunnel::poll_capacity`] made room.
+    /// Gives back room that is not needed now.
+    pub fn unreserve(&mut self) {
+        if self.reserved {
+            self.reserved = false;
+            self.send.reserve_capacity(0);
+        }
+    }
+
+    /// Waits until the peer takes no more from us, whether we have any or not.
     ///
     /// # Errors
-    /// [`TunnelError::Reset`] when the stream is gone.
-    pub fn send(&mut self, bytes: Bytes) -> Result<(), TunnelError> {
-        let sent = self.send.send_data(bytes, false);
-        sent.map_err(|source| TunnelError::Reset { source })
+    /// [`TunnelError::Reset`], but for the codes that mean an orderly end (§1.5).
+    pub fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
+        Poll::Ready(match ready!(self.send.poll_reset(cx)) {
+            Ok(reason) if is_orderly(reason) => {
+                self.sending = false;
+                Ok(())
+            }
+            Ok(reason) => Err(TunnelError::Reset {
+                source: reason.into(),
+            }),
+            Err(source) => Err(TunnelError::Reset { source }),
+        })
+    }
+
+    /// Sends bytes for which [`Tunnel::poll_capacity`] made room. On a stream that is gone they are
+    /// lost, and the next wait for room says why.
+    pub fn send(&mut self, bytes: Bytes) {
+        self.moved = true;
+        let _gone = self.send.send_data(bytes, false);
     }
 
     /// Ends our direction in order; the other stays open.
-    ///
-    /// # Errors
-    /// [`TunnelError::Reset`] when the stream is gone.
-    pub fn finish(&mut self) -> Result<(), TunnelError> {
-        self.sending = false;
-        let sent = self.send.send_data(Bytes::new(), true);
-        sent.map_err(|source| TunnelError::Reset { source })
+    pub fn finish(&mut self) {
+        if self.sending {
+            self.sending = false;
+            // On a stream that is gone the other direction tells.
+            let _gone = self.send.send_data(Bytes::new(), true);
+        }
     }
 
-    /// Ends both directions at once, so that the peer sees a reset and not an end.
+    /// Ends both directions at once, so that the peer sees a reset and not an end (RFC 9113 §8.5).
     pub fn abort(&mut self) {
+        self.reset(Reason::CONNECT_ERROR);
+    }
+
+    fn reset(&mut self, reason: Reason) {
         if self.sending || self.receiving {
-            self.send.send_reset(Reason::CONNECT_ERROR);
+            self.send.send_reset(reason);
             self.sending = false;
             self.receiving = false;
         }
     }
 }
 
+/// Codes by which a peer says that it is done, no more (§1.5).
+fn is_orderly(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NO_ERROR | Reason::CANCEL | Reason::STREAM_CLOSED
+    )
+}
+
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        self.abort();
+        self.reset(if self.moved {
+            Reason::CONNECT_ERROR
+        } else {
+            Reason::CANCEL
+        });
     }
 }
 

@@ -1,0 +1,115 @@
+//! Why a peer on the HBONE port was turned away, by reason, so that one log line says it.
+
+use std::io;
+
+use rustls::{CertificateError, PeerIncompatible};
+
+use crate::tls::PeerRefused;
+
+/// Why a connection on the HBONE port came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The peer presented no certificate.
+    #[error("the peer presented no certificate")]
+    NoCertificate {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer's certificate is sound but not of anyone let in here: of another trust domain, or
+    /// of no workload.
+    #[error(transparent)]
+    Peer(PeerRefused),
+    /// The peer's certificate is out of date: expired, or not yet valid by our clock.
+    #[error("the peer's certificate is out of date; compare the clocks of both nodes")]
+    OutOfDate {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer's certificate leads to no root of ours.
+    #[error("the peer's certificate is of an authority not trusted here")]
+    Untrusted {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer's certificate is refused for another reason.
+    #[error("the peer's certificate is refused")]
+    Certificate {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer speaks no TLS 1.3.
+    #[error("the peer offers no TLS 1.3")]
+    Version {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer offers other protocols than HTTP/2.
+    #[error("the peer does not offer HTTP/2 (ALPN h2)")]
+    Alpn {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer turned us away: it believes our certificate as little as these believe theirs.
+    #[error("the peer refused the handshake")]
+    ByPeer {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The handshake failed otherwise; no TLS at all, perhaps.
+    #[error("TLS handshake failed")]
+    Tls {
+        /// What the TLS stack or the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No tunnel was asked for in time.
+    #[error("no handshake and CONNECT within the deadline")]
+    Timeout,
+    /// HTTP/2 broke.
+    #[error("HTTP/2 failed")]
+    Http2 {
+        /// What it said.
+        #[source]
+        source: h2::Error,
+    },
+}
+
+impl AcceptError {
+    pub(super) fn of_handshake(error: io::Error) -> Self {
+        let inner = error.get_ref().and_then(|e| e.downcast_ref());
+        let Some(source) = inner.cloned() else {
+            return Self::Tls { source: error };
+        };
+        if let Some(refused) = PeerRefused::of(&source) {
+            return Self::Peer(refused.clone());
+        }
+        match &source {
+            rustls::Error::NoCertificatesPresented => Self::NoCertificate { source },
+            rustls::Error::NoApplicationProtocol => Self::Alpn { source },
+            rustls::Error::AlertReceived(_) => Self::ByPeer { source },
+            rustls::Error::InvalidCertificate(reason) => match reason {
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. } => Self::OutOfDate { source },
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    Self::Untrusted { source }
+                }
+                _ => Self::Certificate { source },
+            },
+            rustls::Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            ) => Self::Version { source },
+            _ => Self::Tls { source: error },
+        }
+    }
+}

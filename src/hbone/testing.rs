@@ -1,0 +1,302 @@
+//! A peer, a pool and what goes between them, for tests: loopback TCP with real TLS.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::identity::SpiffeId;
+use crate::tls::testing::{Leaf, TestCa};
+use crate::tls::{Svid, hbone_client, hbone_server};
+
+pub(super) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+pub(super) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+/// The port no program answers on.
+pub(super) const DEAF: u16 = 9;
+
+/// Connects as it is told, counting how often.
+#[derive(Clone, Default)]
+pub(super) struct Plain {
+    dials: Arc<AtomicUsize>,
+}
+
+impl Plain {
+    pub(super) fn dials(&self) -> usize {
+        self.dials.load(Ordering::Relaxed)
+    }
+}
+
+impl Connector for Plain {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.dials.fetch_add(1, Ordering::Relaxed);
+        TcpStream::connect(to).await
+    }
+}
+
+/// Hands each request to the test, which answers when it likes.
+pub(super) struct HandOver {
+    requests: mpsc::Sender<Incoming>,
+}
+
+impl HandOver {
+    pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<Incoming>) {
+        let (requests, taken) = mpsc::channel(1024);
+        (Arc::new(Self { requests }), taken)
+    }
+}
+
+impl Handler for HandOver {
+    async fn handle(&self, request: Incoming) {
+        self.requests.send(request).await.unwrap();
+    }
+}
+
+/// Relays every tunnel to one program, whatever was asked for; refuses [`DEAF`].
+pub(super) struct Deliver {
+    to: SocketAddr,
+    ended: mpsc::Sender<String>,
+}
+
+impl Handler for Deliver {
+    async fn handle(&self, request: Incoming) {
+        if request.authority.port() == DEAF {
+            return request.refuse(http::StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let tcp = TcpStream::connect(self.to).await.unwrap();
+        let tunnel = request.accept("k8s.namespace.name=shop").unwrap();
+        let outcome = relay(tcp, tunnel, &Traffic::default()).await;
+        let ended = outcome.map_or_else(|e| e.to_string(), |()| "whole".to_owned());
+        // Most tests do not ask, and must not hold up those that come after.
+        let _unasked = self.ended.try_send(ended);
+    }
+}
+
+/// A listener of tunnels with a certificate of its own.
+pub(super) struct Server {
+    pub(super) ca: TestCa,
+    pub(super) at: SocketAddr,
+    /// How each connection ended, in order.
+    pub(super) ends: mpsc::Receiver<Result<(), AcceptError>>,
+    pub(super) stop: CancellationToken,
+    /// Raised, it cuts all connections, as a crash would.
+    crash: watch::Sender<()>,
+    _tasks: JoinSet<()>,
+}
+
+pub(super) async fn server<H: Handler>(limits: Limits, handler: Arc<H>) -> Server {
+    server_as(&Leaf::uris(&[CART]), limits, handler).await
+}
+
+pub(super) async fn server_as<H: Handler>(
+    leaf: &Leaf<'_>,
+    limits: Limits,
+    handler: Arc<H>,
+) -> Server {
+    let ca = TestCa::new();
+    let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (tell, ends) = mpsc::channel(1024);
+    let (crash, crashed) = watch::channel(());
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let shutdown = stop.clone();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        let mut crashed = crashed;
+        loop {
+            let (tcp, remote) = tokio::select! {
+                accepted = listener.accept() => accepted.unwrap(),
+                Ok(()) = crashed.changed() => { connections.abort_all(); continue; }
+            };
+            let (tls, limits, tell) = (Arc::clone(&tls), limits.clone(), tell.clone());
+            let (shutdown, handler) = (shutdown.clone(), Arc::clone(&handler));
+            connections.spawn(async move {
+                let end = serve(tcp, remote, tls, &limits, handler, shutdown).await;
+                let _full = tell.try_send(end);
+            });
+        }
+    });
+    Server {
+        ca,
+        at,
+        ends,
+        stop,
+        crash,
+        _tasks: tasks,
+    }
+}
+
+impl Server {
+    /// As `svid`, to this server, which is to be [`CART`].
+    pub(super) fn hop(&self, svid: Arc<Svid>) -> Hop {
+        Hop {
+            to: self.at,
+            svid,
+            accepted: ids(&[CART]),
+        }
+    }
+
+    /// As [`WEB`], to this server.
+    pub(super) fn web(&self) -> Hop {
+        self.hop(self.ca.svid(WEB))
+    }
+
+    pub(super) fn crash(&self) {
+        self.crash.send(()).unwrap();
+    }
+
+    /// A raw TLS connection of [`WEB`], for what no well-behaved client does.
+    pub(super) async fn raw(&self) -> TlsStream<TcpStream> {
+        let tls = hbone_client(&self.ca.svid(WEB), ids(&[CART])).unwrap();
+        tls_connect(self.at, tls).await.unwrap()
+    }
+
+    pub(super) async fn end(&mut self, what: &str) -> Result<(), AcceptError> {
+        soon(what, self.ends.recv()).await.unwrap()
+    }
+}
+
+pub(super) async fn tls_connect(
+    to: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(to).await?;
+    let name = rustls_pki_types::ServerName::IpAddress(to.ip().into());
+    TlsConnector::from(tls).connect(name, tcp).await
+}
+
+/// A server in front of a program of the test's.
+pub(super) struct Peer {
+    pub(super) server: Server,
+    pub(super) program: TcpListener,
+    /// How the server's relays ended.
+    pub(super) relays: mpsc::Receiver<String>,
+}
+
+pub(super) async fn peer(limits: Limits) -> Peer {
+    let program = TcpSocket::new_v4().unwrap();
+    program.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Room for every connection of a test that accepts none of them.
+    let program = program.listen(1024).unwrap();
+    let to = program.local_addr().unwrap();
+    let (ended, relays) = mpsc::channel(64);
+    let server = server(limits, Arc::new(Deliver { to, ended })).await;
+    Peer {
+        server,
+        program,
+        relays,
+    }
+}
+
+/// Two programs that talk through a tunnel.
+pub(super) struct Session {
+    pub(super) client: TcpStream,
+    pub(super) server: TcpStream,
+    pub(super) traffic: Arc<Traffic>,
+    /// The client's relay; dropping the session cuts it.
+    pub(super) relay: JoinSet<Result<(), RelayError>>,
+}
+
+impl Peer {
+    pub(super) async fn session<C: Connector>(&self, pool: &Pool<C>, hop: &Hop) -> Session {
+        let (tunnel, _answer) = pool.connect(hop, &ask(80)).await.unwrap();
+        let (client, captured) = tcp_pair().await;
+        let traffic = Arc::new(Traffic::default());
+        let counted = Arc::clone(&traffic);
+        let mut task = JoinSet::new();
+        task.spawn(async move { relay(captured, tunnel, &counted).await });
+        let (server, _from) = self.program.accept().await.unwrap();
+        Session {
+            client,
+            server,
+            traffic,
+            relay: task,
+        }
+    }
+}
+
+impl Session {
+    pub(super) async fn end(&mut self, what: &str) -> Result<(), RelayError> {
+        let ended = soon(what, self.relay.join_next()).await;
+        ended.unwrap().unwrap()
+    }
+}
+
+pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap());
+    let (near, far) = tokio::join!(near, listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+/// Writes until nothing more is taken for a while; how much was.
+pub(super) async fn fill(stream: &TcpStream, chunk: &[u8]) -> usize {
+    let mut taken = 0;
+    loop {
+        let write = async {
+            stream.writable().await.unwrap();
+            stream.try_write(chunk)
+        };
+        match tokio::time::timeout(Duration::from_millis(300), write).await {
+            Ok(Ok(written)) => taken += written,
+            Ok(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(Err(e)) => panic!("{e}"),
+            Err(_full) => return taken,
+        }
+    }
+}
+
+pub(super) fn ids(list: &[&str]) -> Arc<BTreeSet<SpiffeId>> {
+    Arc::new(list.iter().map(|id| id.parse().unwrap()).collect())
+}
+
+pub(super) fn ask(port: u16) -> ConnectRequest {
+    ConnectRequest {
+        authority: Authority::Address(SocketAddr::from(([10, 0, 0, 2], port))),
+        baggage: "k8s.namespace.name=shop".to_owned(),
+        forwarded: "for=\"10.0.0.1:4000\"".to_owned(),
+        traceparent: headers::new_traceparent(),
+    }
+}
+
+pub(super) fn pool(limits: Limits) -> (Pool<Plain>, Plain) {
+    let plain = Plain::default();
+    (Pool::new(plain.clone(), limits), plain)
+}
+
+/// Limits under which only streams are load, not how busy this machine is with other tests.
+pub(super) fn steady() -> Limits {
+    Limits {
+        busy_share: u32::MAX,
+        ..Limits::default()
+    }
+}
+
+pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(10), future).await {
+        Ok(value) => value,
+        Err(_elapsed) => panic!("{what}: not within 10 s"),
+    }
+}
+
+/// Waits until `holds`, looking again and again.
+pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let look = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(what, look).await;
+}
