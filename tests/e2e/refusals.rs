@@ -137,7 +137,7 @@ fn each_wrong_certificate_is_refused_by_its_reason() {
             web,
             -60,
             600,
-            "not trusted here",
+            "of no authority trusted here",
         ),
     ] {
         let client = client(&testbed, issuer, uri, from, to);

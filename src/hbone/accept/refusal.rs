@@ -1,4 +1,5 @@
-//! Why a peer on the HBONE port was turned away, by reason, so that one log line says it.
+//! Why a peer on the HBONE port was turned away, by reason, so that one log line says it. The texts
+//! of a kind begin alike, for those who search logs.
 
 use std::io;
 
@@ -21,14 +22,14 @@ pub enum AcceptError {
     #[error(transparent)]
     Peer(PeerRefused),
     /// The peer's certificate is out of date: expired, or not yet valid by our clock.
-    #[error("the peer's certificate is out of date; compare the clocks of both nodes")]
+    #[error("the peer's certificate is refused: it is out of date by our clock")]
     OutOfDate {
         /// What the TLS stack said.
         #[source]
         source: rustls::Error,
     },
     /// The peer's certificate leads to no root of ours.
-    #[error("the peer's certificate is of an authority not trusted here")]
+    #[error("the peer's certificate is refused: it is of no authority trusted here")]
     Untrusted {
         /// What the TLS stack said.
         #[source]
@@ -42,21 +43,21 @@ pub enum AcceptError {
         source: rustls::Error,
     },
     /// The peer speaks no TLS 1.3.
-    #[error("the peer offers no TLS 1.3")]
+    #[error("TLS handshake failed: the peer offers no TLS 1.3")]
     Version {
         /// What the TLS stack said.
         #[source]
         source: rustls::Error,
     },
     /// The peer offers other protocols than HTTP/2.
-    #[error("the peer does not offer HTTP/2 (ALPN h2)")]
+    #[error("TLS handshake failed: the peer does not offer HTTP/2 (ALPN h2)")]
     Alpn {
         /// What the TLS stack said.
         #[source]
         source: rustls::Error,
     },
     /// The peer turned us away: it believes our certificate as little as these believe theirs.
-    #[error("the peer refused the handshake")]
+    #[error("TLS handshake failed: the peer turned us away")]
     ByPeer {
         /// What the TLS stack said.
         #[source]
