@@ -31,9 +31,15 @@ use crate::agent::{MeshState, Placement};
 use crate::capture::{Exemption, Sockets};
 use crate::identity::SpiffeId;
 use crate::model::declaration::Capture;
+use crate::sys;
 use crate::telemetry::Metrics;
 use local::Local;
 use picks::Picks;
+
+/// Between looks at whether a burst of connections is over.
+const LOOK: Duration = Duration::from_secs(5);
+/// Connections that make a burst: fewer leave too little behind to be worth the walk.
+const BURST: usize = 256;
 
 /// What every local workload's traffic shares.
 pub struct Shared {
@@ -110,6 +116,7 @@ impl Node {
     /// Keeps exactly the workloads placed here running until `shutdown`, then drains them.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut mesh = self.shared.mesh.clone();
+        let mut look = tokio::time::interval(LOOK);
         loop {
             let state = Arc::clone(&mesh.borrow_and_update());
             self.follow(&state);
@@ -117,9 +124,24 @@ impl Node {
                 () = shutdown.cancelled() => break,
                 changed = mesh.changed() => if changed.is_err() { break },
                 Some(done) = self.tasks.join_next_with_id() => self.ended(done),
+                _now = look.tick() => self.tidy().await,
             }
         }
         self.drain().await;
+    }
+
+    /// Gives memory back once a burst of connections is over.
+    async fn tidy(&self) {
+        let connections = &self.shared.connections;
+        if connections.peak() < BURST || connections.len() > connections.peak() / 2 {
+            return;
+        }
+        connections.forget_peak();
+        // It walks the whole heap, which is no work for a thread that moves bytes.
+        let trimmed = tokio::task::spawn_blocking(sys::release_free_memory);
+        if let Err(e) = trimmed.await {
+            warn!(error = %e, "memory not given back");
+        }
     }
 
     /// Starts and stops workloads so that they match `state`.

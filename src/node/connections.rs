@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -30,6 +30,7 @@ pub struct Connection {
 #[derive(Clone, Default)]
 pub struct Connections {
     next: Arc<AtomicU64>,
+    peak: Arc<AtomicUsize>,
     open: Arc<Mutex<BTreeMap<u64, Connection>>>,
 }
 
@@ -37,7 +38,12 @@ impl Connections {
     /// Notes one as open until the guard is dropped.
     pub fn open(&self, connection: Connection) -> Open {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(id, connection);
+        let open = {
+            let mut list = self.lock();
+            list.insert(id, connection);
+            list.len()
+        };
+        self.peak.fetch_max(open, Ordering::Relaxed);
         Open {
             connections: self.clone(),
             id,
@@ -47,6 +53,16 @@ impl Connections {
     /// How many are open.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// The most that were open at once since the peak was last forgotten.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Begins a new count of the peak.
+    pub fn forget_peak(&self) {
+        self.peak.store(0, Ordering::Relaxed);
     }
 
     /// Whether none is.
