@@ -1,21 +1,28 @@
 //! Takes over the traffic of a workload that lives in a network namespace of its own: one
 //! `inet lateen` table and a return route there, and every socket the data path uses (DESIGN §7).
 //!
-//! [`ruleset`] says what the rules are, [`apply`] puts them in place, mends and removes them,
-//! [`sockets`] is the only place data-path sockets come from, so that the half of this that needs
-//! privileges can become a process of its own. Nothing here knows what the mesh means.
+//! [`attach`] finds the namespace. [`ruleset`] says what the rules are, [`mod@apply`] puts them in
+//! place and removes them, [`reconcile`] keeps them there. [`sockets`] is the only place data-path
+//! sockets come from, so that the half of this that needs privileges can become a process of its
+//! own; [`privilege`] is about having them. Nothing here knows what the mesh means.
 
 pub mod apply;
+pub mod attach;
 pub mod netns;
+pub mod preflight;
 pub mod privilege;
+pub mod reconcile;
+mod routes;
 pub mod ruleset;
 pub mod sockets;
 mod tool;
-pub mod watch;
+mod watch;
 
 pub use apply::{Applied, CaptureError, apply, clear};
+pub use attach::{AttachError, Target};
 pub use netns::Netns;
+pub use preflight::{PreflightError, preflight};
 pub use privilege::{Exemption, PrivilegeError};
+pub use reconcile::Reconcile;
 pub use ruleset::{Plan, plan};
-pub use sockets::{Sockets, original_destination};
-pub use watch::Changes;
+pub use sockets::{ConnectError, Sockets, original_destination};

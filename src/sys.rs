@@ -13,19 +13,20 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
-/// Lets a socket bear an IPv6 address that is not this host's (`IPV6_TRANSPARENT`).
+/// Leaves the choice of a port to `connect`, so that `bind` takes none for itself alone
+/// (`IP_BIND_ADDRESS_NO_PORT`). The option is of the IP level in both families.
 ///
 /// # Errors
-/// Without CAP_NET_ADMIN or CAP_NET_RAW, and on a socket that is not IPv6.
-pub fn set_ipv6_transparent(socket: &socket2::Socket) -> io::Result<()> {
+/// When the socket is not TCP or UDP over IP.
+pub fn set_bind_address_no_port(socket: &socket2::Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is borrowed from `socket`, so open for the whole call; `on` outlives
     // it and the length given is its size.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_IPV6,
-            libc::IPV6_TRANSPARENT,
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
             std::ptr::from_ref(&on).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )

@@ -1,12 +1,16 @@
 //! Puts the rules into a namespace, tells whether they are still there, and removes them.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
 use super::netns::Netns;
-use super::ruleset::{MARK_MASK, Plan, RETURN_MARK, ROUTE_TABLE, RULE_PREFERENCE, TABLE};
-use super::tool::run;
+use super::privilege::Exemption;
+use super::routes;
+use super::ruleset::{Plan, TABLE};
+use super::tool::{Tool, run};
 
 /// Why capture is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,12 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// A program did not end.
+    #[error("`{program}` does not end; killed")]
+    Hangs {
+        /// The program.
+        program: &'static str,
+    },
     /// A program refused, in its own words.
     #[error("`{program}` refused: {said}")]
     Refused {
@@ -45,16 +55,32 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
-    /// What `nft` lists does not read.
-    #[error("cannot read what nft lists")]
+    /// The namespace counts users in another way than we do: the rules would take the proxy for
+    /// somebody else, and its connections back to itself.
+    #[error(
+        "network namespace `{name}` belongs to another user namespace, whose rules cannot name \
+         this proxy's user; run the workload without mapping users"
+    )]
+    ForeignUsers {
+        /// The namespace.
+        name: String,
+    },
+    /// Settings of the namespace do not read.
+    #[error("cannot read the namespace's settings under /proc/sys/net")]
+    Sysctl {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What a program lists does not read.
+    #[error("cannot read what `{program}` lists")]
     Listing {
+        /// The program.
+        program: &'static str,
         /// What was wrong with it.
         #[source]
         source: serde_json::Error,
     },
-    /// The process is on its way out.
-    #[error("this process is stopping")]
-    Stopping,
 }
 
 /// Rules as the kernel held them right after they were applied.
@@ -62,42 +88,37 @@ pub enum CaptureError {
 pub struct Applied {
     ns: Netns,
     plan: Plan,
-    table: Value,
+    /// `None` when they were gone again before they could be read.
+    table: Option<Value>,
 }
 
 /// Applies a plan in one transaction: until it is through the old rules hold, afterwards the new.
 ///
+/// Connections that exist already stay as they are: those captured by earlier rules go on through
+/// the proxy, those older than any rules go on beside it until they end.
+///
 /// # Errors
 /// [`CaptureError`]; the table is then as it was.
 pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
+    same_users(ns, plan)?;
     // The way back first: without it the rules would only break connections.
-    for route in &plan.routes {
-        let words: Vec<&str> = route.split(' ').collect();
-        match run(ns, "ip", &words, String::new()).await {
-            Ok(_done) => {}
-            Err(CaptureError::Refused { said, .. }) if said.contains("File exists") => {}
-            // A namespace without IPv6 needs no IPv6 way back.
-            Err(CaptureError::Refused { .. }) if route.starts_with("-6") => {}
-            Err(e) => return Err(e),
-        }
-    }
-    run(ns, "nft", &["-f", "-"], plan.nft.clone()).await?;
-    let table = listed(ns).await?.unwrap_or(Value::Null);
+    routes::ensure(ns).await?;
+    run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        table,
+        table: listed(ns).await?,
     })
 }
 
 impl Applied {
-    /// Whether the rules are still what was applied.
+    /// Whether the rules and the way back are still what was applied.
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn intact(&self) -> Result<bool, CaptureError> {
         let now = listed(&self.ns).await?;
-        Ok(now.as_ref() == Some(&self.table) && way_back(&self.ns).await?)
+        Ok(now.is_some() && now == self.table && routes::in_place(&self.ns).await?)
     }
 
     /// Applies the same plan again.
@@ -110,40 +131,38 @@ impl Applied {
     }
 }
 
-/// Removes what [`apply`] put into a namespace; what is not there is left alone.
+/// Removes what [`apply`] put into a namespace, and nothing else; what is not there is left alone.
 ///
 /// # Errors
 /// [`CaptureError`] when something of ours could not be removed.
 pub async fn clear(ns: &Netns) -> Result<(), CaptureError> {
     // Naming the table first makes its removal legal where there is none.
     let nft = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
-    run(ns, "nft", &["-f", "-"], nft).await?;
-    for family in ["-4", "-6"] {
-        let preference = RULE_PREFERENCE.to_string();
-        let table = ROUTE_TABLE.to_string();
-        for words in [
-            vec![family, "rule", "del", "pref", &preference],
-            vec![family, "route", "flush", "table", &table],
-        ] {
-            match run(ns, "ip", &words, String::new()).await {
-                // There was none.
-                Ok(_) | Err(CaptureError::Refused { .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
+    run(ns, Tool::Nft, &["-f", "-"], &nft).await?;
+    routes::remove(ns).await
+}
+
+/// Rules that name a user mean the user namespace that owns the network namespace.
+fn same_users(ns: &Netns, plan: &Plan) -> Result<(), CaptureError> {
+    if plan.exemption() == Exemption::Mark {
+        return Ok(());
     }
-    Ok(())
+    // The settings of a network namespace belong to the root user of its user namespace.
+    let owner = ns.within(|| fs::metadata("/proc/sys/net/ipv4/ip_forward").map(|m| m.uid()));
+    let name = || ns.name().to_owned();
+    let owner = owner.map_err(|source| CaptureError::Namespace {
+        name: name(),
+        source,
+    })?;
+    match owner.map_err(|source| CaptureError::Sysctl { source })? {
+        0 => Ok(()),
+        _ => Err(CaptureError::ForeignUsers { name: name() }),
+    }
 }
 
 /// Our table as the kernel holds it, without what changes by itself; `None` when it is gone.
 async fn listed(ns: &Netns) -> Result<Option<Value>, CaptureError> {
-    let listing = run(
-        ns,
-        "nft",
-        &["-j", "list", "table", "inet", TABLE],
-        String::new(),
-    )
-    .await;
+    let listing = run(ns, Tool::Nft, &["-j", "list", "table", "inet", TABLE], "").await;
     let text = match listing {
         Ok(text) => text,
         Err(CaptureError::Refused { said, .. }) if said.contains("No such file") => {
@@ -151,18 +170,19 @@ async fn listed(ns: &Netns) -> Result<Option<Value>, CaptureError> {
         }
         Err(e) => return Err(e),
     };
-    let mut value: Value =
-        serde_json::from_str(&text).map_err(|source| CaptureError::Listing { source })?;
+    let mut value: Value = serde_json::from_str(&text).map_err(|source| CaptureError::Listing {
+        program: Tool::Nft.name(),
+        source,
+    })?;
     settle(&mut value);
     Ok(Some(value))
 }
 
-/// Drops handles, which are new each time a rule is made.
+/// Drops handles, which are new each time a rule is made, and what counters have counted.
 fn settle(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.remove("handle");
-            map.remove("metainfo");
+            map.retain(|key, _| !matches!(key.as_str(), "handle" | "metainfo" | "counter"));
             map.values_mut().for_each(settle);
         }
         Value::Array(items) => items.iter_mut().for_each(settle),
@@ -170,11 +190,33 @@ fn settle(value: &mut Value) {
     }
 }
 
-/// Whether answers still find their way back; judged by IPv4, which every namespace has.
-async fn way_back(ns: &Netns) -> Result<bool, CaptureError> {
-    let rules = run(ns, "ip", &["-4", "rule", "show"], String::new()).await?;
-    let wanted = format!("fwmark {RETURN_MARK:#x}/{MARK_MASK:#x} lookup {ROUTE_TABLE}");
-    let preference = format!("{RULE_PREFERENCE}:");
-    let ours = |line: &str| line.starts_with(&preference) && line.contains(&wanted);
-    Ok(rules.lines().any(ours))
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_changes_by_itself_is_no_drift() {
+        let listing = |handle: u32, packets: u32, port: u16| {
+            let mut value = json!({ "nftables": [
+                { "metainfo": { "version": "1.0.6" } },
+                { "table": { "family": "inet", "name": "lateen", "handle": handle } },
+                { "rule": { "handle": handle + 1, "expr": [
+                    { "counter": { "packets": packets, "bytes": packets * 60 } },
+                    { "redirect": { "port": port } },
+                ] } },
+            ] });
+            settle(&mut value);
+            value
+        };
+        let first = listing(7, 0, 15001);
+        for (name, other, same) in [
+            ("applied again", listing(9, 0, 15001), true),
+            ("traffic", listing(7, 12, 15001), true),
+            ("a rule changed", listing(7, 0, 15002), false),
+        ] {
+            assert_eq!(first == other, same, "{name}");
+        }
+    }
 }

@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
+use rustix::fs::fstatfs;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tracing::error;
 
 /// Where `ip netns` names namespaces.
 const NAMED: &str = "/run/netns";
+/// Type of the file system that open namespaces are files of (linux/magic.h).
+const NSFS: u64 = 0x6e73_6673;
 
 /// An open network namespace. It lives as long as this is held, whatever becomes of its name.
 #[derive(Clone, Debug)]
@@ -35,13 +38,24 @@ impl Netns {
     /// The namespace of this name under `/run/netns`, or at this absolute path.
     ///
     /// # Errors
-    /// When there is none, or it may not be opened.
+    /// When there is none, it may not be opened, or the file is no namespace: a name under
+    /// `/run/netns` whose mount is gone is an empty file.
     pub fn named(name: &str) -> io::Result<Self> {
-        let path = match name.starts_with('/') {
-            true => PathBuf::from(name),
-            false => Path::new(NAMED).join(name),
-        };
-        Self::open(&path, name)
+        let path = path(name)?;
+        let ns = Self::open(&path, name)?;
+        // The field's type differs between machines; a file system's number fits in all.
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "needed on machines where it is another type"
+        )]
+        let kind = fstatfs(&*ns.file)?.f_type as u64;
+        match kind {
+            NSFS => Ok(ns),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not a namespace", path.display()),
+            )),
+        }
     }
 
     /// The namespace this thread is in.
@@ -68,7 +82,8 @@ impl Netns {
     }
 
     /// Runs `work` on this thread inside the namespace. `work` must not wait for other tasks: the
-    /// whole thread is in the namespace meanwhile.
+    /// whole thread is in the namespace meanwhile. A panic in it passes through, out of the
+    /// namespace.
     ///
     /// # Errors
     /// When the namespace may not be entered; `work` has not run then.
@@ -78,18 +93,77 @@ impl Netns {
             return Ok(work());
         }
         enter(self.file.as_fd())?;
-        let result = work();
-        if let Err(e) = enter(home.file.as_fd()) {
-            // Every later socket of this thread would belong to somebody else's network. There
-            // is no going on from there, and no unwinding past it.
+        let _way_home = WayHome(home);
+        Ok(work())
+    }
+}
+
+/// Brings its thread back when dropped, at the end of the work or while it unwinds.
+struct WayHome(Netns);
+
+impl Drop for WayHome {
+    fn drop(&mut self) {
+        if let Err(e) = enter(self.0.file.as_fd()) {
+            // Every later socket of this thread would belong to somebody else's network. There is
+            // no going on from there, and no unwinding past it.
             error!(error = %e, "cannot return from a network namespace, ending the process");
             process::abort();
         }
-        Ok(result)
     }
 }
 
 fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
     Ok(())
+}
+
+fn path(name: &str) -> io::Result<PathBuf> {
+    if name.starts_with('/') {
+        return Ok(PathBuf::from(name));
+    }
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("`{name}` is neither a name nor an absolute path"),
+        ));
+    }
+    Ok(Path::new(NAMED).join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_file_of_one_directory_or_an_absolute_path() {
+        for (name, given, want) in [
+            ("a name", "cart", Some("/run/netns/cart")),
+            ("a path", "/proc/1/ns/net", Some("/proc/1/ns/net")),
+            ("dots in a name", "cart..1", Some("/run/netns/cart..1")),
+            ("nothing", "", None),
+            ("the directory", ".", None),
+            ("its parent", "..", None),
+            ("out of it", "../../etc/passwd", None),
+            ("below it", "a/b", None),
+        ] {
+            assert_eq!(path(given).ok().as_deref(), want.map(Path::new), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = Netns::named(file.path().to_str().unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let missing = Netns::named("/nonexistent/ns").unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_namespace_is_itself_by_any_name() {
+        let here = Netns::current().unwrap();
+        let same = Netns::named("/proc/self/ns/net").unwrap();
+        assert_eq!(here, same);
+        assert_eq!(same.within(|| 7).unwrap(), 7);
+    }
 }

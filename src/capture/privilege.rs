@@ -18,6 +18,20 @@ pub enum Exemption {
     Mark,
 }
 
+impl Exemption {
+    /// What whoever runs the proxy should know about it, for the log.
+    pub fn caution(self) -> Option<&'static str> {
+        match self {
+            Self::Uid(_) => None,
+            Self::Mark => Some(
+                "this user namespace maps a single user, so the rules tell the proxy's packets by \
+                 their mark, which a program with NET_RAW can forge: good for a rig, not for \
+                 programs one does not trust",
+            ),
+        }
+    }
+}
+
 /// Why this process cannot be a node's proxy.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
@@ -28,6 +42,23 @@ pub enum PrivilegeError {
     Missing {
         /// Their names, joined by spaces.
         missing: String,
+    },
+    /// Root's programs are everywhere.
+    #[error(
+        "the proxy cannot run as root: whatever root runs in a workload's namespace would go \
+         uncaptured; set `user` in lateen.toml to a user of its own"
+    )]
+    Root,
+    /// The user namespace this runs in does not know the user or group.
+    #[error(
+        "user {uid} or group {gid} is not mapped in this user namespace; set `user` in lateen.toml \
+         to one that is"
+    )]
+    Unmapped {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
     },
     /// Changing the user failed.
     #[error("cannot become user {uid}")]
@@ -61,22 +92,50 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
 ];
 
-/// Becomes the proxy: as root, changes to user `uid` and keeps only the capabilities needed; as
-/// anyone else, checks that they are there. To be called before any thread is started.
+/// How rules can know a proxy that runs as user `uid` here.
+///
+/// # Errors
+/// [`PrivilegeError::Root`], and when /proc does not read.
+pub fn exemption(uid: u32) -> Result<Exemption, PrivilegeError> {
+    let path = "/proc/self/uid_map";
+    let map = fs::read_to_string(path).map_err(|source| PrivilegeError::Proc { path, source })?;
+    choose(uid, users(&map))
+}
+
+fn choose(uid: u32, users: u64) -> Result<Exemption, PrivilegeError> {
+    match (users, uid) {
+        // There is no other user to become, and whoever is here is it.
+        (0 | 1, _) => Ok(Exemption::Mark),
+        (_, 0) => Err(PrivilegeError::Root),
+        (_, uid) => Ok(Exemption::Uid(uid)),
+    }
+}
+
+/// How many users a user namespace maps (user_namespaces(7)).
+fn users(map: &str) -> u64 {
+    let lengths = map.lines().filter_map(|l| l.split_whitespace().nth(2));
+    lengths.filter_map(|l| l.parse::<u64>().ok()).sum()
+}
+
+/// Becomes the proxy: as root, changes to user `uid` and group `gid` and keeps only the
+/// capabilities needed; as anyone else, stays that user and checks that they are there. What this
+/// process starts inherits them, and nothing it starts can gain more.
+///
+/// The kernel keeps all of this by thread: to be called before any thread is started.
 ///
 /// # Errors
 /// [`PrivilegeError`], naming what is missing.
-pub fn become_proxy(uid: u32) -> Result<Exemption, PrivilegeError> {
+pub fn become_proxy(uid: u32, gid: u32) -> Result<Exemption, PrivilegeError> {
+    let root = getuid().is_root();
+    let uid = if root { uid } else { getuid().as_raw() };
+    let exemption = exemption(uid)?;
     check()?;
-    if single_user()? {
-        keep_capabilities(uid)?;
-        return Ok(Exemption::Mark);
+    alone()?;
+    if root && exemption != Exemption::Mark {
+        change_user(uid, gid)?;
     }
-    if getuid().is_root() {
-        change_user(uid)?;
-    }
-    keep_capabilities(uid)?;
-    Ok(Exemption::Uid(getuid().as_raw()))
+    keep_capabilities().map_err(|source| PrivilegeError::Become { uid, source })?;
+    Ok(exemption)
 }
 
 fn check() -> Result<(), PrivilegeError> {
@@ -94,30 +153,25 @@ fn check() -> Result<(), PrivilegeError> {
     }
 }
 
-/// Whether the user namespace maps a single user, so that there is no other to become.
-fn single_user() -> Result<bool, PrivilegeError> {
-    let path = "/proc/self/uid_map";
-    let map = fs::read_to_string(path).map_err(|source| PrivilegeError::Proc { path, source })?;
-    let mut count: u64 = 0;
-    for line in map.lines() {
-        let length = line.split_whitespace().nth(2);
-        count += length.and_then(|l| l.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(count == 1)
-}
-
-fn change_user(uid: u32) -> Result<(), PrivilegeError> {
+fn alone() -> Result<(), PrivilegeError> {
     let path = "/proc/self/task";
     let tasks = fs::read_dir(path).map_err(|source| PrivilegeError::Proc { path, source })?;
-    let threads = tasks.count();
-    if threads != 1 {
-        return Err(PrivilegeError::Threads { threads });
+    match tasks.count() {
+        1 => Ok(()),
+        threads => Err(PrivilegeError::Threads { threads }),
     }
-    let failed = |source: rustix::io::Errno| PrivilegeError::Become {
-        uid,
-        source: source.into(),
+}
+
+fn change_user(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
+    let failed = |source: rustix::io::Errno| match source {
+        rustix::io::Errno::INVAL => PrivilegeError::Unmapped { uid, gid },
+        source => PrivilegeError::Become {
+            uid,
+            source: source.into(),
+        },
     };
-    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    // Else the change takes all capabilities with it.
     thread::set_keep_capabilities(true).map_err(failed)?;
     thread::set_thread_groups(&[]).map_err(failed)?;
     thread::set_thread_res_gid(group, group, group).map_err(failed)?;
@@ -127,11 +181,7 @@ fn change_user(uid: u32) -> Result<(), PrivilegeError> {
 }
 
 /// Keeps the needed capabilities, for the programs we run as well, and drops all others.
-fn keep_capabilities(uid: u32) -> Result<(), PrivilegeError> {
-    let failed = |source: rustix::io::Errno| PrivilegeError::Become {
-        uid,
-        source: source.into(),
-    };
+fn keep_capabilities() -> io::Result<()> {
     let mut keep = CapabilitySet::empty();
     for (capability, _name) in NEEDED {
         keep |= capability;
@@ -141,9 +191,45 @@ fn keep_capabilities(uid: u32) -> Result<(), PrivilegeError> {
         permitted: keep,
         inheritable: keep,
     };
-    thread::set_capabilities(None, sets).map_err(failed)?;
+    thread::set_capabilities(None, sets)?;
     for (capability, _name) in NEEDED {
-        thread::configure_capability_in_ambient_set(capability, true).map_err(failed)?;
+        thread::configure_capability_in_ambient_set(capability, true)?;
     }
+    // Ambient capabilities survive this; set-user-ID programs lose their point.
+    thread::set_no_new_privs(true)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_for_namespaces_of_one_user() {
+        let whole = "         0          0 4294967295\n";
+        let rootless = "0 1000 1\n1 100000 65536\n";
+        for (name, map, uid, want) in [
+            ("the host", whole, 998, Some(Exemption::Uid(998))),
+            ("the host's root", whole, 0, None),
+            ("one user", "0 65534 1\n", 0, Some(Exemption::Mark)),
+            (
+                "one user, another asked",
+                "0 65534 1\n",
+                998,
+                Some(Exemption::Mark),
+            ),
+            ("not mapped yet", "", 998, Some(Exemption::Mark)),
+            ("a range of users", rootless, 998, Some(Exemption::Uid(998))),
+            ("a range of users, root", rootless, 0, None),
+        ] {
+            assert_eq!(choose(uid, users(map)).ok(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_process_with_threads_is_refused() {
+        // The harness has started one for this test, or runs it on its only one.
+        let threads = fs::read_dir("/proc/self/task").unwrap().count();
+        assert_eq!(alone().is_ok(), threads == 1);
+    }
 }

@@ -2,12 +2,14 @@
 //! allowed to bear a foreign address (`spec/hbone-dataplane.md` §2.1, §3.5, §6.5).
 //!
 //! What asks for sockets does not care where they come from: that is what lets the privileged half
-//! become a process of its own.
+//! become a process of its own. The capture rules know the proxy by the user who *opened* a socket,
+//! so whoever opens them does it as the proxy's user.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -28,16 +30,56 @@ const KEEPALIVES: u32 = 9;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sockets(());
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody said anything: a firewall, or a host that is gone.
+    #[error("no answer from {to} within {} s", CONNECT.as_secs())]
+    TimedOut {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// The host is there and nothing listens.
+    #[error("{to} refused the connection")]
+    Refused {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// There is no way there, as this namespace's routes or a router on the way say.
+    #[error("cannot reach {to}")]
+    Unreachable {
+        /// Where to.
+        to: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The fault is on this side: no descriptor, no port or no right to the source address.
+    #[error("cannot open a connection to {to}")]
+    Local {
+        /// Where to.
+        to: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
 impl Sockets {
     /// Sockets opened by this process itself, which must be privileged for it.
     pub fn new() -> Self {
         Self(())
     }
 
-    /// Listens on a port of every address of the namespace, IPv4 and IPv6.
+    /// Listens on a port of every address of the namespace, IPv4 and IPv6. Accepted connections
+    /// inherit the mark.
     ///
     /// # Errors
     /// When the port is taken or the namespace may not be entered.
+    #[expect(
+        clippy::unused_async,
+        reason = "another process will be asked for the socket one day"
+    )]
     pub async fn listen(&self, ns: &Netns, port: u16) -> io::Result<TcpListener> {
         let listener = ns.within(|| {
             let both = listener(Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
@@ -52,30 +94,65 @@ impl Sockets {
         TcpListener::from_std(listener.into())
     }
 
-    /// Connects from inside the namespace, within 10 s; `from` is an address to appear as.
+    /// Connects from inside the namespace, within 10 s; `from` is an address to appear as, and is
+    /// passed over where it is of the other family or the destination's own.
     ///
     /// # Errors
-    /// As TCP has them; [`io::ErrorKind::TimedOut`] when the time is over.
+    /// [`ConnectError`].
     pub async fn connect(
         &self,
         ns: &Netns,
         to: SocketAddr,
         from: Option<IpAddr>,
-    ) -> io::Result<TcpStream> {
-        let socket = ns.within(|| connector(to, from))??;
+    ) -> Result<TcpStream, ConnectError> {
+        let local = |source| ConnectError::Local { to, source };
+        let socket = ns.within(|| connector(to, from));
+        let socket = socket.map_err(local)?.map_err(local)?;
         let socket = TcpSocket::from_std_stream(socket.into());
         match tokio::time::timeout(CONNECT, socket.connect(to)).await {
-            Ok(connected) => connected,
-            Err(_elapsed) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer from {to} within {} s", CONNECT.as_secs()),
-            )),
+            Ok(connected) => connected.map_err(|e| ConnectError::new(to, e)),
+            Err(_elapsed) => Err(ConnectError::TimedOut { to }),
         }
     }
 }
 
+impl ConnectError {
+    fn new(to: SocketAddr, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(Errno::TIMEDOUT) => Self::TimedOut { to },
+            // A reset during the handshake is a refusal said late.
+            Some(Errno::CONNREFUSED | Errno::CONNRESET) => Self::Refused { to },
+            Some(
+                Errno::NETUNREACH
+                | Errno::HOSTUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETDOWN
+                | Errno::NONET
+                | Errno::NOPROTOOPT
+                | Errno::PROTO,
+            ) => Self::Unreachable { to, source },
+            _ => Self::Local { to, source },
+        }
+    }
+
+    /// What std would call it.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Self::Refused { .. } => io::ErrorKind::ConnectionRefused,
+            Self::Unreachable { source, .. } | Self::Local { source, .. } => source.kind(),
+        }
+    }
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
 fn is_no_ipv6(error: &io::Error) -> bool {
-    let no_family = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    let no_family = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
     no_family || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
@@ -84,6 +161,9 @@ fn listener(domain: Domain, any: IpAddr, port: u16) -> io::Result<Socket> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(false)?;
     }
+    // Not SO_REUSEPORT: another program of the same user could take a share of the connections.
+    // Not IP_TRANSPARENT: what is redirected comes to an address of this host, and without it
+    // nobody reaches the listener under any other.
     socket.set_reuse_address(true)?;
     socket.set_mark(PROXY_MARK)?;
     socket.set_nonblocking(true)?;
@@ -97,20 +177,29 @@ fn connector(to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
     socket.set_mark(PROXY_MARK)?;
     socket.set_nonblocking(true)?;
     tune(&SockRef::from(&socket))?;
-    if let Some(from) = from.filter(|f| f.is_ipv4() == to.is_ipv4()) {
+    if let Some(from) = source(to, from) {
         match from {
             IpAddr::V4(_) => {
                 socket.set_ip_transparent_v4(true)?;
                 socket.set_freebind_v4(true)?;
             }
             IpAddr::V6(_) => {
-                sys::set_ipv6_transparent(&socket)?;
+                socket.set_ip_transparent_v6(true)?;
                 socket.set_freebind_v6(true)?;
             }
         }
+        // Else one client would have no more ports than there are, over all of a host's programs.
+        sys::set_bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
     }
     Ok(socket)
+}
+
+/// The address to appear as: never the destination's own, since a program that answers itself
+/// needs no bending of routes (§3.5).
+fn source(to: SocketAddr, from: Option<IpAddr>) -> Option<IpAddr> {
+    let from = from?.to_canonical();
+    (from.is_ipv4() == to.is_ipv4() && from != to.ip()).then_some(from)
 }
 
 /// Settings of every connection that carries a program's bytes.
@@ -126,24 +215,87 @@ pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Where a redirected connection was going.
+/// Where a redirected connection was going; the address it arrived at, where nobody redirected it.
 ///
 /// # Errors
-/// When the socket is gone.
+/// When the kernel does not say: then it is not known where the connection may go.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
-    // The IPv4 option also works on a dual-stack socket, so it is asked first.
-    let redirected = socket
-        .original_dst_v4()
-        .or_else(|_| socket.original_dst_v6());
-    let address = match redirected {
-        Ok(address) => address.as_socket(),
-        // Not redirected at all: the connection is for the address it arrived at.
-        Err(_) => None,
+    let arrived = canonical(stream.local_addr()?);
+    // Asked for the wrong family, the kernel looks up another connection's addresses.
+    let redirected = match arrived {
+        SocketAddr::V4(_) => socket.original_dst_v4(),
+        SocketAddr::V6(_) => socket.original_dst_v6(),
     };
-    let address = match address {
-        Some(address) => address,
-        None => stream.local_addr()?,
-    };
-    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    match redirected {
+        Ok(address) => {
+            let address = address.as_socket();
+            let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            Ok(canonical(address))
+        }
+        Err(e) if is_not_tracked(&e) => Ok(arrived),
+        Err(e) => Err(e),
+    }
+}
+
+/// Connection tracking does not know the connection, or does not run.
+fn is_not_tracked(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::NOPROTOOPT)
+    )
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_told_apart() {
+        let to: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        for (name, errno, want) in [
+            ("silence", Errno::TIMEDOUT, "no answer from 192.0.2.1:80"),
+            ("nobody listens", Errno::CONNREFUSED, "192.0.2.1:80 refused"),
+            ("no route", Errno::NETUNREACH, "cannot reach 192.0.2.1:80"),
+            ("no neighbour", Errno::HOSTUNREACH, "cannot reach"),
+            ("no ports left", Errno::ADDRNOTAVAIL, "cannot open"),
+            ("no descriptors", Errno::MFILE, "cannot open"),
+            ("forbidden by a rule", Errno::PERM, "cannot open"),
+        ] {
+            let error = ConnectError::new(to, errno.into());
+            assert!(error.to_string().starts_with(want), "{name}: {error}");
+            let std = io::Error::from(errno).kind();
+            assert_eq!(io::Error::from(error).kind(), std, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_borrowed_only_where_it_can_and_need_be() {
+        for (name, to, from, want) in [
+            ("a client", "10.0.0.2:80", "10.0.0.9", Some("10.0.0.9")),
+            ("mapped", "10.0.0.2:80", "::ffff:10.0.0.9", Some("10.0.0.9")),
+            ("itself", "10.0.0.2:80", "10.0.0.2", None),
+            ("other family", "10.0.0.2:80", "fd00::9", None),
+            ("IPv6", "[fd00::2]:80", "fd00::9", Some("fd00::9")),
+        ] {
+            let got = source(to.parse().unwrap(), Some(from.parse().unwrap()));
+            assert_eq!(got, want.map(|w| w.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_nobody_redirected_goes_where_it_arrived() {
+        let listener = TcpListener::bind("[::]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for ip in ["127.0.0.1", "::1"] {
+            let to = SocketAddr::new(ip.parse().unwrap(), port);
+            let _client = TcpStream::connect(to).await.unwrap();
+            let (stream, _peer) = listener.accept().await.unwrap();
+            assert_eq!(original_destination(&stream).unwrap(), to, "{ip}");
+        }
+    }
 }

@@ -1,43 +1,80 @@
 //! Runs `nft` and `ip` inside a namespace.
 
-use std::io::{self, Write as _};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
 
 use super::apply::CaptureError;
 use super::netns::Netns;
 
 /// Where administrators' programs are; not on every user's path.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
+/// Longest run. Both programs take milliseconds; what takes longer hangs on a lock in the kernel.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs a program in the namespace with `input`, on a thread that may block; its standard output.
-pub(super) async fn run(
-    ns: &Netns,
-    program: &'static str,
-    arguments: &[&str],
-    input: String,
-) -> Result<String, CaptureError> {
-    let ns = ns.clone();
-    let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
-    let running = tokio::task::spawn_blocking(move || {
-        let started = ns.within(|| start(program, &arguments, &input));
-        started.map_err(|source| CaptureError::Namespace {
-            name: ns.name().to_owned(),
-            source,
-        })?
-    });
-    match running.await {
-        Ok(outcome) => outcome,
-        Err(_stopped) => Err(CaptureError::Stopping),
+/// A program that does for us what there is no system call for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tool {
+    Nft,
+    Ip,
+}
+
+impl Tool {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Ip => "ip",
+        }
+    }
+
+    fn path(self) -> PathBuf {
+        let found = DIRECTORIES.iter().map(|d| Path::new(d).join(self.name()));
+        // Else wherever the path of this process leads.
+        found
+            .into_iter()
+            .find(|p| p.is_file())
+            .unwrap_or_else(|| PathBuf::from(self.name()))
     }
 }
 
-fn start(program: &'static str, arguments: &[String], input: &str) -> Result<String, CaptureError> {
-    let found = DIRECTORIES.iter().map(|d| Path::new(d).join(program));
-    let path = found.into_iter().find(|p| p.is_file());
-    let path = path.ok_or(CaptureError::NoTool { program })?;
-    let failed = |source| CaptureError::Tool { program, source };
-    let output = feed(Command::new(path).args(arguments), input).map_err(failed)?;
+/// Runs a program in the namespace with `input`; its standard output.
+///
+/// # Cancel safety
+/// Dropping the future kills the program: `nft` has then done all or nothing, `ip` some of its lines.
+pub(super) async fn run(
+    ns: &Netns,
+    tool: Tool,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, CaptureError> {
+    let mut command = Command::new(tool.path());
+    command
+        .args(arguments)
+        // What it says is read by us as well.
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    // The child inherits the namespace, and the capabilities, of the thread that starts it.
+    let started = ns.within(|| command.spawn());
+    let started = started.map_err(|source| CaptureError::Namespace {
+        name: ns.name().to_owned(),
+        source,
+    })?;
+    let program = tool.name();
+    let child = started.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => CaptureError::NoTool { program },
+        _ => CaptureError::Tool { program, source },
+    })?;
+    let output = match tokio::time::timeout(PATIENCE, feed(child, input)).await {
+        Ok(output) => output.map_err(|source| CaptureError::Tool { program, source })?,
+        Err(_elapsed) => return Err(CaptureError::Hangs { program }),
+    };
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -47,18 +84,13 @@ fn start(program: &'static str, arguments: &[String], input: &str) -> Result<Str
     })
 }
 
-fn feed(command: &mut Command, input: &str) -> io::Result<Output> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn()?;
+async fn feed(mut child: Child, input: &str) -> io::Result<Output> {
     if let Some(mut stdin) = child.stdin.take()
-        && let Err(e) = stdin.write_all(input.as_bytes())
+        && let Err(e) = stdin.write_all(input.as_bytes()).await
+        // A program that closed its input early says why on its way out.
         && e.kind() != io::ErrorKind::BrokenPipe
     {
         return Err(e);
     }
-    // A program that closed its input early says why on its way out.
-    child.wait_with_output()
+    child.wait_with_output().await
 }

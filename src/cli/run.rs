@@ -107,24 +107,25 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 /// Makes the directories, and becomes the proxy's user where the node role needs it. Before any
 /// thread exists.
 fn prepare(config: &Config, roles: Roles) -> Result<Exemption, Failure> {
-    let uid = match roles.node && rustix::process::getuid().is_root() {
-        true => Some(user_id(config.user())?),
+    let account = match roles.node && rustix::process::getuid().is_root() {
+        true => Some(account(config.user())?),
         false => None,
     };
     for path in [config.state_dir(), config.runtime_dir()] {
-        own(path, uid)
+        own(path, account.map(|a| a.uid))
             .map_err(|e| Failure::no(format!("cannot prepare {}", path.display()), &e))?;
     }
     if !roles.node {
         return Ok(Exemption::Mark);
     }
-    let uid = uid.unwrap_or_else(|| rustix::process::getuid().as_raw());
-    let exemption = privilege::become_proxy(uid).map_err(|e| Failure::no("node role", &e))?;
-    if exemption == Exemption::Mark {
-        warn!(
-            "this user namespace has a single user, so capture tells the proxy's packets by their \
-             mark: good for a rig, not for programs one does not trust"
-        );
+    let here = || Account {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+    };
+    let Account { uid, gid } = account.unwrap_or_else(here);
+    let exemption = privilege::become_proxy(uid, gid).map_err(|e| Failure::no("node role", &e))?;
+    if let Some(reason) = exemption.caution() {
+        warn!(reason, "capture knows the proxy by its mark");
     }
     Ok(exemption)
 }
@@ -158,17 +159,32 @@ fn give(path: &Path, uid: u32) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn user_id(user: &ProxyUser) -> Result<u32, Failure> {
+/// The user a node runs as, and its group.
+#[derive(Clone, Copy)]
+pub(super) struct Account {
+    pub(super) uid: u32,
+    gid: u32,
+}
+
+pub(super) fn account(user: &ProxyUser) -> Result<Account, Failure> {
     let name = match user {
-        ProxyUser::Id(uid) => return Ok(*uid),
+        ProxyUser::Id(uid) => {
+            let (uid, gid) = (*uid, *uid);
+            return Ok(Account { uid, gid });
+        }
         ProxyUser::Name(name) => name,
     };
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let uid = users.lines().find_map(|line| {
+    let account = users.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(&**name)).then(|| fields.nth(1)?.parse().ok())?
+        if fields.next() != Some(&**name) {
+            return None;
+        }
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        Some(Account { uid, gid })
     });
-    uid.ok_or_else(|| {
+    account.ok_or_else(|| {
         let message = format!(
             "the node role runs as user `{name}`, which does not exist; create it: \
              useradd --system --no-create-home {name}, or set `user` in lateen.toml"

@@ -15,7 +15,8 @@ use super::{Shared, inbound, listener, outbound, passthrough};
 use crate::agent::certs::CertError;
 use crate::agent::report::{CaptureState, CaptureStates};
 use crate::agent::{MeshState, Placement};
-use crate::capture::{self, Applied, Changes, Netns};
+use crate::capture::reconcile::State;
+use crate::capture::{self, AttachError as NoNetwork, Netns, Reconcile, Target};
 use crate::hbone;
 use crate::model::declaration::Capture;
 use crate::model::workload::Workload;
@@ -55,8 +56,8 @@ pub(super) struct Captured {
 /// Why a workload is not captured.
 #[derive(Debug, thiserror::Error)]
 enum AttachError {
-    #[error("cannot open network namespace `{name}`; is it created, and named under /run/netns?")]
-    Namespace { name: Arc<str>, source: io::Error },
+    #[error(transparent)]
+    Network(#[from] NoNetwork),
     #[error("cannot listen on port {port} in network namespace `{name}`")]
     Listen {
         name: Arc<str>,
@@ -66,7 +67,7 @@ enum AttachError {
     #[error("cannot watch the rules of network namespace `{name}`")]
     Watch { name: Arc<str>, source: io::Error },
     #[error("capture rules are not in place")]
-    Rules(#[from] capture::CaptureError),
+    Rules(#[source] Arc<capture::CaptureError>),
 }
 
 /// No certificate to serve with.
@@ -114,26 +115,21 @@ impl Local {
         let Some(Capture::Netns(name)) = &self.placement.capture else {
             return Ok(());
         };
-        let ns = Netns::named(name).map_err(|source| AttachError::Namespace {
-            name: Arc::clone(name),
-            source,
-        })?;
+        let ns = Target::Netns(Arc::clone(name)).attach()?;
         let outbound = self.listen(&ns, OUTBOUND).await?;
         let plaintext = self.listen(&ns, INBOUND_PLAINTEXT).await?;
         let tunnels = self.listen(&ns, HBONE).await?;
         // Listeners first: from the instant the rules hold, somebody answers.
         let plan = capture::plan(&self.shared.exemption);
-        let changes = Changes::new(&ns).map_err(|source| AttachError::Watch {
+        let reconcile = Reconcile::new(ns.clone(), plan);
+        let (reconcile, rules) = reconcile.map_err(|source| AttachError::Watch {
             name: Arc::clone(name),
             source,
         })?;
-        let applied = capture::apply(&ns, &plan).await?;
         let inner = stop.child_token();
         let captured = Arc::new(Captured::new(self, ns, inner.clone()));
-        self.publish(CaptureState::Captured);
-        info!(workload = %self.placement.uid, netns = %name, "workload captured");
         let drain = self.shared.drain;
-        let (a, b, c, ()) = tokio::join!(
+        let (a, b, c, (), ()) = tokio::join!(
             listener::serve(outbound, &inner, drain, |s, p| outbound::handle(
                 Arc::clone(&captured),
                 s,
@@ -149,7 +145,12 @@ impl Local {
                 s,
                 p
             )),
-            self.keep(&captured, applied, changes),
+            async {
+                // One after the other, or rules might be put back that have just been removed.
+                reconcile.run(inner.clone()).await;
+                self.release(&captured.ns).await;
+            },
+            self.keep(&captured, rules),
         );
         captured.pool.drain().await;
         if a + b + c > 0 {
@@ -167,40 +168,38 @@ impl Local {
         })
     }
 
-    /// Mends rules that drift; returns when stopped, or when the namespace is not the one we serve
+    /// Tells how the rules are; returns when stopped, or when the namespace is not the one we serve
     /// any more, having stopped its listeners.
-    async fn keep(&self, captured: &Captured, mut applied: Applied, mut changes: Changes) {
+    async fn keep(&self, captured: &Captured, mut rules: watch::Receiver<State>) {
         let (ns, stop) = (&captured.ns, &captured.stop);
         let mut tick = tokio::time::interval(RETRY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return self.release(ns).await,
+                () = stop.cancelled() => return,
                 _now = tick.tick() => {
                     captured.pool.reap();
                     if Netns::named(ns.name()).map_or(true, |now| now != *ns) {
                         warn!(workload = %self.placement.uid, netns = ns.name(), "network namespace is gone or replaced");
                         stop.cancel();
-                        return;
                     }
                 }
-                () = changes.next() => self.mend(&mut applied).await,
+                Ok(()) = rules.changed() => {
+                    let state = rules.borrow_and_update().clone();
+                    self.tell(ns, state);
+                }
             }
         }
     }
 
-    async fn mend(&self, applied: &mut Applied) {
-        let outcome = match applied.intact().await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                warn!(workload = %self.placement.uid, "capture rules were changed by somebody else, putting them back");
-                applied.mend().await
+    fn tell(&self, ns: &Netns, state: State) {
+        match state {
+            State::Pending => {}
+            State::InPlace if self.publish(CaptureState::Captured) => {
+                info!(workload = %self.placement.uid, netns = ns.name(), "workload captured");
             }
-            Err(e) => Err(e),
-        };
-        match outcome {
-            Ok(()) => drop(self.publish(CaptureState::Captured)),
-            Err(e) => self.failed(&AttachError::Rules(e)),
+            State::InPlace => {}
+            State::Failed(e) => self.failed(&AttachError::Rules(e)),
         }
     }
 
@@ -289,7 +288,7 @@ impl Captured {
     /// Connects to a program in the workload, as the client's address where that is another's.
     pub(super) async fn deliver(&self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
         let from = (client != to.ip() && !client.is_loopback()).then_some(client);
-        self.shared.sockets.connect(&self.ns, to, from).await
+        Ok(self.shared.sockets.connect(&self.ns, to, from).await?)
     }
 }
 
@@ -301,6 +300,6 @@ pub(super) struct Connector {
 
 impl hbone::Connector for Connector {
     async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        self.shared.sockets.connect(&self.ns, to, None).await
+        Ok(self.shared.sockets.connect(&self.ns, to, None).await?)
     }
 }

@@ -1,0 +1,99 @@
+//! Keeps the rules of one namespace as they should be.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::apply::{Applied, CaptureError, apply};
+use super::netns::Netns;
+use super::ruleset::Plan;
+use super::watch::Changes;
+
+/// Between attempts while the rules cannot be applied or read.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How the rules of a namespace are.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Not applied yet.
+    Pending,
+    /// As they should be, as far as the last look told.
+    InPlace,
+    /// Not as they should be; tried again until they are.
+    Failed(Arc<CaptureError>),
+}
+
+/// The component that applies a plan and puts it back whenever somebody changes it.
+#[derive(Debug)]
+pub struct Reconcile {
+    ns: Netns,
+    plan: Plan,
+    changes: Changes,
+    state: watch::Sender<State>,
+}
+
+impl Reconcile {
+    /// Prepares to keep `plan` in place in `ns`; the receiver tells how it goes.
+    ///
+    /// # Errors
+    /// When the namespace may not be entered, or the kernel's notices not be had there.
+    pub fn new(ns: Netns, plan: Plan) -> io::Result<(Self, watch::Receiver<State>)> {
+        // From here on no change goes unnoticed, those between applying and looking included.
+        let changes = Changes::new(&ns)?;
+        let (state, receiver) = watch::channel(State::Pending);
+        let reconcile = Self {
+            ns,
+            plan,
+            changes,
+            state,
+        };
+        Ok((reconcile, receiver))
+    }
+
+    /// Applies the plan, whatever is there, and puts it back within a second of any change, until
+    /// `shutdown`. The rules stay then: what they capture is refused, not leaked.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut applied = None;
+        loop {
+            let outcome = self.settle(&mut applied).await;
+            let failed = outcome.is_err();
+            self.publish(outcome);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.changes.next() => {}
+                () = tokio::time::sleep(RETRY), if failed => {}
+            }
+        }
+    }
+
+    /// Leaves the rules as they should be.
+    async fn settle(&self, applied: &mut Option<Applied>) -> Result<(), CaptureError> {
+        if let Some(applied) = applied {
+            if applied.intact().await? {
+                return Ok(());
+            }
+            warn!(
+                netns = self.ns.name(),
+                "capture rules were changed by somebody else, putting them back"
+            );
+        }
+        *applied = Some(apply(&self.ns, &self.plan).await?);
+        Ok(())
+    }
+
+    fn publish(&self, outcome: Result<(), CaptureError>) {
+        let state = match outcome {
+            Ok(()) => State::InPlace,
+            Err(e) => State::Failed(Arc::new(e)),
+        };
+        self.state.send_if_modified(|old| {
+            let news = !matches!((&*old, &state), (State::InPlace, State::InPlace));
+            *old = state;
+            news
+        });
+    }
+}
