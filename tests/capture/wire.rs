@@ -1,0 +1,66 @@
+//! What leaves the workload's namespace, seen on the link outside it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{RecvFlags, recv};
+
+use crate::room::CART;
+
+const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+const TCP: u8 = 6;
+const FRAGMENT: u8 = 44;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+/// Listens on the link.
+pub(crate) struct Wire(OwnedFd);
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        Self(lateen::sys::packet_socket("outside").unwrap())
+    }
+
+    /// What the workload sent since the last look that opens a TCP connection, or hides whether it
+    /// does.
+    pub(crate) fn openings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut frame = [0; 65536];
+        while let Ok((_, length)) = recv(&self.0, &mut frame, RecvFlags::empty()) {
+            found.extend(opening(&frame[..length]));
+        }
+        found
+    }
+}
+
+fn opening(frame: &[u8]) -> Option<String> {
+    let kind: [u8; 2] = frame.get(12..14)?.try_into().ok()?;
+    let packet = &frame[14..];
+    let (source, protocol, hidden, segment) = match kind {
+        IPV4 => {
+            let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0;
+            let header = usize::from(packet[0] & 15) * 4;
+            let source = Ipv4Addr::from(source).to_string();
+            (source, packet[9], fragment, packet.get(header..)?)
+        }
+        IPV6 => {
+            let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            let (next, rest) = (packet[6], packet.get(40..)?);
+            let source = Ipv6Addr::from(source).to_string();
+            match next {
+                FRAGMENT => (source, *rest.first()?, true, rest.get(8..)?),
+                next => (source, next, false, rest),
+            }
+        }
+        _ => return None,
+    };
+    if !CART.contains(&&*source) || protocol != TCP {
+        return None;
+    }
+    match segment.get(13) {
+        Some(flags) if !hidden && flags & (SYN | ACK) != SYN => None,
+        _ => Some(format!("{source}: {segment:02x?}")),
+    }
+}
