@@ -12,7 +12,7 @@ use rustix::thread::UnshareFlags;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::host::ip;
+use super::host::{ip, plain_bridges};
 use super::{HostRecord, Record, RigError, Spec};
 use crate::sys;
 
@@ -42,6 +42,7 @@ pub fn hold(state: &Path, binary: &Path, detached: bool) -> Result<(), RigError>
         &["-batch", "-"],
         "link set lo up\nlink add lan type bridge mcast_snooping 0\nlink set lan up",
     )?;
+    plain_bridges();
     let mut hosts = Vec::new();
     for (index, host) in spec.hosts.iter().enumerate() {
         hosts.push(Host::start(state, binary, &host.name, index)?);

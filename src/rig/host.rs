@@ -94,6 +94,7 @@ fn network(spec: &Spec, host: &super::spec::Host) -> Result<(), RigError> {
         lines.push(format!("link set w{index} master br0 up"));
     }
     ip(&["-batch", "-"], &lines.join("\n"))?;
+    plain_bridges();
     for namespace in &host.namespaces {
         let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
         for address in &namespace.addresses {
@@ -106,6 +107,18 @@ fn network(spec: &Spec, host: &super::spec::Host) -> Result<(), RigError> {
         ip(&["-n", &namespace.name, "-batch", "-"], &lines.join("\n"))?;
     }
     link(spec, &host.name)
+}
+
+/// A bridge of a rig is a cable: frames on it are nobody's to filter. A machine with `br_netfilter`
+/// would run each through its packet filter again at every bridge it crosses.
+pub(super) fn plain_bridges() {
+    for family in ["ip", "ip6", "arp"] {
+        // Absent where nothing filters bridged frames.
+        let _absent = fs::write(
+            format!("/proc/sys/net/bridge/bridge-nf-call-{family}tables"),
+            "0",
+        );
+    }
 }
 
 /// Usable at once: nobody else can have the address here.
