@@ -1,7 +1,8 @@
 //! Network namespaces, and doing something inside one.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,6 @@ use std::sync::Arc;
 
 use rustix::fs::fstatfs;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tracing::error;
 
 /// Where `ip netns` names namespaces.
 const NAMED: &str = "/run/netns";
@@ -88,14 +88,21 @@ impl Netns {
     /// # Errors
     /// When the namespace may not be entered; `work` has not run then.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        let home = Self::current()?;
+        let home = HERE.with_borrow(Option::clone);
+        let home = home.map_or_else(Self::current, Ok)?;
         if home == *self {
             return Ok(work());
         }
         enter(self.file.as_fd())?;
+        HERE.set(Some(self.clone()));
         let _way_home = WayHome(home);
         Ok(work())
     }
+}
+
+thread_local! {
+    /// Where this thread is. Nobody else moves a thread that works inside namespaces.
+    static HERE: RefCell<Option<Netns>> = const { RefCell::new(None) };
 }
 
 /// Brings its thread back when dropped, at the end of the work or while it unwinds.
@@ -106,9 +113,14 @@ impl Drop for WayHome {
         if let Err(e) = enter(self.0.file.as_fd()) {
             // Every later socket of this thread would belong to somebody else's network. There is
             // no going on from there, and no unwinding past it.
-            error!(error = %e, "cannot return from a network namespace, ending the process");
+            // Not by way of the log, whose lines wait to be written.
+            let _last_words = writeln!(
+                io::stderr(),
+                "cannot return from a network namespace, ending the process: {e}"
+            );
             process::abort();
         }
+        HERE.set(Some(self.0.clone()));
     }
 }
 

@@ -82,7 +82,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         LogFormat::Json => log::Format::Json,
     };
     let level = config.log_level().as_str();
-    log::init(format, level).map_err(|e| Failure::usage("log", &e))?;
+    let log = log::init(format, level).map_err(|e| Failure::usage("log", &e))?;
     let roles = match (args.control, args.node) {
         (false, false) => Roles {
             control: config.roles().contains(&Role::Control),
@@ -95,6 +95,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         return Err(Failure::plain(USAGE, message));
     }
     let exemption = prepare(&config, roles)?;
+    let writing = log.start(io::stderr());
+    let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
