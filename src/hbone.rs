@@ -11,7 +11,10 @@ mod connect;
 mod copy;
 pub mod headers;
 mod liveness;
+mod memory;
 mod pool;
+mod socket;
+mod stream;
 mod tunnel;
 
 #[cfg(test)]
@@ -42,13 +45,20 @@ pub struct Limits {
     /// Connections per peer and identity opened for load; more only when all their streams are
     /// taken; 4.
     pub connections: usize,
-    /// Live streams on the least loaded connection from which another is opened; 8.
+    /// Live streams on the least loaded connection from which another is opened; 64. Many small
+    /// streams are cheapest together, where one write carries what several of them say.
     pub busy: usize,
     /// Connections per peer and identity in all; 64.
     pub connections_max: usize,
     /// Share of its time in percent that a connection's task is at work from which another is
     /// opened, since one task is one core at most; 70.
     pub busy_share: u32,
+    /// Bytes per second, both ways together, from which a connection counts as taken up by bulk, and
+    /// the next stream has one of its own; 16 MiB.
+    pub bulk: u64,
+    /// How long a new stream waits for a connection being made so, rather than be carried behind the
+    /// bulk; 50 ms.
+    pub aside: Duration,
     /// How long a connection is kept that lends no stream; 5 min.
     pub idle: Duration,
     /// How long a peer may keep a connection without a tunnel; 1 h.
@@ -67,7 +77,7 @@ pub struct Limits {
     /// Largest frame we take; 1 MiB.
     pub frame: u32,
     /// Bytes of one stream of ours that wait for the network before its program is held back;
-    /// 256 KiB, the largest a relay reads at once.
+    /// 256 KiB, twice what a relay reads at once.
     pub send_buffer: usize,
     /// How long a stream that we reset is remembered; 30 s. What a peer had on the way to it is
     /// thrown away meanwhile; after that it counts as the peer's offence, and enough offences close
@@ -85,9 +95,11 @@ impl Default for Limits {
             streams_out: 100,
             streams_in: 200,
             connections: 4,
-            busy: 8,
+            busy: 64,
             busy_share: 70,
             connections_max: 64,
+            bulk: 16 << 20,
+            aside: Duration::from_millis(50),
             idle: Duration::from_secs(300),
             idle_in: Duration::from_secs(3600),
             negative: Duration::from_secs(1),

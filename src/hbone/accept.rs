@@ -3,7 +3,7 @@
 mod refusal;
 mod request;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,16 +13,16 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, StatusCode};
 use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
 use tokio::net::TcpStream;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Limits;
 use super::liveness::{self, Heard, Watched};
+use super::stream::{self, Turn};
 use crate::identity::SpiffeId;
 use crate::tls::{self, peer_identity};
 
@@ -73,6 +73,7 @@ pub async fn serve<H: Handler>(
     let opened = opened.map_err(|_elapsed| AcceptError::Timeout)??;
     let served = Served {
         connection: opened.connection,
+        turn: opened.turn,
         peer: opened.peer,
         remote,
         handler,
@@ -84,11 +85,12 @@ pub async fn serve<H: Handler>(
         .await
 }
 
-type Http2 = Connection<Watched<TlsStream<TcpStream>>, Bytes>;
+type Http2 = Connection<Watched<stream::Server>, Bytes>;
 
 /// A connection whose handshakes have passed.
 struct Opened {
     connection: Http2,
+    turn: Turn<UnbufferedServerConnection>,
     heard: Arc<Heard>,
     peer: Option<SpiffeId>,
     expires: Option<SystemTime>,
@@ -99,19 +101,19 @@ async fn open(
     tls: Arc<ServerConfig>,
     limits: &Limits,
 ) -> Result<Opened, AcceptError> {
-    // A delayed acknowledgement must never hold back a frame; a socket that refuses is only slower.
-    let _slower = tcp.set_nodelay(true);
-    let stream = TlsAcceptor::from(tls).accept(tcp).await;
+    let stream = stream::accept(tcp, tls).await;
     let stream = stream.map_err(AcceptError::of_handshake)?;
-    let session = stream.get_ref().1;
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let leaf = stream.peer_certificate();
+    let leaf = leaf.as_ref();
     let peer = leaf.and_then(peer_identity);
     let expires = leaf.and_then(tls::not_after);
+    let turn = stream.in_turns();
     let (stream, heard) = Watched::new(stream);
     let http2 = builder(limits).handshake(stream).await;
     let connection = http2.map_err(|source| AcceptError::Http2 { source })?;
     Ok(Opened {
         connection,
+        turn,
         heard,
         peer,
         expires,
@@ -147,6 +149,7 @@ enum Phase {
 
 struct Served<H> {
     connection: Http2,
+    turn: Turn<UnbufferedServerConnection>,
     peer: Option<SpiffeId>,
     remote: SocketAddr,
     handler: Arc<H>,
@@ -174,7 +177,7 @@ impl<H: Handler> Served<H> {
                     report(done);
                     idle.as_mut().reset(Instant::now() + limits.idle_in);
                 }
-                accepted = self.connection.accept() => match accepted {
+                accepted = accepted(&mut self.connection, &self.turn) => match accepted {
                     None => break Ok(()),
                     Some(Err(source)) => break self.broke(source),
                     Some(Ok((request, respond))) => self.take(request, respond, limits),
@@ -246,6 +249,19 @@ impl<H: Handler> Served<H> {
         self.requests
             .spawn(async move { handler.handle(incoming).await });
     }
+}
+
+/// The next request; drives the connection while it waits.
+async fn accepted(
+    connection: &mut Http2,
+    turn: &Turn<UnbufferedServerConnection>,
+) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>> {
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        let _moved = turn.end(cx);
+        accepted
+    })
+    .await
 }
 
 impl Phase {

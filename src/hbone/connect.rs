@@ -11,12 +11,11 @@ use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use http::{Method, Request, StatusCode, Uri, uri};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::client::UnbufferedClientConnection;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::liveness::{Heard, Watched};
+use super::stream::{self, Turn};
 use super::{Authority, Limits, headers};
 use crate::identity::SpiffeId;
 use crate::tls::{self, PeerRefused, Svid, TlsError, peer_identity};
@@ -191,12 +190,13 @@ impl ConnectError {
     }
 }
 
-pub(super) type Http2 = Connection<Watched<TlsStream<TcpStream>>, Bytes>;
+pub(super) type Http2 = Connection<Watched<stream::Client>, Bytes>;
 
 /// A connection whose handshakes have passed, not driven yet.
 pub(super) struct Dialled {
     pub(super) sender: SendRequest<Bytes>,
     pub(super) connection: Http2,
+    pub(super) turn: Turn<UnbufferedClientConnection>,
     pub(super) heard: Arc<Heard>,
     pub(super) peer: SpiffeId,
     /// When the first of the two certificates expires: no new streams from then on.
@@ -240,14 +240,10 @@ async fn handshake<C: Connector>(
         io::ErrorKind::TimedOut => DialError::Timeout { to },
         _ => DialError::Connect { to, source },
     })?;
-    // A delayed acknowledgement must never hold back a frame; a socket that refuses is only slower.
-    let _slower = tcp.set_nodelay(true);
-    // Never sent: the name inside the TLS stack is only the address (§1.1).
-    let name = ServerName::IpAddress(to.ip().into());
-    let stream = TlsConnector::from(tls).connect(name, tcp).await;
+    let stream = stream::connect(tcp, to.ip(), tls).await;
     let stream = stream.map_err(|source| tls_error(to, source))?;
-    let session = stream.get_ref().1;
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let leaf = stream.peer_certificate();
+    let leaf = leaf.as_ref();
     let identity = leaf.and_then(peer_identity);
     let peer = identity.ok_or(DialError::Identity {
         to,
@@ -256,12 +252,14 @@ async fn handshake<C: Connector>(
     let theirs = leaf.and_then(tls::not_after);
     let ours = hop.svid.not_after();
     let retire = theirs.map_or(ours, |t| t.min(ours));
+    let turn = stream.in_turns();
     let (stream, heard) = Watched::new(stream);
     let http2 = builder(limits).handshake(stream).await;
     let (sender, connection) = http2.map_err(|source| DialError::Http2 { to, source })?;
     Ok(Dialled {
         sender,
         connection,
+        turn,
         heard,
         peer,
         retire,

@@ -5,8 +5,8 @@
 //! as large as the flow deserves.
 
 mod downlink;
+mod pace;
 mod pipe;
-mod socket;
 mod uplink;
 
 use std::future::poll_fn;
@@ -77,7 +77,8 @@ pub async fn relay(
     let mut back = Downlink::default();
     let moved = poll_fn(|cx| {
         let up = forth.poll(cx, tcp, &mut tunnel, &traffic.forth)?;
-        let down = back.poll(cx, tcp, &mut tunnel, &traffic.back)?;
+        let last = up.is_ready();
+        let down = back.poll(cx, tcp, &mut tunnel, &traffic.back, last)?;
         both(up, down)
     });
     let outcome = tokio::select! {
@@ -124,6 +125,10 @@ pub async fn relay_tcp(a: TcpStream, b: TcpStream, traffic: &Traffic) -> Result<
 /// Closes a connection so that its program sees a reset, never an orderly end.
 pub fn reset(tcp: TcpStream) {
     drop(Program::new(tcp));
+}
+
+fn broke(source: io::Error) -> RelayError {
+    RelayError::Program { source }
 }
 
 fn both(up: Poll<()>, down: Poll<()>) -> Poll<Result<(), RelayError>> {

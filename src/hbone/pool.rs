@@ -83,6 +83,8 @@ struct Entry {
 /// What the pool says to one who wants a stream.
 enum Next {
     Lend(Lease),
+    /// A connection that is being made, or else this stream.
+    Prefer(watch::Receiver<Outcome>, Lease),
     Wait(watch::Receiver<Outcome>),
     Fail(ConnectError),
 }
@@ -188,6 +190,7 @@ impl<C: Connector> Pool<C> {
         loop {
             let mut outcome = match self.next(&key, hop) {
                 Next::Lend(lease) => return Ok(lease),
+                Next::Prefer(outcome, lease) => return Ok(self.aside(outcome, lease).await),
                 Next::Fail(error) => return Err(error),
                 Next::Wait(outcome) => outcome,
             };
@@ -205,6 +208,18 @@ impl<C: Connector> Pool<C> {
                 // The dial was dropped with the pool.
                 None => return Err(stopping()),
             }
+        }
+    }
+
+    /// A stream beside bulk, where a connection for it comes about in time; `lease` otherwise.
+    async fn aside(&self, mut outcome: watch::Receiver<Outcome>, lease: Lease) -> Lease {
+        let limits = &self.shared.limits;
+        let dialled = outcome.wait_for(Option::is_some);
+        let dialled = tokio::time::timeout(limits.aside, dialled).await;
+        let dialled = dialled.ok().and_then(|outcome| outcome.ok()?.clone());
+        match dialled {
+            Some(Ok(connection)) => Lease::of(&connection, limits.streams_out).unwrap_or(lease),
+            _ => lease,
         }
     }
 
@@ -226,13 +241,17 @@ impl<C: Connector> Pool<C> {
             .failed
             .take_if(|(at, _)| at.elapsed() >= limits.negative);
         if let Some(connection) = entry.least_loaded(limits) {
-            let loaded = connection.load() >= limits.busy || connection.strained(limits);
+            let strained = connection.strained(limits);
+            let loaded = strained || connection.load() >= limits.busy;
             if let Some(lease) = Lease::of(&connection, limits.streams_out) {
                 let may_dial = entry.dialling.is_none() && entry.failed.is_none();
                 if loaded && may_dial && entry.connections.len() < limits.connections {
                     self.dial(key, entry, tasks, hop);
                 }
-                return Next::Lend(lease);
+                return match &entry.dialling {
+                    Some(outcome) if strained => Next::Prefer(outcome.clone(), lease),
+                    _ => Next::Lend(lease),
+                };
             }
         }
         if let Some(outcome) = &entry.dialling {

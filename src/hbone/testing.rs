@@ -276,10 +276,12 @@ pub(super) fn pool(limits: Limits) -> (Pool<Plain>, Plain) {
     (Pool::new(plain.clone(), limits), plain)
 }
 
-/// Limits under which only streams are load, not how busy this machine is with other tests.
+/// Limits under which only streams are load, not what they carry, nor how busy this machine is with
+/// other tests.
 pub(super) fn steady() -> Limits {
     Limits {
         busy_share: u32::MAX,
+        bulk: u64::MAX,
         ..Limits::default()
     }
 }

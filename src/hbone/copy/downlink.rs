@@ -10,12 +10,13 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::RelayError;
-use super::socket::{self, broke};
+use super::broke;
+use crate::hbone::socket;
 use crate::hbone::tunnel::{Tunnel, TunnelError};
 
 /// Bytes gathered from a tunnel before they are written to the program at once. They still count
 /// against the stream's window.
-const BATCH: usize = 256 << 10;
+const BATCH: usize = 128 << 10;
 /// Pieces gathered, all of which one system call takes.
 const PIECES: usize = 16;
 /// Below it a piece that has others before it is copied to its neighbours rather than kept by
@@ -33,12 +34,15 @@ pub(super) struct Downlink {
 }
 
 impl Downlink {
+    /// Moves what the tunnel has. `last` tells that the other direction has ended, so that the
+    /// program's connection will be closed after this one.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         tcp: &TcpStream,
         tunnel: &mut Tunnel,
         moved: &AtomicU64,
+        last: bool,
     ) -> Poll<Result<(), RelayError>> {
         while !self.done {
             self.gather(cx, tunnel)?;
@@ -46,7 +50,10 @@ impl Downlink {
                 if !self.ended {
                     return Poll::Pending;
                 }
-                socket::finish(tcp);
+                // Closing the connection ends this direction too.
+                if !last {
+                    socket::finish(tcp);
+                }
                 self.done = true;
                 break;
             }

@@ -8,7 +8,9 @@ use bytes::{Buf as _, BytesMut};
 use tokio::net::TcpStream;
 
 use super::RelayError;
-use super::socket::{self, Pace, broke};
+use super::broke;
+use super::pace::Pace;
+use crate::hbone::socket;
 
 #[derive(Default)]
 pub(super) struct Pipe {

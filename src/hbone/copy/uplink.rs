@@ -1,20 +1,21 @@
 //! From a program to its tunnel.
 
 use std::io;
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::RelayError;
-use super::socket::{self, Pace, broke};
+use super::broke;
+use super::pace::Pace;
+use crate::hbone::memory::Block;
+use crate::hbone::socket;
 use crate::hbone::tunnel::Tunnel;
 
 #[derive(Default)]
 pub(super) struct Uplink {
-    buffer: BytesMut,
     pace: Pace,
     done: bool,
 }
@@ -29,13 +30,11 @@ impl Uplink {
     ) -> Poll<Result<(), RelayError>> {
         while !self.done {
             if self.step(cx, tcp, tunnel, moved)?.is_pending() {
-                self.buffer = BytesMut::new();
                 // While it waits, for bytes or for room, the peer may give up.
                 ready!(tunnel.poll_unwanted(cx))?;
                 self.done = true;
             }
         }
-        self.buffer = BytesMut::new();
         // The other direction may be waiting for its program, deaf to a reset.
         let _orderly = tunnel.poll_unwanted(cx)?;
         Poll::Ready(Ok(()))
@@ -58,8 +57,10 @@ impl Uplink {
             self.done = true;
             return Poll::Ready(Ok(()));
         }
-        self.buffer.reserve(room);
-        match socket::read(tcp, &mut self.buffer, room) {
+        // Of the few sizes that there are blocks of, though the peer may take less.
+        let mut block = Block::of(self.pace.block());
+        let space = block.bytes_mut().get_mut(..room).unwrap_or_default();
+        match socket::read_into(tcp, space) {
             Ok(0) => {
                 tunnel.finish();
                 self.done = true;
@@ -67,22 +68,20 @@ impl Uplink {
             Ok(read) => {
                 moved.fetch_add(read as u64, Ordering::Relaxed);
                 self.pace.note(read, room);
-                tunnel.send(self.take());
+                tunnel.send(bytes(block, read));
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Poll::Ready(Err(broke(e))),
         }
         Poll::Ready(Ok(()))
     }
+}
 
-    /// What was read. A buffer mostly empty is copied: kept until the peer has made room, it would
-    /// pin many times the bytes that flow control counts.
-    fn take(&mut self) -> Bytes {
-        if self.buffer.len() * 2 >= self.buffer.capacity() {
-            return mem::take(&mut self.buffer).freeze();
-        }
-        let bytes = Bytes::copy_from_slice(&self.buffer);
-        self.buffer.clear();
-        bytes
+/// What was read. A block mostly empty is copied from: kept until the peer has made room, it would
+/// pin many times the bytes that flow control counts.
+fn bytes(block: Block, read: usize) -> Bytes {
+    match block.bytes().get(..read) {
+        Some(few) if 2 * read < block.bytes().len() => Bytes::copy_from_slice(few),
+        _ => block.share(read),
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{Request, Response};
+use rustls::client::UnbufferedClientConnection;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -20,6 +21,7 @@ use super::busy::{Meter, Share};
 use crate::hbone::Limits;
 use crate::hbone::connect::{ConnectError, DialError, Dialled, Http2, exchange_error};
 use crate::hbone::liveness::{self, Heard};
+use crate::hbone::stream::Turn;
 use crate::identity::SpiffeId;
 
 /// The half of a connection that lends its streams.
@@ -41,6 +43,7 @@ pub(super) fn pooled(to: SocketAddr, dialled: Dialled) -> (Pooled, Driver) {
     let share = Arc::new(Share::new(std::time::Instant::now()));
     let driver = Driver {
         connection: dialled.connection,
+        turn: dialled.turn,
         heard: Arc::clone(&dialled.heard),
         share: Arc::clone(&share),
     };
@@ -81,9 +84,11 @@ impl Pooled {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Whether its task has hardly time for more.
+    /// Whether a stream on it waits behind others: its task has hardly time for more, or moves
+    /// somebody's bulk.
     pub(super) fn strained(&self, limits: &Limits) -> bool {
-        self.share.percent(std::time::Instant::now()) >= limits.busy_share
+        let now = std::time::Instant::now();
+        self.share.percent(now) >= limits.busy_share || self.share.rate(now) >= limits.bulk
     }
 
     /// Whether it has lent nothing for so long.
@@ -175,6 +180,7 @@ fn turned_away(to: SocketAddr, heard: &Heard, source: Option<h2::Error>) -> Dial
 /// The half of a connection that moves its bytes, to be run in a task.
 pub(super) struct Driver {
     connection: Http2,
+    turn: Turn<UnbufferedClientConnection>,
     heard: Arc<Heard>,
     share: Arc<Share>,
 }
@@ -190,7 +196,8 @@ impl Driver {
         let driven = poll_fn(|cx| {
             let from = std::time::Instant::now();
             let polled = Pin::new(&mut self.connection).poll(cx);
-            meter.worked(from, std::time::Instant::now(), &self.share);
+            let moved = self.turn.end(cx);
+            meter.worked(from, std::time::Instant::now(), moved, &self.share);
             polled
         });
         let ended = tokio::select! {

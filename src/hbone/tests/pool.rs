@@ -51,7 +51,10 @@ async fn more_streams_open_more_connections_which_are_used_again() {
 #[tokio::test]
 async fn load_opens_connections_and_spreads_over_them() {
     let peer = peer(Limits::default()).await;
-    let (pool, plain) = pool(steady());
+    let (pool, plain) = pool(Limits {
+        busy: 8,
+        ..steady()
+    });
     let hop = peer.server.web();
     let mut tunnels = Vec::new();
     for n in 1..=8 {
@@ -109,6 +112,58 @@ async fn a_task_with_no_time_left_is_load_too() {
         .unwrap();
     eventually("another connection", || pool.connections() == 2).await;
     assert_eq!(plain.dials(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_beside_bulk_has_a_connection_of_its_own() {
+    let peer = peer(Limits::default()).await;
+    let (pool, plain) = pool(Limits {
+        // Whatever a connection moves is bulk.
+        bulk: 0,
+        aside: Duration::from_secs(60),
+        ..steady()
+    });
+    let hop = peer.server.web();
+    let mut tunnels = Vec::new();
+    for n in 1..=6 {
+        let tunnel = soon("a stream", pool.connect(&hop, &ask(80))).await;
+        tunnels.push(tunnel.unwrap());
+        // It was waited for, not only begun.
+        assert_eq!(pool.connections(), n.min(4), "stream {n}");
+    }
+    assert_eq!(plain.dials(), 4);
+}
+
+/// Connects once; after that no dial comes to an end.
+struct Stuck(Arc<AtomicUsize>);
+
+impl Connector for Stuck {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => TcpStream::connect(to).await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_waits_beside_bulk_only_so_long() {
+    let peer = peer(Limits::default()).await;
+    let dials = Arc::new(AtomicUsize::new(0));
+    let limits = Limits {
+        bulk: 0,
+        aside: Duration::from_millis(10),
+        ..steady()
+    };
+    let pool = Pool::new(Stuck(Arc::clone(&dials)), limits);
+    let hop = peer.server.web();
+    let _one = soon("a stream", pool.connect(&hop, &ask(80)))
+        .await
+        .unwrap();
+    let _two = soon("one behind it", pool.connect(&hop, &ask(80)))
+        .await
+        .unwrap();
+    assert_eq!((pool.connections(), dials.load(Ordering::Relaxed)), (1, 2));
 }
 
 /// Connects once and never again.
