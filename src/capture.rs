@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod near;
 pub mod netns;
 pub mod preflight;
 pub mod privilege;

@@ -7,23 +7,27 @@
 
 mod connections;
 mod inbound;
+mod lane;
 mod listener;
 mod local;
 mod outbound;
 mod passthrough;
 mod picks;
 mod session;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use connections::{Connection, Connections, Open};
+pub use workers::Workers;
 
 use crate::agent::certs::Certs;
 use crate::agent::report::CaptureStates;
@@ -57,6 +61,8 @@ pub struct Shared {
     pub connections: Connections,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// The data plane's threads.
+    threads: Vec<Handle>,
     picks: Picks,
 }
 
@@ -68,6 +74,7 @@ impl Shared {
         exemption: Exemption,
         metrics: Arc<Metrics>,
         drain: Duration,
+        workers: &Workers,
     ) -> Self {
         Self {
             mesh,
@@ -77,6 +84,7 @@ impl Shared {
             metrics,
             connections: Connections::default(),
             drain,
+            threads: workers.handles().to_vec(),
             picks: Picks::default(),
         }
     }
@@ -92,6 +100,7 @@ pub struct Node {
     states: watch::Sender<CaptureStates>,
     running: BTreeMap<Arc<str>, Running>,
     tasks: JoinSet<()>,
+    workers: Workers,
 }
 
 /// A workload's task, until it has ended: one that is still letting go of its namespace must be
@@ -103,9 +112,15 @@ struct Running {
 }
 
 impl Node {
-    /// A node that reports the capture of its workloads through `states`.
-    pub fn new(shared: Arc<Shared>, states: watch::Sender<CaptureStates>) -> Self {
+    /// A node that moves bytes on `workers` and reports the capture of its workloads through
+    /// `states`.
+    pub fn new(
+        shared: Arc<Shared>,
+        workers: Workers,
+        states: watch::Sender<CaptureStates>,
+    ) -> Self {
         Self {
+            workers,
             shared,
             states,
             running: BTreeMap::new(),
@@ -211,6 +226,11 @@ impl Node {
             running.stop.cancel();
         }
         while self.tasks.join_next().await.is_some() {}
+        // Waits for the threads, which have nothing left to do.
+        let stopped = tokio::task::spawn_blocking(move || drop(self.workers));
+        if let Err(e) = stopped.await {
+            warn!(error = %e, "data plane threads not stopped");
+        }
     }
 }
 

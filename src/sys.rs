@@ -7,7 +7,8 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
@@ -29,6 +30,86 @@ pub fn set_bind_address_no_port(socket: &socket2::Socket) -> io::Result<()> {
             libc::IP_BIND_ADDRESS_NO_PORT,
             std::ptr::from_ref(&on).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Round-trip time of a TCP connection as the kernel has smoothed it so far; of its handshake, right
+/// after that.
+///
+/// # Errors
+/// When the socket is not TCP.
+pub fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    let mut info: libc::tcp_info = {
+        // SAFETY: `tcp_info` is plain integers, for which all zeros is a value.
+        unsafe { std::mem::zeroed() }
+    };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, so open for the whole call; `info` outlives it, and the
+    // kernel writes no more than the length given, which is its size.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            std::ptr::from_mut(&mut info).cast(),
+            &raw mut length,
+        )
+    };
+    match outcome {
+        0 => Ok(Duration::from_micros(info.tcpi_rtt.into())),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Bounds what a TCP connection offers its peer to have on the way (`TCP_WINDOW_CLAMP`), in bytes.
+///
+/// # Errors
+/// When the socket is not TCP.
+pub fn clamp_window(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let clamp = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is borrowed, so open for the whole call; `clamp` outlives it and the
+    // length given is its size.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_WINDOW_CLAMP,
+            std::ptr::from_ref(&clamp).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks the scheduler to give this thread short turns, and so soon after it is woken, rather than
+/// long ones; its share of the processor stays what it is. Linux 6.12 and newer do, older kernels
+/// take it and change nothing.
+///
+/// # Errors
+/// When the kernel has no such call.
+pub fn short_turns(turn: Duration) -> io::Result<()> {
+    let mut attributes: libc::sched_attr = {
+        // SAFETY: `sched_attr` is plain integers, for which all zeros is a value.
+        unsafe { std::mem::zeroed() }
+    };
+    attributes.size = size_of::<libc::sched_attr>() as u32;
+    attributes.sched_policy = libc::SCHED_OTHER as u32;
+    attributes.sched_runtime = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
+    // SAFETY: 0 is this thread; `attributes` outlives the call and says its own size.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setattr,
+            0,
+            std::ptr::from_ref(&attributes),
+            0,
         )
     };
     match outcome {

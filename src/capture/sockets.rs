@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::netns::Netns;
 use super::ruleset::PROXY_MARK;
@@ -72,7 +72,7 @@ impl Sockets {
     }
 
     /// Listens on a port of every address of the namespace, IPv4 and IPv6. Accepted connections
-    /// inherit the mark.
+    /// inherit the mark. It does not block, and belongs to no event loop yet.
     ///
     /// # Errors
     /// When the port is taken or the namespace may not be entered.
@@ -80,7 +80,7 @@ impl Sockets {
         clippy::unused_async,
         reason = "another process will be asked for the socket one day"
     )]
-    pub async fn listen(&self, ns: &Netns, port: u16) -> io::Result<TcpListener> {
+    pub async fn listen(&self, ns: &Netns, port: u16) -> io::Result<std::net::TcpListener> {
         let listener = ns.within(|| {
             let both = listener(Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
             match both {
@@ -91,7 +91,7 @@ impl Sockets {
                 other => other,
             }
         })??;
-        TcpListener::from_std(listener.into())
+        Ok(listener.into())
     }
 
     /// Connects from inside the namespace, within 10 s; `from` is an address to appear as, and is
@@ -167,6 +167,8 @@ fn listener(domain: Domain, any: IpAddr, port: u16) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_mark(PROXY_MARK)?;
     socket.set_nonblocking(true)?;
+    // What is accepted has these too.
+    tune(&socket)?;
     socket.bind(&SocketAddr::new(any, port).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -176,7 +178,7 @@ fn connector(to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_mark(PROXY_MARK)?;
     socket.set_nonblocking(true)?;
-    tune(&SockRef::from(&socket))?;
+    tune(&socket)?;
     if let Some(from) = source(to, from) {
         match from {
             IpAddr::V4(_) => {
@@ -202,11 +204,9 @@ fn source(to: SocketAddr, from: Option<IpAddr>) -> Option<IpAddr> {
     (from.is_ipv4() == to.is_ipv4() && from != to.ip()).then_some(from)
 }
 
-/// Settings of every connection that carries a program's bytes.
-///
-/// # Errors
-/// When the socket is gone.
-pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
+/// Settings of every connection that carries a program's bytes, and of listeners, whose
+/// connections inherit them.
+fn tune(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
@@ -253,6 +253,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpListener;
 
     #[test]
     fn the_kernels_words_are_told_apart() {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -29,7 +30,7 @@ use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
-use crate::node::{Node, Shared};
+use crate::node::{Node, Shared, Workers};
 use crate::status;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::{Metrics, log};
@@ -211,10 +212,13 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
     if roles.node {
         let (started, node) = watch::channel(None);
         status.node(node);
+        let workers = Workers::start(workers(&config));
+        let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
         tasks.spawn(node_role(
             config.clone(),
             exemption,
             Arc::clone(&metrics),
+            workers,
             started,
             shutdown.clone(),
         ));
@@ -252,6 +256,14 @@ fn control(config: &Config) -> Settings {
         names,
         drain: config.drain_deadline(),
     }
+}
+
+/// How many threads move bytes. Unless told otherwise half of the processors, so that the programs
+/// whose bytes they are find room beside them.
+fn workers(config: &Config) -> usize {
+    let half = || thread::available_parallelism().map_or(2, |n| n.get().div_ceil(2).max(2));
+    let told = config.workers().and_then(|n| usize::try_from(n).ok());
+    told.unwrap_or_else(half)
 }
 
 fn scrape(metrics: &Arc<Metrics>) -> Routes {
@@ -295,6 +307,7 @@ async fn node_role(
     config: Config,
     exemption: Exemption,
     metrics: Arc<Metrics>,
+    workers: Workers,
     started: watch::Sender<Option<status::NodeHandle>>,
     shutdown: CancellationToken,
 ) {
@@ -314,6 +327,7 @@ async fn node_role(
         exemption,
         Arc::clone(&metrics),
         config.drain_deadline(),
+        &workers,
     );
     let shared = Arc::new(shared);
     started.send_replace(Some(status::NodeHandle {
@@ -327,7 +341,7 @@ async fn node_role(
     tasks.spawn(agent.run(agent_stop.clone()));
     let gauge = revision_gauge(handle.mesh, metrics, agent_stop.clone());
     tasks.spawn(gauge);
-    Node::new(shared, captures).run(shutdown).await;
+    Node::new(shared, workers, captures).run(shutdown).await;
     agent_stop.cancel();
     while tasks.join_next().await.is_some() {}
 }

@@ -102,6 +102,7 @@ pub struct Config {
     user: ProxyUser,
     drain_deadline: Duration,
     transport: Transport,
+    workers: Option<u32>,
     log_level: LogLevel,
     log_format: LogFormat,
     listeners: Listeners,
@@ -179,6 +180,11 @@ impl Config {
         self.drain_deadline
     }
 
+    /// Threads of the data plane, 1 to 1024; as many as fit the machine unless set.
+    pub fn workers(&self) -> Option<u32> {
+        self.workers
+    }
+
     /// What tunnels are carried over; `auto` unless set.
     pub fn transport(&self) -> Transport {
         self.transport
@@ -237,6 +243,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         transport: root
             .optional("transport", transport)
             .unwrap_or(Transport::Auto),
+        workers: root.optional("workers", |value| value.count(1..=1024)),
         log_level,
         log_format,
         listeners: listeners(root),

@@ -8,9 +8,10 @@ use std::time::Instant;
 use http::StatusCode;
 use tokio::net::TcpStream;
 
-use super::local::Captured;
+use super::lane::Lane;
 use super::outbound::baggage;
 use super::session::{Forth, Session};
+use crate::capture::near;
 use crate::hbone::{self, Authority, Incoming, headers};
 use crate::model::inbound::{self, Target};
 use crate::model::workload::Workload;
@@ -18,8 +19,9 @@ use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Serves one connection on the HBONE port to its end.
-pub(super) async fn handle(local: Arc<Captured>, stream: TcpStream, source: SocketAddr) {
+pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
     let arrived = stream.local_addr().ok();
+    near::tunnel(&stream);
     let tls = match local.server_config().await {
         Ok(tls) => tls,
         Err(e) => return denied("inbound", source, arrived, &chain(&e)),
@@ -42,7 +44,7 @@ pub(super) async fn handle(local: Arc<Captured>, stream: TcpStream, source: Sock
 }
 
 struct Handler {
-    local: Arc<Captured>,
+    local: Arc<Lane>,
     local_ip: IpAddr,
 }
 

@@ -5,14 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::local::Captured;
+use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
 use crate::capture::original_destination;
-use crate::capture::sockets::tune;
 use crate::hbone::{self, ConnectError, ConnectRequest, Hop, Tunnel, headers};
 use crate::identity::SpiffeId;
 use crate::model::outbound::{Refusal, Route, Tunnelled};
@@ -25,13 +23,9 @@ use crate::telemetry::{ConnectionLabels, Reporter};
 const ATTEMPTS: usize = 2;
 
 /// Serves one captured connection to its end.
-pub(super) async fn handle(local: Arc<Captured>, stream: TcpStream, source: SocketAddr) {
+pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
     let started = Instant::now();
-    let destination = original_destination(&stream).and_then(|to| {
-        tune(&SockRef::from(&stream))?;
-        Ok(to)
-    });
-    let destination = match destination {
+    let destination = match original_destination(&stream) {
         Ok(destination) => destination,
         Err(e) => return refuse(stream, source, None, &chain(&e)),
     };
@@ -56,7 +50,7 @@ fn refuse(stream: TcpStream, source: SocketAddr, to: Option<SocketAddr>, reason:
 }
 
 struct Outbound<'a> {
-    local: &'a Captured,
+    local: &'a Lane,
     mesh: Arc<MeshState>,
     workload: Arc<Workload>,
     source: SocketAddr,

@@ -5,30 +5,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::local::Captured;
+use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::capture::original_destination;
-use crate::capture::sockets::tune;
 use crate::hbone;
 use crate::model::inbound;
 use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Serves one captured connection to its end.
-pub(super) async fn handle(local: Arc<Captured>, stream: TcpStream, source: SocketAddr) {
+pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
     let started = Instant::now();
     let refuse = |stream, to, reason: &str| {
         denied("inbound", source, to, reason);
         hbone::reset(stream);
     };
-    let destination = original_destination(&stream).and_then(|to| {
-        tune(&SockRef::from(&stream))?;
-        Ok(to)
-    });
-    let destination = match destination {
+    let destination = match original_destination(&stream) {
         Ok(destination) => destination,
         Err(e) => return refuse(stream, None, &chain(&e)),
     };

@@ -60,6 +60,7 @@ impl Proxy {
                 let mut tasks = JoinSet::new();
                 for port in [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT] {
                     let listener = part.sockets.listen(&part.ns, port).await.unwrap();
+                    let listener = TcpListener::from_std(listener).unwrap();
                     tasks.spawn(part.clone().accept(listener, port));
                 }
                 tasks.spawn(report(state, started));

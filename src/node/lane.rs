@@ -1,0 +1,189 @@
+//! One workload's traffic on one data plane thread: what its connections there share.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::{Room, serve};
+use super::{Shared, inbound, outbound, passthrough};
+use crate::agent::MeshState;
+use crate::agent::certs::CertError;
+use crate::capture::{Netns, near};
+use crate::hbone;
+use crate::model::workload::Workload;
+use crate::tls::{Svid, TlsError, hbone_server};
+
+/// How long a connection waits for its own workload to appear in the view
+/// (`spec/hbone-dataplane.md` §2.1).
+const WORKLOAD_WAIT: Duration = Duration::from_secs(5);
+/// Between looks at connections of the pool that nobody needs any more.
+const REAP: Duration = Duration::from_secs(1);
+
+/// What the connections of a workload on one thread share.
+pub(super) struct Lane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) uid: Arc<str>,
+    pub(super) ns: Netns,
+    pub(super) pool: hbone::Pool<Connector>,
+    pub(super) stop: CancellationToken,
+    server: Mutex<Option<(String, Arc<ServerConfig>)>>,
+}
+
+/// The ports of a workload as one thread serves them: all threads accept from the same queues.
+pub(super) struct Ports {
+    outbound: TcpListener,
+    plaintext: TcpListener,
+    tunnels: TcpListener,
+}
+
+impl Ports {
+    /// Another holder of the outbound, plaintext and tunnel ports.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub(super) fn share([outbound, plaintext, tunnels]: &[TcpListener; 3]) -> io::Result<Self> {
+        Ok(Self {
+            outbound: outbound.try_clone()?,
+            plaintext: plaintext.try_clone()?,
+            tunnels: tunnels.try_clone()?,
+        })
+    }
+}
+
+/// No certificate to serve with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServerConfigError {
+    #[error("the workload is not in the mesh view")]
+    UnknownWorkload,
+    #[error("no certificate")]
+    Certificate(#[from] CertError),
+    #[error("unusable certificate")]
+    Tls(#[from] TlsError),
+}
+
+impl Lane {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        uid: Arc<str>,
+        ns: Netns,
+        stop: CancellationToken,
+    ) -> Self {
+        let connector = Connector {
+            shared: Arc::clone(&shared),
+            ns: ns.clone(),
+        };
+        Self {
+            pool: hbone::Pool::new(connector, hbone::Limits::default()),
+            shared,
+            uid,
+            ns,
+            stop,
+            server: Mutex::new(None),
+        }
+    }
+
+    /// Serves the ports until stopped, then lets what is open finish. Returns how many connections
+    /// were cut.
+    ///
+    /// # Errors
+    /// When this thread cannot listen.
+    pub(super) async fn run(self, ports: Ports, room: Room) -> io::Result<usize> {
+        let lane = Arc::new(self);
+        let listener = tokio::net::TcpListener::from_std;
+        let outbound = listener(ports.outbound)?;
+        let plaintext = listener(ports.plaintext)?;
+        let tunnels = listener(ports.tunnels)?;
+        let (stop, drain) = (&lane.stop, lane.shared.drain);
+        let served = async {
+            let (a, b, c) = tokio::join!(
+                serve(outbound, stop, drain, &room.outbound, |s, p| {
+                    outbound::handle(Arc::clone(&lane), s, p)
+                }),
+                serve(plaintext, stop, drain, &room.plaintext, |s, p| {
+                    passthrough::handle(Arc::clone(&lane), s, p)
+                }),
+                serve(tunnels, stop, drain, &room.tunnels, |s, p| {
+                    inbound::handle(Arc::clone(&lane), s, p)
+                }),
+            );
+            a + b + c
+        };
+        let cut = tokio::select! {
+            cut = served => cut,
+            never = lane.reap() => match never {},
+        };
+        lane.pool.drain().await;
+        Ok(cut)
+    }
+
+    async fn reap(&self) -> std::convert::Infallible {
+        let mut tick = tokio::time::interval(REAP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.pool.reap();
+        }
+    }
+
+    /// The mesh, and this workload in it; waits a little for a view that does not have it yet.
+    pub(super) async fn workload(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+        let mut mesh = self.shared.mesh.clone();
+        let known = mesh.wait_for(|m| m.view.workload(&self.uid).is_some());
+        let state = tokio::time::timeout(WORKLOAD_WAIT, known).await.ok()?;
+        let state = Arc::clone(&*state.ok()?);
+        let workload = Arc::clone(state.view.workload(&self.uid)?);
+        Some((state, workload))
+    }
+
+    /// The certificate this workload is known by.
+    pub(super) async fn svid(&self, workload: &Workload) -> Result<Arc<Svid>, ServerConfigError> {
+        let identity = workload.identity();
+        let identity = identity.map_err(|_no_identity| ServerConfigError::UnknownWorkload)?;
+        Ok(self.shared.certs.get(&identity).await?)
+    }
+
+    /// TLS settings for inbound HBONE, built once per certificate.
+    pub(super) async fn server_config(&self) -> Result<Arc<ServerConfig>, ServerConfigError> {
+        let (_mesh, workload) = self
+            .workload()
+            .await
+            .ok_or(ServerConfigError::UnknownWorkload)?;
+        let svid = self.svid(&workload).await?;
+        let mut cached = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((serial, config)) = &*cached
+            && serial == svid.serial()
+        {
+            return Ok(Arc::clone(config));
+        }
+        let config = hbone_server(&svid)?;
+        *cached = Some((svid.serial().to_owned(), Arc::clone(&config)));
+        Ok(config)
+    }
+
+    /// Connects to a program in the workload, as the client's address where that is another's.
+    pub(super) async fn deliver(&self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
+        let from = (client != to.ip() && !client.is_loopback()).then_some(client);
+        let stream = self.shared.sockets.connect(&self.ns, to, from).await?;
+        near::local(&stream);
+        Ok(stream)
+    }
+}
+
+/// Makes TCP connections to next hops inside the workload's namespace.
+pub(super) struct Connector {
+    shared: Arc<Shared>,
+    ns: Netns,
+}
+
+impl hbone::Connector for Connector {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let stream = self.shared.sockets.connect(&self.ns, to, None).await?;
+        near::tunnel(&stream);
+        Ok(stream)
+    }
+}

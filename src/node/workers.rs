@@ -1,0 +1,115 @@
+//! The threads that move bytes. Each runs an event loop of its own and keeps what it accepts: a
+//! program's connection, its stream and the tunnel connection that carries it are all woken,
+//! read and written on one thread, so that nothing waits for a lock or wakes another thread, and
+//! whatever came in during one turn of the loop leaves in one write.
+
+use std::io;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::sys;
+
+/// Tasks run before the thread looks for what has come in meanwhile. Few, since the task of a busy
+/// tunnel moves a hundred kilobytes each time, and a small request waits for all of them.
+const EVENTS: u32 = 2;
+
+/// How long a thread runs before another may, when it was woken while others run: the shortest that
+/// the kernel grants.
+const TURN: Duration = Duration::from_micros(100);
+
+/// The running threads. Dropping it ends them and what still runs on them.
+pub struct Workers {
+    handles: Vec<Handle>,
+    threads: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Workers {
+    /// Starts `count` threads, at least one.
+    ///
+    /// # Errors
+    /// When the kernel gives no thread or no event queue.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let mut workers = Self {
+            handles: Vec::new(),
+            threads: Vec::new(),
+            stop: CancellationToken::new(),
+        };
+        for number in 0..count.max(1) {
+            let (tell, told) = mpsc::sync_channel(1);
+            let stop = workers.stop.clone();
+            let thread = thread::Builder::new()
+                .name(format!("data-{number}"))
+                .spawn(move || work(&tell, &stop))?;
+            workers.threads.push(thread);
+            let handle = told.recv().map_err(io::Error::other)??;
+            workers.handles.push(handle);
+        }
+        Ok(workers)
+    }
+
+    /// Where to spawn, a handle for each thread.
+    pub(super) fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+}
+
+fn work(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken) {
+    if let Err(e) = sys::short_turns(TURN) {
+        debug!(error = %e, "no short turns on the processor");
+    }
+    let built = Builder::new_current_thread()
+        .event_interval(EVENTS)
+        .enable_all()
+        .build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            // Whoever started us waits for it.
+            let _told = tell.send(Err(e));
+            return;
+        }
+    };
+    if tell.send(Ok(runtime.handle().clone())).is_ok() {
+        runtime.block_on(stop.cancelled());
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!("a data plane thread died");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn each_handle_is_a_thread_of_its_own() {
+        let workers = Workers::start(3).unwrap();
+        let mut names = BTreeSet::new();
+        for handle in workers.handles() {
+            let name = handle.spawn(async { thread::current().name().map(str::to_owned) });
+            names.insert(name.await.unwrap().unwrap());
+        }
+        let want = ["data-0", "data-1", "data-2"];
+        assert_eq!(names, want.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn there_is_at_least_one() {
+        assert_eq!(Workers::start(0).unwrap().handles().len(), 1);
+    }
+}
