@@ -36,9 +36,9 @@ lint:
 advisories:
 	$(CARGO) deny --locked check advisories
 
-# The same work with and without the mesh, as ratios.
+# The same work without a mesh, over lateen, and over whichever others the environment names.
 bench: tools
-	@./.ci/tools iperf3:iperf3
+	@./.ci/tools iperf3:iperf3 wrk:wrk nginx:nginx-light
 	$(CARGO) bench --locked --bench compare
 
 # nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
