@@ -95,6 +95,14 @@ impl Mesh {
             tunnel_port: None,
         }
     }
+
+    /// Fails when one of its programs has ended, with what it said last.
+    fn alive(&mut self) -> Result<(), Fault> {
+        let ended = self.daemons.iter_mut().find_map(Daemon::ended);
+        ended.map_or(Ok(()), |said| {
+            Err(Fault::said("one of its programs ended", said))
+        })
+    }
 }
 
 /// A contender that carries requests.
@@ -149,12 +157,7 @@ impl Contender {
 
     /// One request to every address, and a look at whether it came by tunnel.
     fn probe(&mut self, stage: &Stage) -> Result<(), Fault> {
-        for daemon in &mut self.mesh.daemons {
-            if daemon.has_ended() {
-                let doing = format!("starting {}", self.name);
-                return Err(Fault::said(doing, "one of its programs has ended"));
-            }
-        }
+        self.mesh.alive()?;
         let mesh = &self.mesh;
         let all = [mesh.server, mesh.neighbour];
         let all = all.iter().chain(&mesh.destinations);
@@ -171,20 +174,28 @@ impl Contender {
 /// Fails unless connections are open to `port` in `place`: a capture that captures nothing would
 /// look like a very fast mesh.
 fn tunnelled(stage: &Stage, place: &Place, port: u16) -> Result<(), Fault> {
-    let sockets = stage.shell(place, "cat /proc/net/tcp /proc/net/tcp6")?;
-    let local = format!(":{port:04X}");
-    let open = sockets.lines().any(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let ours = words.next().is_some_and(|w| w.ends_with(&local));
-        ours && words.nth(1) == Some("01")
-    });
-    match open {
+    match has_socket(stage, place, port, ESTABLISHED)? {
         true => Ok(()),
         false => Err(Fault::said(
             "sending a request through the tunnel",
             format!("answered, but nothing is connected to port {port}"),
         )),
     }
+}
+
+/// States of a socket, as the kernel's list has them.
+const ESTABLISHED: &str = "01";
+const LISTENING: &str = "0A";
+
+/// Whether there is a TCP socket on `port` in a place, in this state.
+fn has_socket(stage: &Stage, place: &Place, port: u16, state: &str) -> Result<bool, Fault> {
+    let sockets = stage.shell(place, "cat /proc/net/tcp /proc/net/tcp6")?;
+    let local = format!(":{port:04X}");
+    Ok(sockets.lines().any(|line| {
+        // Number, local address, remote address, state.
+        let mut words = line.split_whitespace().skip(1);
+        words.next().is_some_and(|w| w.ends_with(&local)) && words.nth(1) == Some(state)
+    }))
 }
 
 /// The programs that are talked to, in both places.
@@ -221,17 +232,14 @@ fn resident(pid: u32) -> Result<u64, Fault> {
     Ok(kib * 1024 + below)
 }
 
-/// Waits until somebody listens on a TCP port in a place.
-fn listens(stage: &Stage, place: &Place, port: u16) -> Result<(), Fault> {
-    let local = format!(":{port:04X}");
+/// Waits until a mesh listens on a TCP port in a place.
+fn listens(stage: &Stage, place: &Place, port: u16, mesh: &mut Mesh) -> Result<(), Fault> {
     let doing = format!("listening on port {port} in {}", place.namespace);
     until(&doing, PATIENCE, || {
-        let sockets = stage.shell(place, "cat /proc/net/tcp /proc/net/tcp6")?;
-        Ok(sockets.lines().any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            words.next().is_some_and(|w| w.ends_with(&local)) && words.nth(1) == Some("0A")
-        }))
-    })
+        // Nobody who has ended will ever listen.
+        Ok(mesh.alive().is_err() || has_socket(stage, place, port, LISTENING)?)
+    })?;
+    mesh.alive()
 }
 
 /// Captures a place as lateen does, but for a proxy known by a mark.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A program that runs until this is dropped.
 pub(crate) struct Daemon {
     child: Child,
+    log: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -28,7 +29,8 @@ impl Daemon {
         let doing = doing();
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn().map_err(Fault::io(doing))?;
-        Ok(Self { child })
+        let log = Some(log.to_owned());
+        Ok(Self { child, log })
     }
 
     /// One that reads what we write, and whose words we read.
@@ -37,7 +39,7 @@ impl Daemon {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.stderr(Stdio::null()).spawn();
         let child = child.map_err(Fault::io(doing))?;
-        Ok(Self { child })
+        Ok(Self { child, log: None })
     }
 
     /// The first line it says within `within`; nothing when it ends before.
@@ -59,9 +61,16 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+    /// When it has ended by itself, what it said of that, as far as one line of its log tells.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            return None;
+        }
+        let log = self.log.as_ref().map(std::fs::read_to_string);
+        let text = log.and_then(Result::ok).unwrap_or_default();
+        let last = text.lines().rfind(|l| l.to_lowercase().contains("error"));
+        let last = last.or_else(|| text.lines().last());
+        Some(last.unwrap_or("without a word").trim().to_owned())
     }
 }
 
@@ -110,6 +119,7 @@ fn run(
     let child = command.stderr(Stdio::piped()).spawn();
     let mut child = Daemon {
         child: child.map_err(Fault::io(doing.clone()))?,
+        log: None,
     };
     if let Some(mut stdin) = child.child.stdin.take() {
         // One that does not read its input says why on its way out.

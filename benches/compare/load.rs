@@ -10,8 +10,6 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use hold::HELD;
-
 use crate::fault::Fault;
 use crate::rig::{Place, Stage};
 use crate::stats::percentile;

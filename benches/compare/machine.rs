@@ -119,5 +119,10 @@ fn version(program: &Path, flag: &str) -> String {
     let said = anything(Command::new(program).arg(flag), BRIEF);
     let said = said.unwrap_or_else(|_absent| "not to be run".to_owned());
     let line = said.lines().find(|l| !l.trim().is_empty());
-    line.unwrap_or("unknown").trim().to_owned()
+    let line = line.unwrap_or("unknown").trim();
+    // Some print a structure with the version in it.
+    let inner = line
+        .split_once("Version:\"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    inner.map_or(line, |(version, _)| version).to_owned()
 }

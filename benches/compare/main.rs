@@ -66,8 +66,13 @@ fn compare() -> Result<bool, Fault> {
     let machine = Machine::look(&candidates);
     eprint!("{}", machine.text());
     let mut record = Record::default();
-    for pass in passes(&settings, &machine.congestions) {
-        run(&pass, &settings, &candidates, &mut record)?;
+    let passes = passes(&settings, &machine.congestions);
+    for (index, pass) in passes.iter().enumerate() {
+        eprintln!("building the hosts, with {}", pass.congestion);
+        let grounds = grounds(&candidates);
+        let stage = Stage::up(&grounds, &pass.congestion, index)?;
+        let contenders = contenders(&stage, &candidates, &grounds, &mut record);
+        work_through(pass, &settings, &stage, &contenders, &mut record);
     }
     let names: Vec<&'static str> = candidates.iter().map(|c| c.name).collect();
     print!("{}\n{}", machine.text(), report::table(&record, &names));
@@ -78,23 +83,24 @@ fn compare() -> Result<bool, Fault> {
     Ok(record.failures.is_empty())
 }
 
-/// One rig, all contenders on it, all of a pass's works in rounds.
-fn run(
-    pass: &Pass,
-    settings: &Settings,
-    candidates: &[Candidate],
-    record: &mut Record,
-) -> Result<(), Fault> {
-    let grounds: Vec<Ground> = (0..)
-        .zip(candidates)
+fn grounds(candidates: &[Candidate]) -> Vec<Ground> {
+    let numbered = (0..).zip(candidates);
+    numbered
         .map(|(index, candidate)| Ground::new(candidate.name, index))
-        .collect();
-    eprintln!("building the hosts, with {}", pass.congestion);
-    let stage = Stage::up(&grounds, &pass.congestion)?;
+        .collect()
+}
+
+/// Those that come up.
+fn contenders(
+    stage: &Stage,
+    candidates: &[Candidate],
+    grounds: &[Ground],
+    record: &mut Record,
+) -> Vec<Contender> {
     let mut contenders = Vec::new();
-    for (candidate, ground) in candidates.iter().zip(&grounds) {
+    for (candidate, ground) in candidates.iter().zip(grounds) {
         eprintln!("  starting {}", candidate.name);
-        match Contender::up(&stage, candidate, ground) {
+        match Contender::up(stage, candidate, ground) {
             Ok(contender) => contenders.push(contender),
             Err(fault) => {
                 let failure = format!("{} did not come up: {}", candidate.name, chain(&fault));
@@ -103,6 +109,17 @@ fn run(
             }
         }
     }
+    contenders
+}
+
+/// All works of a pass in rounds; within a round everybody does a work before the next begins.
+fn work_through(
+    pass: &Pass,
+    settings: &Settings,
+    stage: &Stage,
+    contenders: &[Contender],
+    record: &mut Record,
+) {
     for round in 0..settings.rounds {
         for work in pass.works.iter().filter(|w| round == 0 || !w.once) {
             eprintln!(
@@ -111,9 +128,9 @@ fn run(
                 settings.rounds,
                 work.name
             );
-            for contender in &contenders {
+            for contender in contenders {
                 let site = Site {
-                    stage: &stage,
+                    stage,
                     contender,
                     seconds: settings.seconds,
                 };
@@ -129,7 +146,6 @@ fn run(
             }
         }
     }
-    Ok(())
 }
 
 /// Writes the files beside whatever else cargo makes.

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::record::{Record, Row};
+use crate::report::short;
 use crate::stats::Spread;
 use crate::work::Better;
 
@@ -216,7 +217,7 @@ fn bar(text: &mut String, bar: &Bar, y: f64, most: f64) {
         "<rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{}\"/>\
          <path d=\"M{low:.1} {middle:.1}H{high:.1}M{low:.1} {:.1}v5M{high:.1} {:.1}v5\" \
          stroke=\"#222\" fill=\"none\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{}\" font-size=\"10\" fill=\"#444\">{:.2}</text>",
+         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{}\" font-size=\"10\" fill=\"#444\">{}</text>",
         y + 1.5,
         BAR - 3.0,
         colour(bar.name),
@@ -225,7 +226,7 @@ fn bar(text: &mut String, bar: &Bar, y: f64, most: f64) {
         outer.0,
         middle + 3.5,
         outer.1,
-        bar.ratio
+        short(bar.ratio)
     );
 }
 

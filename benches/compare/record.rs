@@ -43,6 +43,14 @@ impl Row {
         }
     }
 
+    /// The same with the unit, where there is one.
+    pub(crate) fn label_with_unit(&self) -> String {
+        match self.unit.is_empty() {
+            true => self.label(),
+            false => format!("{}, {}", self.label(), self.unit),
+        }
+    }
+
     /// Its readings.
     pub(crate) fn spread(&self, contender: &str) -> Option<Spread> {
         Spread::of(self.readings.get(contender)?.values().copied())

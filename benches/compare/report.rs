@@ -29,7 +29,7 @@ pub(crate) fn table(record: &Record, contenders: &[&'static str]) -> String {
             Better::Higher => '+',
             Better::Lower => '-',
         };
-        let mut line = vec![format!("{sign} {}, {}", row.label(), row.unit)];
+        let mut line = vec![format!("{sign} {}", row.label_with_unit())];
         line.extend(contenders.iter().map(|c| cell(row, c)));
         line.extend(references.iter().map(|r| spread(row.ratio(OURS, r))));
         lines.push(line);
@@ -48,7 +48,7 @@ fn cell(row: &Row, contender: &str) -> String {
     };
     let value = short(value.median);
     match row.ratio(contender, "none").filter(|_| contender != "none") {
-        Some(ratio) => format!("{value} (x{:.2})", ratio.median),
+        Some(ratio) => format!("{value} (x{})", short(ratio.median)),
         None => value,
     }
 }
@@ -56,14 +56,18 @@ fn cell(row: &Row, contender: &str) -> String {
 fn spread(of: Option<Spread>) -> String {
     of.map_or_else(
         || "-".to_owned(),
-        |s| format!("{:.2} ({:.2} to {:.2})", s.median, s.low, s.high),
+        |s| {
+            let [median, low, high] = [s.median, s.low, s.high].map(short);
+            format!("{median} ({low} to {high})")
+        },
     )
 }
 
-/// Three digits that count.
-fn short(value: f64) -> String {
+/// Two or three digits that count.
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
-        0.0..10.0 => format!("{value:.2}"),
+        0.0..0.1 => format!("{value:.3}"),
+        0.1..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
     }

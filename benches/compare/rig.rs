@@ -136,12 +136,12 @@ impl Drop for Scratch {
 
 impl Stage {
     /// Builds the hosts and namespaces of all `grounds`, with this congestion control for whatever
-    /// is connected in them from now on.
+    /// is connected in them from now on. `pass` tells its files from those of other stages.
     ///
     /// # Errors
     /// When the rig does not come up or the kernel lacks the congestion control.
-    pub(crate) fn up(grounds: &[Ground], congestion: &str) -> Result<Self, Fault> {
-        let name = format!("lateen-bench-{}", std::process::id());
+    pub(crate) fn up(grounds: &[Ground], congestion: &str, pass: usize) -> Result<Self, Fault> {
+        let name = format!("lateen-bench-{}-{pass}", std::process::id());
         let scratch = Scratch(std::env::temp_dir().join(name));
         let rig = Rig::up(&text(grounds), Path::new(OWN), &scratch.0)?;
         let stage = Self { rig, scratch };

@@ -44,8 +44,9 @@ pub(super) fn up(stage: &Stage, ground: &Ground, binary: &Path) -> Result<Mesh, 
         mesh.daemons.push(daemon);
     }
     for place in ground.places() {
-        listens(stage, place, CAPTURED)?;
-        listens(stage, place, TUNNELS)?;
+        for port in [CAPTURED, TUNNELS] {
+            listens(stage, place, port, &mut mesh)?;
+        }
         capture_by_mark(stage, place)?;
     }
     mesh.tunnel_port = Some(TUNNELS);

@@ -13,12 +13,10 @@ use tokio::time::timeout;
 
 use crate::fault::Fault;
 
-/// What the client says once all its connections are open from end to end.
-pub(crate) const HELD: &str = "held";
 /// Connections being opened at a time: fewer than any backlog.
 const AT_ONCE: usize = 128;
-/// Longest one may take.
-const OPENING: Duration = Duration::from_secs(20);
+/// Longest one may take; after the first that takes longer no more are tried.
+const OPENING: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
@@ -54,11 +52,10 @@ async fn say_back(mut stream: TcpStream) {
     }
 }
 
-/// Opens connections, sees a byte through each and back, says [`HELD`], and keeps them until its
-/// input ends.
+/// Opens connections, sees a byte through each and back, says how many it has, and keeps them until
+/// its input ends. Fewer than `count` when one cannot be opened.
 pub(super) fn hold(to: SocketAddr, count: u32) -> Result<(), Fault> {
-    let runtime = super::runtime()?;
-    let opened = runtime.block_on(async {
+    let opened = super::runtime()?.block_on(async {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         for _ in 0..count {
@@ -66,27 +63,23 @@ pub(super) fn hold(to: SocketAddr, count: u32) -> Result<(), Fault> {
         }
         let mut opened = Vec::new();
         while let Some(done) = tasks.join_next().await {
-            opened.push(done.unwrap_or_else(|e| Err(Fault::said("opening", e.to_string())))?);
+            match done.unwrap_or_else(|e| Err(Fault::said("opening", e.to_string()))) {
+                Ok(stream) => opened.push(stream),
+                // Those that have no turn yet fail at once.
+                Err(_) => turns.close(),
+            }
         }
-        Ok::<_, Fault>(opened)
+        opened
     });
-    match opened {
-        Ok(_open) => {
-            println!("{HELD}");
-            let _ended = std::io::stdin().read(&mut [0]);
-            Ok(())
-        }
-        Err(fault) => {
-            println!("{}", lateen::telemetry::access_log::chain(&fault));
-            Err(fault)
-        }
-    }
+    println!("{}", opened.len());
+    let _ended = std::io::stdin().read(&mut [0]);
+    Ok(())
 }
 
 async fn open(to: SocketAddr, turns: Arc<Semaphore>) -> Result<TcpStream, Fault> {
-    // Never closed, so the wait cannot fail; without a turn it would only be less orderly.
-    let _turn = turns.acquire().await;
     let doing = || format!("opening a connection to {to}");
+    let turn = turns.acquire().await;
+    let _turn = turn.map_err(|_closed| Fault::said(doing(), "no more are tried"))?;
     let through = async {
         let mut stream = TcpStream::connect(to).await?;
         stream.write_all(b"x").await?;
