@@ -112,7 +112,8 @@ fn contenders(
     contenders
 }
 
-/// All works of a pass in rounds; within a round everybody does a work before the next begins.
+/// All works of a pass in rounds; within a round everybody does a work before the next begins, and
+/// it is somebody else's turn to be first in each.
 fn work_through(
     pass: &Pass,
     settings: &Settings,
@@ -128,7 +129,8 @@ fn work_through(
                 settings.rounds,
                 work.name
             );
-            for contender in contenders {
+            let turns = contenders.iter().cycle().skip(round);
+            for contender in turns.take(contenders.len()) {
                 let site = Site {
                     stage,
                     contender,
@@ -144,6 +146,7 @@ fn work_through(
                     }
                 }
             }
+            record.compare(work, round);
         }
     }
 }

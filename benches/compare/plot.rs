@@ -9,11 +9,11 @@ use crate::stats::Spread;
 use crate::work::Better;
 
 /// Widths of the picture's parts, in its own units.
-const LABELS: f64 = 330.0;
+const LABELS: f64 = 380.0;
 const CHART: f64 = 620.0;
 const NUMBERS: f64 = 70.0;
 /// Heights.
-const HEAD: f64 = 92.0;
+const HEAD: f64 = 126.0;
 const BAR: f64 = 15.0;
 const GAP: f64 = 12.0;
 const FOOT: f64 = 28.0;
@@ -118,8 +118,10 @@ impl Plot {
             "<text x=\"16\" y=\"28\" font-size=\"18\" font-weight=\"bold\" fill=\"#222\">\
              Compared with {reference}</text>\n\
              <text x=\"16\" y=\"48\" fill=\"#555\">to the right is better, to the left is worse; \
-             the number is the median ratio to {reference}, whiskers are its least and greatest \
-             round</text>\n"
+             of latency and memory less is better</text>\n\
+             <text x=\"16\" y=\"65\" fill=\"#555\">numbers are median ratios to {reference}, \
+             whiskers the least and the greatest round; bars end at {:.0}</text>\n",
+            MOST.exp2()
         );
         let mut x = 16.0;
         for name in &self.contenders {
@@ -130,8 +132,8 @@ impl Plot {
             // Writing to a string cannot fail, here and below.
             let _infallible = writeln!(
                 text,
-                "<rect x=\"{x}\" y=\"60\" width=\"12\" height=\"12\" fill=\"{}\"/>\
-                 <text x=\"{}\" y=\"70\" fill=\"#222\">{told}</text>",
+                "<rect x=\"{x}\" y=\"79\" width=\"12\" height=\"12\" fill=\"{}\"/>\
+                 <text x=\"{}\" y=\"89\" fill=\"#222\">{told}</text>",
                 colour(name),
                 x + 17.0
             );
@@ -153,13 +155,18 @@ impl Plot {
                 true => format!("1/{:.0}", (-power).exp2()),
                 false => format!("{:.0}", power.exp2()),
             };
+            for y in [HEAD - 8.0, bottom + 18.0] {
+                let _infallible = writeln!(
+                    text,
+                    "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" \
+                     fill=\"#555\">{label}</text>"
+                );
+            }
             let _infallible = writeln!(
                 text,
                 "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{}\" y2=\"{bottom:.1}\" stroke=\"{colour}\" \
-                 stroke-width=\"{width}\"/><text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" \
-                 fill=\"#555\">{label}</text>",
-                HEAD - 4.0,
-                bottom + 18.0
+                 stroke-width=\"{width}\"/>",
+                HEAD - 4.0
             );
             power += 1.0;
         }
@@ -191,9 +198,9 @@ fn group(text: &mut String, row: &Row, bars: &[Bar], top: f64, most: f64, shaded
     let _infallible = writeln!(
         text,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#222\">{}</text>",
-        LABELS - 10.0,
+        LABELS - 50.0,
         top + height / 2.0 + 4.0,
-        escaped(&row.label())
+        escaped(&row.label_with_unit())
     );
     let mut y = top + GAP / 2.0;
     for drawn in bars {

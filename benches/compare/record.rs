@@ -110,14 +110,25 @@ impl Record {
             let Some(reading) = *reading else { continue };
             let of = row.readings.entry(contender).or_default();
             of.insert(round, reading);
-            let without = row.readings.get("none").and_then(|none| none.get(&round));
-            let added = without.filter(|_| figure.added).map(|none| reading - none);
+        }
+    }
+
+    /// Works out what everybody added to no mesh in a round, once all have done a work.
+    pub(crate) fn compare(&mut self, work: &Work, round: usize) {
+        for figure in work.figures.iter().filter(|f| f.added) {
+            let row = self.row(work, figure.name.to_owned(), figure);
+            let all = row.readings.iter();
+            let all = all.filter_map(|(name, rounds)| Some((*name, *rounds.get(&round)?)));
+            let all: BTreeMap<_, _> = all.collect();
+            let Some(none) = all.get("none") else {
+                continue;
+            };
             // Nothing is added to itself, and less than nothing makes no ratio.
-            if let Some(added) = added.filter(|a| *a > 0.0) {
-                let name = format!("{} added to none", figure.name);
-                let row = self.row(work, name, figure);
-                let of = row.readings.entry(contender).or_default();
-                of.insert(round, added);
+            let added = all.iter().map(|(name, reading)| (*name, reading - none));
+            let added: Vec<_> = added.filter(|(_, added)| *added > 0.0).collect();
+            let row = self.row(work, format!("{} added to none", figure.name), figure);
+            for (name, added) in added {
+                row.readings.entry(name).or_default().insert(round, added);
             }
         }
     }

@@ -185,6 +185,15 @@ impl Stage {
         self.scratch.0.join(name)
     }
 
+    /// Makes a directory for such files.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(crate) fn directory(&self, name: &str) -> Result<(), Fault> {
+        let made = std::fs::create_dir_all(self.file(name));
+        made.map_err(Fault::io(format!("making {name}")))
+    }
+
     /// Writes such a file.
     ///
     /// # Errors

@@ -78,9 +78,7 @@ impl Nebula<'_> {
     }
 
     fn sign(&self, signer: &Path, words: &[String], name: &str) -> Result<(), Fault> {
-        // Makes the directory as well.
-        self.stage
-            .write(&format!("{}/README", self.ground.name), "")?;
+        self.stage.directory(self.ground.name)?;
         let mut command = Command::new(signer);
         command.args(words);
         command.args(["-out-crt", &self.path(&format!("{name}.crt"))]);
