@@ -71,7 +71,7 @@ type Readings = Result<Vec<Option<f64>>, Fault>;
 
 /// One thing to do.
 pub(crate) struct Work {
-    /// Its name.
+    /// Its name, without commas: a wish for rows is a list of parts of names between commas.
     pub(crate) name: String,
     /// What it gives.
     pub(crate) figures: Vec<Figure>,

@@ -59,7 +59,7 @@ pub(super) fn works() -> Vec<Work> {
             let to = site.contender.mesh.server;
             Ok(vec![Some(wrk(site, to, &["-t2", "-c64"], &[])?.rate)])
         }),
-        Work::new("http new connections, 16 at once", vec![rate()], |site| {
+        Work::new("http new connections 16 at once", vec![rate()], |site| {
             let to = site.contender.mesh.server;
             let close = ["-H", "Connection: close"];
             Ok(vec![Some(wrk(site, to, &["-t1", "-c16"], &close)?.rate)])

@@ -6,7 +6,7 @@ use super::{Better, Figure, Work, http, throughput};
 pub(super) fn works() -> Vec<Work> {
     vec![
         Work::new(
-            "same host, iperf3, 1 stream",
+            "same host iperf3 1 stream",
             vec![Figure::new("", "Gbit/s", Better::Higher)],
             |site| {
                 let to = site.contender.mesh.neighbour;
@@ -14,7 +14,7 @@ pub(super) fn works() -> Vec<Work> {
             },
         ),
         Work::new(
-            "same host, http 1 connection",
+            "same host http 1 connection",
             vec![Figure::new("p50", "µs", Better::Lower).with_added()],
             |site| {
                 let to = site.contender.mesh.neighbour;
@@ -22,7 +22,7 @@ pub(super) fn works() -> Vec<Work> {
             },
         ),
         Work::new(
-            "same host, http 64 connections",
+            "same host http 64 connections",
             vec![Figure::new("requests", "1/s", Better::Higher)],
             |site| {
                 let to = site.contender.mesh.neighbour;

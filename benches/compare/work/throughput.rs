@@ -17,13 +17,13 @@ pub(crate) const PORT: u16 = 5201;
 pub(super) fn works(congestion: &str) -> Vec<Work> {
     let shapes = [
         ("1 stream", &[][..]),
-        ("1 stream, reverse", &["-R"][..]),
+        ("1 stream reverse", &["-R"][..]),
         ("8 streams", &["-P", "8"][..]),
-        ("8 streams, reverse", &["-P", "8", "-R"][..]),
+        ("8 streams reverse", &["-P", "8", "-R"][..]),
     ];
     let work = |(shape, more): (&str, &'static [&'static str])| {
         let figure = Figure::new("", "Gbit/s", Better::Higher);
-        let name = format!("iperf3 {congestion}, {shape}");
+        let name = format!("iperf3 {congestion} {shape}");
         Work::new(name, vec![figure], move |site| {
             let to = site.contender.mesh.server;
             Ok(vec![Some(iperf3(site, to, more)?)])
