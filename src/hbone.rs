@@ -48,7 +48,8 @@ pub struct Limits {
     /// Live streams on the least loaded connection from which another is opened; 64. Many small
     /// streams are cheapest together, where one write carries what several of them say.
     pub busy: usize,
-    /// Connections per peer and identity in all; 64.
+    /// Connections per peer and identity in all; 256, with 100 streams each more than a workload's
+    /// connections.
     pub connections_max: usize,
     /// Share of its time in percent that a connection's task is at work from which another is
     /// opened, since one task is one core at most; 70.
@@ -97,7 +98,7 @@ impl Default for Limits {
             connections: 4,
             busy: 64,
             busy_share: 70,
-            connections_max: 64,
+            connections_max: 256,
             bulk: 16 << 20,
             aside: Duration::from_millis(50),
             idle: Duration::from_secs(300),
