@@ -53,3 +53,40 @@ fn unpaced(socket: &SockRef<'_>) {
             .find(|name| socket.set_tcp_congestion(name.as_bytes()).is_ok());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn connection() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_on_loopback_queues_little() {
+        let stream = connection().await;
+        tunnel(&stream);
+        let unsent = SockRef::from(&stream).tcp_notsent_lowat();
+        assert_eq!(unsent.unwrap(), UNSENT);
+    }
+
+    #[tokio::test]
+    async fn pacing_is_taken_off_and_nothing_else() {
+        for (name, before, paced) in [("paced", "bbr", true), ("not", "reno", false)] {
+            let stream = connection().await;
+            let socket = SockRef::from(&stream);
+            if socket.set_tcp_congestion(before.as_bytes()).is_err() {
+                eprintln!("skipped: `{name}` needs a kernel with {before}");
+                continue;
+            }
+            local(&stream);
+            let now = String::from_utf8(socket.tcp_congestion().unwrap()).unwrap();
+            let now = now.trim_end_matches('\0');
+            assert_eq!(now == before, !paced, "{name}: {now}");
+        }
+    }
+}

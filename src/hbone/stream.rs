@@ -6,10 +6,13 @@
 
 mod buffer;
 mod records;
+#[cfg(test)]
+mod tests;
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,8 +22,6 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
-use std::future::poll_fn;
-use std::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 

@@ -302,3 +302,7 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     };
     soon(what, look).await;
 }
+
+pub(super) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n % 251) as u8).collect()
+}

@@ -12,10 +12,6 @@ use tokio::task::JoinSet;
 use crate::hbone::testing::*;
 use crate::hbone::*;
 
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n % 251) as u8).collect()
-}
-
 /// Both directions at once, each ending by itself; what arrived at either end.
 async fn exchange(
     client: &mut tokio::net::TcpStream,

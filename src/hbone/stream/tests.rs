@@ -1,0 +1,161 @@
+//! Our end of TLS against the library's own, which is what peers have.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::buffer::PLAIN;
+use super::*;
+use crate::hbone::testing::{CART, WEB, ids, pattern, soon};
+use crate::tls::testing::TestCa;
+use crate::tls::{hbone_client, hbone_server};
+
+type TheirServer = tokio_rustls::server::TlsStream<TcpStream>;
+type TheirClient = tokio_rustls::client::TlsStream<TcpStream>;
+
+async fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(TcpStream::connect(to), listener.accept());
+    (client.unwrap(), server.unwrap().0)
+}
+
+async fn our_client() -> (Client, TheirServer) {
+    let ca = TestCa::new();
+    let ours = hbone_client(&ca.svid(WEB), ids(&[CART])).unwrap();
+    let theirs = hbone_server(&ca.svid(CART)).unwrap();
+    let (near, far) = tcp().await;
+    let ip = near.peer_addr().unwrap().ip();
+    let accepted = TlsAcceptor::from(theirs);
+    let (ours, theirs) = tokio::join!(connect(near, ip, ours), accepted.accept(far));
+    (ours.unwrap(), theirs.unwrap())
+}
+
+async fn our_server() -> (Server, TheirClient) {
+    let ca = TestCa::new();
+    let theirs = hbone_client(&ca.svid(WEB), ids(&[CART])).unwrap();
+    let ours = hbone_server(&ca.svid(CART)).unwrap();
+    let (near, far) = tcp().await;
+    let name = ServerName::IpAddress(far.peer_addr().unwrap().ip().into());
+    let connector = TlsConnector::from(theirs);
+    let (ours, theirs) = tokio::join!(accept(near, ours), connector.connect(name, far));
+    (ours.unwrap(), theirs.unwrap())
+}
+
+/// Sends in pieces and reads in pieces of other sizes, to the end.
+async fn carry(
+    mut from: impl AsyncWrite + Unpin,
+    mut to: impl AsyncRead + Unpin,
+    writes: &[usize],
+    read: usize,
+) {
+    let data = pattern(writes.iter().sum());
+    let sent = async {
+        let mut rest = &data[..];
+        for size in writes {
+            let (piece, more) = rest.split_at(*size);
+            from.write_all(piece).await.unwrap();
+            rest = more;
+        }
+        from.flush().await.unwrap();
+        from.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let received = async {
+        let mut piece = vec![0; read];
+        loop {
+            match to.read(&mut piece).await.unwrap() {
+                0 => break,
+                bytes => got.extend_from_slice(&piece[..bytes]),
+            }
+        }
+    };
+    soon("all of it", async { tokio::join!(sent, received) }).await;
+    assert!(got == data, "{} of {} bytes", got.len(), data.len());
+}
+
+#[tokio::test]
+async fn bytes_arrive_whole_whatever_the_pieces() {
+    for (name, writes, read) in [
+        ("nothing", vec![], 10),
+        ("a byte", vec![1], 1),
+        ("short pieces", vec![10; 2000], 7),
+        ("a record's worth", vec![PLAIN; 3], PLAIN),
+        ("one byte more", vec![PLAIN + 1; 3], PLAIN - 1),
+        ("more than the buffers hold", vec![3_000_000], 100_000),
+        ("large read in crumbs", vec![100_000, 1, 100_000], 100),
+    ] {
+        println!("{name}");
+        let (ours, theirs) = our_client().await;
+        carry(ours, theirs, &writes, read).await;
+        let (ours, theirs) = our_client().await;
+        carry(theirs, ours, &writes, read).await;
+        let (ours, theirs) = our_server().await;
+        carry(ours, theirs, &writes, read).await;
+        let (ours, theirs) = our_server().await;
+        carry(theirs, ours, &writes, read).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_change_while_bytes_go_both_ways() {
+    let (mut ours, mut theirs) = our_client().await;
+    let data = pattern(100_000);
+    let mut got = vec![0; data.len()];
+    for round in 0..5 {
+        // It asks for new keys of ours too, so that what we say next has to begin with them.
+        theirs.get_mut().1.refresh_traffic_keys().unwrap();
+        let (sent, received) = soon("their bytes", async {
+            let sent = async {
+                theirs.write_all(&data).await?;
+                theirs.flush().await
+            };
+            tokio::join!(sent, ours.read_exact(&mut got))
+        })
+        .await;
+        sent.unwrap();
+        received.unwrap();
+        assert!(got == data, "to us, round {round}");
+        got.fill(0);
+        let (sent, received) = soon("our bytes", async {
+            let sent = async {
+                ours.write_all(&data).await?;
+                ours.flush().await
+            };
+            tokio::join!(sent, theirs.read_exact(&mut got))
+        })
+        .await;
+        sent.unwrap();
+        received.unwrap();
+        assert!(got == data, "from us, round {round}");
+        got.fill(0);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_is_no_end() {
+    let (mut ours, mut theirs) = our_server().await;
+    theirs.write_all(b"half a").await.unwrap();
+    theirs.flush().await.unwrap();
+    // The kernel ends TCP in order; TLS was not ended.
+    drop(theirs.into_inner().0);
+    let mut got = Vec::new();
+    let read = soon("an end", ours.read_to_end(&mut got)).await;
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(got, b"half a");
+}
+
+#[tokio::test]
+async fn what_is_written_in_turns_leaves_at_their_end() {
+    let (mut ours, mut theirs) = our_client().await;
+    let turn = ours.in_turns();
+    ours.write_all(b"now").await.unwrap();
+    ours.flush().await.unwrap();
+    let mut got = [0; 3];
+    let early = tokio::time::timeout(std::time::Duration::from_millis(20), theirs.read(&mut got));
+    assert!(early.await.is_err(), "it left before its turn had ended");
+    let moved = poll_fn(|cx| Poll::Ready(turn.end(cx))).await;
+    assert!(moved > 3, "{moved}");
+    soon("it", theirs.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"now");
+}
