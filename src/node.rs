@@ -5,6 +5,7 @@
 //! connection goes is decided by [`crate::model`], how bytes move by [`crate::hbone`], where
 //! sockets come from by [`crate::capture`]; this room only joins them, and tells of it.
 
+mod carried;
 mod connections;
 mod inbound;
 mod lane;

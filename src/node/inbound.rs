@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::StatusCode;
 use tokio::net::TcpStream;
 
+use super::carried::{Carried, Onward};
 use super::lane::Lane;
 use super::outbound::baggage;
 use super::session::{Forth, Session};
@@ -50,6 +51,15 @@ struct Handler {
 
 impl hbone::Handler for Handler {
     async fn handle(&self, request: Incoming) {
+        if let Some(carried) = Box::pin(self.open(request)).await {
+            carried.run().await;
+        }
+    }
+}
+
+impl Handler {
+    /// Opens the way to the program, or refuses and says why.
+    async fn open(&self, request: Incoming) -> Option<Carried> {
         let started = Instant::now();
         let source = request.remote;
         let Some((mesh, workload)) = self.local.workload().await else {
@@ -59,7 +69,8 @@ impl hbone::Handler for Handler {
                 None,
                 "the workload is not in the mesh view",
             );
-            return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            return None;
         };
         let target = match &request.authority {
             Authority::Address(address) => Target::Address(*address),
@@ -74,7 +85,8 @@ impl hbone::Handler for Handler {
                 let at = SocketAddr::new(self.local_ip, request.authority.port());
                 denied("inbound", source, Some(at), &chain(&refusal));
                 let status = StatusCode::from_u16(refusal.status());
-                return request.refuse(status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+                request.refuse(status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+                return None;
             }
         };
         let client = view.workload_at(&workload.network, source.ip()).cloned();
@@ -90,11 +102,9 @@ impl hbone::Handler for Handler {
             destination_identity: workload.identity().ok(),
         };
         let session = self.session(entry, &workload, started);
-        self.deliver(request, delivery.to, &workload, session).await;
+        self.deliver(request, delivery.to, &workload, session).await
     }
-}
 
-impl Handler {
     fn session(&self, entry: Entry, workload: &Workload, started: Instant) -> Session {
         let labels = ConnectionLabels::new(
             Reporter::destination,
@@ -116,7 +126,7 @@ impl Handler {
         to: SocketAddr,
         workload: &Workload,
         session: Session,
-    ) {
+    ) -> Option<Carried> {
         let program = self.local.deliver(to, request.remote.ip()).await;
         let program = match program {
             Ok(program) => program,
@@ -125,15 +135,20 @@ impl Handler {
                     "CONNECT",
                     format!("the program at {to} does not answer: {e}"),
                 );
-                return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                return None;
             }
         };
         match request.accept(&baggage(workload).render()) {
-            Ok(tunnel) => {
-                let relayed = hbone::relay(program, tunnel, &session.traffic).await;
-                session.closed(relayed.err().map(|e| chain(&e)));
+            Ok(tunnel) => Some(Carried {
+                session,
+                program,
+                onward: Onward::Tunnel(tunnel),
+            }),
+            Err(e) => {
+                session.failed("CONNECT", chain(&e));
+                None
             }
-            Err(e) => session.failed("CONNECT", chain(&e)),
         }
     }
 }

@@ -132,12 +132,24 @@ impl Lane {
 
     /// The mesh, and this workload in it; waits a little for a view that does not have it yet.
     pub(super) async fn workload(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
-        let mut mesh = self.shared.mesh.clone();
-        let known = mesh.wait_for(|m| m.view.workload(&self.uid).is_some());
-        let state = tokio::time::timeout(WORKLOAD_WAIT, known).await.ok()?;
-        let state = Arc::clone(&*state.ok()?);
+        match self.known() {
+            Some(known) => Some(known),
+            None => self.awaited().await,
+        }
+    }
+
+    fn known(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+        let state = Arc::clone(&self.shared.mesh.borrow());
         let workload = Arc::clone(state.view.workload(&self.uid)?);
         Some((state, workload))
+    }
+
+    async fn awaited(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+        let mut mesh = self.shared.mesh.clone();
+        let known = mesh.wait_for(|m| m.view.workload(&self.uid).is_some());
+        let known = tokio::time::timeout(WORKLOAD_WAIT, known).await;
+        known.ok()?.ok()?;
+        self.known()
     }
 
     /// The certificate this workload is known by.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
+use super::carried::{Carried, Onward};
 use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
@@ -24,14 +25,25 @@ const ATTEMPTS: usize = 2;
 
 /// Serves one captured connection to its end.
 pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
+    if let Some(carried) = Box::pin(open(local, stream, source)).await {
+        carried.run().await;
+    }
+}
+
+/// Opens the way, or refuses and says why.
+async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option<Carried> {
     let started = Instant::now();
     let destination = match original_destination(&stream) {
         Ok(destination) => destination,
-        Err(e) => return refuse(stream, source, None, &chain(&e)),
+        Err(e) => {
+            refuse(stream, source, None, &chain(&e));
+            return None;
+        }
     };
     let Some((mesh, workload)) = local.workload().await else {
         let reason = "the workload is not in the mesh view";
-        return refuse(stream, source, Some(destination), reason);
+        refuse(stream, source, Some(destination), reason);
+        return None;
     };
     let outbound = Outbound {
         local: &local,
@@ -41,7 +53,7 @@ pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAd
         destination,
         started,
     };
-    outbound.run(stream).await;
+    outbound.run(stream).await
 }
 
 fn refuse(stream: TcpStream, source: SocketAddr, to: Option<SocketAddr>, reason: &str) {
@@ -59,11 +71,12 @@ struct Outbound<'a> {
 }
 
 impl Outbound<'_> {
-    async fn run(self, stream: TcpStream) {
+    async fn run(self, stream: TcpStream) -> Option<Carried> {
         match self.decide() {
             Err(refusal) => {
                 let reason = chain(&refusal);
                 refuse(stream, self.source, Some(self.destination), &reason);
+                None
             }
             Ok(Route::Passthrough { to }) => self.plain(stream, to, &self.entry(to)).await,
             Ok(Route::Plain { endpoint, service }) => {
@@ -72,7 +85,7 @@ impl Outbound<'_> {
                     service,
                     ..self.entry(endpoint.address)
                 };
-                self.plain(stream, endpoint.address, &entry).await;
+                self.plain(stream, endpoint.address, &entry).await
             }
             Ok(Route::Tunnel(first)) => self.tunnel(stream, first).await,
         }
@@ -113,30 +126,35 @@ impl Outbound<'_> {
         Session::open(shared, uid, entry, labels, Forth::ToServer, self.started)
     }
 
-    async fn plain(&self, stream: TcpStream, to: SocketAddr, entry: &Entry) {
+    async fn plain(&self, stream: TcpStream, to: SocketAddr, entry: &Entry) -> Option<Carried> {
         let session = self.session(entry.clone());
         let sockets = &self.local.shared.sockets;
         match sockets.connect(&self.local.ns, to, None).await {
-            Ok(onward) => {
-                let relayed = hbone::relay_tcp(stream, onward, &session.traffic).await;
-                session.closed(relayed.err().map(|e| chain(&e)));
-            }
+            Ok(onward) => Some(Carried {
+                session,
+                program: stream,
+                onward: Onward::Plain(onward),
+            }),
             Err(e) => {
                 session.failed("CONNECT", format!("cannot connect to {to}: {e}"));
                 hbone::reset(stream);
+                None
             }
         }
     }
 
-    async fn tunnel(&self, stream: TcpStream, mut route: Tunnelled) {
+    async fn tunnel(&self, stream: TcpStream, mut route: Tunnelled) -> Option<Carried> {
         let mut attempt = 1;
         loop {
             let session = self.session(self.tunnel_entry(&route));
             let outcome = self.open(&route).await;
             match outcome {
                 Ok(tunnel) => {
-                    let relayed = hbone::relay(stream, tunnel, &session.traffic).await;
-                    return session.closed(relayed.err().map(|e| chain(&e)));
+                    return Some(Carried {
+                        session,
+                        program: stream,
+                        onward: Onward::Tunnel(tunnel),
+                    });
                 }
                 Err(e) => {
                     let retry = e.retryable() && attempt < ATTEMPTS && route.service.is_some();
@@ -146,7 +164,10 @@ impl Outbound<'_> {
                     // connection to the endpoint that has just failed.
                     match retry.then(|| self.decide()) {
                         Some(Ok(Route::Tunnel(next))) if next.hop != route.hop => route = next,
-                        _ => return hbone::reset(stream),
+                        _ => {
+                            hbone::reset(stream);
+                            return None;
+                        }
                     }
                 }
             }

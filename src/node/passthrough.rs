@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
+use super::carried::{Carried, Onward};
 use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::capture::original_destination;
@@ -17,10 +18,18 @@ use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Serves one captured connection to its end.
 pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
+    if let Some(carried) = Box::pin(open(local, stream, source)).await {
+        carried.run().await;
+    }
+}
+
+/// Opens the way to the program, or refuses and says why.
+async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option<Carried> {
     let started = Instant::now();
     let refuse = |stream, to, reason: &str| {
         denied("inbound", source, to, reason);
         hbone::reset(stream);
+        None
     };
     let destination = match original_destination(&stream) {
         Ok(destination) => destination,
@@ -55,14 +64,16 @@ pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAd
     let (shared, uid) = (&local.shared, &local.uid);
     let session = Session::open(shared, uid, entry, labels, Forth::ToServer, started);
     match local.deliver(delivery.to, source.ip()).await {
-        Ok(program) => {
-            let relayed = hbone::relay_tcp(stream, program, &session.traffic).await;
-            session.closed(relayed.err().map(|e| chain(&e)));
-        }
+        Ok(program) => Some(Carried {
+            session,
+            program: stream,
+            onward: Onward::Plain(program),
+        }),
         Err(e) => {
             let reason = format!("the program at {} does not answer: {e}", delivery.to);
             session.failed("CONNECT", reason);
             hbone::reset(stream);
+            None
         }
     }
 }

@@ -1,0 +1,37 @@
+//! A connection whose way is open. It is all that is kept while bytes move: how the way was decided
+//! and made is gone by then, and so is the view of the mesh that it was decided by.
+
+use tokio::net::TcpStream;
+
+use super::session::Session;
+use crate::hbone::{self, Tunnel};
+use crate::telemetry::access_log::chain;
+
+/// A program's connection and where it goes on.
+pub(super) struct Carried {
+    pub(super) session: Session,
+    pub(super) program: TcpStream,
+    pub(super) onward: Onward,
+}
+
+/// The other side of a relay.
+pub(super) enum Onward {
+    /// Through a tunnel.
+    Tunnel(Tunnel),
+    /// As it is.
+    Plain(TcpStream),
+}
+
+impl Carried {
+    /// Moves bytes until both directions have ended.
+    pub(super) async fn run(self) {
+        let Self {
+            session, program, ..
+        } = self;
+        let relayed = match self.onward {
+            Onward::Tunnel(tunnel) => hbone::relay(program, tunnel, &session.traffic).await,
+            Onward::Plain(onward) => hbone::relay_tcp(program, onward, &session.traffic).await,
+        };
+        session.closed(relayed.err().map(|e| chain(&e)));
+    }
+}
