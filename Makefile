@@ -9,7 +9,7 @@ sysusersdir ?= $(prefix)/lib/sysusers.d
 tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
 DESTDIR ?=
 
-.PHONY: all build release demo test lint advisories bench install uninstall tools clean
+.PHONY: all build release demo test lint advisories bench bench-hot bench-check bench-store install uninstall tools clean
 
 all: build
 
@@ -40,6 +40,17 @@ advisories:
 bench: tools
 	@./.ci/tools iperf3:iperf3 wrk:wrk nginx:nginx-light
 	$(CARGO) bench --locked --bench compare
+
+# The hot functions, as ratios to a yardstick: shown, judged by benches/baseline.json, stored in it.
+# `make bench-check ONLY=outbound` measures those whose names match.
+bench-hot:
+	$(CARGO) bench --locked --bench hot -- $(ONLY)
+
+bench-check:
+	BASELINE=check $(CARGO) bench --locked --bench hot -- $(ONLY)
+
+bench-store:
+	BASELINE=store $(CARGO) bench --locked --bench hot -- $(ONLY)
 
 # nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
 tools:
