@@ -7,7 +7,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -20,15 +20,29 @@ use tokio::io::unix::AsyncFd;
 /// # Errors
 /// When the socket is not TCP or UDP over IP.
 pub fn set_bind_address_no_port(socket: &socket2::Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the descriptor is borrowed from `socket`, so open for the whole call; `on` outlives
-    // it and the length given is its size.
+    set_option(
+        socket.as_fd(),
+        libc::SOL_IP,
+        libc::IP_BIND_ADDRESS_NO_PORT,
+        1,
+    )
+}
+
+/// Sets an option of a socket that is a number.
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, so open for the whole call; `value` outlives it and the
+    // length given is its size.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            std::ptr::from_ref(&on).cast(),
+            level,
+            option,
+            std::ptr::from_ref(&value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -72,21 +86,7 @@ pub fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
 /// When the socket is not TCP.
 pub fn clamp_window(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     let clamp = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is borrowed, so open for the whole call; `clamp` outlives it and the
-    // length given is its size.
-    let outcome = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_WINDOW_CLAMP,
-            std::ptr::from_ref(&clamp).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    match outcome {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, clamp)
 }
 
 /// Asks the scheduler to give this thread short turns, and so soon after it is woken, rather than
