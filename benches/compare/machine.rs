@@ -11,7 +11,7 @@ use crate::exec::anything;
 use crate::rig::BRIEF;
 use crate::settings::Settings;
 
-/// The congestion controls that are compared, where the kernel has them.
+/// The congestion controls that are compared, where the machine lets namespaces have them.
 const CONGESTIONS: [&str; 2] = ["cubic", "bbr"];
 
 /// The machine, its kernel, and who takes part.
@@ -22,8 +22,10 @@ pub(crate) struct Machine {
     kernel: String,
     /// What the kernel gives connections when nobody says otherwise.
     congestion: String,
-    /// Those of [`CONGESTIONS`] that it has.
+    /// Those of [`CONGESTIONS`] that a namespace may have as its default.
     pub(crate) congestions: Vec<String>,
+    /// Those that the kernel has and only the machine itself may use.
+    withheld: Vec<String>,
     versions: Vec<(&'static str, String)>,
 }
 
@@ -34,14 +36,13 @@ impl Machine {
             let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
             text.unwrap_or_default().trim().to_owned()
         };
+        let allowed = setting("tcp_allowed_congestion_control");
         let there = setting("tcp_available_congestion_control");
-        let has = |name: &&str| there.split_whitespace().any(|w| w == *name);
+        let has = |list: &str, name: &str| list.split_whitespace().any(|w| w == name);
         let congestion = setting("tcp_congestion_control");
-        let mut congestions: Vec<String> = CONGESTIONS
-            .iter()
-            .filter(|c| has(c))
-            .map(|c| (*c).to_owned())
-            .collect();
+        let known = CONGESTIONS.iter().filter(|c| has(&there, c));
+        let known = known.map(|c| (*c).to_owned());
+        let (mut congestions, withheld): (Vec<_>, Vec<_>) = known.partition(|c| has(&allowed, c));
         if congestions.is_empty() {
             congestions.push(congestion.clone());
         }
@@ -52,6 +53,7 @@ impl Machine {
             kernel: uname.release().to_string_lossy().into_owned(),
             congestion,
             congestions,
+            withheld,
             versions: versions(candidates),
         }
     }
@@ -62,6 +64,12 @@ impl Machine {
             "{} cores, {}, Linux {}; congestion control of the host: {}\n",
             self.cores, self.processor, self.kernel, self.congestion
         );
+        for name in &self.withheld {
+            text.push_str(&format!(
+                "no rows under {name}: namespaces may not use it here; add it to what \
+                 sysctl net.ipv4.tcp_allowed_congestion_control lists\n"
+            ));
+        }
         for (name, version) in &self.versions {
             text.push_str(&format!("{name}: {version}\n"));
         }

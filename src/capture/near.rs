@@ -22,7 +22,7 @@ const UNSENT: u32 = 128 << 10;
 const WINDOW: u32 = 1 << 20;
 /// Congestion control of near connections, the first that the kernel has and lets us use.
 const PREFERRED: [&str; 2] = ["cubic", "reno"];
-/// Congestion control that is kept.
+/// Congestion control that is replaced.
 const PACED: &[u8] = b"bbr";
 
 /// Suits a connection to a program of this host, or a listener to which only such connect.

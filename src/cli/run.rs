@@ -259,7 +259,7 @@ fn control(config: &Config) -> Settings {
 }
 
 /// How many threads move bytes. Unless told otherwise half of the processors, so that the programs
-/// whose bytes they are find room beside them.
+/// whose bytes they are find room beside them, but two, so that bulk leaves one to the others.
 fn workers(config: &Config) -> usize {
     let half = || thread::available_parallelism().map_or(2, |n| n.get().div_ceil(2).max(2));
     let told = config.workers().and_then(|n| usize::try_from(n).ok());

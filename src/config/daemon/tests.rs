@@ -12,6 +12,7 @@ fn an_empty_file_gives_every_default() {
     assert_eq!(config.state_dir(), Path::new("/var/lib/lateen"));
     assert_eq!(config.runtime_dir(), Path::new("/run/lateen"));
     assert_eq!(config.user(), &ProxyUser::Name(Arc::from("lateen")));
+    assert_eq!(config.workers(), None);
     assert_eq!(config.drain_deadline(), Duration::from_secs(5));
     assert_eq!(config.transport(), Transport::Auto);
     assert_eq!(
@@ -38,6 +39,7 @@ fn every_key_is_taken() {
         state-dir = "/srv/state"
         runtime-dir = "/srv/run"
         user = 990
+        workers = 3
         drain-deadline = "1m"
         transport = "tcp"
         [log]
@@ -59,6 +61,7 @@ fn every_key_is_taken() {
     assert_eq!(&**config.node(), "n");
     assert_eq!(config.roles(), &BTreeSet::from([Role::Control, Role::Node]));
     assert_eq!(config.user(), &ProxyUser::Id(990));
+    assert_eq!(config.workers(), Some(3));
     assert_eq!(config.drain_deadline(), Duration::from_secs(60));
     assert_eq!(config.transport(), Transport::Tcp);
     assert_eq!(
