@@ -7,4 +7,4 @@ pub mod log;
 pub mod metrics;
 
 pub use labels::{ConnectionLabels, Reporter, Security};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Series};

@@ -1,14 +1,15 @@
 //! What a connection leaves in the access log and the metrics.
 
 use std::hint::black_box;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
 use lateen::telemetry::access_log::{Ending, Entry};
+use lateen::telemetry::log::{Format, Line};
 use lateen::telemetry::{ConnectionLabels, Metrics, Reporter};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
@@ -42,22 +43,20 @@ fn access_log(c: &mut Criterion<Clock>, mesh: &Mesh) {
         duration: Duration::from_millis(12),
         error: None,
     };
-    // As the process sets it up, but for the writer: what the terminal or file takes is not ours.
-    let plain = || {
-        tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new("info"))
-            .with_writer(io::sink)
-            .with_ansi(false)
-    };
     let mut group = c.benchmark_group("access-log");
-    tracing::subscriber::with_default(plain().finish(), || {
-        group.bench_function("text", |b| b.iter(|| entry.log(black_box(&ending))));
-    });
-    let json = plain().json().flatten_event(true).finish();
-    tracing::subscriber::with_default(json, || {
-        group.bench_function("json", |b| b.iter(|| entry.log(black_box(&ending))));
-    });
-    let off = plain().with_env_filter(EnvFilter::new("access=off"));
+    for (name, format) in [("text", Format::Text), ("json", Format::Json)] {
+        let mut text = String::new();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                text.clear();
+                let level = Level::INFO;
+                let mut line = Line::begin(&mut text, format, level, "access", "complete");
+                entry.fields(black_box(&ending), &mut line);
+                line.end("access");
+            });
+        });
+    }
+    let off = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("access=off"));
     tracing::subscriber::with_default(off.finish(), || {
         group.bench_function("off", |b| b.iter(|| entry.log(black_box(&ending))));
     });
@@ -77,17 +76,19 @@ fn metrics(c: &mut Criterion<Clock>, mesh: &Mesh) {
     };
     let metrics = Metrics::default();
     for peer in &mesh.workloads {
-        metrics.opened(&labels(peer));
-        metrics.closed(&labels(peer), 1, 1);
+        metrics.opened(labels(peer)).closed("-", 1, 1);
     }
     let known = labels(&mesh.workloads[PEERS / 2]);
     let mut group = c.benchmark_group("metrics");
     group.bench_function("labels", |b| {
         b.iter(|| labels(black_box(&mesh.workloads[PEERS / 2])));
     });
-    group.bench_function("opened", |b| b.iter(|| metrics.opened(black_box(&known))));
+    group.bench_function("opened", |b| {
+        b.iter(|| metrics.opened(black_box(known.clone())))
+    });
+    let series = metrics.opened(known);
     group.bench_function("closed", |b| {
-        b.iter(|| metrics.closed(black_box(&known), 4711, 1 << 20));
+        b.iter(|| series.closed("-", 4711, black_box(1 << 20)))
     });
     group.bench_function("render", |b| b.iter(|| metrics.render()));
     group.finish();

@@ -41,7 +41,7 @@ const SEND_BUFFER: usize = 400 << 10;
 /// Decides what becomes of each tunnel asked for.
 pub trait Handler: Send + Sync + 'static {
     /// Serves one request to its end. Dropping the future resets the tunnel.
-    fn handle(&self, request: Incoming) -> impl Future<Output = ()> + Send;
+    fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// Serves one accepted TCP connection: TLS, HTTP/2, then each CONNECT by `handler`. Returns when
@@ -246,8 +246,7 @@ impl<H: Handler> Served<H> {
             body,
         };
         let handler = Arc::clone(&self.handler);
-        self.requests
-            .spawn(async move { handler.handle(incoming).await });
+        self.requests.spawn(handler.handle(incoming));
     }
 }
 

@@ -9,7 +9,7 @@ mod pace;
 mod pipe;
 mod uplink;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -66,31 +66,34 @@ pub enum RelayError {
 /// # Cancel safety
 /// Dropping the future resets both ends: bytes read from one and not yet written to the other are
 /// lost, and neither program may take what it got for the whole.
-pub async fn relay(
+pub fn relay(
     tcp: TcpStream,
     mut tunnel: Tunnel,
     traffic: &Traffic,
-) -> Result<(), RelayError> {
+) -> impl Future<Output = Result<(), RelayError>> + Send {
+    // Of what a future takes over it keeps one copy, of what an `async fn` is given two.
     let program = Program::new(tcp);
-    let tcp = &program.tcp;
     let mut forth = Uplink::default();
     let mut back = Downlink::default();
-    let moved = poll_fn(|cx| {
-        let up = forth.poll(cx, tcp, &mut tunnel, &traffic.forth)?;
-        let last = up.is_ready();
-        let down = back.poll(cx, tcp, &mut tunnel, &traffic.back, last)?;
-        both(up, down)
-    });
-    let outcome = tokio::select! {
-        biased;
-        outcome = moved => outcome,
-        broke = broken(tcp) => Err(broke),
-    };
-    match &outcome {
-        Ok(()) => program.close(),
-        Err(_) => tunnel.abort(),
+    async move {
+        let tcp = &program.tcp;
+        let moved = poll_fn(|cx| {
+            let up = forth.poll(cx, tcp, &mut tunnel, &traffic.forth)?;
+            let last = up.is_ready();
+            let down = back.poll(cx, tcp, &mut tunnel, &traffic.back, last)?;
+            both(up, down)
+        });
+        let outcome = tokio::select! {
+            biased;
+            outcome = moved => outcome,
+            broke = broken(tcp) => Err(broke),
+        };
+        match &outcome {
+            Ok(()) => program.close(),
+            Err(_) => tunnel.abort(),
+        }
+        outcome
     }
-    outcome
 }
 
 /// Moves bytes between two TCP connections, by the same rules.
@@ -100,26 +103,32 @@ pub async fn relay(
 ///
 /// # Cancel safety
 /// As [`relay`].
-pub async fn relay_tcp(a: TcpStream, b: TcpStream, traffic: &Traffic) -> Result<(), RelayError> {
+pub fn relay_tcp(
+    a: TcpStream,
+    b: TcpStream,
+    traffic: &Traffic,
+) -> impl Future<Output = Result<(), RelayError>> + Send {
     let (a, b) = (Program::new(a), Program::new(b));
     let mut forth = Pipe::default();
     let mut back = Pipe::default();
-    let moved = poll_fn(|cx| {
-        let up = forth.poll(cx, &a.tcp, &b.tcp, &traffic.forth)?;
-        let down = back.poll(cx, &b.tcp, &a.tcp, &traffic.back)?;
-        both(up, down)
-    });
-    let outcome = tokio::select! {
-        biased;
-        outcome = moved => outcome,
-        broke = broken(&a.tcp) => Err(broke),
-        broke = broken(&b.tcp) => Err(broke),
-    };
-    if outcome.is_ok() {
-        a.close();
-        b.close();
+    async move {
+        let moved = poll_fn(|cx| {
+            let up = forth.poll(cx, &a.tcp, &b.tcp, &traffic.forth)?;
+            let down = back.poll(cx, &b.tcp, &a.tcp, &traffic.back)?;
+            both(up, down)
+        });
+        let outcome = tokio::select! {
+            biased;
+            outcome = moved => outcome,
+            broke = broken(&a.tcp) => Err(broke),
+            broke = broken(&b.tcp) => Err(broke),
+        };
+        if outcome.is_ok() {
+            a.close();
+            b.close();
+        }
+        outcome
     }
-    outcome
 }
 
 /// Closes a connection so that its program sees a reset, never an orderly end.

@@ -57,7 +57,7 @@ impl HandOver {
 }
 
 impl Handler for HandOver {
-    async fn handle(&self, request: Incoming) {
+    async fn handle(self: Arc<Self>, request: Incoming) {
         self.requests.send(request).await.unwrap();
     }
 }
@@ -69,7 +69,7 @@ pub(super) struct Deliver {
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, request: Incoming) {
+    async fn handle(self: Arc<Self>, request: Incoming) {
         if request.authority.port() == DEAF {
             return request.refuse(http::StatusCode::SERVICE_UNAVAILABLE);
         }

@@ -1,6 +1,8 @@
 //! A connection whose way is open. It is all that is kept while bytes move: how the way was decided
 //! and made is gone by then, and so is the view of the mesh that it was decided by.
 
+use std::future::Future;
+
 use tokio::net::TcpStream;
 
 use super::session::Session;
@@ -9,7 +11,7 @@ use crate::telemetry::access_log::chain;
 
 /// A program's connection and where it goes on.
 pub(super) struct Carried {
-    pub(super) session: Session,
+    pub(super) session: Box<Session>,
     pub(super) program: TcpStream,
     pub(super) onward: Onward,
 }
@@ -24,14 +26,29 @@ pub(super) enum Onward {
 
 impl Carried {
     /// Moves bytes until both directions have ended.
-    pub(super) async fn run(self) {
+    async fn run(self) {
         let Self {
-            session, program, ..
+            session,
+            program,
+            onward,
         } = self;
-        let relayed = match self.onward {
+        let relayed = match onward {
             Onward::Tunnel(tunnel) => hbone::relay(program, tunnel, &session.traffic).await,
             Onward::Plain(onward) => hbone::relay_tcp(program, onward, &session.traffic).await,
         };
         session.closed(relayed.err().map(|e| chain(&e)));
+    }
+}
+
+/// Opens a way, then moves bytes along it. What opening takes is many times what moving does, and
+/// is given back in between.
+pub(super) fn carry<'a>(
+    opening: impl Future<Output = Option<Carried>> + Send + 'a,
+) -> impl Future<Output = ()> + Send + 'a {
+    let opening = Box::pin(opening);
+    async move {
+        if let Some(carried) = opening.await {
+            carried.run().await;
+        }
     }
 }

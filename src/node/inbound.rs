@@ -1,6 +1,7 @@
 //! Tunnels that arrive for a workload (`spec/hbone-dataplane.md` §3): the peer's identity is
 //! proven, the target must be this workload's, and the program sees the client's own address.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use http::StatusCode;
 use tokio::net::TcpStream;
 
-use super::carried::{Carried, Onward};
+use super::carried::{Carried, Onward, carry};
 use super::lane::Lane;
 use super::outbound::baggage;
 use super::session::{Forth, Session};
@@ -50,16 +51,14 @@ struct Handler {
 }
 
 impl hbone::Handler for Handler {
-    async fn handle(&self, request: Incoming) {
-        if let Some(carried) = Box::pin(self.open(request)).await {
-            carried.run().await;
-        }
+    fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send {
+        carry(self.open(request))
     }
 }
 
 impl Handler {
     /// Opens the way to the program, or refuses and says why.
-    async fn open(&self, request: Incoming) -> Option<Carried> {
+    async fn open(self: Arc<Self>, request: Incoming) -> Option<Carried> {
         let started = Instant::now();
         let source = request.remote;
         let Some((mesh, workload)) = self.local.workload().await else {
@@ -105,7 +104,7 @@ impl Handler {
         self.deliver(request, delivery.to, &workload, session).await
     }
 
-    fn session(&self, entry: Entry, workload: &Workload, started: Instant) -> Session {
+    fn session(&self, entry: Entry, workload: &Workload, started: Instant) -> Box<Session> {
         let labels = ConnectionLabels::new(
             Reporter::destination,
             entry.source_workload.as_deref(),
@@ -125,7 +124,7 @@ impl Handler {
         request: Incoming,
         to: SocketAddr,
         workload: &Workload,
-        session: Session,
+        session: Box<Session>,
     ) -> Option<Carried> {
         let program = self.local.deliver(to, request.remote.ip()).await;
         let program = match program {

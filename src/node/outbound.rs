@@ -1,13 +1,14 @@
 //! Connections that leave a workload (`spec/hbone-dataplane.md` §2): each is asked of the model,
 //! then tunnelled, sent plainly, or refused so that the program sees a reset and the log a reason.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::carried::{Carried, Onward};
+use super::carried::{Carried, Onward, carry};
 use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
@@ -24,10 +25,12 @@ use crate::telemetry::{ConnectionLabels, Reporter};
 const ATTEMPTS: usize = 2;
 
 /// Serves one captured connection to its end.
-pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
-    if let Some(carried) = Box::pin(open(local, stream, source)).await {
-        carried.run().await;
-    }
+pub(super) fn handle(
+    local: Arc<Lane>,
+    stream: TcpStream,
+    source: SocketAddr,
+) -> impl Future<Output = ()> + Send {
+    carry(open(local, stream, source))
 }
 
 /// Opens the way, or refuses and says why.
@@ -111,7 +114,7 @@ impl Outbound<'_> {
         }
     }
 
-    fn session(&self, entry: Entry) -> Session {
+    fn session(&self, entry: Entry) -> Box<Session> {
         let labels = ConnectionLabels::new(
             Reporter::source,
             Some(&self.workload),

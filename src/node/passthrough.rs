@@ -1,13 +1,14 @@
 //! Plain connections that arrive for a workload (`spec/hbone-dataplane.md` §4): from outside the
 //! mesh, with no identity, let through while nothing forbids it.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::carried::{Carried, Onward};
+use super::carried::{Carried, Onward, carry};
 use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::capture::original_destination;
@@ -17,10 +18,12 @@ use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Serves one captured connection to its end.
-pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
-    if let Some(carried) = Box::pin(open(local, stream, source)).await {
-        carried.run().await;
-    }
+pub(super) fn handle(
+    local: Arc<Lane>,
+    stream: TcpStream,
+    source: SocketAddr,
+) -> impl Future<Output = ()> + Send {
+    carry(open(local, stream, source))
 }
 
 /// Opens the way to the program, or refuses and says why.

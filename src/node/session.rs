@@ -8,7 +8,7 @@ use super::Shared;
 use super::connections::{Connection, Open};
 use crate::hbone::Traffic;
 use crate::telemetry::access_log::{Ending, Entry};
-use crate::telemetry::{ConnectionLabels, Metrics};
+use crate::telemetry::{ConnectionLabels, Series};
 
 /// Which way a relay's bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,7 @@ pub(super) enum Forth {
 
 /// A connection from its decision to its end.
 pub(super) struct Session {
-    metrics: Arc<Metrics>,
-    labels: ConnectionLabels,
+    series: Arc<Series>,
     /// What the log will say of it; may be completed while it is open.
     pub(super) entry: Entry,
     /// What has been moved.
@@ -42,8 +41,8 @@ impl Session {
         labels: ConnectionLabels,
         forth: Forth,
         started: Instant,
-    ) -> Self {
-        shared.metrics.opened(&labels);
+    ) -> Box<Self> {
+        let series = shared.metrics.opened(labels);
         let destination = match &entry.tunnelled {
             Some(target) => target.clone(),
             None => entry.destination.to_string(),
@@ -60,31 +59,28 @@ impl Session {
             },
             since: SystemTime::now(),
         });
-        Self {
-            metrics: Arc::clone(&shared.metrics),
-            labels,
+        Box::new(Self {
+            series,
             entry,
             traffic: Traffic::default(),
             forth,
             started,
             ended: false,
             _open: open,
-        }
+        })
     }
 
     /// It came to its end, in order or not.
     pub(super) fn closed(mut self, error: Option<String>) {
         let flag = if error.is_some() { "CONNECT" } else { "-" };
         let (to_client, from_client) = self.totals();
-        let labels = self.labels.clone().flagged(flag);
-        self.metrics.closed(&labels, to_client, from_client);
+        self.series.closed(flag, to_client, from_client);
         self.log(error);
     }
 
     /// It never worked.
     pub(super) fn failed(mut self, flag: &'static str, error: String) {
-        let labels = self.labels.clone().flagged(flag);
-        self.metrics.failed(&labels);
+        self.series.failed(flag);
         self.log(Some(error));
     }
 
@@ -118,8 +114,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if !self.ended {
             let (to_client, from_client) = self.totals();
-            let labels = self.labels.clone().flagged("-");
-            self.metrics.closed(&labels, to_client, from_client);
+            self.series.closed("-", to_client, from_client);
             self.log(Some(
                 "cut: this proxy is stopping, or the peer has fallen silent".to_owned(),
             ));

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{Level, enabled, warn};
 
+use super::log::{self, Line};
 use crate::identity::SpiffeId;
 use crate::model::service::Service;
 use crate::model::workload::Workload;
@@ -46,47 +47,54 @@ pub struct Ending {
     pub error: Option<String>,
 }
 
+/// What the log's filter knows these lines by.
+const TARGET: &str = "access";
+
 impl Entry {
-    /// Writes the line.
+    /// Writes the line, if the log's filter wants it.
     pub fn log(&self, ending: &Ending) {
-        let name = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.name.to_string());
-        let namespace = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.namespace.to_string());
-        let duration = format!("{}ms", ending.duration.as_millis());
-        let src_workload = name(&self.source_workload);
-        let src_namespace = namespace(&self.source_workload);
-        let src_identity = self.source_identity.as_ref().map(ToString::to_string);
-        let dst_service = self.service.as_ref().map(|s| s.key.hostname.to_string());
-        let dst_workload = name(&self.destination_workload);
-        let dst_namespace = namespace(&self.destination_workload);
-        let dst_identity = self.destination_identity.as_ref().map(ToString::to_string);
-        macro_rules! line {
-            ($level:ident $(, $field:ident = $value:expr)*) => {
-                $level!(
-                    target: "access",
-                    {
-                    src.addr = %self.source,
-                    src.workload = src_workload,
-                    src.namespace = src_namespace,
-                    src.identity = src_identity,
-                    dst.addr = %self.destination,
-                    dst.hbone_addr = self.tunnelled,
-                    dst.service = dst_service,
-                    dst.workload = dst_workload,
-                    dst.namespace = dst_namespace,
-                    dst.identity = dst_identity,
-                    direction = self.direction,
-                    bytes_sent = ending.sent,
-                    bytes_recv = ending.received,
-                    duration,
-                    $($field = $value,)*
-                    },
-                    "connection complete"
-                )
-            };
+        let level = match ending.error {
+            None if enabled!(target: TARGET, Level::INFO) => Level::INFO,
+            Some(_) if enabled!(target: TARGET, Level::ERROR) => Level::ERROR,
+            _ => return,
+        };
+        log::write(level, TARGET, "connection complete", |line| {
+            self.fields(ending, line);
+        });
+    }
+
+    /// Tells all there is to tell.
+    pub fn fields(&self, ending: &Ending, line: &mut Line<'_>) {
+        let (src, dst) = (&self.source_workload, &self.destination_workload);
+        line.bare("src.addr", &self.source);
+        if let Some(workload) = src {
+            line.text("src.workload", &workload.name)
+                .text("src.namespace", &workload.namespace);
         }
-        match &ending.error {
-            None => line!(info),
-            Some(reason) => line!(error, error = reason.as_str()),
+        if let Some(identity) = &self.source_identity {
+            line.quoted("src.identity", identity);
+        }
+        line.bare("dst.addr", &self.destination);
+        if let Some(target) = &self.tunnelled {
+            line.text("dst.hbone_addr", target);
+        }
+        if let Some(service) = &self.service {
+            line.text("dst.service", &service.key.hostname);
+        }
+        if let Some(workload) = dst {
+            line.text("dst.workload", &workload.name)
+                .text("dst.namespace", &workload.namespace);
+        }
+        if let Some(identity) = &self.destination_identity {
+            line.quoted("dst.identity", identity);
+        }
+        let duration = ending.duration.as_millis();
+        line.text("direction", self.direction)
+            .number("bytes_sent", ending.sent)
+            .number("bytes_recv", ending.received)
+            .quoted("duration", &format_args!("{duration}ms"));
+        if let Some(reason) = &ending.error {
+            line.text("error", reason);
         }
     }
 }
@@ -100,7 +108,7 @@ pub fn denied(
 ) {
     let dst = destination.map(|d| d.to_string());
     warn!(
-        target: "access",
+        target: TARGET,
         {
             src.addr = %source,
             dst.addr = dst,

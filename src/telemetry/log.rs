@@ -1,10 +1,25 @@
 //! The process's own log: text for people or one JSON object per line, on standard error.
 
 mod behind;
+mod line;
 
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 pub use behind::{Behind, Writing};
+pub use line::Line;
+
+/// Where [`write`] sends lines, once the log is set up.
+static LOG: OnceLock<(Format, Behind)> = OnceLock::new();
+
+thread_local! {
+    /// The line being written.
+    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,5 +69,21 @@ pub fn init(format: Format, filter: &str) -> Result<Behind, LogError> {
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     outcome.map_err(|_already| LogError::Already)?;
+    LOG.get_or_init(|| (format, behind.clone()));
     Ok(behind)
+}
+
+/// Writes a line past the formatter. Whether the filter wants it is for the caller to ask.
+pub(super) fn write(level: Level, target: &str, message: &str, fields: impl FnOnce(&mut Line<'_>)) {
+    let Some((format, behind)) = LOG.get() else {
+        return;
+    };
+    TEXT.with_borrow_mut(|text| {
+        text.clear();
+        let mut line = Line::begin(text, *format, level, target, message);
+        fields(&mut line);
+        line.end(target);
+        // There is nowhere to tell of a log that cannot be written.
+        let _untold = behind.clone().write_all(text.as_bytes());
+    });
 }

@@ -1,7 +1,9 @@
 //! Counters and gauges, in Istio's names so that its dashboards fit, and their text form.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -17,13 +19,69 @@ type Connections = Family<ConnectionLabels, Counter>;
 /// Every metric of a process. Cheap to share; recording never blocks on a reader.
 pub struct Metrics {
     registry: Registry,
+    connections: Families,
+    /// One for each set of labels seen.
+    series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
+    revision: Gauge<u64, AtomicU64>,
+    load_errors: Gauge,
+}
+
+#[derive(Clone)]
+struct Families {
     opened: Connections,
     closed: Connections,
     failed: Connections,
     sent: Connections,
     received: Connections,
-    revision: Gauge<u64, AtomicU64>,
-    load_errors: Gauge,
+}
+
+/// The counters of connections with the same labels, found once for each connection and not for
+/// each count.
+pub struct Series {
+    labels: ConnectionLabels,
+    families: Families,
+    opened: Counter,
+    closed: Counter,
+    sent: Counter,
+    received: Counter,
+}
+
+impl Series {
+    fn new(labels: ConnectionLabels, families: &Families) -> Self {
+        let of = |family: &Connections| family.get_or_create_owned(&labels);
+        Self {
+            opened: of(&families.opened),
+            closed: of(&families.closed),
+            sent: of(&families.sent),
+            received: of(&families.received),
+            families: families.clone(),
+            labels,
+        }
+    }
+
+    /// A connection ended, with this flag; `sent` and `received` are bytes to and from the client.
+    pub fn closed(&self, flag: &'static str, sent: u64, received: u64) {
+        if flag == self.labels.response_flags {
+            self.closed.inc();
+        } else {
+            let labels = self.labels.clone().flagged(flag);
+            self.families.closed.get_or_create(&labels).inc();
+        }
+        self.sent.inc_by(sent);
+        self.received.inc_by(received);
+    }
+
+    /// A connection could not be made; the flag tells why.
+    pub fn failed(&self, flag: &'static str) {
+        let labels = self.labels.clone().flagged(flag);
+        self.families.failed.get_or_create(&labels).inc();
+    }
+}
+
+impl fmt::Debug for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Series({:?})", self.labels)
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -70,11 +128,14 @@ impl Default for Metrics {
         );
         Self {
             registry,
-            opened,
-            closed,
-            failed,
-            sent,
-            received,
+            connections: Families {
+                opened,
+                closed,
+                failed,
+                sent,
+                received,
+            },
+            series: Mutex::default(),
             revision,
             load_errors,
         }
@@ -82,23 +143,21 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A connection begins: outbound before dialling, inbound before policy.
-    pub fn opened(&self, labels: &ConnectionLabels) {
-        self.opened.get_or_create(labels).inc();
-    }
-
-    /// A connection ended. `labels` carry the flag it ended with; `sent` and `received` are bytes
-    /// to and from the client.
-    pub fn closed(&self, labels: &ConnectionLabels, sent: u64, received: u64) {
-        self.closed.get_or_create(labels).inc();
-        let plain = labels.clone().flagged("-");
-        self.sent.get_or_create(&plain).inc_by(sent);
-        self.received.get_or_create(&plain).inc_by(received);
-    }
-
-    /// A connection could not be made. `labels` carry why.
-    pub fn failed(&self, labels: &ConnectionLabels) {
-        self.failed.get_or_create(labels).inc();
+    /// A connection begins: outbound before dialling, inbound before policy. What becomes of it is
+    /// told to the series.
+    pub fn opened(&self, labels: ConnectionLabels) -> Arc<Series> {
+        let mut known = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = match known.get(&labels) {
+            Some(series) => Arc::clone(series),
+            None => {
+                let series = Arc::new(Series::new(labels.clone(), &self.connections));
+                known.insert(labels, Arc::clone(&series));
+                series
+            }
+        };
+        drop(known);
+        series.opened.inc();
+        series
     }
 
     /// The revision in force.

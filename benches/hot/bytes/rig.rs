@@ -107,7 +107,7 @@ struct Deliver {
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, request: Incoming) {
+    async fn handle(self: Arc<Self>, request: Incoming) {
         if request.authority.port() == BARE {
             if let Ok(tunnel) = request.accept("k8s.namespace.name=shop") {
                 end(tunnel).await;

@@ -306,7 +306,7 @@ async fn requests_reset_before_their_answer_do_not_pile_up() {
     /// Connects for ever.
     struct Slow;
     impl Handler for Slow {
-        async fn handle(&self, _request: Incoming) {
+        async fn handle(self: Arc<Self>, _request: Incoming) {
             std::future::pending().await
         }
     }
