@@ -10,6 +10,7 @@ mod connections;
 mod inbound;
 mod lane;
 mod listener;
+mod load;
 mod local;
 mod outbound;
 mod passthrough;
@@ -19,9 +20,9 @@ mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ use crate::sys;
 use crate::telemetry::Metrics;
 use local::Local;
 use picks::Picks;
+use workers::Worker;
 
 /// Between looks at whether a burst of connections is over.
 const LOOK: Duration = Duration::from_secs(5);
@@ -63,7 +65,9 @@ pub struct Shared {
     /// How long open connections may finish after a stop.
     pub drain: Duration,
     /// The data plane's threads.
-    threads: Vec<Handle>,
+    threads: Vec<Arc<Worker>>,
+    /// Which of them accepts for the next workload.
+    next: AtomicUsize,
     picks: Picks,
 }
 
@@ -85,13 +89,23 @@ impl Shared {
             metrics,
             connections: Connections::default(),
             drain,
-            threads: workers.handles().to_vec(),
+            threads: workers.all().to_vec(),
+            next: AtomicUsize::new(0),
             picks: Picks::default(),
         }
     }
 
     fn mesh(&self) -> Arc<MeshState> {
         Arc::clone(&self.mesh.borrow())
+    }
+
+    /// The data plane's threads, another one first each time.
+    fn threads(&self) -> Vec<Arc<Worker>> {
+        let mut threads = self.threads.clone();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let by = first.checked_rem(threads.len()).unwrap_or_default();
+        threads.rotate_left(by);
+        threads
     }
 }
 

@@ -1,7 +1,7 @@
 //! One workload's traffic on one data plane thread: what its connections there share.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{Room, serve};
+use super::listener::{Hand, serve};
 use super::{Shared, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
@@ -34,25 +34,11 @@ pub(super) struct Lane {
     server: Mutex<Option<(String, Arc<ServerConfig>)>>,
 }
 
-/// The ports of a workload as one thread serves them: all threads accept from the same queues.
-pub(super) struct Ports {
-    outbound: TcpListener,
-    plaintext: TcpListener,
-    tunnels: TcpListener,
-}
-
-impl Ports {
-    /// Another holder of the outbound, plaintext and tunnel ports.
-    ///
-    /// # Errors
-    /// When there are no descriptors left.
-    pub(super) fn share([outbound, plaintext, tunnels]: &[TcpListener; 3]) -> io::Result<Self> {
-        Ok(Self {
-            outbound: outbound.try_clone()?,
-            plaintext: plaintext.try_clone()?,
-            tunnels: tunnels.try_clone()?,
-        })
-    }
+/// What arrives on the ports of a workload and is dealt to one thread.
+pub(super) struct Hands {
+    pub(super) outbound: Hand,
+    pub(super) plaintext: Hand,
+    pub(super) tunnels: Hand,
 }
 
 /// No certificate to serve with.
@@ -87,27 +73,20 @@ impl Lane {
         }
     }
 
-    /// Serves the ports until stopped, then lets what is open finish. Returns how many connections
-    /// were cut.
-    ///
-    /// # Errors
-    /// When this thread cannot listen.
-    pub(super) async fn run(self, ports: Ports, room: Room) -> io::Result<usize> {
+    /// Serves what is dealt until stopped, then lets what is open finish. Returns how many
+    /// connections were cut.
+    pub(super) async fn run(self, hands: Hands) -> usize {
         let lane = Arc::new(self);
-        let listener = tokio::net::TcpListener::from_std;
-        let outbound = listener(ports.outbound)?;
-        let plaintext = listener(ports.plaintext)?;
-        let tunnels = listener(ports.tunnels)?;
         let (stop, drain) = (&lane.stop, lane.shared.drain);
         let served = async {
             let (a, b, c) = tokio::join!(
-                serve(outbound, stop, drain, &room.outbound, |s, p| {
+                serve(hands.outbound, stop, drain, |s, p| {
                     outbound::handle(Arc::clone(&lane), s, p)
                 }),
-                serve(plaintext, stop, drain, &room.plaintext, |s, p| {
+                serve(hands.plaintext, stop, drain, |s, p| {
                     passthrough::handle(Arc::clone(&lane), s, p)
                 }),
-                serve(tunnels, stop, drain, &room.tunnels, |s, p| {
+                serve(hands.tunnels, stop, drain, |s, p| {
                     inbound::handle(Arc::clone(&lane), s, p)
                 }),
             );
@@ -118,7 +97,7 @@ impl Lane {
             never = lane.reap() => match never {},
         };
         lane.pool.drain().await;
-        Ok(cut)
+        cut
     }
 
     async fn reap(&self) -> std::convert::Infallible {

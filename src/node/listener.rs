@@ -1,50 +1,148 @@
-//! Accepts on one port, each connection in a task of its own, until stopped; then lets what is
-//! open finish.
+//! One port of a workload: whoever accepts deals each connection to the data plane thread that has
+//! least to do, and that thread serves it in a task of its own.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use futures::FutureExt as _;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::load::{Counted, Kind};
+use super::workers::{Worker, least};
+use crate::sys;
+
 /// Connections of one workload on one port; above it, new ones wait in the kernel's queue. Four
 /// times what `spec/reliability.md` §2b has: one busy gateway keeps ten thousand open.
 const CONNECTIONS: usize = 16_384;
+/// Connections accepted that a thread has not taken up yet.
+const DEALT: usize = 256;
 /// Pause after a failed accept: out of descriptors, most likely, and trying at once only spins.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How many more connections a workload may have on each of its ports, over all threads.
-#[derive(Clone)]
-pub(super) struct Room {
-    pub(super) outbound: Arc<Semaphore>,
-    pub(super) plaintext: Arc<Semaphore>,
-    pub(super) tunnels: Arc<Semaphore>,
+/// A connection on its way to the thread that will serve it.
+pub(super) struct Dealt {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    counted: Counted,
+    /// Its place among those the workload may have on the port.
+    place: OwnedSemaphorePermit,
 }
 
-impl Default for Room {
-    fn default() -> Self {
-        let room = || Arc::new(Semaphore::new(CONNECTIONS));
+/// The accepting side of a port.
+pub(super) struct Dealer {
+    listener: TcpListener,
+    kind: Kind,
+    room: Arc<Semaphore>,
+    hands: Vec<(Arc<Worker>, mpsc::Sender<Dealt>)>,
+}
+
+/// The serving side of a port, on one thread.
+pub(super) type Hand = mpsc::Receiver<Dealt>;
+
+impl Dealer {
+    /// Deals what arrives on `listener`, which must not block. At equal load a connection stays
+    /// with the first thread it is dealt to.
+    pub(super) fn new(listener: TcpListener, kind: Kind) -> Self {
         Self {
-            outbound: room(),
-            plaintext: room(),
-            tunnels: room(),
+            listener,
+            kind,
+            room: Arc::new(Semaphore::new(CONNECTIONS)),
+            hands: Vec::new(),
+        }
+    }
+
+    /// Deals to another thread.
+    pub(super) fn deal_to(&mut self, worker: &Arc<Worker>) -> Hand {
+        let (give, hand) = mpsc::channel(DEALT);
+        self.hands.push((Arc::clone(worker), give));
+        hand
+    }
+
+    /// Accepts until `stop`; then nobody holds the port any more.
+    ///
+    /// # Errors
+    /// When this thread cannot listen.
+    pub(super) async fn run(self, stop: CancellationToken) -> io::Result<()> {
+        let Self {
+            listener,
+            kind,
+            room,
+            hands,
+        } = self;
+        let listener = sys::async_fd(listener.into())?;
+        let dealing = async {
+            loop {
+                match accept(&listener, &room).await {
+                    Ok((stream, peer, place)) => {
+                        let Some((worker, give)) = least(&hands, kind) else {
+                            return;
+                        };
+                        let counted = worker.load().count(kind);
+                        let dealt = Dealt {
+                            stream,
+                            peer,
+                            counted,
+                            place,
+                        };
+                        if let Err(unserved) = give.send(dealt).await {
+                            reset(&unserved.0.stream);
+                        }
+                    }
+                    Err(e) => {
+                        warn!(error = %e, "cannot accept, pausing");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            () = dealing => Ok(()),
         }
     }
 }
 
-/// Serves `listener` until `stop`, then waits up to `drain` for open connections and cuts the
+/// The next connection, with its place among those the workload may have.
+async fn accept(
+    listener: &AsyncFd<OwnedFd>,
+    room: &Arc<Semaphore>,
+) -> io::Result<(std::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    loop {
+        let mut ready = listener.readable().await?;
+        let accepted = ready.try_io(|listener| {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            Ok(acceptfrom_with(listener.as_fd(), flags)?)
+        });
+        // Else somebody was faster, or there was none.
+        let Ok(accepted) = accepted else { continue };
+        let (socket, peer) = accepted?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let peer = peer.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        return Ok((socket.into(), peer, place));
+    }
+}
+
+/// Serves what is dealt until `stop`, then waits up to `drain` for open connections and cuts the
 /// rest. Returns how many were cut.
 pub(super) async fn serve<F, R>(
-    listener: TcpListener,
+    mut hand: Hand,
     stop: &CancellationToken,
     drain: Duration,
-    room: &Arc<Semaphore>,
     handle: F,
 ) -> usize
 where
@@ -52,26 +150,27 @@ where
     R: Future<Output = ()> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
+    let take = |tasks: &mut JoinSet<()>, dealt: Dealt| {
+        let held = (dealt.place, dealt.counted);
+        match TcpStream::from_std(dealt.stream) {
+            Ok(stream) => {
+                tasks.spawn(handle(stream, dealt.peer).map(|()| drop(held)));
+            }
+            Err(e) => warn!(error = %e, "cannot serve a connection"),
+        }
+    };
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(done) = tasks.join_next() => report(done),
-            accepted = accept(&listener, room) => match accepted {
-                Ok((stream, peer, place)) => {
-                    let handled = handle(stream, peer);
-                    tasks.spawn(async move {
-                        handled.await;
-                        drop(place);
-                    });
-                }
-                Err(e) => {
-                    warn!(error = %e, "cannot accept, pausing");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            },
+            Some(dealt) = hand.recv() => take(&mut tasks, dealt),
+            else => break,
         }
     }
-    drop(listener);
+    hand.close();
+    while let Ok(dealt) = hand.try_recv() {
+        take(&mut tasks, dealt);
+    }
     let finished = async {
         while let Some(done) = tasks.join_next().await {
             report(done);
@@ -84,20 +183,14 @@ where
     cut
 }
 
-/// The next connection, with its place among those the workload may have.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(room).acquire_owned().await;
-    let place = place.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    Ok((stream, peer, place))
-}
-
 fn report(done: Result<(), tokio::task::JoinError>) {
     if let Err(failed) = done {
         warn!(error = %failed, "a connection's task died");
     }
+}
+
+/// Lets a program see that it was turned away, where an orderly end would look like an answer.
+fn reset(stream: &std::net::TcpStream) {
+    // Without the option the close is a plain one: worse to the program, harmless to us.
+    let _best_effort = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Shared;
-use super::lane::{Lane, Ports};
-use super::listener::Room;
+use super::lane::{Hands, Lane};
+use super::listener::Dealer;
+use super::load::Kind;
 use crate::agent::Placement;
 use crate::agent::report::{CaptureState, CaptureStates};
 use crate::capture::reconcile::State;
@@ -50,8 +51,6 @@ enum AttachError {
     },
     #[error("cannot watch the rules of network namespace `{name}`")]
     Watch { name: Arc<str>, source: io::Error },
-    #[error("cannot serve a port on several threads")]
-    Share(#[source] io::Error),
     #[error("capture rules are not in place")]
     Rules(#[source] Arc<capture::CaptureError>),
 }
@@ -103,7 +102,7 @@ impl Local {
             source,
         })?;
         let inner = stop.child_token();
-        let lanes = self.lanes(&ns, &inner, [outbound, plaintext, tunnels])?;
+        let lanes = self.lanes(&ns, &inner, [outbound, plaintext, tunnels]);
         let ((), (), cut) = tokio::join!(
             async {
                 // One after the other, or rules might be put back that have just been removed.
@@ -119,23 +118,39 @@ impl Local {
         Ok(())
     }
 
-    /// Serves the three ports on every data plane thread. Nobody but the threads holds them then:
-    /// once these have let go, connections are refused and do not wait to be accepted.
+    /// Serves the three ports: one data plane thread accepts, all of them serve. Nobody but these
+    /// tasks holds the ports then: once they have let go, connections are refused and do not wait to
+    /// be accepted.
     fn lanes(
         &self,
         ns: &Netns,
         stop: &CancellationToken,
-        ports: [TcpListener; 3],
-    ) -> Result<JoinSet<io::Result<usize>>, AttachError> {
+        [outbound, plaintext, tunnels]: [TcpListener; 3],
+    ) -> JoinSet<io::Result<usize>> {
         let mut lanes = JoinSet::new();
-        let room = Room::default();
-        for worker in &self.shared.threads {
-            let ports = Ports::share(&ports).map_err(AttachError::Share)?;
+        let mut outbound = Dealer::new(outbound, Kind::Program);
+        let mut plaintext = Dealer::new(plaintext, Kind::Program);
+        let mut tunnels = Dealer::new(tunnels, Kind::Tunnel);
+        let threads = self.shared.threads();
+        for worker in &threads {
+            let hands = Hands {
+                outbound: outbound.deal_to(worker),
+                plaintext: plaintext.deal_to(worker),
+                tunnels: tunnels.deal_to(worker),
+            };
             let uid = Arc::clone(&self.placement.uid);
             let lane = Lane::new(Arc::clone(&self.shared), uid, ns.clone(), stop.clone());
-            lanes.spawn_on(lane.run(ports, room.clone()), worker);
+            let served = async move { Ok(lane.run(hands).await) };
+            lanes.spawn_on(served, worker.handle());
         }
-        Ok(lanes)
+        if let Some(first) = threads.first() {
+            for dealer in [outbound, plaintext, tunnels] {
+                let stop = stop.clone();
+                let dealt = async move { dealer.run(stop).await.map(|()| 0) };
+                lanes.spawn_on(dealt, first.handle());
+            }
+        }
+        lanes
     }
 
     async fn listen(&self, ns: &Netns, port: u16) -> Result<TcpListener, AttachError> {

@@ -1,17 +1,18 @@
-//! The threads that move bytes. Each runs an event loop of its own and keeps what it accepts: a
+//! The threads that move bytes. Each runs an event loop of its own and keeps what it is dealt: a
 //! program's connection, its stream and the tunnel connection that carries it are all woken,
 //! read and written on one thread, so that nothing waits for a lock or wakes another thread, and
 //! whatever came in during one turn of the loop leaves in one write.
 
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::load::{Kind, Load};
 use crate::sys;
 
 /// Tasks run before the thread looks for what has come in meanwhile. Few, since the task of a busy
@@ -22,9 +23,37 @@ const EVENTS: u32 = 2;
 /// the kernel grants.
 const TURN: Duration = Duration::from_micros(100);
 
+/// One of the threads, as others see it.
+pub(super) struct Worker {
+    handle: Handle,
+    load: Arc<Load>,
+}
+
+impl Worker {
+    /// Where to spawn.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// What it has to do.
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+}
+
+/// The one with the least to do, where another connection of this kind comes.
+pub(super) fn least<T>(of: &[(Arc<Worker>, T)], kind: Kind) -> Option<(&Worker, &T)> {
+    let now = Instant::now();
+    let weighed = of.iter().min_by_key(|(worker, _)| {
+        let busy = worker.handle.metrics().worker_total_busy_duration(0);
+        worker.load.weight(kind, now, busy)
+    });
+    weighed.map(|(worker, with)| (&**worker, with))
+}
+
 /// The running threads. Dropping it ends them and what still runs on them.
 pub struct Workers {
-    handles: Vec<Handle>,
+    workers: Vec<Arc<Worker>>,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -36,7 +65,7 @@ impl Workers {
     /// When the kernel gives no thread or no event queue.
     pub fn start(count: usize) -> io::Result<Self> {
         let mut workers = Self {
-            handles: Vec::new(),
+            workers: Vec::new(),
             threads: Vec::new(),
             stop: CancellationToken::new(),
         };
@@ -48,14 +77,17 @@ impl Workers {
                 .spawn(move || work(&tell, &stop))?;
             workers.threads.push(thread);
             let handle = told.recv().map_err(io::Error::other)??;
-            workers.handles.push(handle);
+            workers.workers.push(Arc::new(Worker {
+                handle,
+                load: Arc::default(),
+            }));
         }
         Ok(workers)
     }
 
-    /// Where to spawn, a handle for each thread.
-    pub(super) fn handles(&self) -> &[Handle] {
-        &self.handles
+    /// The threads.
+    pub(super) fn all(&self) -> &[Arc<Worker>] {
+        &self.workers
     }
 }
 
@@ -100,8 +132,10 @@ mod tests {
     async fn each_handle_is_a_thread_of_its_own() {
         let workers = Workers::start(3).unwrap();
         let mut names = BTreeSet::new();
-        for handle in workers.handles() {
-            let name = handle.spawn(async { thread::current().name().map(str::to_owned) });
+        for worker in workers.all() {
+            let name = worker
+                .handle()
+                .spawn(async { thread::current().name().map(str::to_owned) });
             names.insert(name.await.unwrap().unwrap());
         }
         let want = ["data-0", "data-1", "data-2"];
@@ -110,6 +144,6 @@ mod tests {
 
     #[test]
     fn there_is_at_least_one() {
-        assert_eq!(Workers::start(0).unwrap().handles().len(), 1);
+        assert_eq!(Workers::start(0).unwrap().all().len(), 1);
     }
 }
