@@ -6,6 +6,7 @@
 //! reach and whom to let in are handed over.
 
 mod accept;
+pub mod activity;
 mod authority;
 mod connect;
 mod copy;

@@ -16,6 +16,7 @@ mod outbound;
 mod passthrough;
 mod picks;
 mod session;
+mod vigil;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -212,7 +212,7 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
     if roles.node {
         let (started, node) = watch::channel(None);
         status.node(node);
-        let workers = Workers::start(workers(&config));
+        let workers = Workers::start(workers(&config), config.busy_poll());
         let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
         tasks.spawn(node_role(
             config.clone(),

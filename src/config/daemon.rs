@@ -103,6 +103,7 @@ pub struct Config {
     drain_deadline: Duration,
     transport: Transport,
     workers: Option<u32>,
+    busy_poll: bool,
     log_level: LogLevel,
     log_format: LogFormat,
     listeners: Listeners,
@@ -185,6 +186,12 @@ impl Config {
         self.workers
     }
 
+    /// Whether a thread of the data plane whose next bytes are about to come waits for them awake;
+    /// unless set, it does.
+    pub fn busy_poll(&self) -> bool {
+        self.busy_poll
+    }
+
     /// What tunnels are carried over; `auto` unless set.
     pub fn transport(&self) -> Transport {
         self.transport
@@ -244,6 +251,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
             .optional("transport", transport)
             .unwrap_or(Transport::Auto),
         workers: root.optional("workers", |value| value.count(1..=1024)),
+        busy_poll: root.optional("busy-poll", Value::boolean).unwrap_or(true),
         log_level,
         log_format,
         listeners: listeners(root),

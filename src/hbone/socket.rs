@@ -8,6 +8,8 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::activity;
+
 /// Reads behind what `buffer` holds, up to `limit` bytes and its capacity; 0 at the end.
 pub(super) fn read(tcp: &TcpStream, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
     let limit = limit.min(buffer.capacity() - buffer.len());
@@ -38,6 +40,7 @@ fn full_or_last(
     all: usize,
     transfer: impl FnOnce() -> io::Result<usize>,
 ) -> io::Result<usize> {
+    activity::note();
     let mut short = 0;
     let full = tcp.try_io(interest, || match transfer() {
         Ok(moved) if 0 < moved && moved < all => {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::load::{Kind, Load};
+use super::vigil;
 use crate::sys;
 
 /// Tasks run before the thread looks for what has come in meanwhile. Few, since the task of a busy
@@ -59,11 +60,11 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads, at least one.
+    /// Starts `count` threads, at least one. With `awake` they wait awake for what is about to come.
     ///
     /// # Errors
     /// When the kernel gives no thread or no event queue.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(count: usize, awake: bool) -> io::Result<Self> {
         let mut workers = Self {
             workers: Vec::new(),
             threads: Vec::new(),
@@ -74,7 +75,7 @@ impl Workers {
             let stop = workers.stop.clone();
             let thread = thread::Builder::new()
                 .name(format!("data-{number}"))
-                .spawn(move || work(&tell, &stop))?;
+                .spawn(move || work(&tell, &stop, awake))?;
             workers.threads.push(thread);
             let handle = told.recv().map_err(io::Error::other)??;
             workers.workers.push(Arc::new(Worker {
@@ -91,7 +92,7 @@ impl Workers {
     }
 }
 
-fn work(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken) {
+fn work(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken, awake: bool) {
     if let Err(e) = sys::short_turns(TURN) {
         debug!(error = %e, "no short turns on the processor");
     }
@@ -108,7 +109,12 @@ fn work(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken) {
         }
     };
     if tell.send(Ok(runtime.handle().clone())).is_ok() {
-        runtime.block_on(stop.cancelled());
+        runtime.block_on(async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                never = vigil::keep(), if awake => match never {},
+            }
+        });
     }
 }
 
@@ -130,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_handle_is_a_thread_of_its_own() {
-        let workers = Workers::start(3).unwrap();
+        let workers = Workers::start(3, true).unwrap();
         let mut names = BTreeSet::new();
         for worker in workers.all() {
             let name = worker
@@ -144,6 +150,6 @@ mod tests {
 
     #[test]
     fn there_is_at_least_one() {
-        assert_eq!(Workers::start(0).unwrap().all().len(), 1);
+        assert_eq!(Workers::start(0, false).unwrap().all().len(), 1);
     }
 }

@@ -13,6 +13,7 @@ fn an_empty_file_gives_every_default() {
     assert_eq!(config.runtime_dir(), Path::new("/run/lateen"));
     assert_eq!(config.user(), &ProxyUser::Name(Arc::from("lateen")));
     assert_eq!(config.workers(), None);
+    assert!(config.busy_poll());
     assert_eq!(config.drain_deadline(), Duration::from_secs(5));
     assert_eq!(config.transport(), Transport::Auto);
     assert_eq!(
@@ -40,6 +41,7 @@ fn every_key_is_taken() {
         runtime-dir = "/srv/run"
         user = 990
         workers = 3
+        busy-poll = false
         drain-deadline = "1m"
         transport = "tcp"
         [log]
@@ -62,6 +64,7 @@ fn every_key_is_taken() {
     assert_eq!(config.roles(), &BTreeSet::from([Role::Control, Role::Node]));
     assert_eq!(config.user(), &ProxyUser::Id(990));
     assert_eq!(config.workers(), Some(3));
+    assert!(!config.busy_poll());
     assert_eq!(config.drain_deadline(), Duration::from_secs(60));
     assert_eq!(config.transport(), Transport::Tcp);
     assert_eq!(
