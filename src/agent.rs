@@ -7,9 +7,11 @@ pub mod discovery;
 pub mod identity;
 pub mod issuer;
 pub mod join;
+mod keep;
 mod mirror;
 pub mod report;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ use certs::Certs;
 use channel::Controls;
 use identity::{Keeper, NodeIdentity};
 use issuer::ControlIssuer;
+use keep::certs::Shelf;
+use keep::view::ViewFile;
 use report::CaptureStates;
 
 /// Everything an agent needs to begin.
@@ -37,6 +41,7 @@ pub struct Agent {
     link: watch::Sender<Link>,
     certs: certs::Manager<ControlIssuer>,
     captures: watch::Receiver<CaptureStates>,
+    kept: ViewFile,
 }
 
 /// What the rest of the process sees of the agent.
@@ -53,9 +58,11 @@ pub struct Handle {
 }
 
 impl Agent {
-    /// An agent for a node that has joined. `certificate_ttl` is the life asked for workloads'
-    /// certificates; `captures` is what it reports.
+    /// An agent for a node that has joined, which keeps what it hears in the directory `state`.
+    /// `certificate_ttl` is the life asked for workloads' certificates; `captures` is what it
+    /// reports.
     pub fn new(
+        state: &Path,
         keeper: Keeper,
         controls: Vec<String>,
         certificate_ttl: Duration,
@@ -65,7 +72,9 @@ impl Agent {
         let controls = Controls::new(controls, identity.clone());
         let (mesh, mesh_seen) = watch::channel(Arc::new(MeshState::default()));
         let (link, link_seen) = watch::channel(Link::default());
-        let issuer = ControlIssuer::new(controls.clone(), certificate_ttl);
+        let epoch = identity.borrow().mesh.epoch.clone();
+        let shelf = Shelf::of(state, &epoch);
+        let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
         let (certs, handle) = certs::Manager::new(issuer);
         let agent = Self {
             controls,
@@ -75,6 +84,7 @@ impl Agent {
             link,
             certs,
             captures,
+            kept: ViewFile::of(state, &epoch),
         };
         let handle = Handle {
             mesh: mesh_seen,
@@ -98,6 +108,7 @@ impl Agent {
             Arc::clone(&node),
             self.mesh,
             self.link,
+            self.kept,
             shutdown.child_token(),
         ));
         tasks.spawn(report::run(

@@ -103,6 +103,9 @@ pub struct NodeStatus {
     pub control_error: Option<String>,
     /// Seconds the connection has been as it is.
     pub since: Option<u64>,
+    /// Seconds since the mesh view in force was kept, while it is one from disk.
+    #[serde(default)]
+    pub kept: Option<u64>,
     /// The revision in force here.
     pub revision: Option<u64>,
     /// The workloads placed here.
@@ -397,6 +400,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             control: None,
             control_error: Some("this machine has not joined a mesh".to_owned()),
             since: None,
+            kept: None,
             revision: None,
             workloads: Vec::new(),
             certificates: Vec::new(),
@@ -433,6 +437,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
         name: Some(handle.agent.identity.borrow().node.to_string()),
         control: link.connected,
         control_error: link.error,
+        kept: link.kept.map(|k| k.elapsed().unwrap_or_default().as_secs()),
         since: link
             .since
             .map(|s| s.elapsed().unwrap_or_default().as_secs()),

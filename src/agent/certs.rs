@@ -249,6 +249,17 @@ impl<I: Issuer> Renewal<I> {
         let mut current: Option<Arc<Svid>> = None;
         let mut backoff = RETRY.0;
         let mut warned = 100;
+        if let Some(svid) = self.shared.issuer.kept(&self.id).await {
+            let svid = Arc::new(svid);
+            info!(identity = %self.id, serial = svid.serial(), "certificate from disk");
+            self.state.send_replace(State::Ready(Arc::clone(&svid)));
+            let wait = until_renewal(&svid);
+            current = Some(svid);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = unwanted(&mut self.wanted, &self.id) => return self.let_go().await,
+            }
+        }
         loop {
             let wait = match self.fetch().await {
                 Ok(svid) => {
@@ -272,9 +283,14 @@ impl<I: Issuer> Renewal<I> {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = unwanted(&mut self.wanted, &self.id) => return self.id,
+                () = unwanted(&mut self.wanted, &self.id) => return self.let_go().await,
             }
         }
+    }
+
+    async fn let_go(self) -> SpiffeId {
+        self.shared.issuer.forget(&self.id).await;
+        self.id
     }
 
     async fn fetch(&self) -> Result<Svid, Arc<str>> {

@@ -15,7 +15,8 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use super::channel::{ChannelError, Controls, RECEIVE_LIMIT};
-use super::mirror::{MeshState, Mirror, TYPES};
+use super::keep::view::{self, ViewFile};
+use super::mirror::{MeshState, Mirror, Resources, TYPES};
 use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
@@ -40,6 +41,8 @@ pub struct Link {
     pub since: Option<SystemTime>,
     /// Why the last connection ended or failed.
     pub error: Option<String>,
+    /// When the mesh view in force was kept, while it is one from disk.
+    pub kept: Option<SystemTime>,
 }
 
 /// Why a stream ended.
@@ -55,21 +58,31 @@ enum StreamError {
     Lost,
 }
 
-/// Follows the mesh until `shutdown`, publishing each complete view.
+/// Follows the mesh until `shutdown`, publishing each complete view and keeping it in `file`; begins
+/// with the one that is kept there.
 pub(super) async fn run(
     controls: Controls,
     node: Arc<str>,
     mesh: watch::Sender<Arc<MeshState>>,
     link: watch::Sender<Link>,
+    file: ViewFile,
     shutdown: CancellationToken,
 ) {
+    let (held, keeping) = watch::channel(Resources::default());
     let mut client = Client {
         controls,
         node,
         mesh,
         link,
         mirror: Mirror::default(),
+        held,
     };
+    client.restore(&file).await;
+    let following = follow(client, shutdown.clone());
+    tokio::join!(following, view::keep(file, keeping, shutdown));
+}
+
+async fn follow(mut client: Client, shutdown: CancellationToken) {
     let mut backoff = BACKOFF.0;
     loop {
         let begun = Instant::now();
@@ -97,9 +110,34 @@ struct Client {
     mesh: watch::Sender<Arc<MeshState>>,
     link: watch::Sender<Link>,
     mirror: Mirror,
+    held: watch::Sender<Resources>,
 }
 
 impl Client {
+    /// Begins with the mesh that was kept, so that the workloads of a machine that starts with no
+    /// control plane in reach are served and protected as they were.
+    async fn restore(&mut self, file: &ViewFile) {
+        let reader = file.clone();
+        let read = tokio::task::spawn_blocking(move || reader.load()).await;
+        let Ok(Some((kept, responses))) = read else {
+            return;
+        };
+        if !self.mirror.restore(responses) {
+            return file.damaged("it does not add up to its revision");
+        }
+        let (workloads, services) = self.publish();
+        info!(workloads, services, "mesh view from disk in force");
+        self.link.send_modify(|link| link.kept = Some(kept));
+    }
+
+    /// Puts what is held in force; tells how many workloads and services there are.
+    fn publish(&mut self) -> (usize, usize) {
+        let state = self.mirror.state();
+        let size = state.view.size();
+        self.mesh.send_replace(Arc::new(state));
+        size
+    }
+
     /// One stream from its first request to its end.
     async fn follow(&mut self) -> StreamError {
         match self.stream().await {
@@ -174,11 +212,12 @@ impl Client {
             );
         }
         if heard.complete {
-            let state = self.mirror.state();
-            let (workloads, services) = state.view.size();
-            let number = state.revision.as_ref().map(|r| r.number);
+            let (workloads, services) = self.publish();
+            let number = self.mesh.borrow().revision.as_ref().map(|r| r.number);
             info!(revision = number, workloads, services, "mesh view in force");
-            self.mesh.send_replace(Arc::new(state));
+            self.held.send_replace(self.mirror.held());
+            self.link
+                .send_if_modified(|link| link.kept.take().is_some());
         }
         let ack = DeltaDiscoveryRequest {
             type_url,
@@ -194,10 +233,10 @@ impl Client {
 
     fn connected(&self, url: String) {
         info!(control = url, "connected to the control plane");
-        self.link.send_replace(Link {
-            connected: Some(url),
-            since: Some(SystemTime::now()),
-            error: None,
+        self.link.send_modify(|link| {
+            link.connected = Some(url);
+            link.since = Some(SystemTime::now());
+            link.error = None;
         });
     }
 

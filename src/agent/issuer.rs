@@ -8,9 +8,12 @@ use std::time::Duration;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use tonic::transport::Channel;
+use tracing::warn;
 
 use super::channel::{ChannelError, Controls};
+use super::keep::certs::Shelf;
 use crate::identity::SpiffeId;
+use crate::telemetry::access_log::chain;
 use crate::tls::{Request, RequestError, Roots, Svid, SvidError, certificates_from_pem};
 use crate::wire::proto::citadel::IstioCertificateRequest;
 use crate::wire::proto::citadel::istio_certificate_service_client::IstioCertificateServiceClient;
@@ -47,6 +50,9 @@ pub enum IssueError {
         /// Who was asked for.
         asked: SpiffeId,
     },
+    /// It could not be looked after; this process is ending.
+    #[error("the certificate was lost on its way to the disk")]
+    Keep,
     /// The answer has no roots beside the leaf.
     #[error("no root certificate present in the answer")]
     NoRoots,
@@ -56,22 +62,30 @@ pub enum IssueError {
 pub trait Issuer: Send + Sync + 'static {
     /// A new certificate over a new key.
     fn issue(&self, id: &SpiffeId) -> impl Future<Output = Result<Svid, IssueError>> + Send;
+
+    /// A certificate issued before that is still good, from before this process began.
+    fn kept(&self, id: &SpiffeId) -> impl Future<Output = Option<Svid>> + Send;
+
+    /// Nobody needs the identity any more.
+    fn forget(&self, id: &SpiffeId) -> impl Future<Output = ()> + Send;
 }
 
 /// The control plane as an issuer.
 pub struct ControlIssuer {
     controls: Controls,
     ttl: Duration,
+    shelf: Shelf,
     /// One connection serves all requests; a failed one is replaced.
     channel: tokio::sync::Mutex<Option<Channel>>,
 }
 
 impl ControlIssuer {
-    /// An issuer that asks for certificates of this life.
-    pub fn new(controls: Controls, ttl: Duration) -> Self {
+    /// An issuer that asks for certificates of this life and keeps them in `shelf`.
+    pub(super) fn new(controls: Controls, ttl: Duration, shelf: Shelf) -> Self {
         Self {
             controls,
             ttl,
+            shelf,
             channel: tokio::sync::Mutex::default(),
         }
     }
@@ -109,7 +123,9 @@ impl ControlIssuer {
                 return Err(IssueError::Refused { message });
             }
         };
-        svid(answer.cert_chain, request, id)
+        let key = request.key.secret_pkcs8_der().to_vec();
+        let svid = svid(answer.cert_chain, request, id)?;
+        self.keep(svid, key).await
     }
 }
 
@@ -132,7 +148,37 @@ fn svid(mut chain: Vec<String>, request: Request, id: &SpiffeId) -> Result<Svid,
     Ok(svid)
 }
 
+impl ControlIssuer {
+    /// Keeps a certificate for the next start; one that cannot be kept is as good until then.
+    async fn keep(&self, svid: Svid, key: Vec<u8>) -> Result<Svid, IssueError> {
+        let shelf = self.shelf.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let put = shelf.put(&svid, &key);
+            (svid, put)
+        });
+        let (svid, put) = kept.await.map_err(|_died| IssueError::Keep)?;
+        if let Err(e) = put {
+            warn!(identity = %svid.id(), error = chain(&e),
+                "a certificate is not kept: a start without control plane would not have it");
+        }
+        Ok(svid)
+    }
+}
+
 impl Issuer for ControlIssuer {
+    async fn kept(&self, id: &SpiffeId) -> Option<Svid> {
+        let (shelf, id) = (self.shelf.clone(), id.clone());
+        let read = tokio::task::spawn_blocking(move || shelf.get(&id));
+        read.await.ok().flatten()
+    }
+
+    async fn forget(&self, id: &SpiffeId) {
+        let (shelf, id) = (self.shelf.clone(), id.clone());
+        if let Err(e) = tokio::task::spawn_blocking(move || shelf.forget(&id)).await {
+            warn!(error = %e, "forgetting a certificate died");
+        }
+    }
+
     async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
         match tokio::time::timeout(DEADLINE, self.ask(id)).await {
             Ok(outcome) => outcome,

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use crate::model::compile::Placement;
 use crate::model::view::View;
-use crate::wire::convert::{Address, RevisionSummary, decode_placement, decode_revision, digest};
+use crate::wire::convert::{
+    Address, REVISION_NAME, RevisionSummary, decode_placement, decode_revision, digest,
+    encode_placement, encode_revision,
+};
 use crate::wire::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION};
 
@@ -36,7 +39,7 @@ pub(super) struct Heard {
     pub(super) lost: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held<T> {
     version: String,
     value: T,
@@ -47,13 +50,65 @@ type Table<T> = BTreeMap<String, Held<T>>;
 /// The staged resources.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
+    held: Resources,
+    view: Option<Arc<View>>,
+}
+
+/// What is held of each type. Cloning it copies names and shares the rest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Resources {
     addresses: Table<Address>,
     /// Policies are held by version only until they can be evaluated; the workloads they are
     /// listed on are closed meanwhile.
     authorizations: Table<()>,
     placements: Table<Arc<Placement>>,
     revision: Option<(String, RevisionSummary)>,
-    view: Option<Arc<View>>,
+}
+
+impl Resources {
+    /// Responses that lead a fresh [`Mirror`] to the same.
+    pub(super) fn responses(&self) -> Vec<DeltaDiscoveryResponse> {
+        let of = |type_url: &str, resources: Vec<Resource>| DeltaDiscoveryResponse {
+            type_url: type_url.to_owned(),
+            resources,
+            ..DeltaDiscoveryResponse::default()
+        };
+        let revision = self.revision.iter().map(|(version, revision)| {
+            let body = encode_revision(revision);
+            resource(REVISION, REVISION_NAME, version, body)
+        });
+        vec![
+            of(ADDRESS, encoded(ADDRESS, &self.addresses, Address::encode)),
+            of(
+                AUTHORIZATION,
+                encoded(AUTHORIZATION, &self.authorizations, |()| Vec::new()),
+            ),
+            of(
+                PLACEMENT,
+                encoded(PLACEMENT, &self.placements, |p| encode_placement(p)),
+            ),
+            of(REVISION, revision.collect()),
+        ]
+    }
+}
+
+fn encoded<T>(type_url: &str, table: &Table<T>, encode: impl Fn(&T) -> Vec<u8>) -> Vec<Resource> {
+    let one = |(name, held): (&String, &Held<T>)| {
+        resource(type_url, name, &held.version, encode(&held.value))
+    };
+    table.iter().map(one).collect()
+}
+
+fn resource(type_url: &str, name: &str, version: &str, value: Vec<u8>) -> Resource {
+    Resource {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        resource: Some(prost_types::Any {
+            type_url: type_url.to_owned(),
+            value,
+        }),
+        ..Resource::default()
+    }
 }
 
 impl Mirror {
@@ -64,9 +119,9 @@ impl Mirror {
             table.iter().map(version).collect()
         }
         match type_url {
-            ADDRESS => of(&self.addresses),
-            AUTHORIZATION => of(&self.authorizations),
-            PLACEMENT => of(&self.placements),
+            ADDRESS => of(&self.held.addresses),
+            AUTHORIZATION => of(&self.held.authorizations),
+            PLACEMENT => of(&self.held.placements),
             // Always wanted anew: its arrival is what completes a stream's first answers.
             _ => BTreeMap::new(),
         }
@@ -85,7 +140,7 @@ impl Mirror {
         for name in &response.removed_resources {
             self.remove(&type_url, name);
         }
-        let revision = type_url == REVISION && self.revision.is_some();
+        let revision = type_url == REVISION && self.held.revision.is_some();
         let agrees = !revision || !bad.is_empty() || self.agrees();
         if !agrees {
             bad.push("what is held does not add up to this revision".to_owned());
@@ -100,6 +155,31 @@ impl Mirror {
             lost: !agrees,
             refused: (!bad.is_empty()).then(|| bad.join("; ")),
         }
+    }
+
+    /// All that is held.
+    pub(super) fn held(&self) -> Resources {
+        self.held.clone()
+    }
+
+    /// Takes up what was held once; tells whether it is whole.
+    pub(super) fn restore(&mut self, responses: Vec<DeltaDiscoveryResponse>) -> bool {
+        self.forget();
+        let staged = |r: &DeltaDiscoveryResponse| r.type_url == REVISION && !r.resources.is_empty();
+        let staged = responses.iter().any(staged);
+        let mut whole = !staged;
+        for response in responses {
+            let heard = self.take(response, staged);
+            if heard.refused.is_some() {
+                whole = false;
+                break;
+            }
+            whole |= heard.complete;
+        }
+        if !whole {
+            self.forget();
+        }
+        whole
     }
 
     /// Forgets versions, so that everything is sent again; the view in force stays.
@@ -117,9 +197,9 @@ impl Mirror {
                 view
             }
         };
-        let placements = self.placements.values();
+        let placements = self.held.placements.values();
         MeshState {
-            revision: self.revision.as_ref().map(|(_, r)| r.clone()),
+            revision: self.held.revision.as_ref().map(|(_, r)| r.clone()),
             view,
             placements: placements.map(|held| Arc::clone(&held.value)).collect(),
         }
@@ -128,7 +208,7 @@ impl Mirror {
     fn index(&self) -> View {
         let mut workloads = Vec::new();
         let mut services = Vec::new();
-        for held in self.addresses.values() {
+        for held in self.held.addresses.values() {
             match &held.value {
                 Address::Workload(workload) => workloads.push(Arc::clone(workload)),
                 Address::Service(service) => services.push(Arc::clone(service)),
@@ -147,21 +227,23 @@ impl Mirror {
         match type_url {
             ADDRESS => {
                 let value = Address::decode(&name, bytes).map_err(|e| e.to_string())?;
-                self.addresses.insert(name, Held { version, value });
+                self.held.addresses.insert(name, Held { version, value });
                 self.view = None;
             }
             AUTHORIZATION => {
                 let value = ();
-                self.authorizations.insert(name, Held { version, value });
+                self.held
+                    .authorizations
+                    .insert(name, Held { version, value });
             }
             PLACEMENT => {
                 let value = decode_placement(&name, bytes).map_err(|e| e.to_string())?;
                 let value = Arc::new(value);
-                self.placements.insert(name, Held { version, value });
+                self.held.placements.insert(name, Held { version, value });
             }
             REVISION => {
                 let value = decode_revision(&name, bytes).map_err(|e| e.to_string())?;
-                self.revision = Some((version, value));
+                self.held.revision = Some((version, value));
             }
             _ => {}
         }
@@ -171,14 +253,14 @@ impl Mirror {
     fn remove(&mut self, type_url: &str, name: &str) {
         match type_url {
             ADDRESS => {
-                self.addresses.remove(name);
+                self.held.addresses.remove(name);
                 self.view = None;
             }
             AUTHORIZATION => {
-                self.authorizations.remove(name);
+                self.held.authorizations.remove(name);
             }
             PLACEMENT => {
-                self.placements.remove(name);
+                self.held.placements.remove(name);
             }
             _ => {}
         }
@@ -186,12 +268,12 @@ impl Mirror {
 
     /// Whether what is held is what the revision counts and hashes (§2.6).
     fn agrees(&self) -> bool {
-        let Some((_version, revision)) = &self.revision else {
+        let Some((_version, revision)) = &self.held.revision else {
             return true;
         };
-        let addresses = self.addresses.iter();
+        let addresses = self.held.addresses.iter();
         let addresses = addresses.map(|(n, h)| (ADDRESS, n.as_str(), h.version.as_str()));
-        let policies = self.authorizations.iter();
+        let policies = self.held.authorizations.iter();
         let policies = policies.map(|(n, h)| (AUTHORIZATION, n.as_str(), h.version.as_str()));
         digest(addresses.chain(policies)) == revision.digest
     }
@@ -201,7 +283,6 @@ impl Mirror {
 mod tests {
     use super::*;
     use crate::model::service::{Service, ServiceKey};
-    use crate::wire::convert::{REVISION_NAME, encode_revision};
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 
@@ -226,15 +307,7 @@ mod tests {
     }
 
     fn resource(name: &str, version: &str, bytes: Vec<u8>) -> Resource {
-        Resource {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            resource: Some(prost_types::Any {
-                type_url: String::new(),
-                value: bytes,
-            }),
-            ..Resource::default()
-        }
+        super::resource("", name, version, bytes)
     }
 
     fn addresses(names: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
@@ -283,6 +356,27 @@ mod tests {
         assert_eq!(state.view.size(), (0, 2));
         assert_eq!(state.revision.unwrap().number, 7);
         assert_eq!(mirror.versions(ADDRESS).len(), 2);
+    }
+
+    #[test]
+    fn what_was_held_is_taken_up_again() {
+        let mut before = Mirror::default();
+        before.take(addresses(&["cart", "web"], &[]), true);
+        before.take(revision(&["cart", "web"]), true);
+        let kept = before.held().responses();
+        let mut after = Mirror::default();
+        assert!(after.restore(kept.clone()));
+        assert_eq!(after.state().view.size(), (0, 2));
+        assert_eq!(after.state().revision, before.state().revision);
+        assert_eq!(after.versions(ADDRESS), before.versions(ADDRESS));
+        let mut torn = kept;
+        torn[0].resources.pop();
+        assert!(!after.restore(torn), "what does not add up is not believed");
+        assert_eq!(after.state().view.size(), (0, 0));
+        let mut unstaged = Mirror::default();
+        unstaged.take(addresses(&["cart"], &[]), false);
+        assert!(after.restore(unstaged.held().responses()));
+        assert_eq!(after.state().view.size(), (0, 1));
     }
 
     #[test]

@@ -319,8 +319,13 @@ async fn node_role(
     let (captures, seen) = watch::channel(CaptureStates::new());
     let addresses = config.control().addresses().iter();
     let addresses = addresses.map(ToString::to_string).collect();
-    let (agent, handle): (Agent, agent::Handle) =
-        Agent::new(keeper, addresses, CERTIFICATE_TTL, seen.clone());
+    let (agent, handle): (Agent, agent::Handle) = Agent::new(
+        config.state_dir(),
+        keeper,
+        addresses,
+        CERTIFICATE_TTL,
+        seen.clone(),
+    );
     let shared = Shared::new(
         handle.mesh.clone(),
         handle.certs.clone(),

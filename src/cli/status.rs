@@ -155,8 +155,11 @@ fn render_node(node: &NodeStatus) -> String {
     };
     let since = node.since.map_or(String::new(), |s| format!(" for {s} s"));
     let revision = or_none(node.revision, "none");
+    let kept = node
+        .kept
+        .map_or(String::new(), |k| format!(" from disk, kept {k} s ago"));
     let mut text = format!(
-        "\nnode {name}: {link}{since}, revision {revision}, {} connections\n",
+        "\nnode {name}: {link}{since}, revision {revision}{kept}, {} connections\n",
         node.connections
     );
     let workloads: Vec<Vec<String>> = node

@@ -28,6 +28,44 @@ fn without_a_control_plane_everything_goes_on() {
 }
 
 #[test]
+fn nodes_that_start_without_a_control_plane_serve_as_before() {
+    let mut testbed = testbed();
+    testbed.kill("control");
+    for node in ["edge-1", "edge-2"] {
+        testbed.kill(node);
+    }
+    let begun = Instant::now();
+    for node in ["edge-1", "edge-2"] {
+        testbed.daemon(node);
+    }
+    eventually("traffic again", || {
+        let answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 1);
+        match answers[0].contains("server") {
+            true => Ok(()),
+            false => Err(answers),
+        }
+    });
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    let (answers, seen) = testbed.tapped(|| testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 8));
+    assert!(answers.iter().all(|a| a.contains("server")), "{answers:?}");
+    assert_eq!(seen.marked, 0, "nothing is in plain text: {seen:?}");
+    let node = testbed.status("edge-1").and_then(|s| s.node).unwrap();
+    assert!(node.control.is_none() && node.kept.is_some(), "{node:?}");
+    testbed.daemon("control");
+    testbed.settled();
+    eventually("the view is the control plane's again", || {
+        match testbed.status("edge-1").and_then(|s| s.node) {
+            Some(node) if node.control.is_some() && node.kept.is_none() => Ok(()),
+            other => Err(other),
+        }
+    });
+}
+
+#[test]
 fn without_its_node_a_workload_is_refused_and_soon_works_again() {
     let mut testbed = testbed();
     testbed.kill("edge-1");

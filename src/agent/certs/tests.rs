@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::issuer::IssueError;
+use crate::tls::SvidError;
 use crate::tls::testing::{Leaf, TestCa};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,38 +13,63 @@ struct Fake {
     broken: Arc<AtomicBool>,
     issued: Arc<AtomicUsize>,
     life: Duration,
+    kept: Mutex<Option<Svid>>,
+    forgotten: Arc<Mutex<Vec<SpiffeId>>>,
 }
 
 impl Issuer for Fake {
+    async fn kept(&self, _id: &SpiffeId) -> Option<Svid> {
+        self.kept.lock().unwrap().take()
+    }
+
+    async fn forget(&self, id: &SpiffeId) {
+        self.forgotten.lock().unwrap().push(id.clone());
+    }
+
     async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
         self.issued.fetch_add(1, Ordering::Relaxed);
         if self.broken.load(Ordering::Relaxed) {
             return Err(IssueError::Timeout);
         }
-        let now = SystemTime::now();
-        let uri = id.to_string();
-        let uris = [uri.as_str()];
-        let leaf = Leaf {
-            not_before: now,
-            not_after: now + self.life,
-            ..Leaf::uris(&uris)
-        };
-        let (certificate, key) = self.ca.leaf(&leaf);
-        Ok(Svid::new(vec![certificate], key, self.ca.roots())?)
+        Ok(svid(&self.ca, id, self.life)?)
     }
+}
+
+fn svid(ca: &TestCa, id: &SpiffeId, life: Duration) -> Result<Svid, SvidError> {
+    let now = SystemTime::now();
+    let uri = id.to_string();
+    let uris = [uri.as_str()];
+    let leaf = Leaf {
+        not_before: now,
+        not_after: now + life,
+        ..Leaf::uris(&uris)
+    };
+    let (certificate, key) = ca.leaf(&leaf);
+    Svid::new(vec![certificate], key, ca.roots())
 }
 
 struct Rig {
     certs: Certs,
     broken: Arc<AtomicBool>,
     issued: Arc<AtomicUsize>,
+    forgotten: Arc<Mutex<Vec<SpiffeId>>>,
     _tasks: JoinSet<()>,
 }
 
 fn rig(life: Duration) -> Rig {
+    rig_with(life, None)
+}
+
+/// With a certificate on disk that has so long to live.
+fn rig_with(life: Duration, kept: Option<Duration>) -> Rig {
     let (broken, issued) = (Arc::default(), Arc::default());
+    let forgotten: Arc<Mutex<_>> = Arc::default();
+    let ca = TestCa::new();
+    let kept = kept.map(|left| svid(&ca, &cart(), left).unwrap());
     let fake = Fake {
-        ca: TestCa::new(),
+        ca,
+        kept: Mutex::new(kept),
+        forgotten: Arc::clone(&forgotten),
         broken: Arc::clone(&broken),
         issued: Arc::clone(&issued),
         life,
@@ -55,6 +81,7 @@ fn rig(life: Duration) -> Rig {
         certs,
         broken,
         issued,
+        forgotten,
         _tasks: tasks,
     }
 }
@@ -115,4 +142,24 @@ async fn what_nobody_wants_is_let_go_after_a_minute() {
     assert_eq!(rig.certs.snapshot().len(), 1);
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert_eq!(rig.certs.snapshot().len(), 0);
+    assert_eq!(*rig.forgotten.lock().unwrap(), [cart()], "on disk too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_from_disk_is_used_until_it_is_due() {
+    let rig = rig_with(Duration::from_secs(86_400), Some(Duration::from_secs(7200)));
+    rig.broken.store(true, Ordering::Relaxed);
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    let kept = rig.certs.get(&cart()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    assert_eq!(
+        rig.issued.load(Ordering::Relaxed),
+        0,
+        "half its life is not over"
+    );
+    rig.broken.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    assert_eq!(rig.issued.load(Ordering::Relaxed), 1);
+    let renewed = rig.certs.get(&cart()).await.unwrap();
+    assert_ne!(renewed.serial(), kept.serial());
 }
