@@ -5,9 +5,11 @@
 //! ([`Turn::end`]), however many frames of however many tunnels that were.
 
 mod buffer;
+mod key;
 mod records;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -19,14 +21,14 @@ use std::task::{Context, Poll, ready};
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::socket;
-use records::{Opened, Records, Side, broken};
+use records::{Opened, Records, Shaken, Side, broken};
 
 /// Bytes taken from the socket in one turn of the connection's task: then those have theirs who wait
 /// for them, while they are still in the processor's cache.
@@ -38,16 +40,16 @@ pub(super) type Client = Stream<UnbufferedClientConnection>;
 pub(super) type Server = Stream<UnbufferedServerConnection>;
 
 /// A stream whose handshake has passed.
-pub(super) struct Stream<S> {
+pub(super) struct Stream<S: Side> {
     inner: Arc<Mutex<Inner<S>>>,
 }
 
 /// What the connection's task holds of the stream that it has given to HTTP/2.
-pub(super) struct Turn<S> {
+pub(super) struct Turn<S: Side> {
     inner: Arc<Mutex<Inner<S>>>,
 }
 
-struct Inner<S> {
+struct Inner<S: Side> {
     tcp: TcpStream,
     records: Records<S>,
     /// The peer's end of TCP has been read.
@@ -104,10 +106,7 @@ impl<S: Side> Stream<S> {
 
     /// The certificate by which the peer has proven itself.
     pub(super) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
-        let inner = lock(&self.inner);
-        let session: &CommonState = inner.records.session();
-        let leaf = session.peer_certificates().and_then(<[_]>::first);
-        leaf.map(|leaf| leaf.clone().into_owned())
+        lock(&self.inner).records.peer_certificate().cloned()
     }
 
     /// From now on what is written leaves at the end of a turn, which the caller promises to end
@@ -130,22 +129,21 @@ impl<S: Side> Turn<S> {
     }
 }
 
-fn lock<S>(inner: &Mutex<Inner<S>>) -> MutexGuard<'_, Inner<S>> {
+fn lock<S: Side>(inner: &Mutex<Inner<S>>) -> MutexGuard<'_, Inner<S>> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Side> Inner<S> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            // With no room for it, what the peer sends behind its handshake is kept.
-            let opened = self.records.open(&mut ReadBuf::new(&mut []));
+            let shaken = self.records.shake();
             let sent = self.poll_send(cx);
-            match opened.map_err(broken)? {
-                Opened::Ended => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Opened::Plain | Opened::Starved => {}
+            let shaken = shaken.map_err(broken)?;
+            if shaken == Shaken::Ended {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             ready!(sent)?;
-            if !self.records.session().is_handshaking() {
+            if shaken == Shaken::Hands {
                 return Poll::Ready(Ok(()));
             }
             if self.drained {

@@ -75,7 +75,10 @@ pub fn hbone_server(svid: &Svid) -> Result<Arc<ServerConfig>, TlsError> {
         WebPkiClientVerifier::builder_with_provider(svid.roots().store(), Arc::clone(provider()))
             .build()
             .map_err(|source| TlsError::Verifier { source })?;
-    server(ClientVerifier { chain, rule }, Arc::clone(svid.key()))
+    let mut config = server(ClientVerifier { chain, rule }, Arc::clone(svid.key()))?;
+    // The byte path seals and opens records itself.
+    config.enable_secret_extraction = true;
+    Ok(Arc::new(config))
 }
 
 /// Outbound HBONE: the server must be one of `accepted`, whatever its address. An empty set
@@ -88,11 +91,11 @@ pub fn hbone_client(
     accepted: Arc<BTreeSet<SpiffeId>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = svid.roots().store();
-    client(
-        ServerRule::Workload { roots, accepted },
-        Some(svid),
-        Sni::Hidden,
-    )
+    let rule = ServerRule::Workload { roots, accepted };
+    let mut config = client(rule, Some(svid), Sni::Hidden)?;
+    // The byte path seals and opens records itself.
+    config.enable_secret_extraction = true;
+    Ok(Arc::new(config))
 }
 
 /// The control plane's port: presents its chain with the roots behind it, so that a joining
@@ -114,7 +117,7 @@ pub fn control_server(
     let mut presented = svid.chain().to_vec();
     presented.extend_from_slice(svid.roots().certificates());
     let key = CertifiedKey::new(presented, Arc::clone(&svid.key().key));
-    server(ClientVerifier { chain, rule }, Arc::new(key))
+    server(ClientVerifier { chain, rule }, Arc::new(key)).map(Arc::new)
 }
 
 /// Towards a control plane: believes `roots`, the name dialled and a control identity; presents
@@ -124,7 +127,7 @@ pub fn control_server(
 /// [`TlsError`] when the certificate cannot be presented.
 pub fn control_client(svid: Option<&Svid>, roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = roots.store();
-    client(ServerRule::Control { roots }, svid, Sni::Sent)
+    client(ServerRule::Control { roots }, svid, Sni::Sent).map(Arc::new)
 }
 
 /// Towards a control plane that a join token names: believes only a presented root with the
@@ -137,10 +140,10 @@ pub fn join_client(
     presented: Arc<OnceLock<Vec<CertificateDer<'static>>>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let chain = presented;
-    client(ServerRule::Pinned { pin, chain }, None, Sni::Sent)
+    client(ServerRule::Pinned { pin, chain }, None, Sni::Sent).map(Arc::new)
 }
 
-fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<Arc<ServerConfig>, TlsError> {
+fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -149,7 +152,7 @@ fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<Arc<Server
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Whether the name dialled is told in clear; HBONE never does (§1.1).
@@ -159,7 +162,7 @@ enum Sni {
     Sent,
 }
 
-fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<Arc<ClientConfig>, TlsError> {
+fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -172,7 +175,7 @@ fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<Arc<ClientC
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = sni == Sni::Sent;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -272,14 +275,14 @@ mod tests {
             Some(&other.svid(WEB)),
             Sni::Hidden,
         );
-        let got = reason(handshake(stranger.unwrap(), Arc::clone(&server)));
+        let got = reason(handshake(Arc::new(stranger.unwrap()), Arc::clone(&server)));
         assert!(got.contains("BadSignature"), "another mesh's root: {got}");
         let nobody = ServerRule::Workload {
             roots: mesh.roots().store(),
             accepted: accept(&[CART]),
         };
         let nobody = client(nobody, None, Sni::Hidden).unwrap();
-        let got = reason(handshake(nobody, server));
+        let got = reason(handshake(Arc::new(nobody), server));
         assert!(got.contains("no certificates"), "no certificate: {got}");
     }
 

@@ -159,3 +159,161 @@ async fn what_is_written_in_turns_leaves_at_their_end() {
     soon("it", theirs.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"now");
 }
+
+#[tokio::test]
+async fn a_key_is_replaced_when_it_has_sealed_enough() {
+    let (ours, theirs) = our_client().await;
+    lock(&ours.inner).records.traffic().limit(3);
+    // Many times the limit, and the peer must follow each time.
+    carry(ours, theirs, &[PLAIN; 40], 5000).await;
+    let (ours, theirs) = our_server().await;
+    lock(&ours.inner).records.traffic().limit(1);
+    carry(ours, theirs, &[10; 40], 7).await;
+}
+
+/// Both ends are ours, so that either can say what no library would.
+async fn ours() -> (Client, Server) {
+    let ca = TestCa::new();
+    let client = hbone_client(&ca.svid(WEB), ids(&[CART])).unwrap();
+    let server = hbone_server(&ca.svid(CART)).unwrap();
+    let (near, far) = tcp().await;
+    let ip = near.peer_addr().unwrap().ip();
+    let (client, server) = tokio::join!(connect(near, ip, client), accept(far, server));
+    (client.unwrap(), server.unwrap())
+}
+
+#[tokio::test]
+async fn what_may_not_come_after_the_handshake_ends_the_session() {
+    use super::key::Kind;
+    use rustls::{AlertDescription, Error, InvalidMessage};
+    const TICKET: [u8; 6] = [4, 0, 0, 2, 1, 2];
+    let unexpected = key::unexpected;
+    type Said = Vec<(Kind, Vec<u8>)>;
+    let application = || (Kind::Application, b"hello".to_vec());
+    let cases: Vec<(&str, Said, Option<Error>)> = vec![
+        (
+            "a ticket",
+            vec![(Kind::Handshake, TICKET.to_vec()), application()],
+            None,
+        ),
+        (
+            "a ticket in two parts",
+            vec![
+                (Kind::Handshake, TICKET[..3].to_vec()),
+                (Kind::Handshake, TICKET[3..].to_vec()),
+                application(),
+            ],
+            None,
+        ),
+        (
+            "two tickets in one record",
+            vec![(Kind::Handshake, [TICKET, TICKET].concat()), application()],
+            None,
+        ),
+        (
+            "an alert that means nothing",
+            vec![(Kind::Alert, vec![1, 90]), application()],
+            None,
+        ),
+        (
+            "empty records",
+            vec![(Kind::Application, vec![]); 5]
+                .into_iter()
+                .chain([application()])
+                .collect(),
+            None,
+        ),
+        (
+            "bytes between the parts of a message",
+            vec![(Kind::Handshake, TICKET[..3].to_vec()), application()],
+            Some(unexpected()),
+        ),
+        (
+            "a new key that others share a record with",
+            vec![(Kind::Handshake, [&[24, 0, 0, 1, 0], &TICKET[..]].concat())],
+            Some(InvalidMessage::InvalidKeyUpdate.into()),
+        ),
+        (
+            "a new key with an unknown wish",
+            vec![(Kind::Handshake, vec![24, 0, 0, 1, 2])],
+            Some(InvalidMessage::InvalidKeyUpdate.into()),
+        ),
+        (
+            "an empty handshake record",
+            vec![(Kind::Handshake, vec![])],
+            Some(InvalidMessage::InvalidEmptyPayload.into()),
+        ),
+        (
+            "a message longer than any",
+            vec![(Kind::Handshake, vec![4, 1, 0, 0])],
+            Some(InvalidMessage::HandshakePayloadTooLarge.into()),
+        ),
+        (
+            "a wish for another certificate",
+            vec![(Kind::Handshake, vec![13, 0, 0, 1, 0])],
+            Some(unexpected()),
+        ),
+        (
+            "no known kind",
+            vec![(Kind::Other, vec![1])],
+            Some(unexpected()),
+        ),
+        (
+            "a fatal alert",
+            vec![(Kind::Alert, vec![2, 42])],
+            Some(Error::AlertReceived(AlertDescription::BadCertificate)),
+        ),
+        (
+            "half an alert",
+            vec![(Kind::Alert, vec![2])],
+            Some(InvalidMessage::MessageTooShort.into()),
+        ),
+    ];
+    for (name, said, want) in cases {
+        let (mut client, mut server) = ours().await;
+        for (kind, message) in said {
+            lock(&server.inner).records.say(kind, &message);
+        }
+        server.flush().await.unwrap();
+        let mut got = [0; 5];
+        let read = soon(name, client.read_exact(&mut got)).await;
+        match want {
+            None => assert_eq!((read.unwrap(), &got), (5, b"hello"), "{name}"),
+            Some(want) => {
+                let error = read.unwrap_err();
+                let why = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+                assert_eq!(why, Some(&want), "{name}");
+                assert!(client.write_all(b"x").await.is_err(), "{name}: it goes on");
+                drop(client);
+                let told = soon("an end", server.read_exact(&mut got)).await;
+                let told = told.unwrap_err().to_string();
+                let answered = !matches!(want, Error::AlertReceived(_));
+                assert_eq!(told.contains("alert"), answered, "{name}: {told}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_takes_no_tickets() {
+    use super::key::Kind;
+    let (mut client, mut server) = ours().await;
+    lock(&client.inner)
+        .records
+        .say(Kind::Handshake, &[4, 0, 0, 2, 1, 2]);
+    client.flush().await.unwrap();
+    let read = soon("an error", server.read_exact(&mut [0; 5])).await;
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_forged_record_is_answered_with_an_alert() {
+    let (mut ours, mut theirs) = our_client().await;
+    let mut forged = vec![23, 3, 3, 0, 40];
+    forged.resize(45, 7);
+    theirs.get_mut().0.write_all(&forged).await.unwrap();
+    let read = soon("an error", ours.read(&mut [0; 5])).await;
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    let told = soon("the alert", theirs.read(&mut [0; 5])).await;
+    assert!(told.unwrap_err().to_string().contains("BadRecordMac"));
+}
