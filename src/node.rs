@@ -12,6 +12,7 @@ mod lane;
 mod listener;
 mod load;
 mod local;
+mod neighbours;
 mod outbound;
 mod passthrough;
 mod picks;
@@ -41,6 +42,7 @@ use crate::model::declaration::Capture;
 use crate::sys;
 use crate::telemetry::Metrics;
 use local::Local;
+use neighbours::Neighbours;
 use picks::Picks;
 use workers::Worker;
 
@@ -70,6 +72,7 @@ pub struct Shared {
     /// Which of them accepts for the next workload.
     next: AtomicUsize,
     picks: Picks,
+    neighbours: Neighbours,
 }
 
 impl Shared {
@@ -93,6 +96,7 @@ impl Shared {
             threads: workers.all().to_vec(),
             next: AtomicUsize::new(0),
             picks: Picks::default(),
+            neighbours: Neighbours::default(),
         }
     }
 

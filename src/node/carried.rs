@@ -5,6 +5,7 @@ use std::future::Future;
 
 use tokio::net::TcpStream;
 
+use super::lane::Stay;
 use super::session::Session;
 use crate::hbone::{self, Tunnel};
 use crate::telemetry::access_log::chain;
@@ -22,6 +23,16 @@ pub(super) enum Onward {
     Tunnel(Tunnel),
     /// As it is.
     Plain(TcpStream),
+    /// To a program of this host.
+    Guest(Box<Guest>),
+}
+
+/// A connection handed over to another workload of this host.
+pub(super) struct Guest {
+    /// The server's account of it.
+    pub(super) session: Box<Session>,
+    pub(super) program: TcpStream,
+    pub(super) stay: Stay,
 }
 
 impl Carried {
@@ -35,6 +46,21 @@ impl Carried {
         let relayed = match onward {
             Onward::Tunnel(tunnel) => hbone::relay(program, tunnel, &session.traffic).await,
             Onward::Plain(onward) => hbone::relay_tcp(program, onward, &session.traffic).await,
+            Onward::Guest(guest) => {
+                let Guest {
+                    session: theirs,
+                    program: server,
+                    stay,
+                } = *guest;
+                let relayed = tokio::select! {
+                    biased;
+                    relayed = hbone::relay_tcp(program, server, &session.traffic) => relayed,
+                    // Dropped accounts say that they were cut.
+                    () = stay.over() => return,
+                };
+                theirs.closed(relayed.as_ref().err().map(|e| chain(e)));
+                relayed
+            }
         };
         session.closed(relayed.err().map(|e| chain(&e)));
     }

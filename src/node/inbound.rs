@@ -15,6 +15,7 @@ use super::outbound::baggage;
 use super::session::{Forth, Session};
 use crate::capture::near;
 use crate::hbone::{self, Authority, Incoming, headers};
+use crate::identity::SpiffeId;
 use crate::model::inbound::{self, Target};
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, chain, denied};
@@ -59,86 +60,28 @@ impl hbone::Handler for Handler {
 impl Handler {
     /// Opens the way to the program, or refuses and says why.
     async fn open(self: Arc<Self>, request: Incoming) -> Option<Carried> {
-        let started = Instant::now();
-        let source = request.remote;
-        let Some((mesh, workload)) = self.local.workload().await else {
-            denied(
-                "inbound",
-                source,
-                None,
-                "the workload is not in the mesh view",
-            );
-            request.refuse(StatusCode::SERVICE_UNAVAILABLE);
-            return None;
+        let asked = Asked {
+            peer: request.peer.clone(),
+            remote: request.remote,
+            authority: &request.authority,
+            host: headers::forwarded_host(&request.headers),
         };
-        let target = match &request.authority {
-            Authority::Address(address) => Target::Address(*address),
-            Authority::Name { host, port } => Target::Name { host, port: *port },
-        };
-        let host = headers::forwarded_host(&request.headers);
-        let view = &mesh.view;
-        let decided = inbound::tunnelled(view, &workload, self.local_ip, target, host);
-        let delivery = match decided {
-            Ok(delivery) => delivery,
-            Err(refusal) => {
-                let at = SocketAddr::new(self.local_ip, request.authority.port());
-                denied("inbound", source, Some(at), &chain(&refusal));
-                let status = StatusCode::from_u16(refusal.status());
-                request.refuse(status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+        let admitted = match admit(&self.local, self.local_ip, &asked).await {
+            Ok(admitted) => admitted,
+            Err(status) => {
+                request.refuse(status);
                 return None;
             }
         };
-        let client = view.workload_at(&workload.network, source.ip()).cloned();
-        let entry = Entry {
-            direction: "inbound",
-            source,
-            source_workload: client,
-            source_identity: request.peer.clone(),
-            destination: SocketAddr::new(self.local_ip, super::local::HBONE),
-            tunnelled: Some(delivery.to.to_string()),
-            service: delivery.service,
-            destination_workload: Some(Arc::clone(&workload)),
-            destination_identity: workload.identity().ok(),
-        };
-        let session = self.session(entry, &workload, started);
-        self.deliver(request, delivery.to, &workload, session).await
-    }
-
-    fn session(&self, entry: Entry, workload: &Workload, started: Instant) -> Box<Session> {
-        let labels = ConnectionLabels::new(
-            Reporter::destination,
-            entry.source_workload.as_deref(),
-            Some(workload),
-            entry.service.as_deref(),
-        );
-        let labels = match (&entry.source_identity, &entry.destination_identity) {
-            (Some(source), Some(destination)) => labels.secured(source, destination),
-            _ => labels,
-        };
-        let (shared, uid) = (&self.local.shared, &self.local.uid);
-        Session::open(shared, uid, entry, labels, Forth::ToClient, started)
-    }
-
-    async fn deliver(
-        &self,
-        request: Incoming,
-        to: SocketAddr,
-        workload: &Workload,
-        session: Box<Session>,
-    ) -> Option<Carried> {
-        let program = self.local.deliver(to, request.remote.ip()).await;
-        let program = match program {
-            Ok(program) => program,
-            Err(e) => {
-                session.failed(
-                    "CONNECT",
-                    format!("the program at {to} does not answer: {e}"),
-                );
-                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        let baggage = baggage(&admitted.workload).render();
+        let (session, program) = match admitted.deliver(&self.local).await {
+            Ok(delivered) => delivered,
+            Err(status) => {
+                request.refuse(status);
                 return None;
             }
         };
-        match request.accept(&baggage(workload).render()) {
+        match request.accept(&baggage) {
             Ok(tunnel) => Some(Carried {
                 session,
                 program,
@@ -147,6 +90,108 @@ impl Handler {
             Err(e) => {
                 session.failed("CONNECT", chain(&e));
                 None
+            }
+        }
+    }
+}
+
+/// What somebody wants of a workload.
+pub(super) struct Asked<'a> {
+    /// Who he has proven to be.
+    pub(super) peer: Option<SpiffeId>,
+    /// Where he comes from.
+    pub(super) remote: SocketAddr,
+    /// What he wants.
+    pub(super) authority: &'a Authority,
+    /// The service that he says he addressed.
+    pub(super) host: Option<&'a str>,
+}
+
+/// A connection that is let in, and its account.
+pub(super) struct Admitted {
+    session: Box<Session>,
+    workload: Arc<Workload>,
+    to: SocketAddr,
+    client: IpAddr,
+}
+
+/// Decides what is wanted at `local_ip` of a workload, and says why when it is refused.
+///
+/// # Errors
+/// The status to answer.
+pub(super) async fn admit(
+    local: &Lane,
+    local_ip: IpAddr,
+    asked: &Asked<'_>,
+) -> Result<Admitted, StatusCode> {
+    let started = Instant::now();
+    let source = asked.remote;
+    let Some((mesh, workload)) = local.workload().await else {
+        let reason = "the workload is not in the mesh view";
+        denied("inbound", source, None, reason);
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    };
+    let target = match asked.authority {
+        Authority::Address(address) => Target::Address(*address),
+        Authority::Name { host, port } => Target::Name { host, port: *port },
+    };
+    let view = &mesh.view;
+    let decided = inbound::tunnelled(view, &workload, local_ip, target, asked.host);
+    let delivery = decided.map_err(|refusal| {
+        let at = SocketAddr::new(local_ip, asked.authority.port());
+        denied("inbound", source, Some(at), &chain(&refusal));
+        let status = StatusCode::from_u16(refusal.status());
+        status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+    })?;
+    let entry = Entry {
+        direction: "inbound",
+        source,
+        source_workload: view.workload_at(&workload.network, source.ip()).cloned(),
+        source_identity: asked.peer.clone(),
+        destination: SocketAddr::new(local_ip, super::local::HBONE),
+        tunnelled: Some(delivery.to.to_string()),
+        service: delivery.service,
+        destination_workload: Some(Arc::clone(&workload)),
+        destination_identity: workload.identity().ok(),
+    };
+    Ok(Admitted {
+        session: session(local, entry, &workload, started),
+        workload,
+        to: delivery.to,
+        client: source.ip(),
+    })
+}
+
+fn session(local: &Lane, entry: Entry, workload: &Workload, started: Instant) -> Box<Session> {
+    let labels = ConnectionLabels::new(
+        Reporter::destination,
+        entry.source_workload.as_deref(),
+        Some(workload),
+        entry.service.as_deref(),
+    );
+    let labels = match (&entry.source_identity, &entry.destination_identity) {
+        (Some(source), Some(destination)) => labels.secured(source, destination),
+        _ => labels,
+    };
+    let (shared, uid) = (&local.shared, &local.uid);
+    Session::open(shared, uid, entry, labels, Forth::ToClient, started)
+}
+
+impl Admitted {
+    /// Connects to the program.
+    ///
+    /// # Errors
+    /// The status to answer; the account says why.
+    pub(super) async fn deliver(
+        self,
+        local: &Lane,
+    ) -> Result<(Box<Session>, TcpStream), StatusCode> {
+        match local.deliver(self.to, self.client).await {
+            Ok(program) => Ok((self.session, program)),
+            Err(e) => {
+                let reason = format!("the program at {} does not answer: {e}", self.to);
+                self.session.failed("CONNECT", reason);
+                Err(StatusCode::SERVICE_UNAVAILABLE)
             }
         }
     }

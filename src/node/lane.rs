@@ -8,6 +8,8 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::listener::{Hand, serve};
 use super::{Shared, inbound, outbound, passthrough};
@@ -32,6 +34,24 @@ pub(super) struct Lane {
     pub(super) pool: hbone::Pool<Connector>,
     pub(super) stop: CancellationToken,
     server: Mutex<Option<(String, Arc<ServerConfig>)>>,
+    /// Connections that neighbours on this host have handed over.
+    guests: TaskTracker,
+    /// Ends them.
+    cut: CancellationToken,
+}
+
+/// A handed over connection's stay: while it is held, the workload that was handed it waits for its
+/// end when it stops.
+pub(super) struct Stay {
+    _counted: TaskTrackerToken,
+    cut: CancellationToken,
+}
+
+impl Stay {
+    /// Waits until the workload has waited long enough.
+    pub(super) async fn over(&self) {
+        self.cut.cancelled().await;
+    }
 }
 
 /// What arrives on the ports of a workload and is dealt to one thread.
@@ -70,16 +90,41 @@ impl Lane {
             ns,
             stop,
             server: Mutex::new(None),
+            guests: TaskTracker::new(),
+            cut: CancellationToken::new(),
         }
+    }
+
+    /// Takes a connection of a neighbour's in; none while stopping.
+    pub(super) fn receive(&self) -> Option<Stay> {
+        (!self.stop.is_cancelled()).then(|| Stay {
+            _counted: self.guests.token(),
+            cut: self.cut.clone(),
+        })
+    }
+
+    /// Lets connections of neighbours finish once stopped, then cuts the rest; tells how many.
+    async fn see_off(&self) -> usize {
+        self.stop.cancelled().await;
+        self.guests.close();
+        let gone = tokio::time::timeout(self.shared.drain, self.guests.wait());
+        let left = if gone.await.is_ok() {
+            0
+        } else {
+            self.guests.len()
+        };
+        self.cut.cancel();
+        left
     }
 
     /// Serves what is dealt until stopped, then lets what is open finish. Returns how many
     /// connections were cut.
     pub(super) async fn run(self, hands: Hands) -> usize {
         let lane = Arc::new(self);
+        let _known = lane.shared.neighbours.enter(&lane);
         let (stop, drain) = (&lane.stop, lane.shared.drain);
         let served = async {
-            let (a, b, c) = tokio::join!(
+            let (a, b, c, d) = tokio::join!(
                 serve(hands.outbound, stop, drain, |s, p| {
                     outbound::handle(Arc::clone(&lane), s, p)
                 }),
@@ -89,8 +134,9 @@ impl Lane {
                 serve(hands.tunnels, stop, drain, |s, p| {
                     inbound::handle(Arc::clone(&lane), s, p)
                 }),
+                lane.see_off(),
             );
-            a + b + c
+            a + b + c + d
         };
         let cut = tokio::select! {
             cut = served => cut,

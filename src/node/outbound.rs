@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::carried::{Carried, Onward, carry};
-use super::lane::Lane;
+use super::carried::{Carried, Guest, Onward, carry};
+use super::inbound::{Asked, admit};
+use super::lane::{Lane, Stay};
+use super::local::HBONE;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
 use crate::capture::original_destination;
@@ -150,13 +152,12 @@ impl Outbound<'_> {
         let mut attempt = 1;
         loop {
             let session = self.session(self.tunnel_entry(&route));
-            let outcome = self.open(&route).await;
-            match outcome {
-                Ok(tunnel) => {
+            match self.onward(&route, &session).await {
+                Ok(onward) => {
                     return Some(Carried {
                         session,
                         program: stream,
-                        onward: Onward::Tunnel(tunnel),
+                        onward,
                     });
                 }
                 Err(e) => {
@@ -186,6 +187,56 @@ impl Outbound<'_> {
             destination_workload: Some(Arc::clone(&route.workload)),
             ..self.entry(route.hop)
         }
+    }
+
+    /// Opens the way to the next hop: inside this process where that is a workload of this host.
+    async fn onward(&self, route: &Tunnelled, session: &Session) -> Result<Onward, OpenError> {
+        let neighbours = &self.local.shared.neighbours;
+        let neighbour = match route.hop.port() {
+            HBONE => neighbours.of(&route.workload),
+            _ => None,
+        };
+        let received = neighbour.and_then(|lane| Some((lane.receive()?, lane)));
+        match received {
+            Some((stay, lane)) => self.hand_over(&lane, stay, route, session).await,
+            None => self.open(route).await.map(Onward::Tunnel),
+        }
+    }
+
+    /// Hands the connection over to a neighbour, who decides as he does for tunnels.
+    async fn hand_over(
+        &self,
+        neighbour: &Lane,
+        stay: Stay,
+        route: &Tunnelled,
+        session: &Session,
+    ) -> Result<Onward, OpenError> {
+        let ours = self.local.svid(&self.workload).await;
+        let ours = ours.map_err(|e| OpenError::Certificate(chain(&e)))?;
+        let theirs = neighbour.svid(&route.workload).await;
+        let theirs = theirs.map_err(|e| OpenError::Neighbour(chain(&e)))?;
+        let same = ours.id().trust_domain() == theirs.id().trust_domain();
+        if !same || !route.accepted.contains(theirs.id()) {
+            let reason = format!("{} is not who may answer there", theirs.id());
+            return Err(OpenError::Neighbour(reason));
+        }
+        let authority = route.target.into();
+        let asked = Asked {
+            peer: Some(ours.id().clone()),
+            remote: self.source,
+            authority: &authority,
+            host: route.service.as_ref().map(|s| &*s.key.hostname),
+        };
+        let refused = |status| ConnectError::Refused { status };
+        let local_ip = route.hop.ip().to_canonical();
+        let admitted = admit(neighbour, local_ip, &asked).await.map_err(refused)?;
+        let (mut theirs, program) = admitted.deliver(neighbour).await.map_err(refused)?;
+        theirs.share(session);
+        Ok(Onward::Guest(Box::new(Guest {
+            session: theirs,
+            program,
+            stay,
+        })))
     }
 
     async fn open(&self, route: &Tunnelled) -> Result<Tunnel, OpenError> {
@@ -231,6 +282,9 @@ pub(super) fn baggage(workload: &Workload) -> headers::Baggage {
 enum OpenError {
     #[error("{0}")]
     Certificate(String),
+    /// The workload at the other end, on this host, cannot be who it should.
+    #[error("the workload next door has no identity to answer with: {0}")]
+    Neighbour(String),
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
@@ -239,6 +293,7 @@ impl OpenError {
     fn retryable(&self) -> bool {
         match self {
             Self::Certificate(_) => false,
+            Self::Neighbour(_) => true,
             Self::Connect(e) => e.retryable(),
         }
     }
@@ -246,6 +301,7 @@ impl OpenError {
     fn flag(&self) -> &'static str {
         match self {
             Self::Certificate(_) => "IDENTITY_ERROR",
+            Self::Neighbour(_) => "TLS_FAILURE",
             Self::Connect(e) => e.flag(),
         }
     }

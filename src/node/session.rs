@@ -25,7 +25,7 @@ pub(super) struct Session {
     /// What the log will say of it; may be completed while it is open.
     pub(super) entry: Entry,
     /// What has been moved.
-    pub(super) traffic: Traffic,
+    pub(super) traffic: Arc<Traffic>,
     forth: Forth,
     started: Instant,
     ended: bool,
@@ -62,12 +62,18 @@ impl Session {
         Box::new(Self {
             series,
             entry,
-            traffic: Traffic::default(),
+            traffic: Arc::default(),
             forth,
             started,
             ended: false,
             _open: open,
         })
+    }
+
+    /// Counts the bytes of another account of the same connection.
+    pub(super) fn share(&mut self, other: &Self) {
+        self.traffic = Arc::clone(&other.traffic);
+        self.forth = other.forth;
     }
 
     /// It came to its end, in order or not.

@@ -168,6 +168,33 @@ fn what_the_mesh_no_longer_wants_captured_is_let_go() {
 }
 
 #[test]
+fn a_neighbours_connection_ends_with_the_workload_it_was_handed_to() {
+    let testbed = testbed();
+    let script = "import socket,sys\n\
+        s=socket.create_connection(('10.77.1.12',8080))\n\
+        s.sendall(b'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n');assert s.recv(1);print('open',flush=True)\n\
+        try:\n\
+        \u{20}while s.recv(999): pass\n\
+        \u{20}print('ended',flush=True)\n\
+        except ConnectionResetError: print('reset',flush=True)\n";
+    let mut session = testbed.session("edge-1", Some("web"), &["python3", "-c", script]);
+    assert_eq!(session.line(), "open");
+    let shop = std::fs::read_to_string(testbed.mesh_dir().join("shop.toml")).unwrap();
+    let released = shop.replace(
+        "capture = { netns = \"cart-1\" }",
+        "capture = { netns = \"cart-1\" }\ndataplane-mode = \"none\"",
+    );
+    assert_ne!(shop, released);
+    testbed.write_mesh_file("shop.toml", &released);
+    assert_eq!(session.line(), "reset", "once the time to drain is over");
+    testbed.logged("edge-1", &["drain deadline passed", "cart-1"]);
+    let again = testbed.ask("edge-1", Some("web"), "10.77.1.12:8080", 1);
+    assert_eq!(field(&again[0], "server"), "cart-1", "in clear: {again:?}");
+    testbed.write_mesh_file("shop.toml", &shop);
+    testbed.settled();
+}
+
+#[test]
 fn a_node_that_is_told_to_stop_lets_open_connections_finish() {
     let mut testbed = testbed();
     // A session that is open and idle while the node stops, and says its last line afterwards.

@@ -42,6 +42,39 @@ fn only_tunnels_cross_the_link_and_no_answer_is_readable() {
 }
 
 #[test]
+fn neighbours_need_no_tunnel_and_are_told_of_as_if_they_had_one() {
+    let testbed = testbed();
+    for (ip, to, client) in [
+        ("10.77.1.12", "10.77.1.12:8080", "10.77.1.11"),
+        ("[fd77::1:12]", "[fd77::1:12]:8080", "fd77::1:11"),
+    ] {
+        let answers = testbed.ask("edge-1", Some("web"), to, 3);
+        for answer in &answers {
+            assert_eq!(field(answer, "server"), "cart-1", "{answers:?}");
+            assert_eq!(field(answer, "client"), client, "{answers:?}");
+        }
+        let (wire, target) = (format!("dst.addr={ip}:15008"), format!("\"{to}\""));
+        for direction in ["outbound", "inbound"] {
+            let words = [
+                "connection complete",
+                "src.identity=\"spiffe://cluster.local/ns/shop/sa/web\"",
+                "dst.identity=\"spiffe://cluster.local/ns/shop/sa/cart\"",
+                "src.workload=\"web\"",
+                "dst.workload=\"cart-1\"",
+                &wire,
+                &target,
+                direction,
+            ];
+            testbed.logged("edge-1", &words);
+        }
+    }
+    let sockets = ["ss", "-Htn", "state", "established", "sport = :15008"];
+    let tunnels = text(&testbed.exec("edge-1", Some("cart-1"), &sockets).stdout);
+    assert!(!tunnels.contains("10.77.1.11"), "{tunnels}");
+    assert!(!tunnels.contains("fd77::1:11"), "{tunnels}");
+}
+
+#[test]
 fn the_tap_would_see_clear_text() {
     let testbed = testbed();
     let (_, seen) = testbed.tapped(|| testbed.ask("edge-1", None, "10.77.0.99:8080", 1));
