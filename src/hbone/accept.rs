@@ -15,6 +15,7 @@ use http::{Request, StatusCode};
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ use crate::tls::{self, peer_identity};
 pub use refusal::AcceptError;
 pub use request::{Incoming, Refusal};
 
+/// Handshakes under way at once in this process (`spec/reliability.md` §2b).
+static HANDSHAKES: Semaphore = Semaphore::const_new(512);
 /// Header list we take from a client, decoded (§1.2, `spec/reliability.md` §2 row 5).
 const HEADER_LIST: u32 = 64 << 10;
 /// Streams a peer may reset before we have looked at them (`spec/reliability.md` §2 row 1).
@@ -63,7 +66,12 @@ pub async fn serve<H: Handler>(
     shutdown: CancellationToken,
 ) -> Result<(), AcceptError> {
     let deadline = Instant::now() + limits.handshake;
-    let opening = tokio::time::timeout_at(deadline, open(tcp, tls, limits));
+    let opening = async {
+        // Held by those who have proven nothing yet; the others wait, up to the same deadline.
+        let _turn = HANDSHAKES.acquire().await;
+        open(tcp, tls, limits).await
+    };
+    let opening = tokio::time::timeout_at(deadline, opening);
     let opened = tokio::select! {
         biased;
         // Nothing has been promised yet, so there is nothing to wait for.
@@ -107,10 +115,11 @@ async fn open(
     let leaf = leaf.as_ref();
     let peer = leaf.and_then(peer_identity);
     let expires = leaf.and_then(tls::not_after);
-    let turn = stream.in_turns();
+    let turn = stream.turn();
     let (stream, heard) = Watched::new(stream);
     let http2 = builder(limits).handshake(stream).await;
     let connection = http2.map_err(|source| AcceptError::Http2 { source })?;
+    turn.begin();
     Ok(Opened {
         connection,
         turn,

@@ -252,10 +252,11 @@ async fn handshake<C: Connector>(
     let theirs = leaf.and_then(tls::not_after);
     let ours = hop.svid.not_after();
     let retire = theirs.map_or(ours, |t| t.min(ours));
-    let turn = stream.in_turns();
+    let turn = stream.turn();
     let (stream, heard) = Watched::new(stream);
     let http2 = builder(limits).handshake(stream).await;
     let (sender, connection) = http2.map_err(|source| DialError::Http2 { to, source })?;
+    turn.begin();
     Ok(Dialled {
         sender,
         connection,

@@ -28,7 +28,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::socket;
-use records::{Opened, Records, Shaken, Side, broken};
+use records::{Records, Shaken, Side};
+use traffic::{Opened, broken};
 
 /// Bytes taken from the socket in one turn of the connection's task: then those have theirs who wait
 /// for them, while they are still in the processor's cache.
@@ -109,10 +110,8 @@ impl<S: Side> Stream<S> {
         lock(&self.inner).records.peer_certificate().cloned()
     }
 
-    /// From now on what is written leaves at the end of a turn, which the caller promises to end
-    /// each time it has polled whoever writes.
-    pub(super) fn in_turns(&self) -> Turn<S> {
-        lock(&self.inner).turns = true;
+    /// What lets its holder put the stream into turns.
+    pub(super) fn turn(&self) -> Turn<S> {
         Turn {
             inner: Arc::clone(&self.inner),
         }
@@ -120,6 +119,15 @@ impl<S: Side> Stream<S> {
 }
 
 impl<S: Side> Turn<S> {
+    /// From now on what is written leaves at the end of a turn, which the caller promises to end
+    /// each time it has polled whoever writes. Not before somebody does: with nobody to end a turn,
+    /// what has come in during it would count for ever.
+    pub(super) fn begin(&self) {
+        let mut inner = lock(&self.inner);
+        inner.turns = true;
+        inner.received = 0;
+    }
+
     /// Sends what was written in this turn; tells how many bytes came and went in it. What the socket does not take leaves in a later one, for
     /// which the task is woken; an error is told by the next read or write.
     pub(super) fn end(&self, cx: &mut Context<'_>) -> usize {
@@ -183,8 +191,11 @@ impl<S: Side> Inner<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let received = &mut self.records.received;
         loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
-            received.compact();
+            if self.tcp.poll_read_ready(cx)?.is_pending() {
+                received.rest();
+                return Poll::Pending;
+            }
+            received.spread();
             match socket::read_into(&self.tcp, received.space()) {
                 Ok(bytes) => {
                     received.fill(bytes);

@@ -13,6 +13,8 @@ pub(super) const SIZE: usize = 10 * RECORD;
 pub(super) const RECORD: usize = PLAIN + 22;
 /// The most bytes of an application in one record (RFC 8446 §5.1).
 pub(super) const PLAIN: usize = 1 << 14;
+/// What little is kept in.
+const SMALL: usize = 1 << 10;
 /// Bytes in the order they came. Holds memory only while it holds bytes or is being filled.
 #[derive(Default)]
 pub(super) struct Buffer {
@@ -43,9 +45,11 @@ impl Buffer {
         memory.get_mut(self.filled.clone()).unwrap_or_default()
     }
 
-    /// Moves what it holds to the front, so that all its room lies behind it.
-    pub(super) fn compact(&mut self) {
-        if let Some(memory) = &mut self.memory
+    /// Moves what it holds to the front of the usual memory, so that all its room lies behind it.
+    pub(super) fn spread(&mut self) {
+        if self.memory.as_ref().is_some_and(|m| m.bytes().len() < SIZE) {
+            self.move_to(SIZE);
+        } else if let Some(memory) = &mut self.memory
             && self.filled.start > 0
         {
             memory.bytes_mut().copy_within(self.filled.clone(), 0);
@@ -65,13 +69,18 @@ impl Buffer {
     /// Makes room for at least `bytes`, beyond the usual size if need be.
     pub(super) fn reserve(&mut self, bytes: usize) {
         if self.room() < bytes {
-            let held = self.filled();
-            let length = held.len();
-            let mut larger = Block::of((length + bytes).max(SIZE));
-            larger.bytes_mut()[..length].copy_from_slice(held);
-            self.memory = Some(larger);
-            self.filled = 0..length;
+            self.move_to((self.filled.len() + bytes).max(SIZE));
         }
+    }
+
+    /// Moves what it holds to other memory, which must have room for it.
+    fn move_to(&mut self, size: usize) {
+        let mut other = Block::of(size);
+        let held = self.filled();
+        let length = held.len();
+        other.bytes_mut()[..length].copy_from_slice(held);
+        self.memory = Some(other);
+        self.filled = 0..length;
     }
 
     /// Counts the first `bytes` of the space as held.
@@ -84,6 +93,17 @@ impl Buffer {
     pub(super) fn discard(&mut self, bytes: usize) {
         self.filled.start += bytes;
         self.settle();
+    }
+
+    /// Keeps a little in little memory, while more of it may be long in coming.
+    pub(super) fn rest(&mut self) {
+        let large = self
+            .memory
+            .as_ref()
+            .is_some_and(|m| m.bytes().len() > SMALL);
+        if large && self.filled.len() <= SMALL {
+            self.move_to(SMALL);
+        }
     }
 
     /// Gives the memory away when there is nothing in it.
@@ -108,7 +128,7 @@ mod tests {
         buffer.discard(4);
         assert_eq!(buffer.filled(), b"ef");
         assert_eq!(buffer.room(), SIZE - 6);
-        buffer.compact();
+        buffer.spread();
         assert_eq!(buffer.room(), SIZE - 2);
         buffer.reserve(SIZE);
         assert_eq!((buffer.filled(), buffer.room()), (&b"ef"[..], SIZE));
@@ -117,5 +137,11 @@ mod tests {
         buffer.space();
         buffer.fill(0);
         assert!(buffer.memory.is_none(), "nothing came");
+        buffer.space()[..3].copy_from_slice(b"ghi");
+        buffer.fill(3);
+        buffer.rest();
+        assert_eq!((buffer.filled(), buffer.room()), (&b"ghi"[..], SMALL - 3));
+        buffer.spread();
+        assert_eq!((buffer.filled(), buffer.room()), (&b"ghi"[..], SIZE - 3));
     }
 }

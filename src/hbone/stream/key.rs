@@ -190,7 +190,7 @@ impl Key {
         // The last byte that is not padding tells what it is (§5.4).
         let end = plain.iter().rposition(|byte| *byte != 0);
         let end = end.ok_or_else(unexpected)?;
-        if end > PLAIN {
+        if plain.len() > PLAIN + 1 {
             return Err(Error::PeerSentOversizedRecord);
         }
         let kind = plain.get(end).copied().map_or(Kind::Other, Kind::of);
@@ -233,6 +233,19 @@ pub(super) fn next(received: &[u8]) -> Result<Option<([u8; HEADER], usize)>, Err
     }
     let whole = received.len() >= HEADER + length;
     Ok(whole.then_some((*header, length)))
+}
+
+/// Where the record that begins at `from` ends; none while it has not come whole. What is no record
+/// at all has no boundaries, and ends where everything does.
+pub(super) fn boundary(received: &[u8], from: usize) -> Option<usize> {
+    let rest = received.get(from..).unwrap_or_default();
+    let [kind, _major, _minor, high, low] = *rest.first_chunk::<HEADER>()?;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if !(20..=23).contains(&kind) || length > LONGEST {
+        return Some(received.len());
+    }
+    let end = from + HEADER + length;
+    (end <= received.len()).then_some(end)
 }
 
 /// What came is not what may come now.
@@ -314,6 +327,23 @@ mod tests {
             last.seal(Kind::Alert, b"x", &mut [0; 64]).is_err(),
             "none is left"
         );
+    }
+
+    #[test]
+    fn records_of_a_handshake_are_shown_one_by_one() {
+        let two = [22, 3, 1, 0, 2, 9, 9, 20, 3, 3, 0, 1, 1];
+        for (name, bytes, from, want) in [
+            ("nothing", &two[..0], 0, None),
+            ("half a header", &two[..4], 0, None),
+            ("half a record", &two[..6], 0, None),
+            ("one and a half", &two[..9], 0, Some(7)),
+            ("the second", &two[..], 7, Some(13)),
+            ("none behind it", &two[..], 13, None),
+            ("no record", b"GET / HTTP/1.1", 0, Some(14)),
+            ("too long for one", &[22, 3, 3, 0x41, 1, 0][..], 0, Some(6)),
+        ] {
+            assert_eq!(boundary(bytes, from), want, "{name}");
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::ReadBuf;
 
 use super::buffer::Buffer;
-use super::traffic::Traffic;
+use super::key;
+use super::traffic::{Opened, Traffic};
 
 /// One end of a session: client or server.
 pub(in crate::hbone) trait Side:
@@ -62,17 +63,6 @@ impl Side for UnbufferedServerConnection {
     }
 }
 
-/// What opening came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// As many bytes of the peer's as there was room for.
-    Plain,
-    /// All records that had come whole are open; the next is not here yet.
-    Starved,
-    /// The peer has ended its direction in order.
-    Ended,
-}
-
 /// What a handshake has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shaken {
@@ -93,6 +83,8 @@ pub(super) struct Records<S: Side> {
     pub(super) received: Buffer,
     /// As it will go to the network.
     pub(super) sealed: Buffer,
+    /// How much of it the library has been shown.
+    shown: usize,
     /// Opened, and more than the reader had room for.
     plain: BytesMut,
     /// The peer has said that it is done.
@@ -120,6 +112,7 @@ impl<S: Side> Records<S> {
             leaf: None,
             received: Buffer::default(),
             sealed: Buffer::default(),
+            shown: 0,
             plain: BytesMut::new(),
             ended: false,
         }
@@ -132,6 +125,9 @@ impl<S: Side> Records<S> {
 
     /// Goes on with the handshake as far as what has come leads, and seals our part of it.
     ///
+    /// The library is shown one record after the other and none behind the last of the handshake:
+    /// what it opened of those, a new key above all, would be lost with it.
+    ///
     /// # Errors
     /// When the peer breaks the protocol or cannot prove itself; the alert that tells it so has been
     /// sealed.
@@ -140,34 +136,45 @@ impl<S: Side> Records<S> {
             return Ok(Shaken::Hands);
         };
         loop {
-            match step(
+            let stepped = step(
                 &mut **tls,
                 &mut self.received,
+                &mut self.shown,
                 &mut self.sealed,
-                &mut self.plain,
-            ) {
-                Ok(Step::Again) => {}
-                Ok(Step::Starved) => break,
+            );
+            let session: &CommonState = tls;
+            let done = !session.is_handshaking() && !session.wants_write();
+            match stepped {
                 Ok(Step::Ended) => return Ok(Shaken::Ended),
+                Ok(_) if done => break,
+                Ok(Step::Again) => {}
+                Ok(Step::Starved) => match key::boundary(self.received.filled(), self.shown) {
+                    Some(boundary) => self.shown = boundary,
+                    None => return Ok(Shaken::Starved),
+                },
                 Err(e) => {
-                    seal_alert(&mut **tls, &mut self.received, &mut self.sealed);
+                    seal_alert(&mut **tls, &mut self.sealed);
                     self.session = Session::Over;
                     return Err(e);
                 }
             }
         }
-        let session: &CommonState = tls;
-        if session.is_handshaking() {
-            return Ok(Shaken::Starved);
-        }
+        self.begin()?;
+        Ok(Shaken::Hands)
+    }
+
+    /// Begins the session behind the handshake.
+    fn begin(&mut self) -> Result<(), Error> {
+        let Session::Handshake(tls) = mem::replace(&mut self.session, Session::Over) else {
+            return Ok(());
+        };
+        let session: &CommonState = &tls;
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         self.leaf = leaf.map(|leaf| leaf.clone().into_owned());
-        if let Session::Handshake(tls) = mem::replace(&mut self.session, Session::Over) {
-            let (secrets, library) = tls.into_keys()?;
-            let traffic = Traffic::new(secrets, library, S::TICKETS)?;
-            self.session = Session::Traffic(Box::new(traffic));
-        }
-        Ok(Shaken::Hands)
+        let (secrets, library) = tls.into_keys()?;
+        let traffic = Traffic::new(secrets, library, S::TICKETS)?;
+        self.session = Session::Traffic(Box::new(traffic));
+        Ok(())
     }
 
     /// Opens records of `received` into `into`.
@@ -237,7 +244,7 @@ impl<S: Side> Records<S> {
     }
 
     /// Seals any message.
-    pub(super) fn say(&mut self, kind: super::key::Kind, message: &[u8]) {
+    pub(super) fn say(&mut self, kind: key::Kind, message: &[u8]) {
         let Session::Traffic(traffic) = &mut self.session else {
             panic!("no session");
         };
@@ -245,24 +252,17 @@ impl<S: Side> Records<S> {
     }
 }
 
-/// Takes one step of a handshake; what the peer has sent behind its own goes into `plain`.
+/// Takes one step of a handshake, shown the first `shown` bytes of what has been received.
 fn step<S: Side>(
     tls: &mut S,
     received: &mut Buffer,
+    shown: &mut usize,
     sealed: &mut Buffer,
-    plain: &mut BytesMut,
 ) -> Result<Step, Error> {
-    let status = tls.step(received.filled_mut());
-    let mut discard = status.discard;
+    let visible = received.filled_mut().get_mut(..*shown).unwrap_or_default();
+    let status = tls.step(visible);
+    let discard = status.discard;
     let step = match status.state? {
-        ConnectionState::ReadTraffic(mut traffic) => {
-            while let Some(record) = traffic.next_record() {
-                let record = record?;
-                discard += record.discard;
-                plain.extend_from_slice(record.payload);
-            }
-            Step::Again
-        }
         ConnectionState::EncodeTlsData(data) => {
             encode(data, sealed)?;
             Step::Again
@@ -276,14 +276,15 @@ fn step<S: Side>(
         _ => Step::Starved,
     };
     received.discard(discard);
+    *shown = shown.saturating_sub(discard);
     Ok(step)
 }
 
 /// After an error, seals the alert that says so.
-fn seal_alert<S: Side>(tls: &mut S, received: &mut Buffer, sealed: &mut Buffer) {
+fn seal_alert<S: Side>(tls: &mut S, sealed: &mut Buffer) {
     // Not a step further: the library does not expect to be asked for more than this.
     while tls.wants_write() {
-        let status = tls.step(received.filled_mut());
+        let status = tls.step(&mut []);
         let Ok(ConnectionState::EncodeTlsData(data)) = status.state else {
             return;
         };
@@ -291,11 +292,6 @@ fn seal_alert<S: Side>(tls: &mut S, received: &mut Buffer, sealed: &mut Buffer) 
             return;
         }
     }
-}
-
-/// As the callers of a byte stream expect to hear it.
-pub(super) fn broken(error: Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 fn encode<D>(mut data: EncodeTlsData<'_, D>, sealed: &mut Buffer) -> Result<(), Error> {

@@ -148,7 +148,8 @@ async fn a_cut_is_no_end() {
 #[tokio::test]
 async fn what_is_written_in_turns_leaves_at_their_end() {
     let (mut ours, mut theirs) = our_client().await;
-    let turn = ours.in_turns();
+    let turn = ours.turn();
+    turn.begin();
     ours.write_all(b"now").await.unwrap();
     ours.flush().await.unwrap();
     let mut got = [0; 3];
@@ -185,7 +186,7 @@ async fn ours() -> (Client, Server) {
 #[tokio::test]
 async fn what_may_not_come_after_the_handshake_ends_the_session() {
     use super::key::Kind;
-    use rustls::{AlertDescription, Error, InvalidMessage};
+    use rustls::{AlertDescription, Error, InvalidMessage, PeerMisbehaved};
     const TICKET: [u8; 6] = [4, 0, 0, 2, 1, 2];
     let unexpected = key::unexpected;
     type Said = Vec<(Kind, Vec<u8>)>;
@@ -252,6 +253,24 @@ async fn what_may_not_come_after_the_handshake_ends_the_session() {
             "a wish for another certificate",
             vec![(Kind::Handshake, vec![13, 0, 0, 1, 0])],
             Some(unexpected()),
+        ),
+        (
+            "an alert between the parts of a message",
+            vec![
+                (Kind::Handshake, TICKET[..3].to_vec()),
+                (Kind::Alert, vec![1, 90]),
+            ],
+            Some(unexpected()),
+        ),
+        (
+            "nothing but empty records",
+            vec![(Kind::Application, vec![]); 33],
+            Some(PeerMisbehaved::TooManyEmptyFragments.into()),
+        ),
+        (
+            "nothing but tickets",
+            vec![(Kind::Handshake, [4, 0, 0, 0].repeat(33))],
+            Some(PeerMisbehaved::TooManyEmptyFragments.into()),
         ),
         (
             "no known kind",

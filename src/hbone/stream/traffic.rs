@@ -5,23 +5,40 @@ use std::io::{self, IoSlice};
 
 use bytes::BytesMut;
 use rustls::kernel::KernelConnection;
-use rustls::{AlertDescription, Error, ExtractedSecrets, InvalidMessage, SupportedCipherSuite};
+use rustls::{
+    AlertDescription, Error, ExtractedSecrets, InvalidMessage, PeerMisbehaved, SupportedCipherSuite,
+};
 use tokio::io::ReadBuf;
 
 use super::buffer::{Buffer, PLAIN, RECORD};
 use super::key::{self, HEADER, Key, Kind, pieces, unexpected};
-use super::records::{Opened, broken};
 
 /// Types of handshake messages that may still come (§4).
 const TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
+/// Room for a record of the session's own.
+const OWN: usize = 64;
 /// Longest handshake message taken, as the library has it.
 const MESSAGE: usize = 0xffff;
+/// Messages and records without a byte for the application that may follow each other: new keys,
+/// tickets, empty records. The library has the same for each of them.
+const IDLE: u32 = 32;
 /// Alerts (§6): of level warning and fatal, the orderly end, and one that means nothing.
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
+
+/// What opening came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// As many bytes of the peer's as there was room for.
+    Plain,
+    /// All records that had come whole are open; the next is not here yet.
+    Starved,
+    /// The peer has ended its direction in order.
+    Ended,
+}
 
 /// Both directions of a session.
 pub(super) struct Traffic<D> {
@@ -35,6 +52,8 @@ pub(super) struct Traffic<D> {
     tickets: bool,
     /// The beginning of a handshake message.
     partial: Vec<u8>,
+    /// What the peer has said since its last application bytes, none of it of any use.
+    idle: u32,
     /// The peer has asked for a new key of ours.
     owed: bool,
     /// Our direction has ended.
@@ -66,6 +85,7 @@ impl<D> Traffic<D> {
             limit,
             tickets,
             partial: Vec::new(),
+            idle: 0,
             owed: false,
             closed: false,
         })
@@ -92,18 +112,32 @@ impl<D> Traffic<D> {
             let content = body.get(..content).unwrap_or_default();
             match kind {
                 Kind::Application if self.partial.is_empty() => {
+                    match content.is_empty() {
+                        true => self.patient()?,
+                        false => self.idle = 0,
+                    }
                     let (now, later) = content.split_at(content.len().min(into.remaining()));
                     into.put_slice(now);
                     plain.extend_from_slice(later);
                 }
                 Kind::Handshake => self.handshake(content)?,
+                Kind::Alert if !self.partial.is_empty() => return Err(unexpected()),
                 Kind::Alert if alert(content)? => return Ok(Opened::Ended),
-                Kind::Alert => {}
+                Kind::Alert => self.patient()?,
                 Kind::Application | Kind::Other => return Err(unexpected()),
             }
             received.discard(HEADER + length);
         }
         Ok(Opened::Plain)
+    }
+
+    /// Counts one more thing of no use.
+    fn patient(&mut self) -> Result<(), Error> {
+        self.idle += 1;
+        match self.idle > IDLE {
+            true => Err(too_much()),
+            false => Ok(()),
+        }
     }
 
     /// Takes in a record of handshake messages, or of parts of them.
@@ -121,6 +155,10 @@ impl<D> Traffic<D> {
                 return Ok(());
             };
             let last = self.partial.len() == 4 + length;
+            self.idle += 1;
+            if self.idle > IDLE {
+                return Err(too_much());
+            }
             match (kind, body) {
                 (TICKET, _) if self.tickets => {}
                 // What follows is under the new key, so nothing may share the record (§5.1).
@@ -152,7 +190,8 @@ impl<D> Traffic<D> {
                 (slices, taken) = (next, 0);
                 continue;
             }
-            if sealed.room() < RECORD {
+            let due = self.owed || self.send.used() >= self.limit;
+            if sealed.room() < RECORD + if due { OWN } else { 0 } {
                 break;
             }
             self.ready(sealed)?;
@@ -192,7 +231,6 @@ impl<D> Traffic<D> {
         if self.owed || self.send.used() >= self.limit {
             let renewed = self.renew(sealed);
             renewed.map_err(broken)?;
-            sealed.reserve(RECORD);
         }
         Ok(())
     }
@@ -224,7 +262,9 @@ impl<D> Traffic<D> {
             Error::DecryptError => AlertDescription::BadRecordMac,
             Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
             Error::InvalidMessage(_) => AlertDescription::DecodeError,
-            Error::InappropriateMessage { .. } => AlertDescription::UnexpectedMessage,
+            Error::InappropriateMessage { .. } | Error::PeerMisbehaved(_) => {
+                AlertDescription::UnexpectedMessage
+            }
             _ => AlertDescription::InternalError,
         };
         self.closed = true;
@@ -239,7 +279,7 @@ impl<D> Traffic<D> {
         message: &[u8],
         sealed: &mut Buffer,
     ) -> Result<(), Error> {
-        sealed.reserve(RECORD);
+        sealed.reserve(OWN);
         let length = self.send.seal(kind, message, sealed.space())?;
         sealed.fill(length);
         Ok(())
@@ -249,6 +289,16 @@ impl<D> Traffic<D> {
     pub(super) fn limit(&mut self, records: u64) {
         self.limit = records;
     }
+}
+
+/// As the callers of a byte stream expect to hear it.
+pub(super) fn broken(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The peer only keeps us busy.
+fn too_much() -> Error {
+    PeerMisbehaved::TooManyEmptyFragments.into()
 }
 
 /// Whether an alert is the orderly end; the other that is not fatal means nothing (§6.1).
