@@ -94,6 +94,16 @@ impl Sockets {
         Ok(listener.into())
     }
 
+    /// Whether an address is one of the namespace's own now.
+    pub fn owns(&self, ns: &Netns, ip: IpAddr) -> bool {
+        let bound = ns.within(|| {
+            let any_port = SocketAddr::new(ip, 0);
+            let socket = Socket::new(Domain::for_address(any_port), Type::DGRAM, None)?;
+            socket.bind(&any_port.into())
+        });
+        matches!(bound, Ok(Ok(())))
+    }
+
     /// Connects from inside the namespace, within 10 s; `from` is an address to appear as, and is
     /// passed over where it is of the other family or the destination's own.
     ///
@@ -285,6 +295,15 @@ mod tests {
         ] {
             let got = source(to.parse().unwrap(), Some(from.parse().unwrap()));
             assert_eq!(got, want.map(|w| w.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_owned_where_it_can_be_bound() {
+        let here = Netns::current().unwrap();
+        for (ip, owned) in [("127.0.0.1", true), ("192.0.2.77", false)] {
+            let owns = Sockets::new().owns(&here, ip.parse().unwrap());
+            assert_eq!(owns, owned, "{ip}");
         }
     }
 

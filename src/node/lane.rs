@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::debug;
 
 use super::listener::{Hand, serve};
 use super::{Shared, inbound, outbound, passthrough};
@@ -23,6 +24,8 @@ use crate::tls::{Svid, TlsError, hbone_server};
 /// How long a connection waits for its own workload to appear in the view
 /// (`spec/hbone-dataplane.md` §2.1).
 const WORKLOAD_WAIT: Duration = Duration::from_secs(5);
+/// How long tunnel connections without tunnels may take to end.
+const LAST: Duration = Duration::from_secs(1);
 /// Between looks at connections of the pool that nobody needs any more.
 const REAP: Duration = Duration::from_secs(1);
 
@@ -142,7 +145,10 @@ impl Lane {
             cut = served => cut,
             never = lane.reap() => match never {},
         };
-        lane.pool.drain().await;
+        // Its tunnels have ended or been cut; what is left only waits for peers.
+        if tokio::time::timeout(LAST, lane.pool.drain()).await.is_err() {
+            debug!(workload = %lane.uid, "tunnel connections closed without their peers' consent");
+        }
         cut
     }
 

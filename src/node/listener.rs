@@ -32,11 +32,32 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection on its way to the thread that will serve it.
 pub(super) struct Dealt {
-    stream: std::net::TcpStream,
+    stream: Unserved,
     peer: SocketAddr,
     counted: Counted,
     /// Its place among those the workload may have on the port.
     place: OwnedSemaphorePermit,
+}
+
+/// A connection that nobody has taken up: dropped so it is reset, since an orderly end would look
+/// like an answer.
+struct Unserved(Option<std::net::TcpStream>);
+
+impl Unserved {
+    /// For whoever serves it.
+    fn take(mut self) -> io::Result<TcpStream> {
+        let stream = self.0.take().ok_or(io::ErrorKind::NotConnected)?;
+        TcpStream::from_std(stream)
+    }
+}
+
+impl Drop for Unserved {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            // Without the option the close is a plain one: worse to the program, harmless to us.
+            let _best_effort = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 /// The accepting side of a port.
@@ -95,9 +116,8 @@ impl Dealer {
                             counted,
                             place,
                         };
-                        if let Err(unserved) = give.send(dealt).await {
-                            reset(&unserved.0.stream);
-                        }
+                        // A thread that takes no more resets it.
+                        let _unserved = give.send(dealt).await;
                     }
                     Err(e) => {
                         warn!(error = %e, "cannot accept, pausing");
@@ -118,7 +138,7 @@ impl Dealer {
 async fn accept(
     listener: &AsyncFd<OwnedFd>,
     room: &Arc<Semaphore>,
-) -> io::Result<(std::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(Unserved, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(room).acquire_owned().await;
     let place = place.map_err(io::Error::other)?;
     loop {
@@ -130,10 +150,11 @@ async fn accept(
         // Else somebody was faster, or there was none.
         let Ok(accepted) = accepted else { continue };
         let (socket, peer) = accepted?;
+        let stream = Unserved(Some(socket.into()));
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         let peer = peer.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        return Ok((socket.into(), peer, place));
+        return Ok((stream, peer, place));
     }
 }
 
@@ -152,7 +173,7 @@ where
     let mut tasks = JoinSet::new();
     let take = |tasks: &mut JoinSet<()>, dealt: Dealt| {
         let held = (dealt.place, dealt.counted);
-        match TcpStream::from_std(dealt.stream) {
+        match dealt.stream.take() {
             Ok(stream) => {
                 tasks.spawn(handle(stream, dealt.peer).map(|()| drop(held)));
             }
@@ -187,10 +208,4 @@ fn report(done: Result<(), tokio::task::JoinError>) {
     if let Err(failed) = done {
         warn!(error = %failed, "a connection's task died");
     }
-}
-
-/// Lets a program see that it was turned away, where an orderly end would look like an answer.
-fn reset(stream: &std::net::TcpStream) {
-    // Without the option the close is a plain one: worse to the program, harmless to us.
-    let _best_effort = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -2,9 +2,9 @@
 //! then tunnelled, sent plainly, or refused so that the program sees a reset and the log a reason.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
@@ -21,6 +21,7 @@ use crate::model::outbound::{Refusal, Route, Tunnelled};
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
+use crate::tls::Svid;
 
 /// Endpoints tried before a connection is given up: nothing of the program's has left until the
 /// peer says 200, so another endpoint is safe (§1.4).
@@ -64,6 +65,14 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
 fn refuse(stream: TcpStream, source: SocketAddr, to: Option<SocketAddr>, reason: &str) {
     denied("outbound", source, to, reason);
     hbone::reset(stream);
+}
+
+/// A connection about to be handed over.
+struct Handing {
+    lane: Arc<Lane>,
+    stay: Stay,
+    /// Who it comes from.
+    peer: SpiffeId,
 }
 
 struct Outbound<'a> {
@@ -191,51 +200,63 @@ impl Outbound<'_> {
 
     /// Opens the way to the next hop: inside this process where that is a workload of this host.
     async fn onward(&self, route: &Tunnelled, session: &Session) -> Result<Onward, OpenError> {
-        let neighbours = &self.local.shared.neighbours;
-        let neighbour = match route.hop.port() {
-            HBONE => neighbours.of(&route.workload),
-            _ => None,
-        };
-        let received = neighbour.and_then(|lane| Some((lane.receive()?, lane)));
-        match received {
-            Some((stay, lane)) => self.hand_over(&lane, stay, route, session).await,
+        match self.next_door(route).await {
+            Some(handing) => self.hand_over(handing, route, session).await,
             None => self.open(route).await.map(Onward::Tunnel),
         }
+    }
+
+    /// The workload at the next hop, where it is served here and everything is proven that a tunnel
+    /// would prove. Where anything is not, the tunnel decides.
+    async fn next_door(&self, route: &Tunnelled) -> Option<Handing> {
+        // In a tunnel the server sees an address that answers went to; here the program names it.
+        let named = |workload: &Workload, ip: IpAddr| workload.addresses.contains(&ip);
+        if route.hop.port() != HBONE || !named(&self.workload, self.source.ip()) {
+            return None;
+        }
+        let lane = self.local.shared.neighbours.of(&route.workload)?;
+        let (_mesh, now) = lane.workload().await?;
+        let ip = route.hop.ip().to_canonical();
+        if !named(&now, ip) || !self.local.shared.sockets.owns(&lane.ns, ip) {
+            return None;
+        }
+        let ours = self.local.svid(&self.workload).await.ok()?;
+        let theirs = lane.svid(&now).await.ok()?;
+        let believed = ours.roots().certificates() == theirs.roots().certificates()
+            && ours.id().trust_domain() == theirs.id().trust_domain()
+            && route.accepted.contains(theirs.id());
+        let begun = |svid: &Svid| svid.not_before() <= SystemTime::now();
+        if !believed || !begun(&ours) || !begun(&theirs) {
+            return None;
+        }
+        let stay = lane.receive()?;
+        let peer = ours.id().clone();
+        Some(Handing { lane, stay, peer })
     }
 
     /// Hands the connection over to a neighbour, who decides as he does for tunnels.
     async fn hand_over(
         &self,
-        neighbour: &Lane,
-        stay: Stay,
+        to: Handing,
         route: &Tunnelled,
         session: &Session,
     ) -> Result<Onward, OpenError> {
-        let ours = self.local.svid(&self.workload).await;
-        let ours = ours.map_err(|e| OpenError::Certificate(chain(&e)))?;
-        let theirs = neighbour.svid(&route.workload).await;
-        let theirs = theirs.map_err(|e| OpenError::Neighbour(chain(&e)))?;
-        let same = ours.id().trust_domain() == theirs.id().trust_domain();
-        if !same || !route.accepted.contains(theirs.id()) {
-            let reason = format!("{} is not who may answer there", theirs.id());
-            return Err(OpenError::Neighbour(reason));
-        }
         let authority = route.target.into();
         let asked = Asked {
-            peer: Some(ours.id().clone()),
+            peer: Some(to.peer),
             remote: self.source,
             authority: &authority,
             host: route.service.as_ref().map(|s| &*s.key.hostname),
         };
         let refused = |status| ConnectError::Refused { status };
         let local_ip = route.hop.ip().to_canonical();
-        let admitted = admit(neighbour, local_ip, &asked).await.map_err(refused)?;
-        let (mut theirs, program) = admitted.deliver(neighbour).await.map_err(refused)?;
+        let admitted = admit(&to.lane, local_ip, &asked).await.map_err(refused)?;
+        let (mut theirs, program) = admitted.deliver(&to.lane).await.map_err(refused)?;
         theirs.share(session);
         Ok(Onward::Guest(Box::new(Guest {
             session: theirs,
             program,
-            stay,
+            stay: to.stay,
         })))
     }
 
@@ -282,9 +303,6 @@ pub(super) fn baggage(workload: &Workload) -> headers::Baggage {
 enum OpenError {
     #[error("{0}")]
     Certificate(String),
-    /// The workload at the other end, on this host, cannot be who it should.
-    #[error("the workload next door has no identity to answer with: {0}")]
-    Neighbour(String),
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
@@ -293,7 +311,6 @@ impl OpenError {
     fn retryable(&self) -> bool {
         match self {
             Self::Certificate(_) => false,
-            Self::Neighbour(_) => true,
             Self::Connect(e) => e.retryable(),
         }
     }
@@ -301,7 +318,6 @@ impl OpenError {
     fn flag(&self) -> &'static str {
         match self {
             Self::Certificate(_) => "IDENTITY_ERROR",
-            Self::Neighbour(_) => "TLS_FAILURE",
             Self::Connect(e) => e.flag(),
         }
     }
