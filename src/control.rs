@@ -4,9 +4,10 @@
 //! [`compile`] turns declarations into numbered [`revision`]s and publishes them; [`discovery`]
 //! serves them to nodes; [`health`] collects what nodes report, which flows back into the next
 //! revision. [`ca`] signs; [`enrolment`] knows which machines may ask, [`join`] and [`citadel`] are
-//! how they do. [`store`] keeps what can be rebuilt.
+//! how they do; [`bearer`] is for proxies that cannot present a certificate. [`store`] keeps what can be rebuilt.
 
 pub mod audit;
+pub mod bearer;
 pub mod ca;
 pub mod caller;
 pub mod citadel;

@@ -16,6 +16,7 @@ use crate::config::diagnose::Style;
 use crate::control::enrolment::DEFAULT_TTL;
 use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
 use crate::control::server::Handle as ControlHandle;
+use crate::control::{audit, bearer};
 use crate::node::Connections;
 use crate::telemetry::access_log::chain;
 
@@ -160,9 +161,11 @@ pub struct TokenAsk {
 pub struct TokenLine {
     /// Its id.
     pub id: String,
+    /// `join`, or `bearer`.
+    pub kind: String,
     /// The node it is for.
     pub node: String,
-    /// `unused`, `used`, `revoked` or `expired`.
+    /// `unused`, `used`, `revoked` or `expired`; of a bearer token `valid` instead of the first two.
     pub state: String,
     /// When it expires, in seconds since 1970.
     pub expires: u64,
@@ -228,6 +231,7 @@ impl Sources {
             .on(Method::GET, "/connections", page(Self::connections))
             .on(Method::GET, "/tokens", page(Self::tokens))
             .on(Method::POST, "/tokens", page(Self::create_token))
+            .on(Method::POST, "/tokens/node", page(Self::create_bearer))
             .on(Method::POST, "/tokens/revoke", page(Self::revoke_token))
     }
 
@@ -263,14 +267,21 @@ impl Sources {
         };
         let now = SystemTime::now();
         let tokens = control.enrolment.tokens().into_iter();
-        let lines: Vec<TokenLine> = tokens
-            .map(|t| TokenLine {
-                state: t.state(now).to_owned(),
-                node: t.node.to_string(),
-                expires: t.expires,
-                id: t.id,
-            })
-            .collect();
+        let joining = tokens.map(|t| TokenLine {
+            state: t.state(now).to_owned(),
+            kind: "join".to_owned(),
+            node: t.node.to_string(),
+            expires: t.expires,
+            id: t.id,
+        });
+        let bearers = control.bearers.list().into_iter().map(|b| TokenLine {
+            state: b.state(now).to_owned(),
+            kind: "bearer".to_owned(),
+            node: b.node.to_string(),
+            expires: b.expires,
+            id: b.id,
+        });
+        let lines: Vec<TokenLine> = joining.chain(bearers).collect();
         Answer::json(&lines)
     }
 
@@ -283,20 +294,8 @@ impl Sources {
             Ok(ask) => ask,
             Err(e) => return Answer::error(StatusCode::BAD_REQUEST, e.to_string()),
         };
-        let known = control
-            .inputs
-            .borrow()
-            .as_ref()
-            .map(|i| i.mesh.nodes.clone());
-        let known = known.unwrap_or_default();
-        if !known.contains_key(ask.node.as_str()) {
-            let names: Vec<&str> = known.keys().map(|n| &**n).collect();
-            let reason = format!(
-                "the mesh files have no node `{}`; they have {}",
-                ask.node,
-                names.join(", ")
-            );
-            return Answer::error(StatusCode::NOT_FOUND, reason);
+        if let Some(unknown) = unknown_node(control, &ask.node) {
+            return unknown;
         }
         let ttl = ask.ttl.map_or(DEFAULT_TTL, Duration::from_secs);
         let pin = control.authority.pin();
@@ -309,18 +308,64 @@ impl Sources {
         }
     }
 
+    fn create_bearer(&self, body: &[u8]) -> Answer {
+        let control = match self.of_control() {
+            Ok(control) => control,
+            Err(answer) => return answer,
+        };
+        let ask: TokenAsk = match serde_json::from_slice(body) {
+            Ok(ask) => ask,
+            Err(e) => return Answer::error(StatusCode::BAD_REQUEST, e.to_string()),
+        };
+        if let Some(unknown) = unknown_node(control, &ask.node) {
+            return unknown;
+        }
+        let ttl = ask.ttl.map_or(bearer::DEFAULT_TTL, Duration::from_secs);
+        match control.bearers.make(&ask.node, ttl, SystemTime::now()) {
+            Ok(token) => {
+                audit::granted("bearer", &ask.node, &"operator", "");
+                Answer::text(token)
+            }
+            Err(e) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, chain(&e)),
+        }
+    }
+
     fn revoke_token(&self, body: &[u8]) -> Answer {
         let control = match self.of_control() {
             Ok(control) => control,
             Err(answer) => return answer,
         };
         let id = String::from_utf8_lossy(body).trim().to_owned();
-        match control.enrolment.revoke(&id) {
+        let joining = control.enrolment.revoke(&id).map_err(|e| chain(&e));
+        let revoked = match joining {
+            Ok(false) => control.bearers.revoke(&id).map_err(|e| chain(&e)),
+            other => other,
+        };
+        match revoked {
             Ok(true) => Answer::text("revoked"),
             Ok(false) => Answer::error(StatusCode::NOT_FOUND, format!("there is no token `{id}`")),
-            Err(e) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, chain(&e)),
+            Err(reason) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, reason),
         }
     }
+}
+
+/// The answer to who asks for a node that the mesh files do not have.
+fn unknown_node(control: &ControlHandle, node: &str) -> Option<Answer> {
+    let known = control
+        .inputs
+        .borrow()
+        .as_ref()
+        .map(|i| i.mesh.nodes.clone());
+    let known = known.unwrap_or_default();
+    if known.contains_key(node) {
+        return None;
+    }
+    let names: Vec<&str> = known.keys().map(|n| &**n).collect();
+    let reason = format!(
+        "the mesh files have no node `{node}`; they have {}",
+        names.join(", ")
+    );
+    Some(Answer::error(StatusCode::NOT_FOUND, reason))
 }
 
 fn control_status(handle: &ControlHandle) -> ControlStatus {

@@ -12,6 +12,8 @@ use crate::identity::SpiffeId;
 pub struct Caller {
     /// The node its certificate names; none when it presented none.
     pub node: Option<Arc<str>>,
+    /// The node its bearer token names; none when it sent none.
+    pub bearer: Option<Arc<str>>,
     /// SHA-256 of the key in that certificate.
     pub spki: Option<[u8; 32]>,
     /// Where it calls from.
@@ -27,9 +29,15 @@ impl Caller {
         };
         Self {
             node,
+            bearer: None,
             spki,
             address,
         }
+    }
+
+    /// The node that calls, by certificate or token.
+    pub fn named(&self) -> Option<&Arc<str>> {
+        self.node.as_ref().or(self.bearer.as_ref())
     }
 
     /// Who sent a request.

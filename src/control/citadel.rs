@@ -156,11 +156,16 @@ impl IstioCertificateService for Service {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let node = Arc::clone(caller.node()?);
-        if !self
-            .enrolment
-            .admits(&node, caller.spki.unwrap_or_default())
-        {
+        let named = caller.named().cloned();
+        let node = named.ok_or_else(|| {
+            Status::unauthenticated("certificates need a node certificate or a bearer token")
+        })?;
+        // A token is judged by itself: its node need not have joined.
+        let admitted = caller.node.is_none()
+            || self
+                .enrolment
+                .admits(&node, caller.spki.unwrap_or_default());
+        if !admitted {
             let message = format!("node {node} is not enrolled with this certificate");
             return Err(Status::permission_denied(message));
         }

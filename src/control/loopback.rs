@@ -34,6 +34,7 @@ where
                 let node = node.map(Arc::from);
                 request.extensions_mut().insert(Caller {
                     node,
+                    bearer: None,
                     spki: None,
                     address,
                 });

@@ -14,9 +14,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
+use super::bearer::{BearerError, Bearers};
 use super::ca::{Authority, OpenError, SignError};
 use super::citadel::{self, Placements};
 use super::compile::{CompileStatus, Input, LastGood, Publisher};
@@ -75,6 +77,9 @@ pub enum StartError {
     /// A file does not read or write.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Bearer tokens do not open.
+    #[error(transparent)]
+    Bearers(#[from] BearerError),
     /// The store is in use by another process.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -116,6 +121,7 @@ pub struct Control {
     tls: Arc<ArcSwap<ServerConfig>>,
     authority: Arc<Authority>,
     enrolment: Arc<Enrolment>,
+    bearers: Arc<Bearers>,
     source: Source,
     publisher: Publisher,
     discovery: Discovery,
@@ -133,6 +139,8 @@ pub struct Handle {
     pub authority: Arc<Authority>,
     /// Tokens and nodes.
     pub enrolment: Arc<Enrolment>,
+    /// Bearer tokens.
+    pub bearers: Arc<Bearers>,
     /// How reading the mesh directory stands.
     pub source: watch::Receiver<SourceStatus>,
     /// How compiling stands.
@@ -208,6 +216,8 @@ impl Control {
         let now = SystemTime::now();
         let authority = Arc::new(Authority::open(&settings.state, trust_domain, now)?);
         let enrolment = Arc::new(Enrolment::open(&settings.state)?);
+        let bearers = Bearers::open(&settings.state, authority.epoch(), trust_domain)?;
+        let bearers = Arc::new(bearers);
         let store = store::open(&state.join("store"))?;
         let opened = Publisher::open(&revisions_dir, authority.epoch(), Arc::clone(&store));
         let (publisher, published) = opened.map_err(|source| StartError::Revisions {
@@ -240,6 +250,7 @@ impl Control {
         let handle = Handle {
             authority: Arc::clone(&authority),
             enrolment: Arc::clone(&enrolment),
+            bearers: Arc::clone(&bearers),
             source: source.status(),
             compile: published.status,
             revisions: published.revisions,
@@ -253,6 +264,7 @@ impl Control {
             tls: Arc::new(ArcSwap::new(serving)),
             authority,
             enrolment,
+            bearers,
             source,
             publisher,
             discovery,
@@ -303,7 +315,10 @@ impl Control {
         let certificates = citadel::Service::new(self.authority, self.enrolment, self.in_force);
         let certificates = IstioCertificateServiceServer::new(certificates);
         let joining = EnrollmentServer::new(joining);
+        let bearers = self.bearers;
+        let named = InterceptorLayer::new(move |request| bearers.authenticate(request));
         let router = Server::builder()
+            .layer(named)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .max_concurrent_streams(Some(1000))

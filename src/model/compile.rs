@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::declaration::{self, Capture, DataplaneMode, Mesh, UseWaypoint};
+use super::declaration::{self, Capture, DataplaneMode, Mesh, Proxy, UseWaypoint};
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
@@ -297,9 +297,10 @@ fn workloads(
             &declared.name,
         );
         let enrolled = enrolled(mesh, declared);
+        let foreign = proxy_of(mesh, declared) == Proxy::Ztunnel;
         let missing = match (&declared.node, &declared.capture) {
             (None, _) => Some("node"),
-            (_, None) => Some("capture"),
+            (_, None) if !foreign => Some("capture"),
             _ => None,
         };
         if let (true, Some(missing)) = (enrolled, missing) {
@@ -311,12 +312,12 @@ fn workloads(
         let captured = enrolled && missing.is_none();
         if let Some(node) = &declared.node {
             let placed = placements.entry(node.clone()).or_default();
-            placed.push(placement(&uid, declared, captured));
+            placed.push(placement(&uid, declared, captured && !foreign));
         }
         let services = membership.of(declared).map(|k| (k.clone(), Vec::new()));
         let observed = reported.of(&uid);
         workloads.push(Arc::new(Workload {
-            tunnel: match captured && observed.captured {
+            tunnel: match captured && (foreign || observed.captured) {
                 true => TunnelProtocol::Hbone,
                 false => TunnelProtocol::None,
             },
@@ -382,6 +383,13 @@ const CANONICAL_REVISION: [&str; 3] = [
     "version",
 ];
 const WORKLOAD_NAME: [&str; 1] = ["service.istio.io/workload-name"];
+
+/// What carries its traffic.
+fn proxy_of(mesh: &Mesh, declared: &declaration::Workload) -> Proxy {
+    let node = declared.node.as_ref();
+    let node = node.and_then(|name| mesh.nodes.get(name));
+    node.map(|node| node.proxy).unwrap_or_default()
+}
 
 /// `spec/labels-and-policy.md` §1.3: the workload's own word, else its namespace's.
 fn enrolled(mesh: &Mesh, declared: &declaration::Workload) -> bool {

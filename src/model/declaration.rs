@@ -75,6 +75,19 @@ pub struct Node {
     pub network: Arc<str>,
     /// Labels, the meaningful ones removed.
     pub labels: BTreeMap<String, String>,
+    /// What carries its workloads' traffic.
+    pub proxy: Proxy,
+}
+
+/// What carries the traffic of a node's workloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// Our own, which reports what it has captured.
+    #[default]
+    Lateen,
+    /// Istio's ztunnel, set up by somebody else: it reports nothing, and is taken to tunnel from the
+    /// start (`spec/control-plane.md` §7.3).
+    Ztunnel,
 }
 
 /// Whether traffic of a namespace or workload is captured (`istio.io/dataplane-mode`).

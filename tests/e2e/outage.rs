@@ -2,7 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{eventually, field, testbed, text};
+use crate::support::{Testbed, eventually, field, testbed, text};
+
+fn works_again(testbed: &Testbed) {
+    eventually("traffic again", || {
+        let answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 1);
+        match answers[0].contains("server") {
+            true => Ok(()),
+            false => Err(answers),
+        }
+    });
+}
 
 #[test]
 fn without_a_control_plane_everything_goes_on() {
@@ -38,13 +48,7 @@ fn nodes_that_start_without_a_control_plane_serve_as_before() {
     for node in ["edge-1", "edge-2"] {
         testbed.daemon(node);
     }
-    eventually("traffic again", || {
-        let answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 1);
-        match answers[0].contains("server") {
-            true => Ok(()),
-            false => Err(answers),
-        }
-    });
+    works_again(&testbed);
     assert!(
         begun.elapsed() < Duration::from_secs(3),
         "{:?}",
@@ -90,13 +94,7 @@ fn without_its_node_a_workload_is_refused_and_soon_works_again() {
     );
     let restarted = Instant::now();
     testbed.daemon("edge-1");
-    eventually("traffic again", || {
-        let answers = testbed.ask("edge-1", Some("web"), "10.96.0.10:80", 1);
-        match answers[0].contains("server") {
-            true => Ok(()),
-            false => Err(answers),
-        }
-    });
+    works_again(&testbed);
     assert!(
         restarted.elapsed() < Duration::from_secs(2),
         "{:?}",

@@ -63,6 +63,7 @@ fn declared_node(context: &Context<'_>, written: &WrittenNode) -> Node {
                 .unwrap_or(&context.settings.network),
         ),
         labels: written.labels.clone(),
+        proxy: written.proxy,
     }
 }
 

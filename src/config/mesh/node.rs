@@ -9,6 +9,7 @@ use super::{identifier, name_of};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
+use crate::model::declaration::Proxy;
 use crate::model::workload::Locality;
 
 /// A `[[node]]` table.
@@ -23,6 +24,8 @@ pub(in crate::config) struct WrittenNode {
     pub locality: Locality,
     /// `network`.
     pub network: Option<Arc<str>>,
+    /// `proxy`.
+    pub proxy: Proxy,
     /// `labels`, the meaningful ones taken out.
     pub labels: BTreeMap<String, String>,
 }
@@ -41,9 +44,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNode> {
     let addresses = table.optional("addresses", |value| value.list(scalar::address));
     let locality = node_locality(&table, &mut labels);
     let network = table.optional("network", identifier);
-    for key in ["proxy", "proxy-version"] {
-        table.unsupported(key, "take it out: nodes of this version run lateen");
-    }
+    let proxies = [("lateen", Proxy::Lateen), ("ztunnel", Proxy::Ztunnel)];
+    let proxy = table.optional("proxy", |value| scalar::choice(value, &proxies));
+    table.unsupported("proxy-version", "take it out: nothing depends on it yet");
     let labels = labels.finish(&table);
     table.finish();
     Some(WrittenNode {
@@ -52,6 +55,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNode> {
         addresses: addresses.unwrap_or_default(),
         locality,
         network,
+        proxy: proxy.unwrap_or_default(),
         labels,
     })
 }

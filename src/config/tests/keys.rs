@@ -369,8 +369,8 @@ fn nodes(rows: &mut Rows) {
     );
     rows.node(
         "a later key",
-        "proxy = \"ztunnel\"",
-        (9, Unsupported, "run lateen"),
+        "proxy-version = \"1.29\"",
+        (17, Unsupported, "nothing depends on it"),
     );
     rows.file(
         "locality twice",

@@ -77,9 +77,10 @@ impl Shared {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        let named = caller.and_then(|caller| Some((caller.node?, caller.address)));
-        let (node, address) =
-            named.ok_or_else(|| Status::unauthenticated("discovery needs a node certificate"))?;
+        let named = caller.and_then(|caller| Some((caller.named()?.clone(), caller.address)));
+        let (node, address) = named.ok_or_else(|| {
+            Status::unauthenticated("discovery needs a node certificate or a bearer token")
+        })?;
         self.admit().await?;
         self.check(&node)?;
         let (responses, outgoing) = mpsc::channel(OUTGOING);

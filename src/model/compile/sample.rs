@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
-    Capture, DataplaneMode, Mesh, Namespace, Node, Origin, Port, Service, Settings, Workload,
+    Capture, DataplaneMode, Mesh, Namespace, Node, Origin, Port, Proxy, Service, Settings, Workload,
 };
 use crate::model::service::AppProtocol;
 use crate::model::workload::Locality;
@@ -32,6 +32,7 @@ pub(crate) fn node(name: &str) -> Node {
         locality: Locality::default(),
         network: Arc::from(""),
         labels: BTreeMap::new(),
+        proxy: Proxy::Lateen,
     }
 }
 

@@ -134,6 +134,37 @@ fn tunnels_only_what_is_enrolled_and_captured() {
 }
 
 #[test]
+fn a_ztunnels_workloads_tunnel_from_the_start() {
+    for (name, capture, mode, want) in [
+        ("as declared", true, None, TunnelProtocol::Hbone),
+        ("captured by others", false, None, TunnelProtocol::Hbone),
+        (
+            "left alone",
+            true,
+            Some(DataplaneMode::None),
+            TunnelProtocol::None,
+        ),
+    ] {
+        let mut mesh = mesh();
+        let node = mesh.workloads[0].node.clone().unwrap();
+        mesh.nodes.get_mut(&node).unwrap().proxy = Proxy::Ztunnel;
+        mesh.workloads[0].dataplane_mode = mode;
+        if !capture {
+            mesh.workloads[0].capture = None;
+        }
+        let compiled = compiled(&mesh);
+        assert_eq!(compiled.workloads[0].tunnel, want, "{name}");
+        assert!(
+            compiled.warnings.is_empty(),
+            "{name}: {:?}",
+            compiled.warnings
+        );
+        let placed = &compiled.placements[&node][0];
+        assert!(!placed.enrolled, "{name}: it is not ours to capture");
+    }
+}
+
+#[test]
 fn telemetry_names() {
     for (name, set, want) in [
         ("nothing set", &[][..], ["cart-1", "latest", "cart-1"]),
