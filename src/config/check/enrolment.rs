@@ -3,7 +3,7 @@
 use super::Context;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenWorkload;
-use crate::model::declaration::DataplaneMode;
+use crate::model::declaration::{DataplaneMode, Proxy};
 
 const HOW: &str = "add `capture = { netns = \"NAME\" }`, or leave it out of the mesh with `dataplane-mode = \"none\"`";
 
@@ -31,6 +31,11 @@ fn judge(context: &Context<'_>, workload: &WrittenWorkload) -> Option<Diagnostic
                 .label("captured by whom?")
                 .help("add `node = \"NAME\"`, the machine it runs on"),
         );
+    }
+    let node = context.node_of(workload);
+    if node.is_some_and(|node| node.proxy == Proxy::Ztunnel) {
+        // Whoever set that proxy up captures too.
+        return None;
     }
     match (ambient, capture) {
         (Some(mode), None) => {

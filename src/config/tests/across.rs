@@ -381,6 +381,17 @@ fn enrolment() -> Vec<Row> {
             )],
         ),
         (
+            "enrolled on a node whose proxy is somebody else's",
+            vec![
+                (
+                    "a.toml",
+                    "[[node]]\nname = \"edge-9\"\nproxy = \"ztunnel\"\n".to_owned() + ambient,
+                ),
+                ("b.toml", in_shop("node = \"edge-9\"")),
+            ],
+            vec![],
+        ),
+        (
             "enrolled by itself, on a node, without capture",
             vec![
                 ("a.toml", NODES.to_owned()),
