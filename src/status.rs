@@ -285,18 +285,22 @@ impl Sources {
         Answer::json(&lines)
     }
 
+    /// What is asked for, by whom it can be given, for a node that there is.
+    fn token_ask(&self, body: &[u8]) -> Result<(&ControlHandle, TokenAsk), Answer> {
+        let control = self.of_control()?;
+        let ask: TokenAsk = serde_json::from_slice(body)
+            .map_err(|e| Answer::error(StatusCode::BAD_REQUEST, e.to_string()))?;
+        match unknown_node(control, &ask.node) {
+            Some(unknown) => Err(unknown),
+            None => Ok((control, ask)),
+        }
+    }
+
     fn create_token(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
-            Ok(control) => control,
+        let (control, ask) = match self.token_ask(body) {
+            Ok(asked) => asked,
             Err(answer) => return answer,
         };
-        let ask: TokenAsk = match serde_json::from_slice(body) {
-            Ok(ask) => ask,
-            Err(e) => return Answer::error(StatusCode::BAD_REQUEST, e.to_string()),
-        };
-        if let Some(unknown) = unknown_node(control, &ask.node) {
-            return unknown;
-        }
         let ttl = ask.ttl.map_or(DEFAULT_TTL, Duration::from_secs);
         let pin = control.authority.pin();
         let made = control
@@ -309,17 +313,10 @@ impl Sources {
     }
 
     fn create_bearer(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
-            Ok(control) => control,
+        let (control, ask) = match self.token_ask(body) {
+            Ok(asked) => asked,
             Err(answer) => return answer,
         };
-        let ask: TokenAsk = match serde_json::from_slice(body) {
-            Ok(ask) => ask,
-            Err(e) => return Answer::error(StatusCode::BAD_REQUEST, e.to_string()),
-        };
-        if let Some(unknown) = unknown_node(control, &ask.node) {
-            return unknown;
-        }
         let ttl = ask.ttl.map_or(bearer::DEFAULT_TTL, Duration::from_secs);
         match control.bearers.make(&ask.node, ttl, SystemTime::now()) {
             Ok(token) => {
