@@ -44,13 +44,13 @@ bench: tools
 # The hot functions, as ratios to a yardstick: shown, judged by benches/baseline.json, stored in it.
 # `make bench-check ONLY=outbound` measures those whose names match.
 bench-hot:
-	$(CARGO) bench --locked --bench hot -- $(ONLY)
+	$(CARGO) bench --locked --bench hot -- "$(ONLY)"
 
 bench-check:
-	BASELINE=check $(CARGO) bench --locked --bench hot -- $(ONLY)
+	BASELINE=check $(CARGO) bench --locked --bench hot -- "$(ONLY)"
 
 bench-store:
-	BASELINE=store $(CARGO) bench --locked --bench hot -- $(ONLY)
+	BASELINE=store $(CARGO) bench --locked --bench hot -- "$(ONLY)"
 
 # nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
 tools:
