@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a file could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +157,21 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
         Ok(()) => sync_directory(path).map_err(failed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(failed(source)),
+    }
+}
+
+/// Renames a damaged file or directory so that it can be looked at later.
+///
+/// # Errors
+/// What renaming fails with; a path that does not exist is none.
+pub fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".damaged-{}", since.as_millis()));
+    let aside = PathBuf::from(name);
+    match fs::rename(path, &aside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(aside),
+        renamed => renamed.map(|()| aside),
     }
 }
 

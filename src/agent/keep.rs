@@ -5,25 +5,16 @@
 pub(super) mod certs;
 pub(super) mod view;
 
-use std::fs;
-use std::io;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tracing::warn;
 
-/// Renames a damaged file so that it can be looked at, and says so.
+use crate::files;
+
+/// Puts a damaged file where it can be looked at, and says so.
 fn set_aside(path: &Path, reason: &str) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(
-        ".damaged-{}",
-        since.unwrap_or_default().as_millis()
-    ));
-    let outcome = match fs::rename(path, &aside) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => format!("it cannot be renamed: {e}"),
-        _ => format!("set aside as {}", Path::new(&aside).display()),
-    };
-    warn!(path = %path.display(), reason, outcome,
+    let aside = files::set_aside(path, SystemTime::now());
+    warn!(path = %path.display(), reason, aside = ?aside,
         "what was kept for a start without control plane is damaged and will be asked for again");
 }

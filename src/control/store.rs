@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
-use std::fs;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tracing::{error, warn};
+
+use crate::files::set_aside;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -112,21 +112,6 @@ pub fn open(path: &Path) -> Result<Arc<dyn Store>, StoreError> {
                 "no store on disk: what nodes report is forgotten at the next restart");
             Ok(Arc::new(Memory::default()))
         }
-    }
-}
-
-/// Renames a damaged file or directory so that it can be looked at later.
-///
-/// # Errors
-/// What renaming fails with; a path that does not exist is none.
-pub(crate) fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{}", since.as_millis()));
-    let aside = PathBuf::from(name);
-    match fs::rename(path, &aside) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(aside),
-        renamed => renamed.map(|()| aside),
     }
 }
 
@@ -246,6 +231,8 @@ impl Store for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::io;
     use std::time::{Duration, Instant};
 
     fn names(dir: &Path) -> Vec<String> {

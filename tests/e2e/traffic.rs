@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{LATEEN, MARKER, field, testbed, text};
+use crate::support::{LATEEN, MARKER, Testbed, field, testbed, text};
 
 #[test]
 fn a_service_is_answered_by_its_endpoints_in_turn_who_see_the_client_itself() {
@@ -72,6 +72,27 @@ fn neighbours_need_no_tunnel_and_are_told_of_as_if_they_had_one() {
     let tunnels = text(&testbed.exec("edge-1", Some("cart-1"), &sockets).stdout);
     assert!(!tunnels.contains("10.77.1.11"), "{tunnels}");
     assert!(!tunnels.contains("fd77::1:11"), "{tunnels}");
+    // Last, since it leaves a tunnel behind.
+    a_borrowed_address_is_not_passed_on(&testbed);
+}
+
+/// An address that a program gave itself is not believed: such a connection goes by tunnel, which
+/// shows whom answers went to.
+fn a_borrowed_address_is_not_passed_on(testbed: &Testbed) {
+    let address = |verb| {
+        let words = ["ip", "address", verb, "10.77.1.99/32", "dev", "lo"];
+        let done = testbed.exec("edge-1", Some("web"), &words);
+        assert!(done.status.success(), "{done:?}");
+    };
+    let script = "import socket\n\
+        s=socket.create_connection(('10.77.1.12',8080),5,('10.77.1.99',0))\n\
+        s.sendall(b'GET / HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n')\n\
+        print(s.makefile().read().splitlines()[-1])\n";
+    address("add");
+    let asked = testbed.exec("edge-1", Some("web"), &["python3", "-c", script]);
+    address("del");
+    let answer = text(&asked.stdout);
+    assert_eq!(field(answer.trim(), "client"), "10.77.1.11", "{asked:?}");
 }
 
 #[test]

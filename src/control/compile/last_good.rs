@@ -13,8 +13,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::control::store::set_aside;
-use crate::files;
+use crate::files::{self, set_aside};
 
 /// A mesh file: its path relative to the mesh directory, and its text.
 pub type MeshFile = (String, String);

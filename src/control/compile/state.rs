@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::control::store::set_aside;
+use crate::files::set_aside;
 use crate::model::compile::Assignments;
 use crate::model::service::ServiceKey;
 

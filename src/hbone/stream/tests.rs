@@ -336,3 +336,35 @@ async fn a_forged_record_is_answered_with_an_alert() {
     let told = soon("the alert", theirs.read(&mut [0; 5])).await;
     assert!(told.unwrap_err().to_string().contains("BadRecordMac"));
 }
+
+#[tokio::test]
+async fn a_new_key_right_behind_the_handshake_is_not_lost() {
+    let ca = TestCa::new();
+    let theirs = hbone_client(&ca.svid(WEB), ids(&[CART])).unwrap();
+    let ours = hbone_server(&ca.svid(CART)).unwrap();
+    let (near, far) = tcp().await;
+    let name = ServerName::IpAddress(far.peer_addr().unwrap().ip().into());
+    let mut accepting = std::pin::pin!(accept(near, ours));
+    // The client is through before we have read its last message.
+    let mut theirs = tokio::select! {
+        biased;
+        connected = TlsConnector::from(theirs).connect(name, far) => connected.unwrap(),
+        _early = &mut accepting => panic!("accepted before the client was done"),
+    };
+    theirs.get_mut().1.refresh_traffic_keys().unwrap();
+    theirs.write_all(b"hello").await.unwrap();
+    theirs.flush().await.unwrap();
+    let mut ours = soon("our end", accepting).await.unwrap();
+    let mut got = [0; 5];
+    soon("their bytes", ours.read_exact(&mut got))
+        .await
+        .unwrap();
+    assert_eq!(&got, b"hello");
+    // They asked for a new key of ours too.
+    ours.write_all(b"world").await.unwrap();
+    ours.flush().await.unwrap();
+    soon("our bytes", theirs.read_exact(&mut got))
+        .await
+        .unwrap();
+    assert_eq!(&got, b"world");
+}

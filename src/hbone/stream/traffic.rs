@@ -135,7 +135,7 @@ impl<D> Traffic<D> {
     fn patient(&mut self) -> Result<(), Error> {
         self.idle += 1;
         match self.idle > IDLE {
-            true => Err(too_much()),
+            true => Err(PeerMisbehaved::TooManyEmptyFragments.into()),
             false => Ok(()),
         }
     }
@@ -151,14 +151,12 @@ impl<D> Traffic<D> {
             if length > MESSAGE {
                 return Err(InvalidMessage::HandshakePayloadTooLarge.into());
             }
-            let Some(body) = self.partial.get(4..4 + length) else {
+            if self.partial.len() < 4 + length {
                 return Ok(());
-            };
-            let last = self.partial.len() == 4 + length;
-            self.idle += 1;
-            if self.idle > IDLE {
-                return Err(too_much());
             }
+            self.patient()?;
+            let last = self.partial.len() == 4 + length;
+            let body = self.partial.get(4..4 + length).unwrap_or_default();
             match (kind, body) {
                 (TICKET, _) if self.tickets => {}
                 // What follows is under the new key, so nothing may share the record (§5.1).
@@ -183,6 +181,9 @@ impl<D> Traffic<D> {
         mut slices: &[IoSlice<'_>],
         sealed: &mut Buffer,
     ) -> io::Result<usize> {
+        if self.closed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let (mut taken, mut done) = (0, 0);
         while let Some((first, next)) = slices.split_first() {
             let front = first.get(taken..).unwrap_or_default();
@@ -194,7 +195,9 @@ impl<D> Traffic<D> {
             if sealed.room() < RECORD + if due { OWN } else { 0 } {
                 break;
             }
-            self.ready(sealed)?;
+            if due {
+                self.renew(sealed).map_err(broken)?;
+            }
             // A frame's head, and frames of a few bytes, share a record with what follows.
             let bytes = if front.len() < PLAIN && !next.is_empty() {
                 let pieces = pieces(slices, taken);
@@ -223,18 +226,7 @@ impl<D> Traffic<D> {
         Ok(done)
     }
 
-    /// Makes sure that application bytes may be sealed: under a new key, where that is due.
-    fn ready(&mut self, sealed: &mut Buffer) -> io::Result<()> {
-        if self.closed {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        if self.owed || self.send.used() >= self.limit {
-            let renewed = self.renew(sealed);
-            renewed.map_err(broken)?;
-        }
-        Ok(())
-    }
-
+    /// Goes on under a new key.
     fn renew(&mut self, sealed: &mut Buffer) -> Result<(), Error> {
         self.put(Kind::Handshake, &[KEY_UPDATE, 0, 0, 1, 0], sealed)?;
         self.send = Key::new(self.library.update_tx_secret()?)?;
@@ -294,11 +286,6 @@ impl<D> Traffic<D> {
 /// As the callers of a byte stream expect to hear it.
 pub(super) fn broken(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// The peer only keeps us busy.
-fn too_much() -> Error {
-    PeerMisbehaved::TooManyEmptyFragments.into()
 }
 
 /// Whether an alert is the orderly end; the other that is not fatal means nothing (§6.1).
