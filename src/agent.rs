@@ -10,8 +10,9 @@ pub mod join;
 mod keep;
 mod mirror;
 pub mod report;
+pub mod trust;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use issuer::ControlIssuer;
 use keep::certs::Shelf;
 use keep::view::ViewFile;
 use report::CaptureStates;
+use trust::Believed;
 
 /// Everything an agent needs to begin.
 pub struct Agent {
@@ -42,6 +44,7 @@ pub struct Agent {
     certs: certs::Manager<ControlIssuer>,
     captures: watch::Receiver<CaptureStates>,
     kept: ViewFile,
+    believed: Believed,
 }
 
 /// What the rest of the process sees of the agent.
@@ -58,11 +61,13 @@ pub struct Handle {
 }
 
 impl Agent {
-    /// An agent for a node that has joined, which keeps what it hears in the directory `state`.
+    /// An agent for a node that has joined, which keeps what it hears in the directory `state`, and
+    /// roots and revocation lists for stock proxies in `exports`.
     /// `certificate_ttl` is the life asked for workloads' certificates; `captures` is what it
     /// reports.
     pub fn new(
         state: &Path,
+        exports: PathBuf,
         keeper: Keeper,
         controls: Vec<String>,
         certificate_ttl: Duration,
@@ -73,7 +78,8 @@ impl Agent {
         let (mesh, mesh_seen) = watch::channel(Arc::new(MeshState::default()));
         let (link, link_seen) = watch::channel(Link::default());
         let epoch = identity.borrow().mesh.epoch.clone();
-        let shelf = Shelf::of(state, &epoch);
+        let trust = identity.borrow().svid.trust().clone();
+        let shelf = Shelf::of(state, &epoch, trust.clone());
         let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
         let (certs, handle) = certs::Manager::new(issuer);
         let agent = Self {
@@ -85,6 +91,7 @@ impl Agent {
             certs,
             captures,
             kept: ViewFile::of(state, &epoch),
+            believed: Believed::new(trust, &epoch, state, Some(exports)),
         };
         let handle = Handle {
             mesh: mesh_seen,
@@ -109,6 +116,7 @@ impl Agent {
             self.mesh,
             self.link,
             self.kept,
+            self.believed,
             shutdown.child_token(),
         ));
         tasks.spawn(report::run(

@@ -2,7 +2,9 @@
 //!
 //! Exit codes are the same everywhere: 0 done, 1 the answer is no, 2 wrong usage, 3 cannot reach.
 
+pub mod ca;
 pub mod capture;
+pub mod certificates;
 pub mod check;
 pub mod demo;
 pub mod join;
@@ -44,9 +46,14 @@ enum Verb {
     /// Make, list and revoke join tokens (on the control plane's host)
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// List the nodes that have joined (on the control plane's host)
+    /// List, revoke and approve the nodes that have joined (on the control plane's host)
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Show, rotate and revoke by the certificate authority (on the control plane's host)
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Show the certificates of this host
+    Certificates(certificates::CertificatesArgs),
     /// Join this machine to a mesh with a token
     Join(join::JoinArgs),
     /// Show, apply or remove the rules that capture traffic
@@ -78,6 +85,8 @@ pub fn main() -> ExitCode {
         Verb::Connections(args) => status::connections(&args),
         Verb::Token(command) => token::run(&command),
         Verb::Node(command) => node::run(&command),
+        Verb::Ca(command) => ca::run(&command),
+        Verb::Certificates(args) => certificates::run(&args),
         Verb::Join(args) => join::run(&args),
         Verb::Capture(command) => capture::run(&command),
         Verb::Rig(command) => rig::run(command),

@@ -10,19 +10,24 @@ pub mod audit;
 pub mod bearer;
 pub mod ca;
 pub mod caller;
+mod challenge;
 pub mod citadel;
 pub mod compile;
 pub mod discovery;
 pub mod enrolment;
+pub mod gate;
 pub mod health;
 pub mod history;
+pub mod issued;
 pub mod join;
 mod listener;
 #[cfg(test)]
 pub(crate) mod loopback;
 pub mod revision;
+pub mod rotation;
 pub mod server;
 pub mod source;
 pub mod store;
+pub mod trust;
 
 pub use caller::Caller;

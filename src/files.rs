@@ -3,7 +3,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,6 +66,19 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
             path: path.to_owned(),
             source,
         }
+    })
+}
+
+/// As [`write`], but for everyone to read: nothing secret, for other programs on this host.
+///
+/// # Errors
+/// As [`write`].
+pub fn publish(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write(path, content)?;
+    let mode = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(path, mode).map_err(|source| FileError::Write {
+        path: path.to_owned(),
+        source,
     })
 }
 
@@ -178,7 +193,6 @@ pub fn set_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn files_are_replaced_whole_and_private() {

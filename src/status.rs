@@ -1,6 +1,8 @@
 //! What a running process tells of itself over its admin socket: the one place that gathers it
 //! from every role.
 
+pub mod trust;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -80,7 +82,7 @@ pub struct ControlStatus {
 pub struct NodeLine {
     /// Its name.
     pub name: String,
-    /// `connected`, `unreachable`, `joined` or `not joined`.
+    /// `connected`, `unreachable`, `joined`, `not joined`, `frozen` or `revoked`.
     pub state: String,
     /// The revision it has in force.
     pub revision: Option<u64>,
@@ -233,6 +235,12 @@ impl Sources {
             .on(Method::POST, "/tokens", page(Self::create_token))
             .on(Method::POST, "/tokens/node", page(Self::create_bearer))
             .on(Method::POST, "/tokens/revoke", page(Self::revoke_token))
+            .on(Method::GET, "/ca", page(Self::ca))
+            .on(Method::POST, "/ca/rotate", page(Self::ca_rotate))
+            .on(Method::POST, "/ca/revoke", page(Self::ca_revoke))
+            .on(Method::POST, "/nodes/revoke", page(Self::revoke_node))
+            .on(Method::POST, "/nodes/approve", page(Self::approve_node))
+            .on(Method::GET, "/certificates", page(Self::certificates))
     }
 
     fn status(&self) -> Status {
@@ -410,7 +418,9 @@ fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
         let client = clients.iter().find(|c| c.node == *name && c.streams > 0);
         let heard = health.iter().find(|h| h.node == *name);
         let frozen = enrolled.is_some_and(|n| n.frozen);
+        let revoked = enrolled.is_some_and(|n| n.revoked);
         let state = match (enrolled, client, heard) {
+            _ if revoked => "revoked",
             _ if frozen => "frozen",
             (_, Some(_), _) => "connected",
             (_, None, Some(_)) => "unreachable",

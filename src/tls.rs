@@ -1,19 +1,25 @@
 //! Certificates and TLS settings: who we are, whom we believe, and how a handshake proves it.
 //!
-//! [`svid`] holds a certificate with its key and roots, [`request`] asks for one, [`verify`] judges
-//! a peer's, and [`config`] joins them into rustls configurations. TLS 1.3 only, no resumption and
+//! [`svid`] holds a certificate with its key, [`request`] asks for one, [`trust`] is whom we believe,
+//! [`verify`] judges a peer's, and [`config`] joins them into rustls configurations. TLS 1.3 only, no resumption and
 //! no early data anywhere (`spec/hbone-dataplane.md` §1.1). Pure: the network is the caller's.
 
 pub mod config;
+pub mod proof;
 pub mod request;
 pub mod svid;
+pub mod trust;
 pub mod verify;
 
 pub use config::{
-    TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
+    ServerSide, TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
 };
+pub use proof::{reenrol_payload, sign_with, signed_by};
 pub use request::{Request, RequestError};
-pub use svid::{Roots, Svid, SvidError, certificates_from_pem, not_after, spki_sha256, to_pem};
+pub use svid::{
+    Roots, Svid, SvidError, certificates_from_pem, not_after, spki_sha256, to_pem, validity_of,
+};
+pub use trust::{Bundle, CertificateKey, Trust};
 pub use verify::{PeerRefused, peer_identity};
 
 #[cfg(test)]

@@ -43,5 +43,7 @@ pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
 pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
 /// Type URL of [`proto::lateen::Revision`].
 pub const REVISION: &str = "type.googleapis.com/lateen.v1.Revision";
+/// Type URL of [`proto::lateen::TrustBundle`].
+pub const TRUST: &str = "type.googleapis.com/lateen.v1.TrustBundle";
 /// Type URL of [`proto::lateen::Placement`].
 pub const PLACEMENT: &str = "type.googleapis.com/lateen.v1.Placement";

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::issuer::Issuer;
+use super::trust::superseded;
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
 use crate::tls::Svid;
@@ -254,16 +255,19 @@ impl<I: Issuer> Renewal<I> {
             info!(identity = %self.id, serial = svid.serial(), "certificate from disk");
             self.state.send_replace(State::Ready(Arc::clone(&svid)));
             let wait = until_renewal(&svid);
-            current = Some(svid);
+            current = Some(Arc::clone(&svid));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                () = superseded(&svid) => {}
                 () = unwanted(&mut self.wanted, &self.id) => return self.let_go().await,
             }
         }
         loop {
+            let mut fresh = None;
             let wait = match self.fetch().await {
                 Ok(svid) => {
                     let svid = Arc::new(svid);
+                    fresh = Some(Arc::clone(&svid));
                     info!(identity = %self.id, serial = svid.serial(), "certificate fetched");
                     self.state.send_replace(State::Ready(Arc::clone(&svid)));
                     let wait = until_renewal(&svid);
@@ -283,6 +287,7 @@ impl<I: Issuer> Renewal<I> {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                () = superseding(fresh.as_deref()) => {}
                 () = unwanted(&mut self.wanted, &self.id) => return self.let_go().await,
             }
         }
@@ -343,6 +348,14 @@ fn until_renewal(svid: &Svid) -> Duration {
     // A certificate that is due already, by a clock that is wrong, must not be refetched in a loop.
     let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
     wait.max(RETRY.0)
+}
+
+/// Returns when a certificate that was just had is to be replaced before its time.
+async fn superseding(svid: Option<&Svid>) {
+    match svid {
+        Some(svid) => superseded(svid).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns when an identity has not been wanted for a while.

@@ -107,13 +107,37 @@ impl Controls {
         let mut last = ChannelError::None;
         for url in &*self.urls {
             let identity = Arc::clone(&self.identity.borrow());
-            let tls = control_client(Some(&identity.svid), identity.svid.roots());
+            let trust = identity.svid.trust().clone();
+            let tls = control_client(Some(&identity.svid), trust);
             let tls = tls.map_err(|source| ChannelError::Tls {
                 url: url.clone(),
                 source,
             })?;
             match connect(url, tls).await {
                 Ok(channel) => return Ok((url.clone(), channel)),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Controls {
+    /// Connects to the first that answers, showing no certificate.
+    ///
+    /// # Errors
+    /// That of the last one tried.
+    pub async fn connect_unnamed(&self) -> Result<Channel, ChannelError> {
+        let mut last = ChannelError::None;
+        for url in &*self.urls {
+            let trust = self.identity.borrow().svid.trust().clone();
+            let tls = control_client(None, trust);
+            let tls = tls.map_err(|source| ChannelError::Tls {
+                url: url.clone(),
+                source,
+            })?;
+            match connect(url, tls).await {
+                Ok(channel) => return Ok(channel),
                 Err(e) => last = e,
             }
         }

@@ -12,12 +12,14 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::channel::{ChannelError, Controls, RECEIVE_LIMIT};
 use super::keep::view::{self, ViewFile};
 use super::mirror::{MeshState, Mirror, Resources, TYPES};
+use super::trust::Believed;
 use crate::telemetry::access_log::chain;
+use crate::wire::TRUST;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,
@@ -66,6 +68,7 @@ pub(super) async fn run(
     mesh: watch::Sender<Arc<MeshState>>,
     link: watch::Sender<Link>,
     file: ViewFile,
+    believed: Believed,
     shutdown: CancellationToken,
 ) {
     let (held, keeping) = watch::channel(Resources::default());
@@ -76,6 +79,7 @@ pub(super) async fn run(
         link,
         mirror: Mirror::default(),
         held,
+        believed,
     };
     client.restore(&file).await;
     let following = follow(client, shutdown.clone());
@@ -111,6 +115,7 @@ struct Client {
     link: watch::Sender<Link>,
     mirror: Mirror,
     held: watch::Sender<Resources>,
+    believed: Believed,
 }
 
 impl Client {
@@ -163,7 +168,10 @@ impl Client {
         let mut responses = stream.into_inner();
         self.connected(url);
         while let Some(response) = responses.message().await.map_err(StreamError::Status)? {
-            let (ack, lost) = self.hear(response, staged);
+            let (ack, lost) = match response.type_url == TRUST {
+                true => (self.believe(response).await, false),
+                false => self.hear(response, staged),
+            };
             if requests.send(ack).await.is_err() {
                 return Ok(());
             }
@@ -195,6 +203,23 @@ impl Client {
         }
     }
 
+    /// Takes a trust bundle up at once; its acknowledgement.
+    async fn believe(&self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        let mut refused = None;
+        for resource in response.resources {
+            let (believed, body) = (self.believed.clone(), resource.resource.unwrap_or_default());
+            let taken = tokio::task::spawn_blocking(move || believed.take(&body.value)).await;
+            let error = match taken {
+                Ok(Ok(())) => continue,
+                Ok(Err(e)) => chain(&e),
+                Err(e) => e.to_string(),
+            };
+            error!(error, "trust bundle refused; the one in force stays");
+            refused = Some(error);
+        }
+        acknowledgement(response.type_url, response.nonce, refused)
+    }
+
     /// Takes a response in; its acknowledgement, and whether to start over.
     fn hear(
         &mut self,
@@ -219,16 +244,7 @@ impl Client {
             self.link
                 .send_if_modified(|link| link.kept.take().is_some());
         }
-        let ack = DeltaDiscoveryRequest {
-            type_url,
-            response_nonce: nonce,
-            error_detail: heard.refused.map(|message| Detail {
-                message,
-                ..Detail::default()
-            }),
-            ..DeltaDiscoveryRequest::default()
-        };
-        (ack, heard.lost)
+        (acknowledgement(type_url, nonce, heard.refused), heard.lost)
     }
 
     fn connected(&self, url: String) {
@@ -257,5 +273,22 @@ impl Client {
             link.error = Some(reason);
             true
         });
+    }
+}
+
+/// The answer to a response: taken, or why not.
+fn acknowledgement(
+    type_url: String,
+    response_nonce: String,
+    refused: Option<String>,
+) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url,
+        response_nonce,
+        error_detail: refused.map(|message| Detail {
+            message,
+            ..Detail::default()
+        }),
+        ..DeltaDiscoveryRequest::default()
     }
 }

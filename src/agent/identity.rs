@@ -16,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::channel::{ChannelError, Controls};
+use super::trust;
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
 use crate::telemetry::access_log::chain;
-use crate::tls::{Request, RequestError, Roots, Svid, SvidError, certificates_from_pem, to_pem};
+use crate::tls::{
+    Request, RequestError, Roots, Svid, SvidError, Trust, certificates_from_pem, reenrol_payload,
+    sign_with, to_pem,
+};
 use crate::wire::proto::lateen::enrollment_client::EnrollmentClient;
-use crate::wire::proto::lateen::{Enrolled, RenewRequest};
+use crate::wire::proto::lateen::{ChallengeRequest, Enrolled, ReenrollRequest, RenewRequest};
 
 /// How old a certificate grows before it is renewed.
 const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -103,7 +107,8 @@ pub enum NodeIdentityError {
 }
 
 impl NodeIdentity {
-    /// Makes an identity of an answer to join or renew.
+    /// Makes an identity of an answer to join or renew, whose peers are judged by `trust`: that of
+    /// the answer for a node that has none yet.
     ///
     /// # Errors
     /// When the answer is incomplete, or for somebody else.
@@ -111,17 +116,20 @@ impl NodeIdentity {
         answer: Enrolled,
         request: &Request,
         id: &SpiffeId,
+        trust: Option<Trust>,
     ) -> Result<Self, NodeIdentityError> {
         let missing = |reason| NodeIdentityError::Answer { reason };
-        let trust = answer.trust.ok_or_else(|| missing("it names no roots"))?;
+        let bundle = answer.trust.ok_or_else(|| missing("it names no roots"))?;
         let told = answer
             .mesh
             .ok_or_else(|| missing("it does not name the mesh"))?;
-        let roots = trust.roots.into_iter().map(|r| CertificateDer::from(r.der));
-        let roots = Arc::new(Roots::new(roots.collect())?);
+        let trust = match trust {
+            Some(trust) => trust,
+            None => Trust::new(trust::bundle(&bundle)?),
+        };
         let chain = answer.chain.into_iter().map(CertificateDer::from);
         let key = request.key.clone_key().into();
-        let svid = Svid::new(chain.collect(), key, roots)?;
+        let svid = Svid::new(chain.collect(), key, trust)?;
         let SpiffeId::Node { name, .. } = id else {
             return Err(missing("it is for no node"));
         };
@@ -153,7 +161,7 @@ impl NodeIdentity {
         let pem: String = self.svid.chain().iter().map(|c| to_pem(c)).collect();
         files::write(&directory.join("key.der"), key)?;
         files::write(&directory.join("chain.pem"), pem.as_bytes())?;
-        let roots = self.svid.roots().to_pem();
+        let roots = self.svid.trust().bundle().roots().to_pem();
         files::write(&directory.join("roots.pem"), roots.as_bytes())?;
         let mesh = serde_json::to_vec(&self.mesh).unwrap_or_default();
         files::write(&directory.join("mesh.json"), &mesh)?;
@@ -197,9 +205,13 @@ impl NodeIdentity {
         let roots = Arc::new(Roots::from_pem(&text("roots.pem")?)?);
         let chain = certificates_from_pem(&text("chain.pem")?)?;
         let mesh = serde_json::from_slice(&text("mesh.json")?);
-        let mesh = mesh.map_err(|_json| damaged("mesh.json"))?;
+        let mesh: Mesh = mesh.map_err(|_json| damaged("mesh.json"))?;
+        let trust = match trust::kept(state, &mesh.epoch) {
+            Some(bundle) => Trust::new(bundle),
+            None => Trust::of_roots(roots)?,
+        };
         let key = PrivateKeyDer::try_from(key).map_err(|_key| damaged("key.der"))?;
-        let svid = Svid::new(chain, key, roots)?;
+        let svid = Svid::new(chain, key, trust)?;
         match svid.id() {
             SpiffeId::Node { name, .. } => Ok(Some(Self {
                 node: Arc::clone(name),
@@ -253,9 +265,11 @@ impl Keeper {
     pub async fn run(self, controls: Controls, shutdown: CancellationToken) {
         loop {
             let wait = self.until_due();
+            let current = Arc::clone(&self.current.borrow());
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
+                () = trust::superseded(&current.svid) => {}
             }
             match self.renew(&controls).await {
                 Ok(generation) => info!(generation, "node certificate renewed"),
@@ -286,22 +300,65 @@ impl Keeper {
     }
 
     async fn renew(&self, controls: &Controls) -> Result<u64, NodeIdentityError> {
-        let id = self.current.borrow().svid.id().clone();
+        let current = Arc::clone(&self.current.borrow());
+        let id = current.svid.id().clone();
         let request = Request::new(&id)?;
-        let (_url, channel) = controls.connect().await?;
-        let ask = RenewRequest {
-            csr: request.csr.to_vec(),
-            host: None,
+        let answer = match current.svid.not_after() <= SystemTime::now() {
+            true => self.reenroll(controls, &current, &request).await?,
+            false => {
+                let (_url, channel) = controls.connect().await?;
+                let ask = RenewRequest {
+                    csr: request.csr.to_vec(),
+                    host: None,
+                };
+                let answer = EnrollmentClient::new(channel).renew(ask).await;
+                answer.map_err(refused)?.into_inner()
+            }
         };
-        let answer = EnrollmentClient::new(channel).renew(ask).await;
-        let answer = answer.map_err(|status| NodeIdentityError::Refused { status })?;
-        let renewed = NodeIdentity::of(answer.into_inner(), &request, &id)?;
+        let trust = current.svid.trust().clone();
+        let renewed = NodeIdentity::of(answer, &request, &id, Some(trust))?;
         let key = request.key.secret_pkcs8_der();
         renewed.keep(&self.state, key)?;
         let generation = renewed.mesh.generation;
         self.current.send_replace(Arc::new(renewed));
         Ok(generation)
     }
+}
+
+impl Keeper {
+    /// Goes on after the certificate has expired: no handshake takes it any more, so its key signs
+    /// what the control plane asks it to.
+    async fn reenroll(
+        &self,
+        controls: &Controls,
+        current: &NodeIdentity,
+        request: &Request,
+    ) -> Result<Enrolled, NodeIdentityError> {
+        let missing = |reason| NodeIdentityError::Answer { reason };
+        let channel = controls.connect_unnamed().await?;
+        let mut client = EnrollmentClient::new(channel);
+        let node = current.node.to_string();
+        let ask = ChallengeRequest { node };
+        let nonce = client.challenge(ask).await.map_err(refused)?;
+        let nonce = nonce.into_inner().nonce;
+        let key = home(&self.state).join("current/key.der");
+        let key = files::read_secret(&key)?.unwrap_or_default();
+        let payload = reenrol_payload(&nonce, &current.node, &request.csr);
+        let signature = sign_with(&key, &payload);
+        let signature = signature.ok_or_else(|| missing("the key kept cannot sign"))?;
+        let ask = ReenrollRequest {
+            expired_chain: current.svid.chain().iter().map(|c| c.to_vec()).collect(),
+            csr: request.csr.to_vec(),
+            nonce,
+            signature,
+            host: None,
+        };
+        Ok(client.reenroll(ask).await.map_err(refused)?.into_inner())
+    }
+}
+
+fn refused(status: tonic::Status) -> NodeIdentityError {
+    NodeIdentityError::Refused { status }
 }
 
 /// The trust domain of a control plane, from the chain it presented.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use prost_types::value::Kind;
@@ -14,7 +13,7 @@ use super::channel::{ChannelError, Controls};
 use super::keep::certs::Shelf;
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
-use crate::tls::{Request, RequestError, Roots, Svid, SvidError, certificates_from_pem};
+use crate::tls::{Request, RequestError, Svid, SvidError, Trust, certificates_from_pem};
 use crate::wire::proto::citadel::IstioCertificateRequest;
 use crate::wire::proto::citadel::istio_certificate_service_client::IstioCertificateServiceClient;
 
@@ -124,21 +123,26 @@ impl ControlIssuer {
             }
         };
         let key = request.key.secret_pkcs8_der().to_vec();
-        let svid = svid(answer.cert_chain, request, id)?;
+        let svid = svid(answer.cert_chain, request, id, self.shelf.trust())?;
         self.keep(svid, key).await
     }
 }
 
-/// Leaf, then intermediates one by one, last all roots in one element (§4.4).
-fn svid(mut chain: Vec<String>, request: Request, id: &SpiffeId) -> Result<Svid, IssueError> {
+/// Leaf, then intermediates one by one, last all roots in one element (§4.4): these are for those
+/// who have no trust bundle.
+fn svid(
+    mut chain: Vec<String>,
+    request: Request,
+    id: &SpiffeId,
+    trust: &Trust,
+) -> Result<Svid, IssueError> {
     let roots = chain.pop().filter(|_| !chain.is_empty());
-    let roots = roots.ok_or(IssueError::NoRoots)?;
-    let roots = Arc::new(Roots::from_pem(roots.as_bytes())?);
+    roots.ok_or(IssueError::NoRoots)?;
     let mut certificates = Vec::new();
     for element in &chain {
         certificates.extend(certificates_from_pem(element.as_bytes())?);
     }
-    let svid = Svid::new(certificates, request.key.into(), roots)?;
+    let svid = Svid::new(certificates, request.key.into(), trust.clone())?;
     if svid.id() != id {
         return Err(IssueError::Identity {
             got: svid.id().clone(),

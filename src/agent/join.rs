@@ -99,7 +99,7 @@ pub async fn join(url: &str, token: &Token, node: &str, state: &Path) -> Result<
     let answer = EnrollmentClient::new(channel).join(ask).await;
     let answer = answer.map_err(|status| refused(&status))?.into_inner();
     let skew = skew(answer.server_time_ms);
-    let identity = NodeIdentity::of(answer, &request, &id)?;
+    let identity = NodeIdentity::of(answer, &request, &id, None)?;
     let now = SystemTime::now();
     if now < identity.svid.not_before() || now >= identity.svid.not_after() {
         let seconds = skew.unwrap_or_default();

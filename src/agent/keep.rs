@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::files;
 
 /// Puts a damaged file where it can be looked at, and says so.
-fn set_aside(path: &Path, reason: &str) {
+pub(super) fn set_aside(path: &Path, reason: &str) {
     let aside = files::set_aside(path, SystemTime::now());
     warn!(path = %path.display(), reason, aside = ?aside,
         "what was kept for a start without control plane is damaged and will be asked for again");

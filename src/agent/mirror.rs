@@ -12,7 +12,7 @@ use crate::wire::convert::{
     encode_placement, encode_revision,
 };
 use crate::wire::proto::discovery::{DeltaDiscoveryResponse, Resource};
-use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION};
+use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
 
 /// The mesh as this process sees it.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct MeshState {
 }
 
 /// The types subscribed to, in this order: a revision speaks of all that came before it.
-pub(super) const TYPES: [&str; 4] = [ADDRESS, AUTHORIZATION, PLACEMENT, REVISION];
+pub(super) const TYPES: [&str; 5] = [TRUST, ADDRESS, AUTHORIZATION, PLACEMENT, REVISION];
 
 /// What a response led to.
 #[derive(Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! `lateen node`: the machines that have joined.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -14,7 +14,7 @@ use crate::table::table;
 
 /// The machines of the mesh, on the control plane's host.
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Example:\n  lateen node list")]
+#[command(after_help = "Example:\n  lateen node list\n  lateen node revoke edge-3")]
 pub enum NodeCommand {
     /// Show every node of the mesh files and how it is
     List {
@@ -25,16 +25,45 @@ pub enum NodeCommand {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Shut a node out: its certificates and tokens are void everywhere within a second
+    Revoke {
+        /// Its name
+        node: String,
+        /// The settings of this host [default: /etc/lateen/lateen.toml]
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Let a node go on that was frozen because two machines seemed to be it
+    Approve {
+        /// Its name
+        node: String,
+        /// The settings of this host [default: /etc/lateen/lateen.toml]
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
 }
 
 /// Runs the verb.
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(command: &NodeCommand) -> Result<ExitCode, Failure> {
-    let NodeCommand::List { output, config } = command;
-    let text = asked(config.as_deref(), Method::GET, "/status", String::new())?;
+    match command {
+        NodeCommand::List { output, config } => list(*output, config.as_deref()),
+        NodeCommand::Revoke { node, config } => tell(config.as_deref(), "/nodes/revoke", node),
+        NodeCommand::Approve { node, config } => tell(config.as_deref(), "/nodes/approve", node),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
+fn tell(config: Option<&Path>, page: &str, node: &str) -> Result<ExitCode, Failure> {
+    println!("{}", asked(config, Method::POST, page, node.to_owned())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
+fn list(output: Output, config: Option<&Path>) -> Result<ExitCode, Failure> {
+    let text = asked(config, Method::GET, "/status", String::new())?;
     let status: Status = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
     let Some(control) = status.control else {
         let message = "no control role runs here; ask on the control plane's host";

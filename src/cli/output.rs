@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
@@ -79,4 +80,48 @@ pub enum Output {
     Table,
     /// One JSON value with stable keys.
     Json,
+}
+
+/// A moment, in seconds since 1970, as people tell it: `in 7d 11h`, `3m 5s ago`.
+pub fn when(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    relative(seconds, now.unwrap_or_default().as_secs())
+}
+
+fn relative(at: u64, now: u64) -> String {
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let mut apart = at.abs_diff(now);
+    let first = units.iter().position(|(_, size)| apart >= *size);
+    let Some(first) = first else {
+        return "now".to_owned();
+    };
+    let mut parts = Vec::new();
+    for (unit, size) in units.iter().skip(first).take(2) {
+        if apart >= *size {
+            parts.push(format!("{}{unit}", apart / size));
+        }
+        apart %= size;
+    }
+    match at > now {
+        true => format!("in {}", parts.join(" ")),
+        false => format!("{} ago", parts.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_by_their_two_largest_parts() {
+        for (at, want) in [
+            (1_000_000, "now"),
+            (1_000_005, "in 5s"),
+            (999_900, "1m 40s ago"),
+            (1_000_000 + 7 * 86_400 + 11 * 3600 + 59, "in 7d 11h"),
+            (1_000_000 - 86_400 - 30, "1d ago"),
+        ] {
+            assert_eq!(relative(at, 1_000_000), want);
+        }
+    }
 }

@@ -250,6 +250,7 @@ fn control(config: &Config) -> Settings {
     names.push(config.node().to_string());
     Settings {
         state: config.state_dir().to_owned(),
+        authority: control.authority().map(Path::to_owned),
         mesh: control.mesh_dir().to_owned(),
         listen: control.listen(),
         name: control.name().to_string(),
@@ -321,6 +322,7 @@ async fn node_role(
     let addresses = addresses.map(ToString::to_string).collect();
     let (agent, handle): (Agent, agent::Handle) = Agent::new(
         config.state_dir(),
+        config.runtime_dir().join("trust"),
         keeper,
         addresses,
         CERTIFICATE_TTL,

@@ -1,25 +1,46 @@
-//! The certificate authority: a root and an issuing intermediate made on first start, and the
-//! leaves it signs (`spec/control-plane.md` §4.2, §4.5, §6.6).
+//! The certificate authority: roots and intermediates, the leaves they sign, and what is taken back
+//! (`spec/control-plane.md` §4.2, §4.5, §4.7, §6.6).
+//!
+//! Its state at one moment is a [`Ring`]; every change makes another, durable before anyone sees it.
 
 mod keep;
+mod make;
+mod manifest;
+mod plugged;
 mod request;
+mod revoke;
+mod ring;
+mod rotate;
+mod serial;
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 pub use keep::OpenError;
+pub use manifest::Phase;
+pub use plugged::PluggedError;
 pub use request::{Csr, CsrError};
+pub use revoke::Entry as RevokedEntry;
+pub use ring::{Intermediate, Ring, Root, RootState};
+pub use rotate::RotateError;
+pub use serial::SerialError;
 
 use crate::identity::{SpiffeId, TrustDomain};
-use crate::tls::{self, Request, RequestError, Roots, Svid, SvidError};
+use crate::tls::{Bundle, Request, RequestError, Roots, Svid, SvidError, Trust};
+use keep::{Home, Opened};
+use manifest::Manifest;
+use revoke::Revoked;
+use rotate::Rotation;
+use serial::Serials;
 
 /// Shortest life of a certificate that is asked for (§4.1).
 pub const MIN_TTL: Duration = Duration::from_secs(600);
@@ -33,6 +54,8 @@ pub const NODE_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const BACKDATE: Duration = Duration::from_secs(120);
 /// An issuer this close to its end signs nothing more (§4.2).
 const ISSUER_LEFT: Duration = Duration::from_secs(3600);
+/// Whose serials this control plane's own certificates have; no node can be called so.
+const SELF: &str = "~control";
 
 /// Why a certificate was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +63,9 @@ pub enum SignError {
     /// The issuing certificate is about to expire.
     #[error("the issuing certificate expires within the hour; renew it first")]
     IssuerExpiring,
+    /// There is no serial number for it.
+    #[error("no serial number for the certificate")]
+    Serial(#[from] SerialError),
     /// The library failed.
     #[error("cannot sign")]
     Sign(#[from] rcgen::Error),
@@ -51,15 +77,42 @@ pub enum SignError {
     Key(#[from] RequestError),
 }
 
+/// Why a certificate was not revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// It is no number.
+    #[error("`{text}` is no serial number; write it in hex, as lateen certificates shows it")]
+    NoSerial {
+        /// What was given.
+        text: String,
+    },
+    /// It was not given out here, or has expired.
+    #[error("no certificate with the serial number {text} was issued here, or it has expired")]
+    Unknown {
+        /// What was given.
+        text: String,
+    },
+    /// The lists could not be signed or kept.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
 /// Signs for one mesh.
 pub struct Authority {
     trust_domain: TrustDomain,
     epoch: [u8; 16],
-    roots: Arc<Roots>,
-    pin: [u8; 32],
-    issuing: CertificateDer<'static>,
-    issuing_ends: SystemTime,
-    issuer: Issuer<'static, KeyPair>,
+    home: Home,
+    serials: Serials,
+    /// What is on disk; held while it changes.
+    books: Mutex<Books>,
+    ring: watch::Sender<Arc<Ring>>,
+    /// What this control plane judges its own callers by.
+    trust: Trust,
+}
+
+struct Books {
+    manifest: Manifest,
+    revoked: Revoked,
 }
 
 /// A signed leaf with its way to the root.
@@ -72,16 +125,38 @@ pub struct Signed {
 }
 
 impl Authority {
-    /// Opens the authority kept in `state`, making one where there has never been any.
+    /// Opens the authority kept in `state`, making one where there has never been any; `plugged` is
+    /// the directory of one that is brought along.
     ///
     /// # Errors
     /// [`OpenError`]: what was there and is damaged or incomplete is never replaced.
     pub fn open(
         state: &Path,
+        plugged: Option<&Path>,
         trust_domain: &TrustDomain,
         now: SystemTime,
     ) -> Result<Self, OpenError> {
-        keep::open(state, trust_domain, now)
+        let home = Home::new(state, plugged);
+        let opened = home.open(trust_domain, now)?;
+        let Opened {
+            home,
+            epoch,
+            manifest,
+            revoked,
+            serials,
+            ring,
+        } = opened;
+        let authority = Self {
+            trust_domain: trust_domain.clone(),
+            epoch,
+            home,
+            serials,
+            books: Mutex::new(Books { manifest, revoked }),
+            trust: Trust::new(bundle(&ring)?),
+            ring: watch::Sender::new(Arc::new(ring)),
+        };
+        authority.maintain(now)?;
+        Ok(authority)
     }
 
     /// Where its identities are rooted.
@@ -94,18 +169,32 @@ impl Authority {
         self.epoch
     }
 
+    /// What is believed and who signs now.
+    pub fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.borrow())
+    }
+
+    /// The same, and each one after it.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Ring>> {
+        self.ring.subscribe()
+    }
+
+    /// What callers of this control plane are judged by.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
     /// What everyone trusts.
-    pub fn roots(&self) -> &Arc<Roots> {
-        &self.roots
+    pub fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.ring().believed)
     }
 
-    /// SHA-256 of the root's key: what a join token pins.
+    /// SHA-256 of the key of the root that signs: what a join token pins.
     pub fn pin(&self) -> [u8; 32] {
-        self.pin
+        self.ring().pin()
     }
 
-    /// Signs a workload's or node's certificate over a checked request, naming `id` and nothing
-    /// else.
+    /// Signs a certificate for `node` over a checked request, naming `id` and nothing else.
     ///
     /// # Errors
     /// [`SignError`].
@@ -113,13 +202,15 @@ impl Authority {
         &self,
         csr: &Csr,
         id: &SpiffeId,
+        node: &str,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Signed, SignError> {
+        let ring = self.ring();
         let names = vec![SanType::URI(id.to_string().try_into()?)];
-        let (params, not_after) = self.leaf(names, ttl, now)?;
-        let leaf = params.signed_by(csr.public_key(), &self.issuer)?;
-        Ok(self.signed(leaf.der().clone(), not_after))
+        let (params, not_after) = self.leaf(&ring.issuing, names, node, ttl, now)?;
+        let leaf = params.signed_by(csr.public_key(), &ring.issuing.issuer)?;
+        Ok(signed(&ring.issuing, leaf.der().clone(), not_after))
     }
 
     /// A certificate with its key for this control plane's own port.
@@ -139,62 +230,269 @@ impl Authority {
                 Err(_) => SanType::DnsName(name.clone().try_into()?),
             });
         }
+        let ring = self.ring();
         let request = Request::new(id)?;
-        let (params, not_after) = self.leaf(sans, NODE_TTL, now)?;
+        let (params, not_after) = self.leaf(&ring.issuing, sans, SELF, NODE_TTL, now)?;
         let key = KeyPair::try_from(request.key.secret_pkcs8_der())?;
-        let leaf = params.signed_by(&key, &self.issuer)?;
-        let signed = self.signed(leaf.der().clone(), not_after);
-        Ok(Svid::new(
-            signed.chain,
-            request.key.into(),
-            Arc::clone(&self.roots),
-        )?)
-    }
-
-    fn signed(&self, leaf: CertificateDer<'static>, not_after: SystemTime) -> Signed {
-        Signed {
-            chain: vec![leaf, self.issuing.clone()],
-            not_after,
-        }
+        let leaf = params.signed_by(&key, &ring.issuing.issuer)?;
+        let signed = signed(&ring.issuing, leaf.der().clone(), not_after);
+        let trust = self.trust.clone();
+        Ok(Svid::new(signed.chain, request.key.into(), trust)?)
     }
 
     fn leaf(
         &self,
+        issuing: &Intermediate,
         names: Vec<SanType>,
+        node: &str,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<(CertificateParams, SystemTime), SignError> {
-        let left = self.issuing_ends.duration_since(now).unwrap_or_default();
+        let left = issuing.ends.duration_since(now).unwrap_or_default();
         if left < ISSUER_LEFT {
             return Err(SignError::IssuerExpiring);
         }
-        let last = self.issuing_ends - Duration::from_secs(60);
+        let last = issuing.ends - Duration::from_secs(60);
         let not_after = (now + ttl).min(last);
-        let mut params = CertificateParams::default();
-        // No subject makes the names critical (RFC 5280 §4.2.1.6).
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = names;
+        let serial = self.serials.take(node, not_after, now)?;
+        let mut params = leaf_params(names);
         params.not_before = (now - BACKDATE.min(ttl / 10)).into();
         params.not_after = not_after.into();
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        params.use_authority_key_identifier_extension = true;
-        params.serial_number = Some(serial());
+        params.serial_number = Some(SerialNumber::from(serial.to_vec()));
         Ok((params, not_after))
+    }
+
+    /// Has another intermediate sign. Certificates of the former one stay good.
+    ///
+    /// # Errors
+    /// [`RotateError`]; nothing has changed then.
+    pub fn rotate_issuing(&self, now: SystemTime) -> Result<(), RotateError> {
+        self.change(now, |rotation, books| rotation.issuing(&mut books.manifest))
+    }
+
+    /// Takes the next step of replacing the root: believe it, let it sign, forget the former one.
+    /// Tells where that leads.
+    ///
+    /// # Errors
+    /// [`RotateError`]; nothing has changed then.
+    pub fn rotate_root(&self, now: SystemTime) -> Result<Phase, RotateError> {
+        self.change(now, |rotation, books| {
+            rotation.root_step(&mut books.manifest)?;
+            Ok(books.manifest.phase)
+        })
+    }
+
+    /// Takes one certificate back; the node it was given to.
+    ///
+    /// # Errors
+    /// [`RevokeError`].
+    pub fn revoke(&self, text: &str, now: SystemTime) -> Result<Arc<str>, RevokeError> {
+        let serial = revoke::serial(text).ok_or_else(|| RevokeError::NoSerial {
+            text: text.to_owned(),
+        })?;
+        let owner = self.serials.owner(&serial);
+        let (node, until) = owner
+            .filter(|(_, until)| *until > seconds(now))
+            .ok_or_else(|| RevokeError::Unknown {
+                text: text.to_owned(),
+            })?;
+        self.take_back(&node, &[(serial, until)], now)?;
+        Ok(node)
+    }
+
+    /// Takes back every certificate that a node was given; how many.
+    ///
+    /// # Errors
+    /// [`OpenError`] when that cannot be made durable.
+    pub fn revoke_node(&self, node: &str, now: SystemTime) -> Result<usize, OpenError> {
+        let serials = self.serials.live(node, now)?;
+        self.take_back(&Arc::from(node), &serials, now)
+    }
+
+    fn take_back(
+        &self,
+        node: &Arc<str>,
+        serials: &[(serial::Serial, u64)],
+        now: SystemTime,
+    ) -> Result<usize, OpenError> {
+        let mut books = self.lock();
+        let mut revoked = books.revoked.clone();
+        let added = revoked.add(node, serials, now);
+        if added > 0 {
+            let manifest = books.manifest.clone();
+            self.publish(&mut books, manifest, revoked, now)?;
+        }
+        Ok(added)
+    }
+
+    /// What is revoked and has not expired.
+    pub fn revocations(&self) -> Vec<RevokedEntry> {
+        self.lock().revoked.entries().to_vec()
+    }
+
+    /// Does what time asks for: lists that grow old are signed anew, an intermediate past half of
+    /// its life is replaced, a plugged-in one is read again. To be called now and then.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what was in force still is.
+    pub fn maintain(&self, now: SystemTime) -> Result<(), OpenError> {
+        if self.home.plugged.is_some() {
+            self.reload(now)?;
+        }
+        let ring = self.ring();
+        let half = ring.issuing.ends.duration_since(ring.issuing.starts);
+        let half = half.unwrap_or_default() / 2;
+        let due = ring.issuing.starts + half <= now && self.home.plugged.is_none();
+        if due {
+            match self.rotate_issuing(now) {
+                Ok(()) => {}
+                Err(RotateError::Open(e)) => return Err(e),
+                Err(RotateError::File(e)) => return Err(e.into()),
+                Err(e @ (RotateError::KeyAway { .. } | RotateError::Plugged { .. })) => {
+                    tracing::warn!(error = %e, "the intermediate is past half of its life and is not replaced");
+                }
+            }
+        }
+        let mut books = self.lock();
+        let listed = books.manifest.crl_number;
+        let age = seconds(now).saturating_sub(books.manifest.crl_signed);
+        let unsigned = listed != books.revoked.number || listed == 0;
+        if unsigned || age >= revoke::RESIGN.as_secs() {
+            let (manifest, revoked) = (books.manifest.clone(), books.revoked.clone());
+            self.publish(&mut books, manifest, revoked, now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes up other files of a plugged-in authority.
+    fn reload(&self, now: SystemTime) -> Result<(), OpenError> {
+        let mut books = self.lock();
+        let before = self.ring();
+        let found = self.home.ring(&books.manifest, &books.revoked, now)?;
+        let certificates = |r: &Ring| r.believed.certificates().to_vec();
+        let (was, is) = (certificates(&before), certificates(&found));
+        let replaced = found.issuing.certificate != before.issuing.certificate;
+        if was == is && !replaced {
+            return Ok(());
+        }
+        let within =
+            |a: &[CertificateDer<'_>], b: &[CertificateDer<'_>]| a.iter().all(|c| b.contains(c));
+        if !within(&was, &is) && !within(&is, &was) {
+            return Err(OpenError::Plugged(PluggedError::Content {
+                path: self.home.plugged.clone().unwrap_or_default(),
+                reason: "its roots are others than before; first put the new root beside the old one in the root file, and take the old one out once every node has the new one".to_owned(),
+            }));
+        }
+        let mut manifest = books.manifest.clone();
+        manifest.sequence += 1;
+        if replaced {
+            manifest.reissue_before_ms = seconds(now).saturating_mul(1000);
+        }
+        let revoked = books.revoked.clone();
+        self.publish(&mut books, manifest, revoked, now)
+    }
+
+    fn change<T>(
+        &self,
+        now: SystemTime,
+        act: impl FnOnce(&Rotation<'_>, &mut Books) -> Result<T, RotateError>,
+    ) -> Result<T, RotateError> {
+        let mut books = self.lock();
+        let rotation = Rotation {
+            home: &self.home,
+            trust_domain: &self.trust_domain,
+            now,
+        };
+        let mut next = Books {
+            manifest: books.manifest.clone(),
+            revoked: books.revoked.clone(),
+        };
+        let outcome = act(&rotation, &mut next)?;
+        self.publish(&mut books, next.manifest, next.revoked, now)?;
+        Ok(outcome)
+    }
+
+    /// Makes a next state durable and puts it in force: what is revoked, then the lists, last the
+    /// manifest that counts. Between any two of them, the next start signs the lists again.
+    fn publish(
+        &self,
+        books: &mut Books,
+        mut manifest: Manifest,
+        mut revoked: Revoked,
+        now: SystemTime,
+    ) -> Result<(), OpenError> {
+        manifest.retired.retain(|r| r.until > seconds(now));
+        revoked.advance(now);
+        revoked.save(&self.home.directory)?;
+        let unlisted = self.home.ring(&manifest, &revoked, now)?;
+        revoked.sign(&self.home, &unlisted, now)?;
+        manifest.crl_number = revoked.number;
+        manifest.crl_signed = seconds(now);
+        manifest.sequence += 1;
+        let ring = self.home.ring(&manifest, &revoked, now)?;
+        let bundle = bundle(&ring)?;
+        self.home.write_manifest(&manifest)?;
+        *books = Books { manifest, revoked };
+        self.trust.replace(bundle);
+        self.ring.send_replace(Arc::new(ring));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An unpredictable serial of 16 bytes, positive as RFC 5280 §4.1.2.2 wants it.
-fn serial() -> SerialNumber {
-    let mut bytes: [u8; 16] = rand::random();
-    if let Some(first) = bytes.first_mut() {
-        *first = (*first & 0x7f) | 0x40;
-    }
-    SerialNumber::from(bytes.to_vec())
+fn bundle(ring: &Ring) -> Result<Bundle, SvidError> {
+    Bundle::new(
+        ring.sequence,
+        Arc::clone(&ring.believed),
+        &ring.crls,
+        ring.reissue_before,
+    )
+}
+
+fn signed(issuing: &Intermediate, leaf: CertificateDer<'static>, not_after: SystemTime) -> Signed {
+    let mut chain = vec![leaf, issuing.certificate.clone()];
+    chain.extend_from_slice(&issuing.above);
+    Signed { chain, not_after }
+}
+
+fn leaf_params(names: Vec<SanType>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    // No subject makes the names critical (RFC 5280 §4.2.1.6).
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = names;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// Whether what an intermediate signs leads to a root: by signing something.
+fn proves(issuing: &Intermediate, root: &CertificateDer<'static>, now: SystemTime) -> bool {
+    let attempt = || -> Option<bool> {
+        let id = "spiffe://probe/control/probe".to_owned();
+        let mut params = leaf_params(vec![SanType::URI(id.try_into().ok()?)]);
+        params.not_before = (now - BACKDATE).into();
+        params.not_after = (now + ISSUER_LEFT).into();
+        let key = KeyPair::generate().ok()?;
+        let leaf = params.signed_by(&key, &issuing.issuer).ok()?;
+        let signed = signed(issuing, leaf.der().clone(), now);
+        let roots = Arc::new(Roots::new(vec![root.clone()]).ok()?);
+        Some(Bundle::of_roots(roots).ok()?.believes(&signed.chain))
+    };
+    attempt().unwrap_or(false)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// The life to grant: what is asked for within bounds, the default for nothing (§4.1).
@@ -211,74 +509,5 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-/// SHA-256 of a root's key.
-fn pin_of(root: &CertificateDer<'_>) -> Result<[u8; 32], SvidError> {
-    tls::spki_sha256(root)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-    fn authority(dir: &Path) -> Authority {
-        Authority::open(dir, &TrustDomain::default(), SystemTime::now()).unwrap()
-    }
-
-    #[test]
-    fn a_leaf_says_what_it_must_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let ca = authority(dir.path());
-        let now = SystemTime::now();
-        let id: SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
-        let request = Request::new(&id).unwrap();
-        let csr = Csr::from_der(&request.csr).unwrap();
-        let day = Duration::from_secs(86_400);
-        let signed = ca.sign(&csr, &id, day, now).unwrap();
-        let (_rest, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
-        let san = leaf.subject_alternative_name().unwrap().unwrap();
-        assert!(san.critical);
-        assert_eq!(san.value.general_names.len(), 1);
-        assert_eq!(tls::peer_identity(&signed.chain[0]), Some(id));
-        assert_eq!(leaf.subject().iter().count(), 0, "empty subject");
-        let usage = leaf.extended_key_usage().unwrap().unwrap().value;
-        assert!(usage.server_auth && usage.client_auth);
-        assert!(leaf.key_usage().unwrap().unwrap().value.digital_signature());
-        assert!(!leaf.is_ca());
-        assert_eq!(leaf.raw_serial().len(), 16);
-        let life = leaf.validity().not_after.timestamp() - leaf.validity().not_before.timestamp();
-        assert_eq!(life, 86_400 + 120);
-        let svid = Svid::new(signed.chain, request.key.into(), Arc::clone(ca.roots()));
-        assert!(svid.is_ok(), "{svid:?}");
-    }
-
-    #[test]
-    fn lives_are_granted_within_bounds() {
-        for (name, asked, want) in [
-            ("none", 0, 86_400),
-            ("negative", -5, 86_400),
-            ("a minute", 60, 600),
-            ("a day", 86_400, 86_400),
-            ("a year", 31_536_000, 90 * 86_400),
-        ] {
-            assert_eq!(granted_ttl(asked).as_secs(), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn an_issuer_near_its_end_signs_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let ca = authority(dir.path());
-        let id: SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
-        let csr = Csr::from_der(&Request::new(&id).unwrap().csr).unwrap();
-        let late = ca.issuing_ends - Duration::from_secs(1800);
-        let refused = ca.sign(&csr, &id, DEFAULT_TTL, late);
-        assert!(matches!(refused, Err(SignError::IssuerExpiring)));
-        let before = ca.issuing_ends - Duration::from_secs(7200);
-        let signed = ca.sign(&csr, &id, DEFAULT_TTL, before).unwrap();
-        assert!(
-            signed.not_after < ca.issuing_ends,
-            "never outlives its issuer"
-        );
-    }
-}
+mod tests;

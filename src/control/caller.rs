@@ -18,6 +18,8 @@ pub struct Caller {
     pub spki: Option<[u8; 32]>,
     /// Where it calls from.
     pub address: SocketAddr,
+    /// Why its certificate, sound as it is, is not taken here.
+    pub refused: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -32,12 +34,29 @@ impl Caller {
             bearer: None,
             spki,
             address,
+            refused: None,
         }
     }
 
     /// The node that calls, by certificate or token.
-    pub fn named(&self) -> Option<&Arc<str>> {
-        self.node.as_ref().or(self.bearer.as_ref())
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for a caller that shows neither, PERMISSION_DENIED for one that is refused.
+    pub fn named(&self) -> Result<&Arc<str>, Status> {
+        self.taken()?;
+        let named = self.node.as_ref().or(self.bearer.as_ref());
+        named.ok_or_else(|| {
+            Status::unauthenticated(
+                "this takes a node certificate or a bearer token; run lateen join, or lateen token node for a stock proxy",
+            )
+        })
+    }
+
+    fn taken(&self) -> Result<(), Status> {
+        match &self.refused {
+            Some(reason) => Err(Status::permission_denied(&**reason)),
+            None => Ok(()),
+        }
     }
 
     /// Who sent a request.
@@ -49,11 +68,21 @@ impl Caller {
         caller.ok_or_else(|| Status::internal("the caller of this request is not known"))
     }
 
-    /// The node that calls.
+    /// The node that calls, by certificate.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for a caller without a node certificate, PERMISSION_DENIED for one that is
+    /// refused.
+    pub fn node(&self) -> Result<&Arc<str>, Status> {
+        self.taken()?;
+        self.presented()
+    }
+
+    /// The node that its certificate names, whatever became of it.
     ///
     /// # Errors
     /// UNAUTHENTICATED for a caller without a node certificate.
-    pub fn node(&self) -> Result<&Arc<str>, Status> {
+    pub fn presented(&self) -> Result<&Arc<str>, Status> {
         let node = self.node.as_ref();
         node.ok_or_else(|| {
             Status::unauthenticated("this takes a node certificate; run lateen join")

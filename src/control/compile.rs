@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -125,19 +126,21 @@ impl Publisher {
         Ok((publisher, published))
     }
 
-    /// Publishes a revision for what `inputs` and `reported` hold, and for each change of theirs,
-    /// until `shutdown` or until `inputs` has no sender any more.
+    /// Publishes a revision for what `inputs` and `reported` hold and for `trust`, an encoded bundle,
+    /// and for each change of theirs, until `shutdown` or until `inputs` has no sender any more.
     pub async fn run(
         mut self,
         mut inputs: watch::Receiver<Option<Arc<Input>>>,
         mut reported: watch::Receiver<Arc<Reported>>,
+        mut trust: watch::Receiver<Bytes>,
         shutdown: CancellationToken,
     ) {
         loop {
             let input = inputs.borrow_and_update().clone();
             let heard = reported.borrow_and_update().clone();
+            let bundle = trust.borrow_and_update().clone();
             if let Some(input) = input {
-                self.publish(input, heard).await;
+                self.publish(input, heard, bundle).await;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -145,16 +148,21 @@ impl Publisher {
                     return;
                 },
                 () = settled(&mut reported) => {}
+                () = changed(&mut trust) => {}
             }
         }
     }
 
-    async fn publish(&mut self, input: Arc<Input>, reported: Arc<Reported>) {
+    async fn publish(&mut self, input: Arc<Input>, reported: Arc<Reported>, trust: Bytes) {
         let previous = self.revisions.borrow().clone();
         let assignments = self.state.assignments().clone();
         let making = {
             let (input, previous) = (input.clone(), previous.clone());
-            spawn_blocking(move || draft(&input, &reported, &assignments, previous.as_deref()))
+            spawn_blocking(move || {
+                let mut draft = draft(&input, &reported, &assignments, previous.as_deref())?;
+                draft.content = draft.content.with_trust(&trust);
+                Ok::<_, CompileError>(draft)
+            })
         };
         match making.await {
             Ok(Ok(draft)) => self.adopt(draft, input, previous).await,
@@ -275,6 +283,16 @@ fn draft(
 /// A panic while saving is one more way for it to fail.
 fn flat(done: Result<io::Result<()>, tokio::task::JoinError>) -> io::Result<()> {
     done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+}
+
+/// Waits for a change that must not wait for others.
+///
+/// # Cancel safety
+/// Dropping the future forgets nothing.
+async fn changed<T>(changes: &mut watch::Receiver<T>) {
+    if changes.changed().await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Waits for a change, and then until changes pause.

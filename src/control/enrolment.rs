@@ -81,6 +81,24 @@ pub struct NodeRecord {
     confirmed: bool,
     /// Whether two machines seem to hold this identity.
     pub frozen: bool,
+    /// Whether an operator shut it out.
+    #[serde(default)]
+    pub revoked: bool,
+    /// When it was last given a certificate, in seconds since 1970.
+    #[serde(default)]
+    pub renewed: u64,
+}
+
+impl NodeRecord {
+    /// Why it may not speak as itself, whatever it shows.
+    fn shut_out(&self) -> Option<EnrolError> {
+        let node = self.name.to_string();
+        match self {
+            Self { revoked: true, .. } => Some(EnrolError::NodeRevoked { node }),
+            Self { frozen: true, .. } => Some(EnrolError::CloneSuspected { node }),
+            _ => None,
+        }
+    }
 }
 
 /// Why a machine may not join or renew; each is a row of `spec/control-plane.md` §6.2 or §6.3.
@@ -127,6 +145,20 @@ pub enum EnrolError {
         /// The node that asks.
         node: String,
     },
+    /// Shut out.
+    #[error(
+        "node {node} has been revoked; to let it in again, make a token with --replace and join"
+    )]
+    NodeRevoked {
+        /// The node that asks.
+        node: String,
+    },
+    /// A certificate that was replaced.
+    #[error("this certificate of node {node} has been replaced by another")]
+    Superseded {
+        /// The node that asks.
+        node: String,
+    },
     /// Two machines hold this identity.
     #[error(
         "node {node} renews with a certificate that another machine has replaced: two machines seem to share one identity; make a new token with --replace for the right one"
@@ -152,6 +184,8 @@ impl EnrolError {
             Self::NodeUnknown { .. } => "NODE_UNKNOWN",
             Self::NodeEnrolled { .. } => "NODE_ENROLLED",
             Self::NotEnrolled { .. } => "NOT_ENROLLED",
+            Self::NodeRevoked { .. } => "NODE_REVOKED",
+            Self::Superseded { .. } => "SUPERSEDED",
             Self::CloneSuspected { .. } => "CLONE_SUSPECTED",
             Self::File(_) => "CA_UNAVAILABLE",
         }
@@ -277,7 +311,8 @@ impl Enrolment {
         let record = self.judge(&state, ask, now)?;
         let repeated = record.redeemed.is_some();
         let known = state.nodes.get(ask.node);
-        let enrolled = known.is_some_and(|n| n.expires > seconds(now) && n.current != ask.spki);
+        let live = |n: &NodeRecord| n.expires > seconds(now) || n.revoked || n.frozen;
+        let enrolled = known.is_some_and(|n| live(n) && n.current != ask.spki);
         if enrolled && !record.replace && !repeated {
             let node = ask.node.to_owned();
             return Err(EnrolError::NodeEnrolled { node });
@@ -305,6 +340,8 @@ impl Enrolment {
             previous: None,
             confirmed: false,
             frozen: false,
+            revoked: false,
+            renewed: seconds(now),
         };
         state.tokens.insert(spent.id.clone(), spent);
         self.keep_node(&node)?;
@@ -365,6 +402,10 @@ impl Enrolment {
         let record = record.ok_or_else(|| EnrolError::NotEnrolled {
             node: node.to_owned(),
         })?;
+        if record.revoked {
+            let node = node.to_owned();
+            return Err(EnrolError::NodeRevoked { node });
+        }
         let current = presented == record.current;
         let unconfirmed = record.previous == Some(presented) && !record.confirmed;
         if record.frozen || !(current || unconfirmed) {
@@ -380,6 +421,7 @@ impl Enrolment {
         let renewed = NodeRecord {
             generation: record.generation + 1,
             expires: seconds(now) + super::ca::NODE_TTL.as_secs(),
+            renewed: seconds(now),
             previous: Some(presented),
             current: wanted,
             confirmed: false,
@@ -392,11 +434,18 @@ impl Enrolment {
     }
 
     /// Whether a node may speak as itself with this key; notes that its current key is in use.
-    pub fn admits(&self, node: &str, presented: [u8; 32]) -> bool {
+    ///
+    /// # Errors
+    /// [`EnrolError`], by the reason why not.
+    pub fn admit(&self, node: &str, presented: [u8; 32]) -> Result<(), EnrolError> {
         let mut state = self.lock();
         let Some(record) = state.nodes.get_mut(node) else {
-            return false;
+            let node = node.to_owned();
+            return Err(EnrolError::NotEnrolled { node });
         };
+        if let Some(shut_out) = record.shut_out() {
+            return Err(shut_out);
+        }
         if presented == record.current && !record.confirmed {
             record.confirmed = true;
             if let Err(e) = self.keep_node(record) {
@@ -404,9 +453,40 @@ impl Enrolment {
                 warn!(error = %e, node, "use of a node certificate not noted");
             }
         }
-        !record.frozen
-            && (presented == record.current
-                || (record.previous == Some(presented) && !record.confirmed))
+        let replaced = record.previous == Some(presented) && !record.confirmed;
+        if presented == record.current || replaced {
+            return Ok(());
+        }
+        let node = node.to_owned();
+        Err(EnrolError::Superseded { node })
+    }
+
+    /// Shuts a node out until it joins anew. Whether there was one.
+    ///
+    /// # Errors
+    /// When that cannot be made durable.
+    pub fn revoke_node(&self, node: &str) -> Result<bool, EnrolError> {
+        self.amend(node, |record| record.revoked = true)
+    }
+
+    /// Lets a frozen node go on with the certificate it was last given. Whether there was one.
+    ///
+    /// # Errors
+    /// When that cannot be made durable.
+    pub fn approve(&self, node: &str) -> Result<bool, EnrolError> {
+        self.amend(node, |record| record.frozen = false)
+    }
+
+    fn amend(&self, node: &str, change: impl FnOnce(&mut NodeRecord)) -> Result<bool, EnrolError> {
+        let mut state = self.lock();
+        let Some(record) = state.nodes.get_mut(node) else {
+            return Ok(false);
+        };
+        let mut amended = record.clone();
+        change(&mut amended);
+        self.keep_node(&amended)?;
+        *record = amended;
+        Ok(true)
     }
 
     fn keep_token(&self, record: &TokenRecord) -> Result<(), FileError> {

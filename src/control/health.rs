@@ -228,10 +228,7 @@ impl NodeService for Health {
         &self,
         request: Request<Streaming<NodeReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let caller = request.extensions().get::<Caller>();
-        let node = caller.and_then(|caller| caller.node.clone());
-        let node =
-            node.ok_or_else(|| Status::unauthenticated("reports need a node certificate"))?;
+        let node = Arc::clone(Caller::of(&request)?.node()?);
         match &*self.0.revisions.borrow() {
             None => return Err(Status::unavailable("no revision is loaded")),
             Some(revision) if !revision.knows(&node) => {

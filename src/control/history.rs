@@ -26,6 +26,8 @@ pub struct Changes {
     pub addresses: Names,
     /// Policies.
     pub authorizations: Names,
+    /// Whom to believe.
+    pub trust: Names,
     /// Placements, by the node that sees them.
     pub placements: BTreeMap<Arc<str>, Names>,
 }
@@ -36,6 +38,7 @@ impl Changes {
         match kind {
             Kind::Address => Some(&self.addresses),
             Kind::Authorization => Some(&self.authorizations),
+            Kind::Trust => Some(&self.trust),
             Kind::Placement => self.placements.get(node),
             Kind::Revision => None,
         }
@@ -43,7 +46,7 @@ impl Changes {
 
     fn count(&self) -> usize {
         let placed: usize = self.placements.values().map(BTreeSet::len).sum();
-        self.addresses.len() + self.authorizations.len() + placed
+        self.addresses.len() + self.authorizations.len() + self.trust.len() + placed
     }
 }
 

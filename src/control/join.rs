@@ -4,28 +4,33 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use tonic::{Code, Request, Response, Status};
 
 use super::audit;
 use super::ca::{Authority, Csr, CsrError, NODE_TTL};
 use super::caller::Caller;
+use super::challenge::Challenges;
 use super::enrolment::{EnrolError, Enrolment, Joining};
+use super::trust;
 use crate::identity::SpiffeId;
 use crate::model::declaration::Settings;
 use crate::telemetry::access_log::chain;
-use crate::tls::spki_sha256;
+use crate::tls::{peer_identity, reenrol_payload, signed_by, spki_sha256, validity_of};
 use crate::wire::proto::lateen::enrollment_server::Enrollment;
 use crate::wire::proto::lateen::{
-    Enrolled, JoinRequest, MeshInfo, RenewRequest, TrustBundle, TrustRoot,
+    ChallengeRequest, ChallengeResponse, Enrolled, JoinRequest, MeshInfo, ReenrollRequest,
+    RenewRequest,
 };
 
 /// Failed joins of one address in a minute, before it is told to wait (row 14).
 const FAILURES: u32 = 5;
 /// Addresses whose failures are remembered; when full, remembering starts over.
 const ADDRESSES: usize = 4096;
+/// How long after its end a certificate still lets its node back in (§6.3).
+const REENROL_WITHIN: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Header of a refusal that carries its stable word.
 pub const REASON: &str = "lateen-reason";
 
@@ -42,6 +47,7 @@ pub struct Service {
     authority: Arc<Authority>,
     enrolment: Arc<Enrolment>,
     mesh: Arc<dyn Mesh>,
+    challenges: Challenges,
     failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
@@ -52,11 +58,20 @@ impl Service {
             authority,
             enrolment,
             mesh,
+            challenges: Challenges::default(),
             failures: Mutex::default(),
         }
     }
 
     fn enrol(&self, ask: &JoinRequest, now: SystemTime) -> Result<Enrolled, Status> {
+        if let Some(role) = ask.roles.iter().find(|r| *r != "node") {
+            let message = format!("this join token lets no {role} in, only a node");
+            return Err(with_reason(
+                Code::PermissionDenied,
+                &message,
+                "ROLE_NOT_ALLOWED",
+            ));
+        }
         let csr = self.csr(&ask.csr, &ask.node)?;
         let joining = Joining {
             token: &ask.token_id,
@@ -97,42 +112,57 @@ impl Service {
         now: SystemTime,
     ) -> Result<Enrolled, Status> {
         let id = self.identity(node)?;
-        let signed = self.authority.sign(csr, &id, NODE_TTL, now);
+        let signed = self.authority.sign(csr, &id, node, NODE_TTL, now);
         let signed =
             signed.map_err(|e| with_reason(Code::Unavailable, &chain(&e), "CA_UNAVAILABLE"))?;
         let settings = self.mesh.settings();
-        let epoch = self.authority.epoch().to_vec();
-        let root = |der: &rustls_pki_types::CertificateDer<'static>| TrustRoot {
-            der: der.to_vec(),
-            spki_sha256: spki_sha256(der).map(Vec::from).unwrap_or_default(),
-            state: 0,
-        };
         Ok(Enrolled {
             chain: signed.chain.iter().map(|c| c.to_vec()).collect(),
-            trust: Some(TrustBundle {
-                epoch: epoch.clone(),
-                sequence: 1,
-                roots: self
-                    .authority
-                    .roots()
-                    .certificates()
-                    .iter()
-                    .map(root)
-                    .collect(),
-                trust_domains: vec![settings.trust_domain.to_string()],
-                ..TrustBundle::default()
-            }),
+            trust: Some(trust::bundle(&self.authority)),
             mesh: Some(MeshInfo {
                 trust_domain: settings.trust_domain.to_string(),
                 mesh_domain: settings.domain.to_string(),
                 cluster_id: settings.cluster_id.to_string(),
                 network: settings.network.to_string(),
-                epoch,
+                epoch: self.authority.epoch().to_vec(),
             }),
             controls: Vec::new(),
             server_time_ms: milliseconds(now),
             generation,
         })
+    }
+
+    /// Lets a node whose certificate has expired go on: by its key, which the expired certificate
+    /// names and the registry knows (§6.3).
+    fn reenrol(
+        &self,
+        ask: &ReenrollRequest,
+        now: SystemTime,
+    ) -> Result<(Arc<str>, Enrolled), Status> {
+        let node = self.challenges.redeem(&ask.nonce, now);
+        let node = node.ok_or_else(|| {
+            let message = "this challenge is not known, is used up or is too old; ask for another";
+            with_reason(Code::Unauthenticated, message, "CHALLENGE_UNKNOWN")
+        })?;
+        let csr = self.csr(&ask.csr, &node)?;
+        let expired = Expired::of(ask, &node, &self.authority)?;
+        let since = now.duration_since(expired.not_after).unwrap_or_default();
+        if since > REENROL_WITHIN {
+            let message = format!(
+                "the certificate of node {node} expired {} days ago; it needs a join token",
+                since.as_secs() / 86_400
+            );
+            return Err(with_reason(
+                Code::FailedPrecondition,
+                &message,
+                "EXPIRED_TOO_LONG",
+            ));
+        }
+        let wanted = csr.spki_sha256();
+        let generation = self.enrolment.renew(&node, expired.spki, wanted, now);
+        let generation = generation.map_err(|e| refusal(&e))?;
+        let enrolled = self.answer(&csr, &node, generation, now)?;
+        Ok((node, enrolled))
     }
 
     /// Refuses an address that keeps failing.
@@ -188,7 +218,8 @@ impl Enrollment for Service {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Enrolled>, Status> {
         let caller = Caller::of(&request)?;
-        let node = Arc::clone(caller.node()?);
+        // As it was presented: the registry tells below what has become of it.
+        let node = Arc::clone(caller.presented()?);
         let presented = caller.spki.unwrap_or_default();
         let now = SystemTime::now();
         let csr = self.csr(&request.into_inner().csr, &node)?;
@@ -207,6 +238,82 @@ impl Enrollment for Service {
             }
         }
     }
+
+    async fn challenge(
+        &self,
+        request: Request<ChallengeRequest>,
+    ) -> Result<Response<ChallengeResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.throttle(caller.address.ip())?;
+        let node = request.into_inner().node;
+        self.identity(&node)?;
+        let (nonce, expires) = self.challenges.make(&node, SystemTime::now());
+        Ok(Response::new(ChallengeResponse {
+            nonce: nonce.to_vec(),
+            expires_ms: milliseconds(expires),
+        }))
+    }
+
+    async fn reenroll(
+        &self,
+        request: Request<ReenrollRequest>,
+    ) -> Result<Response<Enrolled>, Status> {
+        let caller = Caller::of(&request)?;
+        self.throttle(caller.address.ip())?;
+        match self.reenrol(&request.into_inner(), SystemTime::now()) {
+            Ok((node, enrolled)) => {
+                let detail = format!("generation {}", enrolled.generation);
+                audit::granted("reenroll", &node, &caller.address, &detail);
+                Ok(Response::new(enrolled))
+            }
+            Err(status) => {
+                self.note_failure(caller.address.ip());
+                audit::refused("reenroll", &"-", &caller.address, status.message());
+                Err(status)
+            }
+        }
+    }
+}
+
+/// A certificate that was ours to give, and whose key its holder has proven to hold.
+struct Expired {
+    spki: [u8; 32],
+    not_after: SystemTime,
+}
+
+impl Expired {
+    fn of(ask: &ReenrollRequest, node: &str, authority: &Authority) -> Result<Self, Status> {
+        let bad = |message: &str| with_reason(Code::Unauthenticated, message, "PROOF_INVALID");
+        let chain: Vec<CertificateDer<'static>> = ask
+            .expired_chain
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
+        let leaf = chain
+            .first()
+            .ok_or_else(|| bad("no certificate was shown"))?;
+        let (_starts, not_after) =
+            validity_of(leaf).ok_or_else(|| bad("the certificate shown does not parse"))?;
+        // As it was while it was good.
+        let then = not_after - Duration::from_secs(1);
+        if !authority.trust().bundle().believed_at(&chain, then) {
+            return Err(bad("the certificate shown is none of this mesh's"));
+        }
+        let named = peer_identity(leaf).is_some_and(|id| match id {
+            SpiffeId::Node { name, .. } => *name == *node,
+            _ => false,
+        });
+        if !named {
+            return Err(bad("the certificate shown is another's"));
+        }
+        let signed = reenrol_payload(&ask.nonce, node, &ask.csr);
+        if !signed_by(leaf, &signed, &ask.signature) {
+            return Err(bad("the signature is not of the certificate's key"));
+        }
+        let spki =
+            spki_sha256(leaf).map_err(|_parsed| bad("the certificate shown does not parse"))?;
+        Ok(Self { spki, not_after })
+    }
 }
 
 fn refusal(error: &EnrolError) -> Status {
@@ -216,6 +323,8 @@ fn refusal(error: &EnrolError) -> Status {
         EnrolError::TokenWrongNode { .. }
         | EnrolError::TokenRevoked
         | EnrolError::NotEnrolled { .. }
+        | EnrolError::NodeRevoked { .. }
+        | EnrolError::Superseded { .. }
         | EnrolError::CloneSuspected { .. } => Code::PermissionDenied,
         EnrolError::NodeUnknown { .. } => Code::FailedPrecondition,
         EnrolError::File(_) => Code::Unavailable,

@@ -37,6 +37,7 @@ where
                     bearer: None,
                     spki: None,
                     address,
+                    refused: None,
                 });
                 service.clone().call(request)
             });

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::history::{Changes, History, Names};
 use crate::model::compile::{Compiled, Placement};
 use crate::wire::convert::{self, RevisionSummary, delta};
-use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION};
+use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
 
 mod content;
 
@@ -23,6 +23,8 @@ pub use content::Content;
 /// A type of resource this control plane serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// Whom to believe.
+    Trust,
     /// Workloads and services.
     Address,
     /// L4 policies.
@@ -35,7 +37,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
+        Self::Trust,
         Self::Address,
         Self::Authorization,
         Self::Placement,
@@ -50,6 +53,7 @@ impl Kind {
     /// Its type URL.
     pub fn type_url(self) -> &'static str {
         match self {
+            Self::Trust => TRUST,
             Self::Address => ADDRESS,
             Self::Authorization => AUTHORIZATION,
             Self::Placement => PLACEMENT,
@@ -111,6 +115,8 @@ pub struct Revision {
     /// The one resource of type [`Kind::Revision`].
     announcement: Resources,
     history: History,
+    /// The first revision with the trust bundle that this one has.
+    trust_since: u64,
     aliases: OnceLock<BTreeMap<String, Vec<Arc<str>>>>,
 }
 
@@ -151,7 +157,9 @@ impl Revision {
             let history = &previous.history;
             history.followed_by(from, summary.compiled_at, changes)
         });
+        let same = previous.filter(|p| !content.trust_differs(&p.content));
         Self {
+            trust_since: same.map_or(summary.number, |p| p.trust_since),
             announcement: announcement(&summary),
             history: history.unwrap_or_default(),
             aliases: OnceLock::new(),
@@ -168,6 +176,12 @@ impl Revision {
     /// This control plane's number of it.
     pub fn number(&self) -> u64 {
         self.summary.number
+    }
+
+    /// The number of the first revision that had the trust bundle of this one: a node that
+    /// acknowledged it has the bundle.
+    pub fn trust_since(&self) -> u64 {
+        self.trust_since
     }
 
     /// What is in it.
@@ -197,6 +211,13 @@ impl Revision {
         })
     }
 
+    /// Namespace and service account of everything that runs on `node`.
+    pub fn identities(&self, node: &str) -> impl Iterator<Item = (&str, &str)> {
+        let identities = self.content.identities.get(node);
+        let all = identities.into_iter().flatten();
+        all.map(|(namespace, account)| (&**namespace, &**account))
+    }
+
     /// Whether the mesh places the workload `uid` on `node`.
     pub fn places(&self, node: &str, uid: &str) -> bool {
         self.resources(Kind::Placement, node).contains_key(uid)
@@ -205,6 +226,7 @@ impl Revision {
     /// All resources of a type, as `node` sees them.
     pub fn resources(&self, kind: Kind, node: &str) -> &Resources {
         match kind {
+            Kind::Trust => &self.content.trust,
             Kind::Address => &self.content.addresses,
             Kind::Authorization => &self.content.authorizations,
             Kind::Placement => self.content.placements.get(node).unwrap_or(&NONE),

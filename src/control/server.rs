@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -24,12 +24,15 @@ use super::citadel::{self, Placements};
 use super::compile::{CompileStatus, Input, LastGood, Publisher};
 use super::discovery::{Clients, Discovery, Limits};
 use super::enrolment::Enrolment;
+use super::gate::Gate;
 use super::health::Health;
+use super::issued::Issued;
 use super::join::{self, Mesh};
 use super::listener;
 use super::revision::Revision;
 use super::source::{Source, SourceStatus};
 use super::store::{self, StoreError};
+use super::trust;
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId};
 use crate::model::declaration::Settings as MeshSettings;
@@ -45,11 +48,16 @@ const REQUEST_LIMIT: usize = 64 << 10;
 /// How often the port's own certificate is made anew; it lives for thirty days.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
 
+/// Between looks at what time asks of the authority, and at the files of a plugged-in one.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What the control role is told by `lateen.toml`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The state directory.
     pub state: PathBuf,
+    /// The directory of an authority that is brought along.
+    pub authority: Option<PathBuf>,
     /// The mesh directory.
     pub mesh: PathBuf,
     /// Where to listen.
@@ -122,6 +130,7 @@ pub struct Control {
     authority: Arc<Authority>,
     enrolment: Arc<Enrolment>,
     bearers: Arc<Bearers>,
+    issued: Arc<Issued>,
     source: Source,
     publisher: Publisher,
     discovery: Discovery,
@@ -141,6 +150,8 @@ pub struct Handle {
     pub enrolment: Arc<Enrolment>,
     /// Bearer tokens.
     pub bearers: Arc<Bearers>,
+    /// When who last had a certificate.
+    pub issued: Arc<Issued>,
     /// How reading the mesh directory stands.
     pub source: watch::Receiver<SourceStatus>,
     /// How compiling stands.
@@ -186,6 +197,12 @@ impl Placements for InForce {
             .is_some_and(|r| r.runs(node, namespace, service_account))
     }
 
+    fn identities(&self, node: &str) -> u32 {
+        let revision = self.revisions.borrow();
+        let count = revision.as_ref().map_or(0, |r| r.identities(node).count());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     fn certificate_ttl(&self) -> Duration {
         self.settings().certificate_ttl
     }
@@ -214,11 +231,14 @@ impl Control {
         })?;
         let trust_domain = &input.mesh.settings.trust_domain;
         let now = SystemTime::now();
-        let authority = Arc::new(Authority::open(&settings.state, trust_domain, now)?);
+        let plugged = settings.authority.as_deref();
+        let authority = Authority::open(&settings.state, plugged, trust_domain, now)?;
+        let authority = Arc::new(authority);
         let enrolment = Arc::new(Enrolment::open(&settings.state)?);
         let bearers = Bearers::open(&settings.state, authority.epoch(), trust_domain)?;
         let bearers = Arc::new(bearers);
         let store = store::open(&state.join("store"))?;
+        let issued = Arc::new(Issued::open(Arc::clone(&store), now));
         let opened = Publisher::open(&revisions_dir, authority.epoch(), Arc::clone(&store));
         let (publisher, published) = opened.map_err(|source| StartError::Revisions {
             path: revisions_dir.clone(),
@@ -251,6 +271,7 @@ impl Control {
             authority: Arc::clone(&authority),
             enrolment: Arc::clone(&enrolment),
             bearers: Arc::clone(&bearers),
+            issued: Arc::clone(&issued),
             source: source.status(),
             compile: published.status,
             revisions: published.revisions,
@@ -265,6 +286,7 @@ impl Control {
             authority,
             enrolment,
             bearers,
+            issued,
             source,
             publisher,
             discovery,
@@ -288,10 +310,13 @@ impl Control {
         let trust_domain = self.authority.trust_domain().clone();
         let inputs = self.handle.inputs.clone();
         tasks.spawn(self.source.run(trust_domain, shutdown.clone()));
-        tasks.spawn(
+        let (bundle, bundles) = watch::channel(trust::encode(&self.authority));
+        let following = trust::follow(Arc::clone(&self.authority), bundle, shutdown.clone());
+        tasks.spawn(following);
+        let publishing =
             self.publisher
-                .run(inputs.clone(), self.reported, shutdown.clone()),
-        );
+                .run(inputs.clone(), self.reported, bundles, shutdown.clone());
+        tasks.spawn(publishing);
         tasks.spawn(self.discovery.run(shutdown.clone()));
         let (ready, connections) = mpsc::channel(listener::READY);
         let tls = Arc::clone(&self.tls);
@@ -301,22 +326,22 @@ impl Control {
             ready,
             shutdown.clone(),
         ));
-        let renewal = Renewal {
+        let upkeep = Upkeep {
             authority: Arc::clone(&self.authority),
             settings: self.settings.clone(),
             inputs,
             tls: self.tls,
         };
-        tasks.spawn(renewal.run(shutdown.clone()));
+        tasks.spawn(upkeep.run(shutdown.clone()));
         let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
         let authority = Arc::clone(&self.authority);
-        let enrolment = Arc::clone(&self.enrolment);
+        let enrolment = self.enrolment;
+        let gate = Gate::new(self.bearers, Some(Arc::clone(&enrolment)));
         let joining = join::Service::new(authority, enrolment, mesh);
-        let certificates = citadel::Service::new(self.authority, self.enrolment, self.in_force);
+        let certificates = citadel::Service::new(self.authority, self.in_force, self.issued);
         let certificates = IstioCertificateServiceServer::new(certificates);
         let joining = EnrollmentServer::new(joining);
-        let bearers = self.bearers;
-        let named = InterceptorLayer::new(move |request| bearers.authenticate(request));
+        let named = InterceptorLayer::new(move |request| gate.check(request));
         let router = Server::builder()
             .layer(named)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
@@ -343,31 +368,62 @@ impl Control {
     }
 }
 
-/// Renews the port's own certificate.
-struct Renewal {
+/// Keeps the authority and the port's own certificate current.
+struct Upkeep {
     authority: Arc<Authority>,
     settings: Settings,
     inputs: watch::Receiver<Option<Arc<Input>>>,
     tls: Arc<ArcSwap<ServerConfig>>,
 }
 
-impl Renewal {
+impl Upkeep {
     async fn run(self, shutdown: CancellationToken) {
+        let mut rings = self.authority.subscribe();
+        let mut told = String::new();
+        let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RENEW) => {}
+                // Another root or intermediate is to be shown at once.
+                Ok(()) = rings.changed() => {
+                    self.renew();
+                    renewed = Instant::now();
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    self.maintain(&mut told);
+                    if renewed.elapsed() >= RENEW {
+                        self.renew();
+                        renewed = Instant::now();
+                    }
+                }
             }
-            let Some(input) = self.inputs.borrow().clone() else {
-                continue;
-            };
-            match serving(&self.authority, &self.settings, &input) {
-                Ok(config) => self.tls.store(config),
-                Err(e) => warn!(
-                    error = chain(&e),
-                    "the control plane's certificate is not renewed"
-                ),
+        }
+    }
+
+    /// A fault is told once, not at every look.
+    fn maintain(&self, told: &mut String) {
+        match self.authority.maintain(SystemTime::now()) {
+            Ok(()) => told.clear(),
+            Err(e) => {
+                let reason = chain(&e);
+                if reason != *told {
+                    error!(error = reason, "the authority stays as it was");
+                }
+                *told = reason;
             }
+        }
+    }
+
+    fn renew(&self) {
+        let Some(input) = self.inputs.borrow().clone() else {
+            return;
+        };
+        match serving(&self.authority, &self.settings, &input) {
+            Ok(config) => self.tls.store(config),
+            Err(e) => warn!(
+                error = chain(&e),
+                "the control plane's certificate is not renewed"
+            ),
         }
     }
 }

@@ -25,16 +25,19 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 pub enum Tree {
     /// What nodes last said of each workload, by uid.
     Health,
+    /// When a node last had a certificate of an identity.
+    Issued,
     /// One line per published revision, by number.
     RevisionIndex,
 }
 
 impl Tree {
-    const ALL: [Self; 2] = [Self::Health, Self::RevisionIndex];
+    const ALL: [Self; 3] = [Self::Health, Self::Issued, Self::RevisionIndex];
 
     fn name(self) -> &'static str {
         match self {
             Self::Health => "health",
+            Self::Issued => "issued",
             Self::RevisionIndex => "revision-index",
         }
     }

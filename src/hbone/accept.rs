@@ -25,7 +25,7 @@ use super::Limits;
 use super::liveness::{self, Heard, Watched};
 use super::stream::{self, Turn};
 use crate::identity::SpiffeId;
-use crate::tls::{self, peer_identity};
+use crate::tls::{self, CertificateKey, ServerSide, peer_identity};
 
 pub use refusal::AcceptError;
 pub use request::{Incoming, Refusal};
@@ -60,7 +60,7 @@ pub trait Handler: Send + Sync + 'static {
 pub async fn serve<H: Handler>(
     tcp: TcpStream,
     remote: SocketAddr,
-    tls: Arc<ServerConfig>,
+    tls: Arc<ServerSide>,
     limits: &Limits,
     handler: Arc<H>,
     shutdown: CancellationToken,
@@ -69,7 +69,7 @@ pub async fn serve<H: Handler>(
     let opening = async {
         // Held by those who have proven nothing yet; the others wait, up to the same deadline.
         let _turn = HANDSHAKES.acquire().await;
-        open(tcp, tls, limits).await
+        open(tcp, Arc::clone(&tls.config), limits).await
     };
     let opening = tokio::time::timeout_at(deadline, opening);
     let opened = tokio::select! {
@@ -79,6 +79,7 @@ pub async fn serve<H: Handler>(
         opened = opening => opened,
     };
     let opened = opened.map_err(|_elapsed| AcceptError::Timeout)??;
+    let peer = opened.peer.clone();
     let served = Served {
         connection: opened.connection,
         turn: opened.turn,
@@ -88,9 +89,12 @@ pub async fn serve<H: Handler>(
         requests: JoinSet::new(),
         phase: Phase::Waiting(deadline),
     };
-    served
-        .run(opened.heard, opened.expires, limits, shutdown)
-        .await
+    let revoked = tls.trust.revoked(opened.key);
+    tokio::select! {
+        ended = served.run(opened.heard, opened.expires, limits, shutdown) => ended,
+        // Dropping what is served resets its tunnels.
+        () = revoked => Err(AcceptError::Cut { peer }),
+    }
 }
 
 type Http2 = Connection<Watched<stream::Server>, Bytes>;
@@ -101,6 +105,7 @@ struct Opened {
     turn: Turn<UnbufferedServerConnection>,
     heard: Arc<Heard>,
     peer: Option<SpiffeId>,
+    key: Option<CertificateKey>,
     expires: Option<SystemTime>,
 }
 
@@ -114,6 +119,7 @@ async fn open(
     let leaf = stream.peer_certificate();
     let leaf = leaf.as_ref();
     let peer = leaf.and_then(peer_identity);
+    let key = leaf.and_then(CertificateKey::of);
     let expires = leaf.and_then(tls::not_after);
     let turn = stream.turn();
     let (stream, heard) = Watched::new(stream);
@@ -125,6 +131,7 @@ async fn open(
         turn,
         heard,
         peer,
+        key,
         expires,
     })
 }

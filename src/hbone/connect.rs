@@ -18,7 +18,7 @@ use super::liveness::{Heard, Watched};
 use super::stream::{self, Turn};
 use super::{Authority, Limits, headers};
 use crate::identity::SpiffeId;
-use crate::tls::{self, PeerRefused, Svid, TlsError, peer_identity};
+use crate::tls::{self, CertificateKey, PeerRefused, Svid, TlsError, Trust, peer_identity};
 
 /// Header list we take from a server (§1.2).
 const HEADER_LIST: u32 = 16 << 10;
@@ -199,6 +199,9 @@ pub(super) struct Dialled {
     pub(super) turn: Turn<UnbufferedClientConnection>,
     pub(super) heard: Arc<Heard>,
     pub(super) peer: SpiffeId,
+    /// The certificate by which it proved that.
+    pub(super) key: Option<CertificateKey>,
+    pub(super) trust: Trust,
     /// When the first of the two certificates expires: no new streams from then on.
     pub(super) retire: SystemTime,
 }
@@ -249,6 +252,7 @@ async fn handshake<C: Connector>(
         to,
         source: PeerRefused::NoIdentity { wanted: "workload" },
     })?;
+    let key = leaf.and_then(CertificateKey::of);
     let theirs = leaf.and_then(tls::not_after);
     let ours = hop.svid.not_after();
     let retire = theirs.map_or(ours, |t| t.min(ours));
@@ -263,6 +267,8 @@ async fn handshake<C: Connector>(
         turn,
         heard,
         peer,
+        key,
+        trust: hop.svid.trust().clone(),
         retire,
     })
 }

@@ -52,11 +52,13 @@ impl Carried {
                     program: server,
                     stay,
                 } = *guest;
+                // Apart, for it is larger than all that moving bytes takes.
+                let over = Box::pin(stay.over());
                 let relayed = tokio::select! {
                     biased;
                     relayed = hbone::relay_tcp(program, server, &session.traffic) => relayed,
                     // Dropped accounts say that they were cut.
-                    () = stay.over() => return,
+                    () = over => return,
                 };
                 theirs.closed(relayed.as_ref().err().map(|e| chain(e)));
                 relayed

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +18,7 @@ use crate::agent::certs::CertError;
 use crate::capture::{Netns, near};
 use crate::hbone;
 use crate::model::workload::Workload;
-use crate::tls::{Svid, TlsError, hbone_server};
+use crate::tls::{ServerSide, Svid, TlsError, hbone_server};
 
 /// How long a connection waits for its own workload to appear in the view
 /// (`spec/hbone-dataplane.md` §2.1).
@@ -36,7 +35,7 @@ pub(super) struct Lane {
     pub(super) ns: Netns,
     pub(super) pool: hbone::Pool<Connector>,
     pub(super) stop: CancellationToken,
-    server: Mutex<Option<(String, Arc<ServerConfig>)>>,
+    server: Mutex<Option<(String, Arc<ServerSide>)>>,
     /// Connections that neighbours on this host have handed over.
     guests: TaskTracker,
     /// Ends them.
@@ -48,12 +47,19 @@ pub(super) struct Lane {
 pub(super) struct Stay {
     _counted: TaskTrackerToken,
     cut: CancellationToken,
+    /// By which both sides were believed.
+    proven: [Arc<Svid>; 2],
 }
 
 impl Stay {
-    /// Waits until the workload has waited long enough.
+    /// Waits until the workload has waited long enough, or either side is believed no more.
     pub(super) async fn over(&self) {
-        self.cut.cancelled().await;
+        let [ours, theirs] = &self.proven;
+        tokio::select! {
+            () = self.cut.cancelled() => {}
+            () = ours.trust().revoked(ours.certificate()) => {}
+            () = theirs.trust().revoked(theirs.certificate()) => {}
+        }
     }
 }
 
@@ -98,11 +104,13 @@ impl Lane {
         }
     }
 
-    /// Takes a connection of a neighbour's in; none while stopping.
-    pub(super) fn receive(&self) -> Option<Stay> {
+    /// Takes a connection of a neighbour's in, both sides of which have proven who they are; none
+    /// while stopping.
+    pub(super) fn receive(&self, proven: [Arc<Svid>; 2]) -> Option<Stay> {
         (!self.stop.is_cancelled()).then(|| Stay {
             _counted: self.guests.token(),
             cut: self.cut.clone(),
+            proven,
         })
     }
 
@@ -191,7 +199,7 @@ impl Lane {
     }
 
     /// TLS settings for inbound HBONE, built once per certificate.
-    pub(super) async fn server_config(&self) -> Result<Arc<ServerConfig>, ServerConfigError> {
+    pub(super) async fn server_config(&self) -> Result<Arc<ServerSide>, ServerConfigError> {
         let (_mesh, workload) = self
             .workload()
             .await

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -21,7 +21,6 @@ use crate::model::outbound::{Refusal, Route, Tunnelled};
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
-use crate::tls::Svid;
 
 /// Endpoints tried before a connection is given up: nothing of the program's has left until the
 /// peer says 200, so another endpoint is safe (§1.4).
@@ -222,15 +221,15 @@ impl Outbound<'_> {
         }
         let ours = self.local.svid(&self.workload).await.ok()?;
         let theirs = lane.svid(&now).await.ok()?;
-        let believed = ours.roots().certificates() == theirs.roots().certificates()
+        let believed = ours.stands()
+            && theirs.stands()
             && ours.id().trust_domain() == theirs.id().trust_domain()
             && route.accepted.contains(theirs.id());
-        let begun = |svid: &Svid| svid.not_before() <= SystemTime::now();
-        if !believed || !begun(&ours) || !begun(&theirs) {
+        if !believed {
             return None;
         }
-        let stay = lane.receive()?;
         let peer = ours.id().clone();
+        let stay = lane.receive([ours, theirs])?;
         Some(Handing { lane, stay, peer })
     }
 

@@ -6,12 +6,13 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
-use super::svid::{Roots, Svid};
+use super::svid::Svid;
+use super::trust::Trust;
 use super::verify::{ClientRule, ClientVerifier, ServerRule, ServerVerifier};
 use crate::identity::{SpiffeId, TrustDomain};
 
@@ -27,13 +28,6 @@ pub enum TlsError {
         /// What it said.
         #[source]
         source: rustls::Error,
-    },
-    /// No client could ever be believed.
-    #[error("cannot build the check of client certificates")]
-    Verifier {
-        /// What the builder said.
-        #[source]
-        source: rustls::server::VerifierBuilderError,
     },
 }
 
@@ -64,21 +58,32 @@ pub(super) fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
 }
 
+/// How tunnels are accepted: the settings of handshakes, and by what clients are judged then and
+/// after.
+#[derive(Debug)]
+pub struct ServerSide {
+    /// For rustls.
+    pub config: Arc<ServerConfig>,
+    /// What clients are judged by.
+    pub trust: Trust,
+}
+
 /// Inbound HBONE: a client certificate is required and must name a workload of our own trust
 /// domain.
 ///
 /// # Errors
 /// [`TlsError`] when the certificate cannot serve.
-pub fn hbone_server(svid: &Svid) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn hbone_server(svid: &Svid) -> Result<Arc<ServerSide>, TlsError> {
     let rule = ClientRule::Workload(svid.id().trust_domain().clone());
-    let chain =
-        WebPkiClientVerifier::builder_with_provider(svid.roots().store(), Arc::clone(provider()))
-            .build()
-            .map_err(|source| TlsError::Verifier { source })?;
-    let mut config = server(ClientVerifier { chain, rule }, Arc::clone(svid.key()))?;
+    let trust = svid.trust().clone();
+    let verifier = ClientVerifier { trust, rule };
+    let mut config = server(verifier, Arc::clone(svid.key()))?;
     // The byte path seals and opens records itself.
     config.enable_secret_extraction = true;
-    Ok(Arc::new(config))
+    Ok(Arc::new(ServerSide {
+        config: Arc::new(config),
+        trust: svid.trust().clone(),
+    }))
 }
 
 /// Outbound HBONE: the server must be one of `accepted`, whatever its address. An empty set
@@ -90,8 +95,8 @@ pub fn hbone_client(
     svid: &Svid,
     accepted: Arc<BTreeSet<SpiffeId>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = svid.roots().store();
-    let rule = ServerRule::Workload { roots, accepted };
+    let trust = svid.trust().clone();
+    let rule = ServerRule::Workload { trust, accepted };
     let mut config = client(rule, Some(svid), Sni::Hidden)?;
     // The byte path seals and opens records itself.
     config.enable_secret_extraction = true;
@@ -109,25 +114,20 @@ pub fn control_server(
     trust_domain: &TrustDomain,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let rule = ClientRule::NodeOrControl(trust_domain.clone());
-    let chain =
-        WebPkiClientVerifier::builder_with_provider(svid.roots().store(), Arc::clone(provider()))
-            .allow_unauthenticated()
-            .build()
-            .map_err(|source| TlsError::Verifier { source })?;
+    let trust = svid.trust().clone();
     let mut presented = svid.chain().to_vec();
-    presented.extend_from_slice(svid.roots().certificates());
+    presented.extend_from_slice(trust.bundle().roots().certificates());
     let key = CertifiedKey::new(presented, Arc::clone(&svid.key().key));
-    server(ClientVerifier { chain, rule }, Arc::new(key)).map(Arc::new)
+    server(ClientVerifier { trust, rule }, Arc::new(key)).map(Arc::new)
 }
 
-/// Towards a control plane: believes `roots`, the name dialled and a control identity; presents
-/// `svid` when there is one.
+/// Towards a control plane: believes what `trust` does, the name dialled and a control identity;
+/// presents `svid` when there is one.
 ///
 /// # Errors
 /// [`TlsError`] when the certificate cannot be presented.
-pub fn control_client(svid: Option<&Svid>, roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = roots.store();
-    client(ServerRule::Control { roots }, svid, Sni::Sent).map(Arc::new)
+pub fn control_client(svid: Option<&Svid>, trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    client(ServerRule::Control { trust }, svid, Sni::Sent).map(Arc::new)
 }
 
 /// Towards a control plane that a join token names: believes only a presented root with the
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::tls::testing::{Leaf, TestCa};
-    use crate::tls::{PeerRefused, spki_sha256};
+    use crate::tls::{Bundle, PeerRefused, spki_sha256};
 
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
     const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -234,7 +234,7 @@ mod tests {
     fn a_tunnel_server_judges_its_clients() {
         let mesh = TestCa::new();
         let other = TestCa::new();
-        let server = hbone_server(&mesh.svid(CART)).unwrap();
+        let server = Arc::clone(&hbone_server(&mesh.svid(CART)).unwrap().config);
         let now = SystemTime::now();
         let hour = Duration::from_secs(3600);
         let expired = Leaf {
@@ -269,16 +269,16 @@ mod tests {
         }
         let stranger = client(
             ServerRule::Workload {
-                roots: mesh.roots().store(),
+                trust: mesh.trust(),
                 accepted: accept(&[CART]),
             },
             Some(&other.svid(WEB)),
             Sni::Hidden,
         );
         let got = reason(handshake(Arc::new(stranger.unwrap()), Arc::clone(&server)));
-        assert!(got.contains("BadSignature"), "another mesh's root: {got}");
+        assert!(got.contains("UnknownIssuer"), "another mesh's root: {got}");
         let nobody = ServerRule::Workload {
-            roots: mesh.roots().store(),
+            trust: mesh.trust(),
             accepted: accept(&[CART]),
         };
         let nobody = client(nobody, None, Sni::Hidden).unwrap();
@@ -290,14 +290,14 @@ mod tests {
     fn a_certificate_with_two_uris_is_nobody() {
         let mesh = TestCa::new();
         let (chain, key) = mesh.leaf(&Leaf::uris(&[WEB, CART]));
-        let outcome = Svid::new(vec![chain], key, mesh.roots());
+        let outcome = Svid::new(vec![chain], key, mesh.trust());
         assert!(matches!(outcome, Err(crate::tls::SvidError::NoIdentity)));
     }
 
     #[test]
     fn a_tunnel_client_judges_its_server() {
         let mesh = TestCa::new();
-        let server = hbone_server(&mesh.svid(CART)).unwrap();
+        let server = Arc::clone(&hbone_server(&mesh.svid(CART)).unwrap().config);
         let web = mesh.svid(WEB);
         for (name, accepted, want) in [
             ("the one expected", accept(&[CART]), "accepted"),
@@ -351,9 +351,31 @@ mod tests {
             ),
         ] {
             let server = control_server(&mesh.svid_of(leaf), &td).unwrap();
-            let client = control_client(client.map(|c| &**c), &mesh.roots()).unwrap();
+            let client = control_client(client.map(|c| &**c), mesh.trust()).unwrap();
             let got = reason(handshake(client, server));
             assert!(got.contains(want), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_revoked_certificate_is_refused_by_either_side() {
+        let mesh = TestCa::new();
+        let trust = mesh.trust();
+        let (chain, key) = mesh.leaf(&Leaf::uris(&[WEB]));
+        let web = Svid::new(vec![chain], key, trust.clone()).unwrap();
+        let (chain, key) = mesh.leaf(&Leaf::uris(&[CART]));
+        let cart = Svid::new(vec![chain], key, trust.clone()).unwrap();
+        let client = hbone_client(&web, accept(&[CART])).unwrap();
+        let server = Arc::clone(&hbone_server(&cart).unwrap().config);
+        let meet = || reason(handshake(Arc::clone(&client), Arc::clone(&server)));
+        assert_eq!(meet(), "accepted");
+        for (number, revoked) in [(1, &web), (2, &cart)] {
+            let crl = mesh.crl(number, &[&revoked.chain()[0]]);
+            let then = SystemTime::UNIX_EPOCH;
+            let bundle = Bundle::new(number, mesh.roots(), &[crl], then).unwrap();
+            trust.replace(bundle);
+            let got = meet();
+            assert!(got.contains("Revoked"), "{number}: {got}");
         }
     }
 

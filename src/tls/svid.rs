@@ -1,7 +1,7 @@
 //! A certificate with its key, and the roots it trusts.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::provider;
+use super::trust::{Bundle, CertificateKey, Trust};
 use super::verify::sole_identity;
 use crate::identity::SpiffeId;
 
@@ -47,6 +48,19 @@ pub enum SvidError {
         /// What the TLS stack said.
         #[source]
         source: rustls::Error,
+    },
+    /// A revocation list that does not parse.
+    #[error("a revocation list does not parse: {reason}")]
+    Revocations {
+        /// The parser's word.
+        reason: String,
+    },
+    /// Roots by which no client could ever be believed.
+    #[error("cannot build the check of client certificates")]
+    Verifier {
+        /// What the builder said.
+        #[source]
+        source: rustls::server::VerifierBuilderError,
     },
     /// A root the TLS stack cannot use.
     #[error("a root certificate is unusable")]
@@ -125,22 +139,25 @@ impl fmt::Debug for Roots {
 pub struct Svid {
     id: SpiffeId,
     key: Arc<CertifiedKey>,
-    roots: Arc<Roots>,
+    trust: Trust,
     not_before: SystemTime,
     not_after: SystemTime,
     serial: String,
+    /// Whether the chain was sound by the bundle that was last asked: proving it costs too much to
+    /// be done for every connection.
+    judged: Mutex<Option<(Arc<Bundle>, bool)>>,
 }
 
 impl Svid {
-    /// Joins a chain (leaf first, then its intermediates, no root) with the leaf's key and the
-    /// roots that peers are judged by.
+    /// Joins a chain (leaf first, then its intermediates, no root) with the leaf's key and what
+    /// peers are judged by.
     ///
     /// # Errors
     /// When the chain does not parse, names no single mesh identity, or the key is another's.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-        roots: Arc<Roots>,
+        trust: Trust,
     ) -> Result<Self, SvidError> {
         let leaf = chain.first().ok_or(SvidError::Empty)?;
         let id = sole_identity(leaf).ok_or(SvidError::NoIdentity)?;
@@ -157,10 +174,11 @@ impl Svid {
         Ok(Self {
             id,
             key: Arc::new(key),
-            roots,
+            trust,
             not_before,
             not_after,
             serial,
+            judged: Mutex::new(None),
         })
     }
 
@@ -174,9 +192,14 @@ impl Svid {
         &self.key.cert
     }
 
+    /// Names the leaf among all certificates.
+    pub fn certificate(&self) -> Option<CertificateKey> {
+        self.chain().first().and_then(CertificateKey::of)
+    }
+
     /// What peers are judged by.
-    pub fn roots(&self) -> &Arc<Roots> {
-        &self.roots
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Start of the leaf's validity.
@@ -192,6 +215,25 @@ impl Svid {
     /// The leaf's serial number in lower-case hex.
     pub fn serial(&self) -> &str {
         &self.serial
+    }
+
+    /// Whether we would believe it ourselves now: its chain leads to a root of the bundle in force,
+    /// it is in date, and nothing of it is revoked.
+    pub fn stands(&self) -> bool {
+        let bundle = self.trust.bundle();
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = judged.as_ref().filter(|(by, _)| Arc::ptr_eq(by, &bundle));
+        let sound = match known {
+            Some((_by, sound)) => *sound,
+            None => {
+                let sound = bundle.believes(self.chain());
+                *judged = Some((bundle, sound));
+                sound
+            }
+        };
+        drop(judged);
+        let now = SystemTime::now();
+        sound && self.not_before <= now && now < self.not_after
     }
 
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {
@@ -212,6 +254,12 @@ impl fmt::Debug for Svid {
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let parsed = parse(certificate, 0).ok()?;
     Some(validity(&parsed).1)
+}
+
+/// When a certificate begins and when it expires; `None` for bytes that are no X.509.
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+    let parsed = parse(certificate, 0).ok()?;
+    Some(validity(&parsed))
 }
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo.
@@ -249,7 +297,10 @@ pub fn to_pem(certificate: &CertificateDer<'_>) -> String {
     text
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>, index: usize) -> Result<X509Certificate<'a>, SvidError> {
+pub(super) fn parse<'a>(
+    der: &'a CertificateDer<'_>,
+    index: usize,
+) -> Result<X509Certificate<'a>, SvidError> {
     match X509Certificate::from_der(der) {
         Ok((_rest, certificate)) => Ok(certificate),
         Err(e) => Err(SvidError::Parse {

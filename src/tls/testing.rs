@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Roots, Svid};
+use super::{Roots, Svid, Trust};
 
 /// A root that signs whatever it is asked to.
 pub(crate) struct TestCa {
@@ -44,11 +46,38 @@ impl TestCa {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let name = format!("test root {:016x}", rand::random::<u64>());
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&key).unwrap().der().clone();
         Self {
             issuer: Issuer::new(params, key),
             root,
         }
+    }
+
+    /// A revocation list in DER.
+    pub(crate) fn crl(&self, number: u64, revoked: &[&CertificateDer<'_>]) -> Vec<u8> {
+        let now = SystemTime::now();
+        let entry = |c: &&CertificateDer<'_>| RevokedCertParams {
+            serial_number: SerialNumber::from(raw_serial(c)),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(3600)).into(),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().der().to_vec()
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::of_roots(self.roots()).unwrap()
     }
 
     pub(crate) fn roots(&self) -> Arc<Roots> {
@@ -86,6 +115,11 @@ impl TestCa {
     /// An SVID of the given leaf.
     pub(crate) fn svid_of(&self, leaf: &Leaf<'_>) -> Arc<Svid> {
         let (certificate, key) = self.leaf(leaf);
-        Arc::new(Svid::new(vec![certificate], key, self.roots()).unwrap())
+        Arc::new(Svid::new(vec![certificate], key, self.trust()).unwrap())
     }
+}
+
+fn raw_serial(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    let (_rest, parsed) = X509Certificate::from_der(certificate).unwrap();
+    parsed.raw_serial().to_vec()
 }

@@ -22,6 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::provider;
 use super::svid::spki_sha256;
+use super::trust::Trust;
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// Why a peer whose chain is sound is refused all the same. Found inside
@@ -129,20 +130,20 @@ impl ClientRule {
     }
 }
 
-/// Chain by webpki, then the rule.
+/// Chain by webpki, then what is revoked, then the rule.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
-    pub(super) chain: Arc<dyn ClientCertVerifier>,
+    pub(super) trust: Trust,
     pub(super) rule: ClientRule,
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.chain.offer_client_auth()
+        true
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.chain.client_auth_mandatory()
+        matches!(self.rule, ClientRule::Workload(_))
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -156,20 +157,22 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let bundle = self.trust.bundle();
+        let chain = bundle.clients();
+        let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
+        bundle.check(end_entity, intermediates)?;
         self.rule.check(end_entity)?;
         Ok(verified)
     }
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        // TLS 1.2 is not offered, so no such signature can be asked about.
+        Err(Error::InvalidCertificate(CertificateError::BadSignature))
     }
 
     fn verify_tls13_signature(
@@ -178,11 +181,14 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        let algorithms = &provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -190,11 +196,11 @@ impl ClientCertVerifier for ClientVerifier {
 pub(super) enum ServerRule {
     /// One of these workloads, whatever the name dialled: HBONE.
     Workload {
-        roots: Arc<RootCertStore>,
+        trust: Trust,
         accepted: Arc<BTreeSet<SpiffeId>>,
     },
     /// A control plane that also holds the name dialled.
-    Control { roots: Arc<RootCertStore> },
+    Control { trust: Trust },
     /// As [`ServerRule::Control`], trusting the one presented root with this key.
     Pinned {
         pin: [u8; 32],
@@ -227,12 +233,12 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match &self.rule {
-            ServerRule::Workload { roots, accepted } => {
-                verify_chain(end_entity, intermediates, roots, now)?;
+            ServerRule::Workload { trust, accepted } => {
+                believe(end_entity, intermediates, trust, now)?;
                 check_accepted(end_entity, accepted)?;
             }
-            ServerRule::Control { roots } => {
-                verify_chain(end_entity, intermediates, roots, now)?;
+            ServerRule::Control { trust } => {
+                believe(end_entity, intermediates, trust, now)?;
                 check_control(end_entity, server_name)?;
             }
             ServerRule::Pinned { pin, chain } => {
@@ -275,6 +281,18 @@ impl ServerCertVerifier for ServerVerifier {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// Chain to a root of the bundle in force, nothing of it revoked.
+fn believe(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    trust: &Trust,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let bundle = trust.bundle();
+    verify_chain(end_entity, intermediates, &bundle.roots().store(), now)?;
+    bundle.check(end_entity, intermediates)
 }
 
 fn verify_chain(

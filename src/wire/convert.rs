@@ -23,7 +23,9 @@ mod service;
 mod workload;
 
 pub use placement::{decode_placement, encode_placement};
-pub use revision::{REVISION_NAME, RevisionSummary, decode_revision, digest, encode_revision};
+pub use revision::{
+    REVISION_NAME, RevisionSummary, TRUST_NAME, decode_revision, digest, encode_revision,
+};
 
 /// A resource that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

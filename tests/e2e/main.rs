@@ -17,3 +17,4 @@ mod outage;
 mod refusals;
 mod support;
 mod traffic;
+mod trust;

@@ -2,14 +2,15 @@
 
 use super::*;
 use crate::agent::issuer::IssueError;
-use crate::tls::SvidError;
 use crate::tls::testing::{Leaf, TestCa};
+use crate::tls::{Bundle, Roots, SvidError, Trust};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
 struct Fake {
     ca: TestCa,
+    trust: Trust,
     broken: Arc<AtomicBool>,
     issued: Arc<AtomicUsize>,
     life: Duration,
@@ -31,11 +32,11 @@ impl Issuer for Fake {
         if self.broken.load(Ordering::Relaxed) {
             return Err(IssueError::Timeout);
         }
-        Ok(svid(&self.ca, id, self.life)?)
+        Ok(svid(&self.ca, &self.trust, id, self.life)?)
     }
 }
 
-fn svid(ca: &TestCa, id: &SpiffeId, life: Duration) -> Result<Svid, SvidError> {
+fn svid(ca: &TestCa, trust: &Trust, id: &SpiffeId, life: Duration) -> Result<Svid, SvidError> {
     let now = SystemTime::now();
     let uri = id.to_string();
     let uris = [uri.as_str()];
@@ -45,11 +46,13 @@ fn svid(ca: &TestCa, id: &SpiffeId, life: Duration) -> Result<Svid, SvidError> {
         ..Leaf::uris(&uris)
     };
     let (certificate, key) = ca.leaf(&leaf);
-    Svid::new(vec![certificate], key, ca.roots())
+    Svid::new(vec![certificate], key, trust.clone())
 }
 
 struct Rig {
     certs: Certs,
+    trust: Trust,
+    roots: Arc<Roots>,
     broken: Arc<AtomicBool>,
     issued: Arc<AtomicUsize>,
     forgotten: Arc<Mutex<Vec<SpiffeId>>>,
@@ -65,9 +68,12 @@ fn rig_with(life: Duration, kept: Option<Duration>) -> Rig {
     let (broken, issued) = (Arc::default(), Arc::default());
     let forgotten: Arc<Mutex<_>> = Arc::default();
     let ca = TestCa::new();
-    let kept = kept.map(|left| svid(&ca, &cart(), left).unwrap());
+    let trust = ca.trust();
+    let kept = kept.map(|left| svid(&ca, &trust, &cart(), left).unwrap());
+    let roots = ca.roots();
     let fake = Fake {
         ca,
+        trust: trust.clone(),
         kept: Mutex::new(kept),
         forgotten: Arc::clone(&forgotten),
         broken: Arc::clone(&broken),
@@ -79,6 +85,8 @@ fn rig_with(life: Duration, kept: Option<Duration>) -> Rig {
     tasks.spawn(manager.run(CancellationToken::new()));
     Rig {
         certs,
+        trust,
+        roots,
         broken,
         issued,
         forgotten,
@@ -162,4 +170,21 @@ async fn a_certificate_from_disk_is_used_until_it_is_due() {
     assert_eq!(rig.issued.load(Ordering::Relaxed), 1);
     let renewed = rig.certs.get(&cart()).await.unwrap();
     assert_ne!(renewed.serial(), kept.serial());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_asks_for_new_certificates_gets_them_soon() {
+    let rig = rig(Duration::from_secs(8 * 86_400));
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    rig.certs.get(&cart()).await.unwrap();
+    let before = |at| Bundle::new(1, Arc::clone(&rig.roots), &[], at).unwrap();
+    let now = SystemTime::now();
+    rig.trust.replace(before(now - Duration::from_secs(3600)));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(rig.issued.load(Ordering::Relaxed), 1, "made after that");
+    // What is made at once is still from before then: asked for again, but never in a rush.
+    rig.trust.replace(before(now + Duration::from_secs(3600)));
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let renewed = rig.issued.load(Ordering::Relaxed) - 1;
+    assert!((1..=11).contains(&renewed), "{renewed}");
 }

@@ -38,7 +38,7 @@ fn an_identity_survives_on_disk_and_the_newest_is_current() {
     for generation in [1, 2] {
         let request = Request::new(&id).unwrap();
         let (enrolled, request) = answer(&ca, &request, generation);
-        let identity = NodeIdentity::of(enrolled, &request, &id).unwrap();
+        let identity = NodeIdentity::of(enrolled, &request, &id, None).unwrap();
         identity
             .keep(state.path(), request.key.secret_pkcs8_der())
             .unwrap();
@@ -56,6 +56,6 @@ fn an_answer_for_somebody_else_is_refused() {
     let id: SpiffeId = "spiffe://cluster.local/node/edge-2".parse().unwrap();
     let request = Request::new(&id).unwrap();
     let (enrolled, request) = answer(&ca, &request, 1);
-    let outcome = NodeIdentity::of(enrolled, &request, &id);
+    let outcome = NodeIdentity::of(enrolled, &request, &id, None);
     assert!(matches!(outcome, Err(NodeIdentityError::Answer { .. })));
 }

@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,13 +14,14 @@ use super::set_aside;
 use crate::files::{self, FileError};
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
-use crate::tls::{Roots, Svid, certificates_from_pem, to_pem};
+use crate::tls::{Svid, Trust, certificates_from_pem, to_pem};
 
 /// Where certificates are kept.
 #[derive(Clone, Debug)]
 pub(in crate::agent) struct Shelf {
     directory: PathBuf,
     epoch: String,
+    trust: Trust,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -34,16 +33,22 @@ struct Kept {
     key: String,
     /// PEM, leaf first.
     chain: String,
-    roots: String,
 }
 
 impl Shelf {
-    /// The certificates of a state directory, for the mesh of this epoch.
-    pub(in crate::agent) fn of(state: &Path, epoch: &[u8]) -> Self {
+    /// The certificates of a state directory, for the mesh of this epoch, whose peers are judged by
+    /// `trust`.
+    pub(in crate::agent) fn of(state: &Path, epoch: &[u8], trust: Trust) -> Self {
         Self {
+            trust,
             directory: state.join("agent/certs"),
             epoch: STANDARD.encode(epoch),
         }
+    }
+
+    /// What peers are judged by.
+    pub(in crate::agent) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Keeps a certificate; `key` is its key as PKCS#8. Blocks on the disk.
@@ -56,7 +61,6 @@ impl Shelf {
             epoch: self.epoch.clone(),
             key: STANDARD.encode(key),
             chain: svid.chain().iter().map(|c| to_pem(c)).collect(),
-            roots: svid.roots().to_pem(),
         };
         let path = self.path(svid.id());
         if let Some(directory) = path.parent() {
@@ -66,7 +70,7 @@ impl Shelf {
         files::write(&path, &text)
     }
 
-    /// The certificate kept for an identity, unless it has expired or is another mesh's. What is
+    /// The certificate kept for an identity, unless nobody would believe it or it is another mesh's. What is
     /// damaged or readable by others is not used, and said so. Blocks on the disk.
     pub(in crate::agent) fn get(&self, id: &SpiffeId) -> Option<Svid> {
         let path = self.path(id);
@@ -78,7 +82,8 @@ impl Shelf {
             }
         };
         match self.read(id, &text) {
-            Ok(svid) => svid.filter(|svid| SystemTime::now() < svid.not_after()),
+            // Expired, revoked, or under a root that is believed no more: better asked for at once.
+            Ok(svid) => svid.filter(Svid::stands),
             Err(reason) => {
                 set_aside(&path, &reason);
                 None
@@ -93,10 +98,9 @@ impl Shelf {
         }
         let key = STANDARD.decode(&kept.key).map_err(|e| e.to_string())?;
         let key = PrivateKeyDer::try_from(key).map_err(str::to_owned)?;
-        let roots = Roots::from_pem(kept.roots.as_bytes()).map_err(|e| chain(&e))?;
         let certificates = certificates_from_pem(kept.chain.as_bytes());
         let certificates = certificates.map_err(|e| chain(&e))?;
-        let svid = Svid::new(certificates, key, Arc::new(roots)).map_err(|e| chain(&e))?;
+        let svid = Svid::new(certificates, key, self.trust.clone()).map_err(|e| chain(&e))?;
         if svid.id() != id {
             return Err(format!("it is for {}", svid.id()));
         }
@@ -125,7 +129,7 @@ mod tests {
     use super::*;
     use crate::tls::testing::{Leaf, TestCa};
     use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
     const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -140,7 +144,7 @@ mod tests {
         let (certificate, key) = ca.leaf(&leaf);
         let bytes = key.secret_der().to_vec();
         (
-            Svid::new(vec![certificate], key, ca.roots()).unwrap(),
+            Svid::new(vec![certificate], key, ca.trust()).unwrap(),
             bytes,
         )
     }
@@ -148,22 +152,29 @@ mod tests {
     #[test]
     fn a_certificate_is_had_again_by_whom_it_is_for() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::of(dir.path(), &EPOCH);
         let [cart, web] = [CART, WEB].map(|id| id.parse::<SpiffeId>().unwrap());
         let (svid, key) = svid(Duration::from_secs(3600));
+        let trust = svid.trust();
+        let shelf = Shelf::of(dir.path(), &EPOCH, trust.clone());
         shelf.put(&svid, &key).unwrap();
         let again = shelf.get(&cart).unwrap();
         assert_eq!((again.id(), again.serial()), (&cart, svid.serial()));
-        assert_eq!(again.roots().to_pem(), svid.roots().to_pem());
         assert!(shelf.get(&web).is_none());
         assert!(
-            Shelf::of(dir.path(), &[8; 16]).get(&cart).is_none(),
+            Shelf::of(dir.path(), &[8; 16], trust.clone())
+                .get(&cart)
+                .is_none(),
             "another mesh"
         );
         let path = shelf.path(&cart);
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
+        );
+        let stranger = TestCa::new().trust();
+        assert!(
+            Shelf::of(dir.path(), &EPOCH, stranger).get(&cart).is_none(),
+            "under a root that is believed no more"
         );
         shelf.forget(&cart);
         shelf.forget(&cart);
@@ -206,8 +217,8 @@ mod tests {
         ];
         for (name, life, spoil, used) in cases {
             let dir = tempfile::tempdir().unwrap();
-            let shelf = Shelf::of(dir.path(), &EPOCH);
             let (svid, key) = svid(Duration::from_secs(life));
+            let shelf = Shelf::of(dir.path(), &EPOCH, svid.trust().clone());
             shelf.put(&svid, &key).unwrap();
             spoil(&shelf.path(svid.id()));
             assert_eq!(shelf.get(svid.id()).is_some(), used, "{name}");

@@ -86,6 +86,7 @@ pub struct Control {
     names: Vec<Arc<str>>,
     listen: SocketAddr,
     mesh_dir: PathBuf,
+    authority: Option<PathBuf>,
     join_token_file: Option<PathBuf>,
 }
 
@@ -98,6 +99,7 @@ impl Control {
             names: Vec::new(),
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT),
             mesh_dir: PathBuf::from("/etc/lateen/mesh"),
+            authority: None,
             join_token_file: None,
         }
     }
@@ -128,6 +130,12 @@ impl Control {
         &self.mesh_dir
     }
 
+    /// The directory of a certificate authority that is brought along; the control plane makes its
+    /// own unless set.
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+
     /// The file with this node's join token.
     pub fn join_token_file(&self) -> Option<&Path> {
         self.join_token_file.as_deref()
@@ -153,6 +161,7 @@ pub(super) fn read(value: &Value<'_>, node: &Arc<str>) -> Control {
         mesh_dir: table
             .optional("mesh-dir", super::path)
             .unwrap_or(default.mesh_dir),
+        authority: table.optional("ca-dir", super::path),
         join_token_file: table.optional("join-token-file", super::path),
     };
     unsupported(&table);

@@ -1,24 +1,23 @@
-//! The authority's files: made once, then only read. A damaged or incomplete authority stops the
-//! control plane; a new one beside it would split the mesh in two (`spec/control-plane.md` §6.6).
+//! The authority's files. A damaged or incomplete authority stops the control plane; a new one
+//! beside it would split the mesh in two (`spec/control-plane.md` §6.6).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-};
+use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 
-use super::{Authority, pin_of, serial};
+use super::make;
+use super::manifest::Manifest;
+use super::plugged::{self, PluggedError};
+use super::revoke::Revoked;
+use super::ring::{Intermediate, Ring, Root, RootState};
+use super::seconds;
+use super::serial::{SerialError, Serials};
 use crate::files::{self, FileError};
 use crate::identity::TrustDomain;
-use crate::tls::{Roots, SvidError, certificates_from_pem, not_after, to_pem};
-
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Life of a root (§4.5).
-const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+use crate::tls::{Roots, SvidError, certificates_from_pem, spki_sha256, to_pem, validity_of};
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -48,136 +47,258 @@ pub enum OpenError {
     /// The library failed.
     #[error("cannot make a certificate authority")]
     Make(#[from] rcgen::Error),
+    /// Serial numbers cannot be had.
+    #[error(transparent)]
+    Serial(#[from] SerialError),
+    /// The plugged-in authority is unusable.
+    #[error(transparent)]
+    Plugged(#[from] PluggedError),
+    /// The settings and the state directory mean different authorities.
+    #[error("this mesh began with {began}, but the settings say {told}; its certificates would all be void: to start an entirely new mesh, move {} away first", epoch.display())]
+    Origin {
+        /// What the state directory has.
+        began: &'static str,
+        /// What the settings say.
+        told: &'static str,
+        /// The file that stands for the mesh.
+        epoch: PathBuf,
+    },
 }
 
-struct Paths {
-    epoch: PathBuf,
-    directory: PathBuf,
-    root: PathBuf,
-    root_key: PathBuf,
-    issuing: PathBuf,
-    issuing_key: PathBuf,
+/// Where the authority's files are.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    pub(super) epoch: PathBuf,
+    pub(super) directory: PathBuf,
+    /// The directory of a plugged-in authority.
+    pub(super) plugged: Option<PathBuf>,
 }
 
-impl Paths {
-    fn new(state: &Path) -> Self {
-        let directory = state.join("control/ca");
+/// An authority as it was found, or made.
+pub(super) struct Opened {
+    pub(super) home: Home,
+    pub(super) epoch: [u8; 16],
+    pub(super) manifest: Manifest,
+    pub(super) revoked: Revoked,
+    pub(super) serials: Serials,
+    pub(super) ring: Ring,
+}
+
+impl Home {
+    pub(super) fn new(state: &Path, plugged: Option<&Path>) -> Self {
         Self {
             epoch: state.join("control/epoch"),
-            root: directory.join("root.pem"),
-            root_key: directory.join("root.key"),
-            issuing: directory.join("issuing-1.pem"),
-            issuing_key: directory.join("issuing-1.key"),
-            directory,
+            directory: state.join("control/ca"),
+            plugged: plugged.map(Path::to_owned),
         }
+    }
+
+    pub(super) fn manifest(&self) -> PathBuf {
+        self.directory.join("authority.json")
+    }
+
+    pub(super) fn certificate(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.pem"))
+    }
+
+    pub(super) fn key(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.key"))
+    }
+
+    pub(super) fn crl(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.crl"))
+    }
+
+    /// Opens what is there, making an authority where there has never been one.
+    pub(super) fn open(
+        self,
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Opened, OpenError> {
+        if files::read(&self.epoch)?.is_none() {
+            make::authority(&self, trust_domain, now)?;
+        }
+        let epoch = self.there(files::read(&self.epoch)?, &self.epoch)?;
+        let epoch = epoch.try_into();
+        let epoch = epoch.map_err(|_length| damaged(&self.epoch))?;
+        let path = self.manifest();
+        let text = self.there(files::read(&path)?, &path)?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|_json| damaged(&path))?;
+        self.same_origin(&manifest)?;
+        let revoked = Revoked::load(&self.directory)?;
+        let key = manifest.serial_key().ok_or_else(|| damaged(&path))?;
+        let serials = Serials::open(&self.directory.join("serials"), key, now)?;
+        let ring = self.ring(&manifest, &revoked, now)?;
+        Ok(Opened {
+            home: self,
+            epoch,
+            manifest,
+            revoked,
+            serials,
+            ring,
+        })
+    }
+
+    fn same_origin(&self, manifest: &Manifest) -> Result<(), OpenError> {
+        let (own, plugged) = ("an authority of its own", "a plugged-in authority");
+        let (began, told) = match (manifest.issuing == plugged::NAME, &self.plugged) {
+            (false, Some(_)) => (own, plugged),
+            (true, None) => (plugged, own),
+            _ => return Ok(()),
+        };
+        let epoch = self.epoch.clone();
+        Err(OpenError::Origin { began, told, epoch })
+    }
+
+    /// What a manifest stands for.
+    pub(super) fn ring(
+        &self,
+        manifest: &Manifest,
+        revoked: &Revoked,
+        now: SystemTime,
+    ) -> Result<Ring, OpenError> {
+        let (issuing, roots, brought) = match &self.plugged {
+            Some(directory) => {
+                let plugged = plugged::load(directory, now)?;
+                (plugged.issuing, plugged.roots, plugged.crls)
+            }
+            None => (self.issuing(manifest)?, self.roots(manifest)?, Vec::new()),
+        };
+        let retired = manifest.retired.iter().filter(|r| r.until > seconds(now));
+        let retired = retired.filter(|r| r.name != plugged::NAME);
+        let retired: Result<Vec<_>, _> = retired
+            .map(|r| self.intermediate(&r.name, Vec::new()))
+            .collect();
+        let retired = retired?;
+        let mut crls = brought;
+        for name in retired.iter().chain([&issuing]).map(|i| &i.name) {
+            crls.extend(files::read(&self.crl(name))?);
+        }
+        let certificates = roots.iter().map(|r| r.certificate.clone()).collect();
+        Ok(Ring {
+            sequence: manifest.sequence,
+            phase: manifest.phase,
+            since: UNIX_EPOCH + Duration::from_secs(manifest.since),
+            believed: Arc::new(Roots::new(certificates)?),
+            roots,
+            issuing,
+            retired,
+            crls,
+            crl_number: manifest.crl_number,
+            revoked: revoked.len(),
+            reissue_before: UNIX_EPOCH + Duration::from_millis(manifest.reissue_before_ms),
+        })
+    }
+
+    fn issuing(&self, manifest: &Manifest) -> Result<Intermediate, OpenError> {
+        use super::Phase;
+        // Before the switch nothing needs it: the chain leads to the former root by itself.
+        let bridge = manifest.bridge.as_ref();
+        let above = match bridge.filter(|_| manifest.phase == Phase::Switch) {
+            Some(bridge) => vec![self.read_certificate(bridge)?],
+            None => Vec::new(),
+        };
+        self.intermediate(&manifest.issuing, above)
+    }
+
+    fn roots(&self, manifest: &Manifest) -> Result<Vec<Root>, OpenError> {
+        use super::Phase;
+        let other = match manifest.phase {
+            Phase::Switch => RootState::Retiring,
+            Phase::Steady | Phase::Add => RootState::Added,
+        };
+        let mut roots = vec![self.root(&manifest.root, RootState::Active)?];
+        if let Some(name) = &manifest.other {
+            roots.push(self.root(name, other)?);
+        }
+        Ok(roots)
+    }
+
+    fn root(&self, name: &str, state: RootState) -> Result<Root, OpenError> {
+        // Its key may be kept elsewhere; where it is here, it must be private.
+        files::read_secret(&self.key(name))?;
+        let certificate = self.read_certificate(name)?;
+        Ok(Root {
+            spki: spki_sha256(&certificate)?,
+            certificate,
+            state,
+        })
+    }
+
+    fn intermediate(
+        &self,
+        name: &str,
+        above: Vec<CertificateDer<'static>>,
+    ) -> Result<Intermediate, OpenError> {
+        let certificate = self.read_certificate(name)?;
+        let path = self.certificate(name);
+        let (starts, ends) = validity_of(&certificate).ok_or_else(|| damaged(&path))?;
+        let key = self.read_key(name)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key);
+        Ok(Intermediate {
+            name: name.to_owned(),
+            issuer: issuer.map_err(|_cert| damaged(&path))?,
+            certificate,
+            above,
+            starts,
+            ends,
+        })
+    }
+
+    pub(super) fn read_certificate(
+        &self,
+        name: &str,
+    ) -> Result<CertificateDer<'static>, OpenError> {
+        let path = self.certificate(name);
+        let pem = self.there(files::read(&path)?, &path)?;
+        let all = certificates_from_pem(&pem).ok().and_then(sole);
+        all.ok_or_else(|| damaged(&path))
+    }
+
+    pub(super) fn read_key(&self, name: &str) -> Result<KeyPair, OpenError> {
+        let path = self.key(name);
+        let key = self.there(files::read_secret(&path)?, &path)?;
+        let key = String::from_utf8(key).map_err(|_text| damaged(&path))?;
+        KeyPair::from_pem(&key).map_err(|_key| damaged(&path))
+    }
+
+    /// Keeps a certificate and its key, key first.
+    pub(super) fn write(
+        &self,
+        name: &str,
+        certificate: &CertificateDer<'_>,
+        key: Option<&KeyPair>,
+    ) -> Result<(), FileError> {
+        if let Some(key) = key {
+            files::write(&self.key(name), key.serialize_pem().as_bytes())?;
+        }
+        files::write(&self.certificate(name), to_pem(certificate).as_bytes())
+    }
+
+    /// Puts a manifest in force.
+    pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<(), FileError> {
+        let text = serde_json::to_vec_pretty(manifest).unwrap_or_default();
+        files::write(&self.manifest(), &text)
+    }
+
+    fn there(&self, content: Option<Vec<u8>>, path: &Path) -> Result<Vec<u8>, OpenError> {
+        content.ok_or_else(|| OpenError::Missing {
+            epoch: self.epoch.clone(),
+            missing: path.to_owned(),
+            directory: self.directory.clone(),
+        })
     }
 }
 
-pub(super) fn open(
-    state: &Path,
-    trust_domain: &TrustDomain,
-    now: SystemTime,
-) -> Result<Authority, OpenError> {
-    let paths = Paths::new(state);
-    match files::read(&paths.epoch)? {
-        Some(epoch) => {
-            let epoch = epoch.try_into();
-            let epoch = epoch.map_err(|_length| damaged(&paths.epoch))?;
-            load(&paths, epoch, trust_domain)
-        }
-        None => {
-            make(&paths, trust_domain, now)?;
-            open(state, trust_domain, now)
-        }
-    }
-}
-
-fn damaged(path: &Path) -> OpenError {
+pub(super) fn damaged(path: &Path) -> OpenError {
     OpenError::Damaged {
         path: path.to_owned(),
     }
 }
 
-fn load(
-    paths: &Paths,
-    epoch: [u8; 16],
-    trust_domain: &TrustDomain,
-) -> Result<Authority, OpenError> {
-    let there = |content: Option<Vec<u8>>, path: &Path| {
-        content.ok_or_else(|| OpenError::Missing {
-            epoch: paths.epoch.clone(),
-            missing: path.to_owned(),
-            directory: paths.directory.clone(),
-        })
-    };
-    let root = there(files::read(&paths.root)?, &paths.root)?;
-    let issuing = there(files::read(&paths.issuing)?, &paths.issuing)?;
-    let key = there(files::read_secret(&paths.issuing_key)?, &paths.issuing_key)?;
-    // The root's key may be kept elsewhere; where it is here, it must be private.
-    files::read_secret(&paths.root_key)?;
-    let key = String::from_utf8(key).map_err(|_text| damaged(&paths.issuing_key))?;
-    let key = KeyPair::from_pem(&key).map_err(|_key| damaged(&paths.issuing_key))?;
-    let root = sole(&root).ok_or_else(|| damaged(&paths.root))?;
-    let issuing = sole(&issuing).ok_or_else(|| damaged(&paths.issuing))?;
-    let issuing_ends = not_after(&issuing).ok_or_else(|| damaged(&paths.issuing))?;
-    let pin = pin_of(&root)?;
-    let issuer = Issuer::from_ca_cert_der(&issuing, key);
-    let issuer = issuer.map_err(|_cert| damaged(&paths.issuing))?;
-    Ok(Authority {
-        trust_domain: trust_domain.clone(),
-        epoch,
-        roots: Arc::new(Roots::new(vec![root])?),
-        pin,
-        issuing,
-        issuing_ends,
-        issuer,
-    })
-}
-
-fn sole(pem: &[u8]) -> Option<CertificateDer<'static>> {
-    let mut all = certificates_from_pem(pem).ok()?;
+fn sole(mut all: Vec<CertificateDer<'static>>) -> Option<CertificateDer<'static>> {
     let only = all.pop()?;
     all.is_empty().then_some(only)
-}
-
-/// Makes an authority. The epoch is written last: until then nothing says that there is one, and
-/// an interrupted start begins anew.
-fn make(paths: &Paths, trust_domain: &TrustDomain, now: SystemTime) -> Result<(), OpenError> {
-    files::directory(&paths.directory)?;
-    let root_key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384)?;
-    let name = format!("Lateen root of {trust_domain}");
-    let root_params = ca_params(&name, now, ROOT_TTL, None);
-    let root = root_params.self_signed(&root_key)?;
-    let key_text = root_key.serialize_pem();
-    let issuer = Issuer::new(root_params, root_key);
-    let issuing_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let name = format!("Lateen issuer 1 of {trust_domain}");
-    let params = ca_params(&name, now, YEAR, Some(0));
-    let issuing = params.signed_by(&issuing_key, &issuer)?;
-    files::write(&paths.root_key, key_text.as_bytes())?;
-    files::write(&paths.root, to_pem(root.der()).as_bytes())?;
-    files::write(&paths.issuing_key, issuing_key.serialize_pem().as_bytes())?;
-    files::write(&paths.issuing, to_pem(issuing.der()).as_bytes())?;
-    let epoch: [u8; 16] = rand::random();
-    files::write(&paths.epoch, &epoch)?;
-    Ok(())
-}
-
-fn ca_params(name: &str, now: SystemTime, ttl: Duration, below: Option<u8>) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = (now - Duration::from_secs(120)).into();
-    params.not_after = (now + ttl).into();
-    params.is_ca = IsCa::Ca(match below {
-        Some(below) => BasicConstraints::Constrained(below),
-        None => BasicConstraints::Unconstrained,
-    });
-    // cRLSign as well: without it no revocation by this certificate would ever be believed (§4.7).
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.use_authority_key_identifier_extension = below.is_some();
-    params.serial_number = Some(serial());
-    params
 }
 
 #[cfg(test)]
@@ -186,8 +307,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn try_open(state: &Path) -> Result<Authority, OpenError> {
-        open(state, &TrustDomain::default(), SystemTime::now())
+    fn try_open(state: &Path) -> Result<Opened, OpenError> {
+        let home = Home::new(state, None);
+        home.open(&TrustDomain::default(), SystemTime::now())
     }
 
     #[test]
@@ -195,8 +317,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = try_open(dir.path()).unwrap();
         let again = try_open(dir.path()).unwrap();
-        assert_eq!(first.pin(), again.pin());
-        assert_eq!(first.epoch(), again.epoch());
+        assert_eq!(first.ring.pin(), again.ring.pin());
+        assert_eq!(first.epoch, again.epoch);
+        assert_eq!(first.manifest, again.manifest);
         let key = dir.path().join("control/ca/root.key");
         let mode = fs::metadata(key).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
@@ -208,6 +331,8 @@ mod tests {
             ("ca/root.pem", "remove", "is missing"),
             ("ca/issuing-1.pem", "remove", "is missing"),
             ("ca/issuing-1.key", "remove", "is missing"),
+            ("ca/authority.json", "remove", "is missing"),
+            ("ca/authority.json", "truncate", "is damaged"),
             ("ca/issuing-1.key", "truncate", "is damaged"),
             ("ca/root.pem", "truncate", "is damaged"),
             ("epoch", "truncate", "is damaged"),
@@ -222,12 +347,29 @@ mod tests {
                 "truncate" => fs::write(&path, "-----").unwrap(),
                 _ => fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap(),
             }
-            let error = try_open(dir.path()).unwrap_err().to_string();
+            let error = try_open(dir.path()).err().unwrap().to_string();
             assert!(
                 error.contains(want) && error.contains(path.to_str().unwrap()),
                 "{file} {spoil}: {error}"
             );
             assert_eq!(path.exists(), spoil != "remove", "{file} is not made anew");
         }
+    }
+
+    #[test]
+    fn a_root_key_that_is_kept_elsewhere_is_not_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        try_open(dir.path()).unwrap();
+        fs::remove_file(dir.path().join("control/ca/root.key")).unwrap();
+        try_open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_mesh_keeps_the_kind_of_authority_it_began_with() {
+        let dir = tempfile::tempdir().unwrap();
+        try_open(dir.path()).unwrap();
+        let home = Home::new(dir.path(), Some(dir.path()));
+        let refused = home.open(&TrustDomain::default(), SystemTime::now());
+        assert!(matches!(refused.err(), Some(OpenError::Origin { .. })));
     }
 }

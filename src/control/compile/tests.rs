@@ -30,7 +30,8 @@ impl Running {
         let reported = watch::Sender::new(Arc::new(Reported::default()));
         let mut tasks = JoinSet::new();
         let shutdown = CancellationToken::new();
-        tasks.spawn(publisher.run(inputs.subscribe(), reported.subscribe(), shutdown));
+        let trust = watch::channel(Bytes::new()).1;
+        tasks.spawn(publisher.run(inputs.subscribe(), reported.subscribe(), trust, shutdown));
         Self {
             inputs,
             reported,

@@ -37,11 +37,19 @@ pub struct ClientStatus {
 }
 
 impl ClientStatus {
+    /// The last revision of which the node has a type in full.
+    pub fn acked(&self, kind: Kind) -> Option<u64> {
+        self.acked.get(&kind).copied()
+    }
+
     /// The last revision the node has in force: the one whose announcement it acknowledged, which
     /// our agents do when they have applied it; for others, the one it has every type of.
     pub fn revision(&self) -> Option<u64> {
         let announced = self.acked.get(&Kind::Revision);
-        announced.or_else(|| self.acked.values().min()).copied()
+        let others = self.acked.iter().filter(|(kind, _)| **kind != Kind::Trust);
+        announced
+            .or_else(|| others.map(|(_, number)| number).min())
+            .copied()
     }
 }
 

@@ -8,6 +8,7 @@
 //!   policy name is skipped by stock proxies, which leaves the workload open.
 //! * On a fresh stream the node's own workloads come last, after the policies, and the first answer
 //!   for policies comes after the rest of the mesh, because it is what makes a stock proxy ready.
+//! * Whom to believe goes out before everything: it may be that somebody is believed no more.
 //! * The revision resource closes every batch: it is sent once everything else subscribed on the
 //!   stream has been sent in its current form. Subscribe it last.
 
@@ -103,6 +104,7 @@ pub struct Session {
     node: Arc<str>,
     chunk: Chunk,
     revision: Arc<Revision>,
+    trust: Option<Subscription>,
     address: Option<Subscription>,
     authorization: Option<Subscription>,
     placement: Option<Subscription>,
@@ -131,6 +133,7 @@ impl Session {
             node,
             chunk,
             revision,
+            trust: None,
             address: None,
             authorization: None,
             placement: None,
@@ -222,11 +225,17 @@ impl Session {
     }
 
     fn next_batch(&self) -> Option<(Kind, Batch)> {
-        let policies = self.policies().map(|b| (Kind::Authorization, b));
-        policies
+        let trust = self.trust().map(|b| (Kind::Trust, b));
+        trust
+            .or_else(|| self.policies().map(|b| (Kind::Authorization, b)))
             .or_else(|| self.addresses().map(|b| (Kind::Address, b)))
             .or_else(|| self.placements().map(|b| (Kind::Placement, b)))
             .or_else(|| self.announcement().map(|b| (Kind::Revision, b)))
+    }
+
+    fn trust(&self) -> Option<Batch> {
+        let trust = self.trust.as_ref()?.idle()?;
+        trust.due(trust.all(&self.revision, self.chunk))
     }
 
     fn policies(&self) -> Option<Batch> {
@@ -282,6 +291,7 @@ impl Session {
 
     fn slot(&mut self, kind: Kind) -> &mut Option<Subscription> {
         match kind {
+            Kind::Trust => &mut self.trust,
             Kind::Address => &mut self.address,
             Kind::Authorization => &mut self.authorization,
             Kind::Placement => &mut self.placement,
@@ -291,6 +301,7 @@ impl Session {
 
     fn subscriptions(&self) -> impl Iterator<Item = (Kind, &Subscription)> {
         let all = [
+            (Kind::Trust, &self.trust),
             (Kind::Address, &self.address),
             (Kind::Authorization, &self.authorization),
             (Kind::Placement, &self.placement),

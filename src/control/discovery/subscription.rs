@@ -242,7 +242,7 @@ impl Subscription {
     fn by_alias<'r>(&self, revision: &'r Revision, alias: &str) -> &'r [Arc<str>] {
         match self.kind {
             Kind::Address => revision.by_alias(alias),
-            Kind::Authorization | Kind::Placement | Kind::Revision => &[],
+            Kind::Trust | Kind::Authorization | Kind::Placement | Kind::Revision => &[],
         }
     }
 

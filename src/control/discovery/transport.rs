@@ -76,11 +76,8 @@ impl Shared {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        let named = caller.and_then(|caller| Some((caller.named()?.clone(), caller.address)));
-        let (node, address) = named.ok_or_else(|| {
-            Status::unauthenticated("discovery needs a node certificate or a bearer token")
-        })?;
+        let caller = Caller::of(&request)?;
+        let (node, address) = (Arc::clone(caller.named()?), caller.address);
         self.admit().await?;
         self.check(&node)?;
         let (responses, outgoing) = mpsc::channel(OUTGOING);

@@ -117,16 +117,19 @@ fn renewal_tells_a_lost_answer_from_a_clone() {
         .create("edge-1", DEFAULT_TTL, false, A, at(0))
         .unwrap();
     enrolment.join(&ask(&token, "edge-1", A), at(1)).unwrap();
-    assert!(enrolment.admits("edge-1", A));
+    assert!(enrolment.admit("edge-1", A).is_ok());
     assert_eq!(enrolment.renew("edge-1", A, B, at(2)).unwrap(), 2);
     // The answer was lost: the old key asks once more.
     let c = [3; 32];
     assert_eq!(enrolment.renew("edge-1", A, c, at(3)).unwrap(), 3);
-    assert!(enrolment.admits("edge-1", c), "the new key is in use now");
+    assert!(
+        enrolment.admit("edge-1", c).is_ok(),
+        "the new key is in use now"
+    );
     let clone = enrolment.renew("edge-1", A, [4; 32], at(4));
     assert!(matches!(clone, Err(EnrolError::CloneSuspected { .. })));
     assert!(
-        !enrolment.admits("edge-1", c),
+        enrolment.admit("edge-1", c).is_err(),
         "frozen until a person has looked"
     );
 }

@@ -16,6 +16,8 @@ type Account = (Arc<str>, Arc<str>);
 pub struct Content {
     pub(super) addresses: Resources,
     pub(super) authorizations: Resources,
+    /// Whom to believe; one resource, or none where nobody says.
+    pub(super) trust: Resources,
     /// By node; every declared node has an entry.
     pub(super) placements: BTreeMap<Arc<str>, Resources>,
     /// Which service accounts each node runs.
@@ -53,6 +55,7 @@ impl Content {
         Self {
             addresses: services.chain(workloads).map(address).map(named).collect(),
             authorizations: Resources::new(),
+            trust: Resources::new(),
             placements: compiled.placements.iter().map(placement).collect(),
             identities: compiled.placements.iter().map(accounts).collect(),
         }
@@ -75,10 +78,35 @@ impl Content {
         }
     }
 
+    /// The same content with an encoded `lateen.v1.TrustBundle`; an empty one is none.
+    #[must_use]
+    pub fn with_trust(self, bundle: &[u8]) -> Self {
+        let encode = || {
+            let version = Version::of(bundle, &[]);
+            let name = convert::TRUST_NAME;
+            let body = bundle.to_vec();
+            named(Arc::new(resource(
+                Kind::Trust,
+                name,
+                version,
+                Vec::new(),
+                body,
+            )))
+        };
+        Self {
+            trust: (!bundle.is_empty()).then(encode).into_iter().collect(),
+            ..self
+        }
+    }
+
     /// Whether both offer the same resources to the same nodes.
     pub fn same_as(&self, other: &Self) -> bool {
         self.placements.keys().eq(other.placements.keys())
             && self.changes_to(other) == Changes::default()
+    }
+
+    pub(super) fn trust_differs(&self, other: &Self) -> bool {
+        !changed(&self.trust, &other.trust).is_empty()
     }
 
     /// SHA-256 over the versions of what every client sees (§2.6).
@@ -138,6 +166,7 @@ impl Content {
         Changes {
             addresses: changed(&self.addresses, &next.addresses),
             authorizations: changed(&self.authorizations, &next.authorizations),
+            trust: changed(&self.trust, &next.trust),
             placements: nodes.into_iter().filter_map(placed).collect(),
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use rustls::{CertificateError, PeerIncompatible};
 
+use crate::identity::SpiffeId;
 use crate::tls::PeerRefused;
 
 /// Why a connection on the HBONE port came to nothing.
@@ -24,6 +25,13 @@ pub enum AcceptError {
     /// The peer's certificate is out of date: expired, or not yet valid by our clock.
     #[error("the peer's certificate is refused: it is out of date by our clock")]
     OutOfDate {
+        /// What the TLS stack said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The peer's certificate has been revoked.
+    #[error("the peer's certificate is refused: it has been revoked")]
+    Revoked {
         /// What the TLS stack said.
         #[source]
         source: rustls::Error,
@@ -70,6 +78,12 @@ pub enum AcceptError {
         #[source]
         source: io::Error,
     },
+    /// The peer's certificate was revoked while its connection was open.
+    #[error("the peer's certificate has been revoked, its tunnels are cut")]
+    Cut {
+        /// Who it had proven to be.
+        peer: Option<SpiffeId>,
+    },
     /// No tunnel was asked for in time.
     #[error("no handshake and CONNECT within the deadline")]
     Timeout,
@@ -100,6 +114,7 @@ impl AcceptError {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. } => Self::OutOfDate { source },
+                CertificateError::Revoked => Self::Revoked { source },
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     Self::Untrusted { source }
                 }

@@ -23,6 +23,7 @@ use crate::hbone::connect::{ConnectError, DialError, Dialled, Http2, exchange_er
 use crate::hbone::liveness::{self, Heard};
 use crate::hbone::stream::Turn;
 use crate::identity::SpiffeId;
+use crate::tls::{CertificateKey, Trust};
 
 /// The half of a connection that lends its streams.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(super) fn pooled(to: SocketAddr, dialled: Dialled) -> (Pooled, Driver) {
         turn: dialled.turn,
         heard: Arc::clone(&dialled.heard),
         share: Arc::clone(&share),
+        key: dialled.key,
+        trust: dialled.trust,
     };
     let pooled = Pooled {
         to,
@@ -183,10 +186,12 @@ pub(super) struct Driver {
     turn: Turn<UnbufferedClientConnection>,
     heard: Arc<Heard>,
     share: Arc<Share>,
+    key: Option<CertificateKey>,
+    trust: Trust,
 }
 
 impl Driver {
-    /// Moves the connection's bytes until it ends or falls silent. Gives an error when it did so
+    /// Moves the connection's bytes until it ends, falls silent or is its peer's no more. Gives an error when it did so
     /// before the peer ever answered.
     pub(super) async fn run(mut self, to: SocketAddr, limits: &Limits) -> Option<DialError> {
         let ping = self.connection.ping_pong();
@@ -203,6 +208,10 @@ impl Driver {
         let ended = tokio::select! {
             ended = driven => ended.map_err(Some),
             () = silent => Err(None),
+            () = self.trust.revoked(self.key.take()) => {
+                debug!(dst.addr = %to, "the peer's certificate has been revoked, its tunnels are cut");
+                return None;
+            }
         };
         let error = ended.err()?;
         let reason = error.as_ref().map(tracing::field::display);

@@ -26,7 +26,7 @@ async fn our_client() -> (Client, TheirServer) {
     let theirs = hbone_server(&ca.svid(CART)).unwrap();
     let (near, far) = tcp().await;
     let ip = near.peer_addr().unwrap().ip();
-    let accepted = TlsAcceptor::from(theirs);
+    let accepted = TlsAcceptor::from(Arc::clone(&theirs.config));
     let (ours, theirs) = tokio::join!(connect(near, ip, ours), accepted.accept(far));
     (ours.unwrap(), theirs.unwrap())
 }
@@ -38,7 +38,10 @@ async fn our_server() -> (Server, TheirClient) {
     let (near, far) = tcp().await;
     let name = ServerName::IpAddress(far.peer_addr().unwrap().ip().into());
     let connector = TlsConnector::from(theirs);
-    let (ours, theirs) = tokio::join!(accept(near, ours), connector.connect(name, far));
+    let (ours, theirs) = tokio::join!(
+        accept(near, Arc::clone(&ours.config)),
+        connector.connect(name, far)
+    );
     (ours.unwrap(), theirs.unwrap())
 }
 
@@ -179,7 +182,10 @@ async fn ours() -> (Client, Server) {
     let server = hbone_server(&ca.svid(CART)).unwrap();
     let (near, far) = tcp().await;
     let ip = near.peer_addr().unwrap().ip();
-    let (client, server) = tokio::join!(connect(near, ip, client), accept(far, server));
+    let (client, server) = tokio::join!(
+        connect(near, ip, client),
+        accept(far, Arc::clone(&server.config))
+    );
     (client.unwrap(), server.unwrap())
 }
 
@@ -344,7 +350,7 @@ async fn a_new_key_right_behind_the_handshake_is_not_lost() {
     let ours = hbone_server(&ca.svid(CART)).unwrap();
     let (near, far) = tcp().await;
     let name = ServerName::IpAddress(far.peer_addr().unwrap().ip().into());
-    let mut accepting = std::pin::pin!(accept(near, ours));
+    let mut accepting = std::pin::pin!(accept(near, Arc::clone(&ours.config)));
     // The client is through before we have read its last message.
     let mut theirs = tokio::select! {
         biased;

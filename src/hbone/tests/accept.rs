@@ -63,7 +63,7 @@ async fn a_server_says_why_it_refuses_a_certificate() {
     let node = server.ca.svid("spiffe://cluster.local/node/edge-1");
     let forged = {
         let (chain, key) = TestCa::new().leaf(&Leaf::uris(&[WEB]));
-        Arc::new(Svid::new(vec![chain], key, server.ca.roots()).unwrap())
+        Arc::new(Svid::new(vec![chain], key, server.ca.trust()).unwrap())
     };
     let client = |svid: &Arc<Svid>| (*hbone_client(svid, ids(&[CART])).unwrap()).clone();
     let mut http1 = client(&web);

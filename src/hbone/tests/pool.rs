@@ -298,7 +298,10 @@ async fn a_peer_that_answers_nothing_is_given_up() {
         let mut server = JoinSet::new();
         server.spawn(async move {
             let (tcp, _from) = listener.accept().await.unwrap();
-            let mut stream = TlsAcceptor::from(tls).accept(tcp).await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::clone(&tls.config))
+                .accept(tcp)
+                .await
+                .unwrap();
             // Reads whatever comes and says nothing.
             let _end = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         });

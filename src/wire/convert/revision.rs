@@ -12,6 +12,9 @@ use crate::wire::proto::lateen as proto;
 /// The only resource name of type [`crate::wire::REVISION`].
 pub const REVISION_NAME: &str = "mesh";
 
+/// The only resource name of type [`crate::wire::TRUST`].
+pub const TRUST_NAME: &str = "mesh";
+
 /// Which revision the resources sent before it make up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevisionSummary {

@@ -26,7 +26,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => any::<Shape>().prop_map(Step::Publish),
-        3 => (0..4usize, prop::bool::weighted(0.9)).prop_map(|(k, ok)| Step::Answer(k, ok)),
+        3 => (0..Kind::ALL.len(), prop::bool::weighted(0.9)).prop_map(|(k, ok)| Step::Answer(k, ok)),
     ]
 }
 
@@ -76,7 +76,7 @@ impl Mirror {
             match kind {
                 Kind::Address => self.address(&resource.name, &body),
                 Kind::Revision => self.announce(&resource.name, &body),
-                Kind::Authorization | Kind::Placement => {}
+                Kind::Trust | Kind::Authorization | Kind::Placement => {}
             }
             self.held.insert((kind, resource.name), resource.version);
         }
@@ -149,7 +149,7 @@ proptest! {
     fn a_client_converges_and_is_never_open(
         first in any::<Shape>(),
         order in Just(Kind::ALL.to_vec()).prop_shuffle(),
-        subscribe_after in prop::collection::vec(0..3usize, 4),
+        subscribe_after in prop::collection::vec(0..3usize, Kind::ALL.len()),
         steps in prop::collection::vec(step(), 0..40),
         chunk in 1..6usize,
     ) {
@@ -171,7 +171,7 @@ proptest! {
         let mut asked: Vec<(Kind, usize)> = order.into_iter().zip(subscribe_after).collect();
         asked.sort_by_key(|(kind, after)| match kind {
             Kind::Address | Kind::Authorization => 0,
-            Kind::Placement | Kind::Revision => 1 + after,
+            Kind::Trust | Kind::Placement | Kind::Revision => 1 + after,
         });
         for (kind, _) in asked {
             session.request(ask(kind)).unwrap();

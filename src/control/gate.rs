@@ -1,0 +1,114 @@
+//! Looks at every request before its service does: whose token it carries, and whether the node
+//! whose certificate it came under may still speak.
+
+use std::sync::Arc;
+
+use tonic::{Request, Status};
+
+use super::bearer::Bearers;
+use super::caller::Caller;
+use super::enrolment::Enrolment;
+use crate::telemetry::access_log::chain;
+
+/// Who is let through.
+#[derive(Clone)]
+pub struct Gate {
+    bearers: Arc<Bearers>,
+    /// None on a control plane that has no registry of nodes: a certificate is then all there is.
+    nodes: Option<Arc<Enrolment>>,
+}
+
+impl Gate {
+    /// A gate that knows tokens and, where there is a registry, nodes.
+    pub fn new(bearers: Arc<Bearers>, nodes: Option<Arc<Enrolment>>) -> Self {
+        Self { bearers, nodes }
+    }
+
+    /// Puts into the request's caller what is known of it. A certificate that is not taken is told
+    /// by the service that needs one, since to renew is to show one that may have been replaced.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for a token that names nobody, or another than the certificate beside it.
+    pub fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let mut request = self.bearers.authenticate(request)?;
+        let (Some(nodes), Some(caller)) =
+            (&self.nodes, request.extensions_mut().get_mut::<Caller>())
+        else {
+            return Ok(request);
+        };
+        if let Some(node) = &caller.node {
+            let admitted = nodes.admit(node, caller.spki.unwrap_or_default());
+            caller.refused = admitted.err().map(|e| Arc::from(chain(&e)));
+        }
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::enrolment::{self, Joining};
+    use crate::identity::{SpiffeId, TrustDomain};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+    use tonic::Code;
+
+    const KEY: [u8; 32] = [1; 32];
+
+    fn gate(dir: &Path) -> (Gate, Arc<Enrolment>) {
+        let bearers = Bearers::open(dir, [7; 16], &TrustDomain::default()).unwrap();
+        let nodes = Arc::new(Enrolment::open(dir).unwrap());
+        let now = SystemTime::now();
+        let token = nodes
+            .create("edge-1", enrolment::DEFAULT_TTL, false, [0; 32], now)
+            .unwrap();
+        let joining = Joining {
+            token: &token.id,
+            secret: &token.secret,
+            node: "edge-1",
+            spki: KEY,
+            declared: true,
+        };
+        nodes.join(&joining, now).unwrap();
+        (
+            Gate::new(Arc::new(bearers), Some(Arc::clone(&nodes))),
+            nodes,
+        )
+    }
+
+    /// What comes of a call under a certificate.
+    fn call(gate: &Gate, node: &str, key: [u8; 32]) -> Result<(), Code> {
+        let id = SpiffeId::node(&TrustDomain::default(), node).unwrap();
+        let mut request = Request::new(());
+        let address = "192.0.2.1:1".parse().unwrap();
+        request
+            .extensions_mut()
+            .insert(Caller::new(Some(&id), Some(key), address));
+        let request = gate.check(request).unwrap();
+        let caller = Caller::of(&request).unwrap();
+        caller.named().map(drop).map_err(|s| s.code())
+    }
+
+    #[test]
+    fn a_certificate_is_worth_what_the_registry_says_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (gate, nodes) = gate(dir.path());
+        let denied = Err(Code::PermissionDenied);
+        assert_eq!(call(&gate, "edge-1", KEY), Ok(()));
+        assert_eq!(call(&gate, "edge-1", [2; 32]), denied, "another key");
+        assert_eq!(call(&gate, "edge-2", KEY), denied, "never joined");
+        let now = SystemTime::now() + Duration::from_secs(60);
+        nodes.renew("edge-1", KEY, [3; 32], now).unwrap();
+        assert_eq!(call(&gate, "edge-1", KEY), Ok(()), "the answer may be lost");
+        assert_eq!(call(&gate, "edge-1", [3; 32]), Ok(()));
+        assert_eq!(
+            call(&gate, "edge-1", KEY),
+            denied,
+            "its successor is in use"
+        );
+        assert!(nodes.revoke_node("edge-1").unwrap());
+        assert_eq!(call(&gate, "edge-1", [3; 32]), denied, "revoked");
+        let elsewhere = Gate::new(Arc::clone(&gate.bearers), None);
+        assert_eq!(call(&elsewhere, "edge-1", KEY), Ok(()), "no registry");
+    }
+}

@@ -1,0 +1,65 @@
+//! What the mesh believes, as it is told to nodes (`spec/control-plane.md` §2.6).
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::ca::{Authority, Root, RootState};
+use crate::wire::proto::lateen::trust_root::State;
+use crate::wire::proto::lateen::{TrustBundle, TrustRoot};
+
+/// The bundle in force.
+pub fn bundle(authority: &Authority) -> TrustBundle {
+    let ring = authority.ring();
+    TrustBundle {
+        epoch: authority.epoch().to_vec(),
+        sequence: ring.sequence,
+        roots: ring.roots.iter().map(root).collect(),
+        crls: ring.crls.clone(),
+        reissue_before_ms: milliseconds(ring.reissue_before),
+        trust_domains: vec![authority.trust_domain().to_string()],
+    }
+}
+
+fn root(root: &Root) -> TrustRoot {
+    let state = match root.state {
+        RootState::Active => State::Active,
+        RootState::Added => State::Added,
+        RootState::Retiring => State::Retiring,
+    };
+    TrustRoot {
+        der: root.certificate.to_vec(),
+        spki_sha256: root.spki.to_vec(),
+        state: state.into(),
+    }
+}
+
+fn milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The bundle in force, encoded, and each one after it, until `shutdown`.
+pub async fn follow(
+    authority: Arc<Authority>,
+    encoded: watch::Sender<Bytes>,
+    shutdown: CancellationToken,
+) {
+    let mut rings = authority.subscribe();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = rings.changed() => if changed.is_err() { return },
+        }
+        encoded.send_replace(encode(&authority));
+    }
+}
+
+/// The bundle in force, encoded.
+pub fn encode(authority: &Authority) -> Bytes {
+    Bytes::from(bundle(authority).encode_to_vec())
+}
