@@ -191,6 +191,10 @@ impl Bearers {
     /// # Errors
     /// [`Refused`].
     pub fn judge(&self, token: &str, now: SystemTime) -> Result<Arc<str>, Refused> {
+        self.judged(token, now).map(|record| record.node)
+    }
+
+    fn judged(&self, token: &str, now: SystemTime) -> Result<Record, Refused> {
         let mut rules = Validation::new(Algorithm::ES256);
         rules.set_audience(&[AUDIENCE]);
         rules.set_issuer(&[&self.issuer]);
@@ -215,7 +219,7 @@ impl Bearers {
         if record.expires <= seconds(now) {
             return Err(Refused::Expired);
         }
-        Ok(record.node)
+        Ok(record)
     }
 
     /// Puts the node that a request's token names into its caller.
@@ -228,7 +232,7 @@ impl Bearers {
         };
         let token = header.to_str().ok().and_then(|h| h.strip_prefix("Bearer "));
         let judged = token.ok_or(Refused::Unknown);
-        let judged = judged.and_then(|token| self.judge(token, SystemTime::now()));
+        let judged = judged.and_then(|token| self.judged(token, SystemTime::now()));
         let Some(caller) = request.extensions_mut().get_mut::<Caller>() else {
             return Err(Status::internal("the caller of this request is not known"));
         };
@@ -237,11 +241,12 @@ impl Bearers {
             Status::unauthenticated(reason)
         };
         match judged {
-            Ok(node) if caller.node.as_ref().is_some_and(|c| *c != node) => {
+            Ok(Record { node, .. }) if caller.node.as_ref().is_some_and(|c| *c != node) => {
                 Err(refuse("certificate and bearer token name different nodes"))
             }
-            Ok(node) => {
+            Ok(Record { node, expires, .. }) => {
                 caller.bearer = Some(node);
+                caller.until(UNIX_EPOCH + Duration::from_secs(expires));
                 Ok(request)
             }
             Err(refused) => Err(refuse(&refused.to_string())),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tonic::{Request, Status};
 
@@ -16,6 +17,8 @@ pub struct Caller {
     pub bearer: Option<Arc<str>>,
     /// SHA-256 of the key in that certificate.
     pub spki: Option<[u8; 32]>,
+    /// When the first of the credentials it showed ends; none when that is not known.
+    pub expires: Option<SystemTime>,
     /// Where it calls from.
     pub address: SocketAddr,
 }
@@ -31,8 +34,14 @@ impl Caller {
             node,
             bearer: None,
             spki,
+            expires: None,
             address,
         }
+    }
+
+    /// A credential of it ends at `end`.
+    pub fn until(&mut self, end: SystemTime) {
+        self.expires = Some(self.expires.map_or(end, |known| known.min(end)));
     }
 
     /// The node that calls, by certificate or token.

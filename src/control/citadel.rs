@@ -12,6 +12,7 @@ use super::ca::{Authority, Csr, MIN_TTL, granted_ttl};
 use super::caller::Caller;
 use super::enrolment::Enrolment;
 use crate::identity::SpiffeId;
+use crate::telemetry::ControlMetrics;
 use crate::telemetry::access_log::chain;
 use crate::tls::to_pem;
 use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateService;
@@ -35,6 +36,7 @@ pub struct Service {
     authority: Arc<Authority>,
     enrolment: Arc<Enrolment>,
     placements: Arc<dyn Placements>,
+    metrics: ControlMetrics,
     buckets: Mutex<HashMap<Arc<str>, Bucket>>,
 }
 
@@ -54,8 +56,15 @@ impl Service {
             authority,
             enrolment,
             placements,
+            metrics: ControlMetrics::default(),
             buckets: Mutex::default(),
         }
+    }
+
+    /// The same, counting what it does in `metrics`.
+    #[must_use]
+    pub fn counted(self, metrics: ControlMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     fn throttle(&self, node: &Arc<str>) -> Result<(), Status> {
@@ -169,7 +178,9 @@ impl IstioCertificateService for Service {
             let message = format!("node {node} is not enrolled with this certificate");
             return Err(Status::permission_denied(message));
         }
-        match self.issue(&node, &request.into_inner(), SystemTime::now()) {
+        let issued = self.issue(&node, &request.into_inner(), SystemTime::now());
+        self.metrics.certificate(issued.is_ok());
+        match issued {
             Ok((id, response)) => {
                 audit::granted("certificate", &id, &node, "");
                 Ok(Response::new(response))

@@ -24,6 +24,7 @@ use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, Warning, compile,
 };
 use crate::model::declaration::Mesh;
+use crate::telemetry::ControlMetrics;
 
 mod index;
 mod last_good;
@@ -79,6 +80,7 @@ pub struct Publisher {
     /// The input whose files are saved.
     kept: Option<Arc<Input>>,
     store: Arc<dyn Store>,
+    metrics: ControlMetrics,
     revisions: watch::Sender<Option<Arc<Revision>>>,
     status: watch::Sender<CompileStatus>,
 }
@@ -99,6 +101,7 @@ impl Publisher {
         dir: &Path,
         epoch: [u8; 16],
         store: Arc<dyn Store>,
+        metrics: ControlMetrics,
     ) -> io::Result<(Self, Published)> {
         fs::create_dir_all(dir)?;
         let state = State::load(dir, index::last(&*store))?;
@@ -114,6 +117,7 @@ impl Publisher {
             last_good: LastGood::new(dir),
             kept: None,
             store,
+            metrics,
             revisions: watch::Sender::new(None),
             status: watch::Sender::new(CompileStatus::default()),
         };
@@ -156,7 +160,10 @@ impl Publisher {
             let (input, previous) = (input.clone(), previous.clone());
             spawn_blocking(move || draft(&input, &reported, &assignments, previous.as_deref()))
         };
-        match making.await {
+        let begun = Instant::now();
+        let made = making.await;
+        self.metrics.compiled(begun.elapsed());
+        match made {
             Ok(Ok(draft)) => self.adopt(draft, input, previous).await,
             Ok(Err(unfit)) => self.failed(&input, unfit.to_string()),
             // The mesh made the compiler panic: others may not. The revision in force stays.
@@ -220,6 +227,7 @@ impl Publisher {
             "revision in force"
         );
         index::note(&*self.store, summary);
+        self.metrics.published(summary.number);
         self.revisions.send_replace(Some(revision));
     }
 

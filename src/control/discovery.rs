@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::revision::Revision;
+use crate::telemetry::ControlMetrics;
 
 mod bucket;
 mod clients;
@@ -76,9 +77,10 @@ impl Discovery {
     pub fn new(
         revisions: watch::Receiver<Option<Arc<Revision>>>,
         limits: Limits,
+        metrics: ControlMetrics,
     ) -> (Self, Service, Arc<Clients>) {
         let (sender, opened) = mpsc::channel(OPENING);
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(Clients::new(metrics));
         let bucket = Bucket::new(limits.streams_per_second);
         let service = Service::new(revisions, sender, clients.clone(), bucket, limits);
         (Self { opened, limits }, service, clients)

@@ -33,8 +33,8 @@ use super::store::{self, StoreError};
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId};
 use crate::model::declaration::Settings as MeshSettings;
-use crate::telemetry::Metrics;
 use crate::telemetry::access_log::chain;
+use crate::telemetry::{ControlMetrics, Metrics};
 use crate::tls::{TlsError, control_server};
 use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateServiceServer;
 use crate::wire::proto::lateen::enrollment_server::EnrollmentServer;
@@ -116,6 +116,7 @@ pub enum StartError {
 
 /// The control role.
 pub struct Control {
+    counts: ControlMetrics,
     settings: Settings,
     listener: TcpListener,
     tls: Arc<ArcSwap<ServerConfig>>,
@@ -205,6 +206,7 @@ impl Control {
         files::directory(&state)?;
         let revisions_dir = state.join("revision");
         files::directory(&revisions_dir)?;
+        let counts = metrics.control().clone();
         let source = Source::new(&settings.mesh, metrics);
         source.begin(&LastGood::new(&revisions_dir)).await;
         let inputs = source.inputs();
@@ -219,7 +221,12 @@ impl Control {
         let bearers = Bearers::open(&settings.state, authority.epoch(), trust_domain)?;
         let bearers = Arc::new(bearers);
         let store = store::open(&state.join("store"))?;
-        let opened = Publisher::open(&revisions_dir, authority.epoch(), Arc::clone(&store));
+        let opened = Publisher::open(
+            &revisions_dir,
+            authority.epoch(),
+            Arc::clone(&store),
+            counts.clone(),
+        );
         let (publisher, published) = opened.map_err(|source| StartError::Revisions {
             path: revisions_dir.clone(),
             source,
@@ -235,7 +242,7 @@ impl Control {
             ..Limits::default()
         };
         let (discovery, discovery_service, clients) =
-            Discovery::new(published.revisions.clone(), limits);
+            Discovery::new(published.revisions.clone(), limits, counts.clone());
         let serving = serving(&authority, &settings, &input)?;
         let listener = TcpListener::bind(settings.listen).await;
         let listener = listener.map_err(|source| StartError::Listen {
@@ -259,6 +266,7 @@ impl Control {
             health: health.clone(),
         };
         Ok(Self {
+            counts,
             settings,
             listener,
             tls: Arc::new(ArcSwap::new(serving)),
@@ -313,6 +321,7 @@ impl Control {
         let enrolment = Arc::clone(&self.enrolment);
         let joining = join::Service::new(authority, enrolment, mesh);
         let certificates = citadel::Service::new(self.authority, self.enrolment, self.in_force);
+        let certificates = certificates.counted(self.counts);
         let certificates = IstioCertificateServiceServer::new(certificates);
         let joining = EnrollmentServer::new(joining);
         let bearers = self.bearers;

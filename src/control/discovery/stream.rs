@@ -4,6 +4,7 @@ use std::future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -11,9 +12,9 @@ use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::Limits;
-use super::clients::Connected;
+use super::clients::{Connected, Ending};
 use super::session::{Outcome, Refusal, Session};
-use crate::control::revision::Revision;
+use crate::control::revision::{Kind, Revision};
 use crate::wire::convert::delta::Response;
 use crate::wire::proto::discovery::DeltaDiscoveryRequest;
 
@@ -25,6 +26,10 @@ pub(super) const OUTGOING: usize = 8;
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) client: Connected,
+    /// Taken when it runs.
+    pub(super) ending: Option<Ending>,
+    /// When the credential it was opened with ends.
+    pub(super) expires: Option<SystemTime>,
     pub(super) requests: Streaming<DeltaDiscoveryRequest>,
     pub(super) responses: mpsc::Sender<Result<Response, Status>>,
     pub(super) revisions: watch::Receiver<Option<Arc<Revision>>>,
@@ -36,11 +41,14 @@ impl Stream {
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         let responses = self.responses.clone();
         let drained = self.drained(shutdown);
+        let (ending, expired) = (self.ending.take(), expired(self.expires));
         let end = tokio::select! {
             // The client has gone away: there is nobody to tell.
             () = responses.closed() => return,
             end = self.serve() => end,
             () = drained => Status::cancelled("the control plane is going down"),
+            end = ended(ending) => end,
+            () = expired => Status::unauthenticated("the certificate or token that opened this stream has expired"),
         };
         debug!(node = %self.client.node(), code = ?end.code(), reason = end.message(), "discovery stream ends");
         if responses.try_send(Err(end)).is_err() {
@@ -65,6 +73,7 @@ impl Stream {
         loop {
             let now = Instant::now().into_std();
             while let Some(response) = session.next_response(now, rand::random()) {
+                self.count(&response);
                 if self.responses.try_send(Ok(response)).is_err() {
                     return Status::cancelled("the client reads no more");
                 }
@@ -127,6 +136,12 @@ impl Stream {
         Ok(())
     }
 
+    fn count(&self, response: &Response) {
+        let kind = Kind::of(&response.type_url);
+        let kind = kind.map_or("other", Kind::label);
+        self.client.pushed(kind, response.encoded_len());
+    }
+
     fn revision(&mut self, session: &mut Session) -> Result<(), Refusal> {
         let revision = self.revisions.borrow_and_update().clone();
         revision.map_or(Ok(()), |revision| session.advance(revision))
@@ -135,6 +150,20 @@ impl Stream {
     fn refused(&self, refusal: &Refusal) -> Status {
         warn!(node = %self.client.node(), reason = %refusal, "ending a discovery stream");
         Status::new(code(refusal), refusal.to_string())
+    }
+}
+
+async fn ended(ending: Option<Ending>) -> Status {
+    match ending {
+        Some(ending) => ending.status().await,
+        None => future::pending().await,
+    }
+}
+
+async fn expired(at: Option<SystemTime>) {
+    match at {
+        Some(at) => sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        None => future::pending().await,
     }
 }
 

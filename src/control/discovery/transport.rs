@@ -77,15 +77,20 @@ impl Shared {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        let named = caller.and_then(|caller| Some((caller.named()?.clone(), caller.address)));
-        let (node, address) = named.ok_or_else(|| {
+        let named = caller.and_then(|caller| Some((caller.named()?.clone(), caller)));
+        let (node, caller) = named.ok_or_else(|| {
             Status::unauthenticated("discovery needs a node certificate or a bearer token")
         })?;
-        self.admit().await?;
         self.check(&node)?;
+        // From here on: whoever loses the right to be here while waiting must not be let in.
+        let ending = self.clients.ending(&node);
+        self.admit().await?;
         let (responses, outgoing) = mpsc::channel(OUTGOING);
+        let now = SystemTime::now();
         let stream = Stream {
-            client: self.clients.connected(node, address, SystemTime::now()),
+            client: self.clients.connected(node, caller.address, now),
+            ending: Some(ending),
+            expires: caller.expires,
             requests: request.into_inner(),
             responses,
             revisions: self.revisions.clone(),
