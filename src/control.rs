@@ -20,6 +20,7 @@ pub mod join;
 mod listener;
 #[cfg(test)]
 pub(crate) mod loopback;
+pub mod readiness;
 pub mod revision;
 pub mod server;
 pub mod source;

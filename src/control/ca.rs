@@ -104,6 +104,12 @@ impl Authority {
         self.pin
     }
 
+    /// Whether it can sign: its issuing certificate is not about to expire.
+    pub fn signs(&self, now: SystemTime) -> bool {
+        let left = self.issuing_ends.duration_since(now).unwrap_or_default();
+        left >= ISSUER_LEFT
+    }
+
     /// Signs a workload's or node's certificate over a checked request, naming `id` and nothing
     /// else.
     ///
@@ -164,8 +170,7 @@ impl Authority {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<(CertificateParams, SystemTime), SignError> {
-        let left = self.issuing_ends.duration_since(now).unwrap_or_default();
-        if left < ISSUER_LEFT {
+        if !self.signs(now) {
             return Err(SignError::IssuerExpiring);
         }
         let last = self.issuing_ends - Duration::from_secs(60);

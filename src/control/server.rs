@@ -27,6 +27,7 @@ use super::enrolment::Enrolment;
 use super::health::Health;
 use super::join::{self, Mesh};
 use super::listener;
+use super::readiness::Readiness;
 use super::revision::Revision;
 use super::source::{Source, SourceStatus};
 use super::store::{self, StoreError};
@@ -320,6 +321,7 @@ impl Control {
         let authority = Arc::clone(&self.authority);
         let enrolment = Arc::clone(&self.enrolment);
         let joining = join::Service::new(authority, enrolment, mesh);
+        let readiness = Readiness::new(self.handle.revisions, Arc::clone(&self.authority));
         let certificates = citadel::Service::new(self.authority, self.enrolment, self.in_force);
         let certificates = certificates.counted(self.counts);
         let certificates = IstioCertificateServiceServer::new(certificates);
@@ -333,6 +335,7 @@ impl Control {
             .max_concurrent_streams(Some(1000))
             .add_service(self.discovery_service)
             .add_service(self.health.service())
+            .add_service(readiness)
             .add_service(certificates.max_decoding_message_size(REQUEST_LIMIT))
             .add_service(joining.max_decoding_message_size(REQUEST_LIMIT));
         let stop = shutdown.clone().cancelled_owned();
