@@ -191,17 +191,22 @@ impl Publisher {
         let same =
             |p: &Arc<Revision>| p.summary().serial == serial && p.content().same_as(&content);
         self.state.adopt(compiled.assignments, captured);
-        if !previous.as_ref().is_some_and(same) {
+        let title = (!previous.as_ref().is_some_and(same)).then(|| {
             let total = warnings.len().saturating_add(input.warnings as usize);
-            let title = Title {
+            Title {
                 epoch: self.epoch,
                 serial,
                 number: self.state.next(),
                 source: input.source.clone(),
                 compiled_at: SystemTime::now(),
                 warnings: u32::try_from(total).unwrap_or(u32::MAX),
-            };
+            }
+        });
+        if title.is_some() {
             self.save().await;
+        }
+        self.keep(input).await;
+        if let Some(title) = title {
             let revision = Arc::new(Revision::new(title, content, previous.as_deref()));
             self.announce(revision);
         }
@@ -213,7 +218,6 @@ impl Publisher {
         let failure = None;
         self.status
             .send_replace(CompileStatus { warnings, failure });
-        self.keep(input).await;
     }
 
     fn announce(&self, revision: Arc<Revision>) {
@@ -253,7 +257,11 @@ impl Publisher {
             return;
         }
         let (last_good, saved) = (self.last_good.clone(), input.clone());
-        let saving = spawn_blocking(move || last_good.save(&saved.files));
+        let before = self.kept.take();
+        let saving = spawn_blocking(move || {
+            let before = before.as_ref().map_or(&[][..], |kept| &kept.files);
+            last_good.save(&saved.files, before)
+        });
         match flat(saving.await) {
             Ok(()) => self.kept = Some(input),
             Err(e) => {

@@ -1,0 +1,11 @@
+//! The control role as a process of its own on loopback: what its port lets in, and what its state
+//! directory survives. Needs neither root nor namespaces, but for the one case that fills a disk.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, with all it last saw"
+)]
+
+mod kills;
+mod support;
