@@ -127,9 +127,14 @@ impl Bearers {
     ) -> Result<Self, BearerError> {
         let directory = state.join("control/bearers");
         files::directory(&directory)?;
-        let key = key(&state.join("control/bearer.key"))?;
+        let known = records(&directory)?;
+        let path = state.join("control/bearer.key");
+        if !known.is_empty() && !path.exists() {
+            warn!(path = %path.display(), tokens = known.len(), "the key of bearer tokens is gone and is made anew: every token made before is void");
+        }
+        let key = key(&path)?;
         Ok(Self {
-            known: Mutex::new(records(&directory)?),
+            known: Mutex::new(known),
             directory,
             issuer: epoch.iter().map(|b| format!("{b:02x}")).collect(),
             trust_domain: trust_domain.clone(),

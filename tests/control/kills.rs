@@ -12,7 +12,7 @@ use lateen::wire::REVISION;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::{Delta, Site, mesh, token_for};
+use crate::support::{Delta, Site, mesh, token_for, version};
 
 /// Kills where `LATEEN_KILLS` does not say.
 const KILLS: usize = 20;
@@ -129,12 +129,6 @@ async fn check(site: &Site, seen: &mut Seen) {
         "edit {serial} in force after edit {before} was"
     );
     assert!(number > seen.number.load(Ordering::SeqCst));
-}
-
-/// Serial and number of `<epoch>/<serial>/<number>`.
-fn version(info: &str) -> (u64, u64) {
-    let mut parts = info.split('/').skip(1).map(|part| part.parse().unwrap());
-    (parts.next().unwrap(), parts.next().unwrap())
 }
 
 /// Writes one edit after another.

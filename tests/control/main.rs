@@ -7,5 +7,8 @@
     reason = "a test fails by panicking, with all it last saw"
 )]
 
+mod damage;
+mod full_disk;
 mod kills;
+mod port;
 mod support;

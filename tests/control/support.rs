@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -16,6 +16,7 @@ use lateen::tls::{Roots, control_client};
 use lateen::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use lateen::wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -47,6 +48,7 @@ where
 pub(crate) struct Site {
     dir: TempDir,
     port: u16,
+    metrics: u16,
     /// Where its state is, as this process can reach it.
     pub(crate) state: PathBuf,
 }
@@ -65,17 +67,19 @@ impl Site {
     /// The same, with its state at `inside`, which this process sees as `seen`.
     pub(crate) fn with_state(dir: TempDir, inside: &Path, seen: PathBuf) -> Self {
         // Whoever binds it next gets another: the kernel deals them in turn.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = [free(), free()];
+        let [port, metrics] = free.map(|free| free.local_addr().unwrap().port());
         let site = Self {
             dir,
             port,
+            metrics,
             state: seen,
         };
         fs::create_dir(site.mesh_dir()).unwrap();
         let text = format!(
             "node = \"control\"\nstate-dir = \"{}\"\nruntime-dir = \"{}\"\ndrain-deadline = \"1s\"\n\
-             [listen]\nmetrics = \"127.0.0.1:0\"\nreadiness = \"127.0.0.1:0\"\n\
+             [listen]\nmetrics = \"127.0.0.1:{metrics}\"\nreadiness = \"127.0.0.1:0\"\n\
              [control]\nlisten = \"127.0.0.1:{port}\"\nmesh-dir = \"{}\"\n",
             inside.display(),
             site.path("run").display(),
@@ -134,6 +138,15 @@ impl Site {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// Waits until it has logged something, which it does a moment after it was done.
+    pub(crate) async fn logged(&self, what: &str, done: impl Fn(&str) -> bool) {
+        eventually(what, || {
+            let log = self.log();
+            async { if done(&log) { Ok(()) } else { Err(log) } }
+        })
+        .await;
+    }
+
     /// Asks over the admin socket.
     pub(crate) async fn ask(
         &self,
@@ -142,6 +155,19 @@ impl Site {
         body: String,
     ) -> Result<String, AskError> {
         ask(&self.path("run/admin.sock"), method, page, body).await
+    }
+
+    /// The value of a metric, by its name with its labels.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.metrics)).await;
+        let mut stream = stream.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let (_, value) = lines.find(|(key, _)| *key == name)?;
+        value.parse().ok()
     }
 
     pub(crate) async fn status(&self) -> Result<ControlStatus, String> {
@@ -154,8 +180,7 @@ impl Site {
     /// Waits until it serves a revision; fails when it ends instead.
     pub(crate) async fn up(&self, running: &mut Running) -> ControlStatus {
         eventually("a first revision", || {
-            let ended = running.0.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended: {ended:?}\n{}", self.log());
+            assert!(running.is_alive(), "it ended:\n{}", self.log());
             async {
                 let status = self.status().await?;
                 match status.revision {
@@ -172,6 +197,22 @@ impl Site {
         let page = if bearer { "/tokens/node" } else { "/tokens" };
         let body = serde_json::to_string(ask).unwrap();
         self.ask(Method::POST, page, body).await
+    }
+
+    /// `lateen join` of a machine with a state directory of its own.
+    pub(crate) fn join(&self, node: &str, token: &str) -> Output {
+        let (config, file) = (self.path("node.toml"), self.path("node.token"));
+        let text = format!(
+            "node = \"{node}\"\nstate-dir = \"{}\"\n",
+            self.path(node).display()
+        );
+        fs::write(&config, text).unwrap();
+        fs::write(&file, token).unwrap();
+        let mut command = Command::new(LATEEN);
+        command
+            .args(["join", &self.url(), "--token-file"])
+            .arg(file);
+        command.arg("--config").arg(config).output().unwrap()
     }
 
     /// A bearer token of `edge-1` for a day.
@@ -221,11 +262,40 @@ pub(crate) fn mesh(serial: u64) -> String {
     )
 }
 
+/// Serial and number of `<epoch>/<serial>/<number>`.
+pub(crate) fn version(info: &str) -> (u64, u64) {
+    let mut parts = info.split('/').skip(1).map(|part| part.parse().unwrap());
+    (parts.next().unwrap(), parts.next().unwrap())
+}
+
 impl Running {
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// kill -9.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn stop(&self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        eventually("it ends", || {
+            let ended = self.0.try_wait().unwrap();
+            async move { ended.ok_or("it runs") }
+        })
+        .await
     }
 }
 

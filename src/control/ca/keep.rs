@@ -114,7 +114,10 @@ fn load(
     let issuing = there(files::read(&paths.issuing)?, &paths.issuing)?;
     let key = there(files::read_secret(&paths.issuing_key)?, &paths.issuing_key)?;
     // The root's key may be kept elsewhere; where it is here, it must be private.
-    files::read_secret(&paths.root_key)?;
+    if let Some(key) = files::read_secret(&paths.root_key)? {
+        let text = String::from_utf8(key).map_err(|_text| damaged(&paths.root_key))?;
+        KeyPair::from_pem(&text).map_err(|_key| damaged(&paths.root_key))?;
+    }
     let key = String::from_utf8(key).map_err(|_text| damaged(&paths.issuing_key))?;
     let key = KeyPair::from_pem(&key).map_err(|_key| damaged(&paths.issuing_key))?;
     let root = sole(&root).ok_or_else(|| damaged(&paths.root))?;
@@ -210,6 +213,7 @@ mod tests {
             ("ca/issuing-1.key", "remove", "is missing"),
             ("ca/issuing-1.key", "truncate", "is damaged"),
             ("ca/root.pem", "truncate", "is damaged"),
+            ("ca/root.key", "truncate", "is damaged"),
             ("epoch", "truncate", "is damaged"),
             ("ca/issuing-1.key", "expose", "chmod 600"),
             ("ca/root.key", "expose", "chmod 600"),
