@@ -123,6 +123,8 @@ pub struct Revision {
     content: Content,
     /// The one resource of type [`Kind::Revision`].
     announcement: Resources,
+    /// Bytes of all addresses and policies as they are sent.
+    size: usize,
     history: History,
     aliases: OnceLock<BTreeMap<String, Vec<Arc<str>>>>,
     endpoints: OnceLock<BTreeMap<Arc<str>, Vec<Arc<str>>>>,
@@ -167,6 +169,7 @@ impl Revision {
         });
         Self {
             announcement: announcement(&summary),
+            size: content.size(),
             history: history.unwrap_or_default(),
             aliases: OnceLock::new(),
             endpoints: OnceLock::new(),
@@ -183,6 +186,11 @@ impl Revision {
     /// This control plane's number of it.
     pub fn number(&self) -> u64 {
         self.summary.number
+    }
+
+    /// How many bytes a client is sent that has none of it.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// What is in it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -33,8 +33,14 @@ pub(super) struct Stream {
     pub(super) requests: Streaming<DeltaDiscoveryRequest>,
     pub(super) responses: mpsc::Sender<Result<Response, Status>>,
     pub(super) revisions: watch::Receiver<Option<Arc<Revision>>>,
+    pub(super) places: Arc<Semaphore>,
+    /// Held while a large mesh is sent from the beginning.
+    pub(super) place: Option<OwnedSemaphorePermit>,
     pub(super) limits: Limits,
 }
+
+/// A mesh this small is sent to however many at once.
+const SMALL: usize = 1 << 20;
 
 impl Stream {
     /// Serves the stream to its end, which is never OK.
@@ -78,6 +84,9 @@ impl Stream {
                     return Status::cancelled("the client reads no more");
                 }
             }
+            if !session.is_fresh() {
+                self.place = None;
+            }
             let waiting = session.waiting_since().map(Instant::from_std);
             let deadline = waiting.map(|since| since + self.limits.acknowledgement);
             let step = tokio::select! {
@@ -106,6 +115,7 @@ impl Stream {
             Ok(Err(status)) => return Err(failed(status)),
             Err(_elapsed) => return Err(Status::invalid_argument("no request was sent")),
         };
+        self.wait_for_place().await;
         let revision = self.revisions.borrow_and_update().clone();
         let revision = revision.ok_or_else(|| Status::unavailable("no revision is loaded"))?;
         let node = self.client.node().clone();
@@ -115,6 +125,16 @@ impl Stream {
             Ok(session)
         });
         opened.map_err(|refusal| self.refused(&refusal))
+    }
+
+    async fn wait_for_place(&mut self) {
+        let revision = self.revisions.borrow().clone();
+        if revision.is_none_or(|r| r.size() <= SMALL) {
+            return;
+        }
+        let place = self.places.clone().acquire_owned();
+        let place = timeout(self.limits.snapshot_wait, place).await;
+        self.place = place.ok().and_then(Result::ok);
     }
 
     fn request(

@@ -289,6 +289,38 @@ async fn a_client_that_stops_reading_is_owed_names_only() {
     assert_eq!(client.read().await.unwrap_err().code(), Code::Cancelled);
 }
 
+/// §9.4: a large mesh goes to few clients at a time, but none waits for ever for those.
+#[tokio::test]
+async fn snapshots_of_a_large_mesh_take_turns() {
+    let wait = Duration::from_millis(400);
+    let limits = Limits {
+        snapshots: 1,
+        snapshot_wait: wait,
+        ..brief()
+    };
+    let mesh = sample::large(6_000, 20);
+    let server = Served::serving(&mesh, Some("edge-1"), None, limits).await;
+    let took = async |client: &mut Client| {
+        let begun = std::time::Instant::now();
+        client.ask(Kind::Placement).await;
+        client.read().await.unwrap();
+        begun.elapsed()
+    };
+    let mut slow = server.open().await.unwrap();
+    slow.ask(Kind::Address).await;
+    let own = slow.read().await.unwrap();
+    let mut second = server.open().await.unwrap();
+    assert!(
+        took(&mut second).await >= wait,
+        "it has waited for the first"
+    );
+    // The first has acknowledged all but its own workloads, which are sent then.
+    slow.ack(&own).await;
+    slow.read().await.unwrap();
+    let mut third = server.open().await.unwrap();
+    assert!(took(&mut third).await < wait, "and the third for nobody");
+}
+
 /// Row 24 of §10: what a stock proxy sends when it returns to a large mesh.
 #[tokio::test]
 async fn takes_a_request_that_names_eighty_thousand_resources() {

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -50,6 +50,7 @@ struct Shared {
     opened: mpsc::Sender<Stream>,
     clients: Arc<Clients>,
     bucket: Mutex<Bucket>,
+    places: Arc<Semaphore>,
     limits: Limits,
 }
 
@@ -66,6 +67,7 @@ impl Service {
             opened,
             clients,
             bucket: Mutex::new(bucket),
+            places: Arc::new(Semaphore::new(limits.snapshots)),
             limits,
         }))
     }
@@ -94,6 +96,8 @@ impl Shared {
             requests: request.into_inner(),
             responses,
             revisions: self.revisions.clone(),
+            places: self.places.clone(),
+            place: None,
             limits: self.limits,
         };
         let accepted = self.opened.send(stream).await;

@@ -110,6 +110,11 @@ impl Content {
         .into()
     }
 
+    pub(super) fn size(&self) -> usize {
+        let all = self.addresses.values().chain(self.authorizations.values());
+        all.map(|resource| resource.encoded.len()).sum()
+    }
+
     pub(super) fn aliases(&self) -> BTreeMap<String, Vec<Arc<str>>> {
         let mut aliases: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
         for resource in self.addresses.values() {
