@@ -9,7 +9,7 @@ sysusersdir ?= $(prefix)/lib/sysusers.d
 tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
 DESTDIR ?=
 
-.PHONY: all build release demo test lint advisories bench bench-hot bench-check bench-store install uninstall tools clean
+.PHONY: all build release demo test lint advisories bench bench-hot bench-check bench-store bench-scale install uninstall tools clean
 
 all: build
 
@@ -51,6 +51,11 @@ bench-check:
 
 bench-store:
 	BASELINE=store $(CARGO) bench --locked --bench hot -- "$(ONLY)"
+
+# A mesh of 100,000 workloads and 200 nodes: what it costs the control plane, a change, and a node.
+# `make bench-scale WORKLOADS=10000 NODES=50` for another size.
+bench-scale:
+	$(CARGO) bench --locked --bench scale
 
 # nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
 tools:

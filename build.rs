@@ -2,10 +2,11 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "istio/workload.proto",
     "istio/citadel.proto",
     "envoy/discovery.proto",
+    "grpc/health.proto",
     "lateen/lateen.proto",
 ];
 

@@ -2,9 +2,11 @@
 //! connection, and the process's log (`spec/hbone-dataplane.md` §8).
 
 pub mod access_log;
+pub mod control;
 pub mod labels;
 pub mod log;
 pub mod metrics;
 
+pub use control::ControlMetrics;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};

@@ -31,6 +31,10 @@ pub mod proto {
     pub mod discovery {
         tonic::include_proto!("envoy.service.discovery.v3");
     }
+    /// `grpc.health.v1`.
+    pub mod grpc_health {
+        tonic::include_proto!("grpc.health.v1");
+    }
     /// `lateen.v1`.
     pub mod lateen {
         tonic::include_proto!("lateen.v1");

@@ -127,9 +127,14 @@ impl Bearers {
     ) -> Result<Self, BearerError> {
         let directory = state.join("control/bearers");
         files::directory(&directory)?;
-        let key = key(&state.join("control/bearer.key"))?;
+        let known = records(&directory)?;
+        let path = state.join("control/bearer.key");
+        if !known.is_empty() && !path.exists() {
+            warn!(path = %path.display(), tokens = known.len(), "the key of bearer tokens is gone and is made anew: every token made before is void");
+        }
+        let key = key(&path)?;
         Ok(Self {
-            known: Mutex::new(records(&directory)?),
+            known: Mutex::new(known),
             directory,
             issuer: epoch.iter().map(|b| format!("{b:02x}")).collect(),
             trust_domain: trust_domain.clone(),
@@ -191,6 +196,10 @@ impl Bearers {
     /// # Errors
     /// [`Refused`].
     pub fn judge(&self, token: &str, now: SystemTime) -> Result<Arc<str>, Refused> {
+        self.judged(token, now).map(|record| record.node)
+    }
+
+    fn judged(&self, token: &str, now: SystemTime) -> Result<Record, Refused> {
         let mut rules = Validation::new(Algorithm::ES256);
         rules.set_audience(&[AUDIENCE]);
         rules.set_issuer(&[&self.issuer]);
@@ -215,7 +224,7 @@ impl Bearers {
         if record.expires <= seconds(now) {
             return Err(Refused::Expired);
         }
-        Ok(record.node)
+        Ok(record)
     }
 
     /// Takes every token of a node back.
@@ -241,7 +250,7 @@ impl Bearers {
         };
         let token = header.to_str().ok().and_then(|h| h.strip_prefix("Bearer "));
         let judged = token.ok_or(Refused::Unknown);
-        let judged = judged.and_then(|token| self.judge(token, SystemTime::now()));
+        let judged = judged.and_then(|token| self.judged(token, SystemTime::now()));
         let Some(caller) = request.extensions_mut().get_mut::<Caller>() else {
             return Err(Status::internal("the caller of this request is not known"));
         };
@@ -250,11 +259,12 @@ impl Bearers {
             Status::unauthenticated(reason)
         };
         match judged {
-            Ok(node) if caller.node.as_ref().is_some_and(|c| *c != node) => {
+            Ok(Record { node, .. }) if caller.node.as_ref().is_some_and(|c| *c != node) => {
                 Err(refuse("certificate and bearer token name different nodes"))
             }
-            Ok(node) => {
+            Ok(Record { node, expires, .. }) => {
                 caller.bearer = Some(node);
+                caller.until(UNIX_EPOCH + Duration::from_secs(expires));
                 Ok(request)
             }
             Err(refused) => Err(refuse(&refused.to_string())),

@@ -194,6 +194,11 @@ impl Authority {
         self.ring().pin()
     }
 
+    /// Whether it can sign: its issuing certificate is not about to expire.
+    pub fn signs(&self, now: SystemTime) -> bool {
+        signs(&self.ring().issuing, now)
+    }
+
     /// Signs a certificate for `node` over a checked request, naming `id` and nothing else.
     ///
     /// # Errors
@@ -248,8 +253,7 @@ impl Authority {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<(CertificateParams, SystemTime), SignError> {
-        let left = issuing.ends.duration_since(now).unwrap_or_default();
-        if left < ISSUER_LEFT {
+        if !signs(issuing, now) {
             return Err(SignError::IssuerExpiring);
         }
         let last = issuing.ends - Duration::from_secs(60);
@@ -450,6 +454,12 @@ fn bundle(ring: &Ring) -> Result<Bundle, SvidError> {
         &ring.crls,
         ring.reissue_before,
     )
+}
+
+/// Whether an intermediate is not about to expire.
+fn signs(issuing: &Intermediate, now: SystemTime) -> bool {
+    let left = issuing.ends.duration_since(now).unwrap_or_default();
+    left >= ISSUER_LEFT
 }
 
 fn signed(issuing: &Intermediate, leaf: CertificateDer<'static>, not_after: SystemTime) -> Signed {

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tonic::{Request, Status};
 
 use crate::identity::SpiffeId;
+use crate::tls::CertificateKey;
 
 /// The peer of an RPC, put into the request's extensions by whoever accepted its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +18,12 @@ pub struct Caller {
     pub bearer: Option<Arc<str>>,
     /// SHA-256 of the key in that certificate.
     pub spki: Option<[u8; 32]>,
+    /// Names that certificate among all.
+    pub certificate: Option<CertificateKey>,
+    /// That certificate has been taken back.
+    pub revoked: bool,
+    /// When the first of the credentials it showed ends; none when that is not known.
+    pub expires: Option<SystemTime>,
     /// Where it calls from.
     pub address: SocketAddr,
     /// Why its certificate, sound as it is, is not taken here.
@@ -33,9 +41,17 @@ impl Caller {
             node,
             bearer: None,
             spki,
+            certificate: None,
+            revoked: false,
+            expires: None,
             address,
             refused: None,
         }
+    }
+
+    /// A credential of it ends at `end`.
+    pub fn until(&mut self, end: SystemTime) {
+        self.expires = Some(self.expires.map_or(end, |known| known.min(end)));
     }
 
     /// The node that calls, by certificate or token.
@@ -78,11 +94,15 @@ impl Caller {
         self.presented()
     }
 
-    /// The node that its certificate names, whatever became of it.
+    /// The node that its certificate names, though it may have been replaced since.
     ///
     /// # Errors
-    /// UNAUTHENTICATED for a caller without a node certificate.
+    /// UNAUTHENTICATED for a caller without a node certificate, PERMISSION_DENIED for one that was
+    /// taken back.
     pub fn presented(&self) -> Result<&Arc<str>, Status> {
+        if self.revoked {
+            self.taken()?;
+        }
         let node = self.node.as_ref();
         node.ok_or_else(|| {
             Status::unauthenticated("this takes a node certificate; run lateen join")

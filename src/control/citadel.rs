@@ -12,6 +12,7 @@ use super::ca::{Authority, Csr, MIN_TTL, granted_ttl};
 use super::caller::Caller;
 use super::issued::Issued;
 use crate::identity::SpiffeId;
+use crate::telemetry::ControlMetrics;
 use crate::telemetry::access_log::chain;
 use crate::tls::to_pem;
 use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateService;
@@ -39,6 +40,7 @@ pub struct Service {
     authority: Arc<Authority>,
     placements: Arc<dyn Placements>,
     issued: Arc<Issued>,
+    metrics: ControlMetrics,
     buckets: Mutex<HashMap<Arc<str>, Bucket>>,
 }
 
@@ -58,8 +60,15 @@ impl Service {
             authority,
             placements,
             issued,
+            metrics: ControlMetrics::default(),
             buckets: Mutex::default(),
         }
+    }
+
+    /// The same, counting what it does in `metrics`.
+    #[must_use]
+    pub fn counted(self, metrics: ControlMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     fn throttle(&self, node: &Arc<str>) -> Result<(), Status> {
@@ -163,7 +172,9 @@ impl IstioCertificateService for Service {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let caller = Caller::of(&request)?;
         let node = Arc::clone(caller.named()?);
-        match self.issue(&node, &request.into_inner(), SystemTime::now()) {
+        let issued = self.issue(&node, &request.into_inner(), SystemTime::now());
+        self.metrics.certificate(issued.is_ok());
+        match issued {
             Ok((id, response)) => {
                 audit::granted("certificate", &id, &node, "");
                 Ok(Response::new(response))

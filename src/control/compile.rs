@@ -25,6 +25,7 @@ use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, Warning, compile,
 };
 use crate::model::declaration::Mesh;
+use crate::telemetry::ControlMetrics;
 
 mod index;
 mod last_good;
@@ -80,6 +81,7 @@ pub struct Publisher {
     /// The input whose files are saved.
     kept: Option<Arc<Input>>,
     store: Arc<dyn Store>,
+    metrics: ControlMetrics,
     revisions: watch::Sender<Option<Arc<Revision>>>,
     status: watch::Sender<CompileStatus>,
 }
@@ -100,6 +102,7 @@ impl Publisher {
         dir: &Path,
         epoch: [u8; 16],
         store: Arc<dyn Store>,
+        metrics: ControlMetrics,
     ) -> io::Result<(Self, Published)> {
         fs::create_dir_all(dir)?;
         let state = State::load(dir, index::last(&*store))?;
@@ -115,6 +118,7 @@ impl Publisher {
             last_good: LastGood::new(dir),
             kept: None,
             store,
+            metrics,
             revisions: watch::Sender::new(None),
             status: watch::Sender::new(CompileStatus::default()),
         };
@@ -164,7 +168,10 @@ impl Publisher {
                 Ok::<_, CompileError>(draft)
             })
         };
-        match making.await {
+        let begun = Instant::now();
+        let made = making.await;
+        self.metrics.compiled(begun.elapsed());
+        match made {
             Ok(Ok(draft)) => self.adopt(draft, input, previous).await,
             Ok(Err(unfit)) => self.failed(&input, unfit.to_string()),
             // The mesh made the compiler panic: others may not. The revision in force stays.
@@ -192,17 +199,22 @@ impl Publisher {
         let same =
             |p: &Arc<Revision>| p.summary().serial == serial && p.content().same_as(&content);
         self.state.adopt(compiled.assignments, captured);
-        if !previous.as_ref().is_some_and(same) {
+        let title = (!previous.as_ref().is_some_and(same)).then(|| {
             let total = warnings.len().saturating_add(input.warnings as usize);
-            let title = Title {
+            Title {
                 epoch: self.epoch,
                 serial,
                 number: self.state.next(),
                 source: input.source.clone(),
                 compiled_at: SystemTime::now(),
                 warnings: u32::try_from(total).unwrap_or(u32::MAX),
-            };
+            }
+        });
+        if title.is_some() {
             self.save().await;
+        }
+        self.keep(input).await;
+        if let Some(title) = title {
             let revision = Arc::new(Revision::new(title, content, previous.as_deref()));
             self.announce(revision);
         }
@@ -214,7 +226,6 @@ impl Publisher {
         let failure = None;
         self.status
             .send_replace(CompileStatus { warnings, failure });
-        self.keep(input).await;
     }
 
     fn announce(&self, revision: Arc<Revision>) {
@@ -228,6 +239,7 @@ impl Publisher {
             "revision in force"
         );
         index::note(&*self.store, summary);
+        self.metrics.published(summary.number);
         self.revisions.send_replace(Some(revision));
     }
 
@@ -253,7 +265,11 @@ impl Publisher {
             return;
         }
         let (last_good, saved) = (self.last_good.clone(), input.clone());
-        let saving = spawn_blocking(move || last_good.save(&saved.files));
+        let before = self.kept.take();
+        let saving = spawn_blocking(move || {
+            let before = before.as_ref().map_or(&[][..], |kept| &kept.files);
+            last_good.save(&saved.files, before)
+        });
         match flat(saving.await) {
             Ok(()) => self.kept = Some(input),
             Err(e) => {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::revision::Revision;
+use crate::telemetry::ControlMetrics;
 
 mod bucket;
 mod clients;
@@ -42,10 +43,17 @@ pub struct Limits {
     pub first_request: Duration,
     /// How long a client may leave a response unacknowledged.
     pub acknowledgement: Duration,
+    /// How many clients are sent a large mesh from the beginning at the same time: each costs a
+    /// list of all its names, and one response (§9.4).
+    pub snapshots: usize,
+    /// How long a client waits for such a place; then it is served without one, so that those who
+    /// are slow hold up nobody for longer.
+    pub snapshot_wait: Duration,
 }
 
 impl Default for Limits {
-    /// §3.4 rules 5 and 6: 20 + 5 × cores new streams per second, a drain of 30 s, 60 s for an ACK.
+    /// §3.4 rules 5 and 6: 20 + 5 × cores new streams per second, a drain of 30 s, 60 s for an ACK;
+    /// §9.4: 8 snapshots at once.
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let cores = u32::try_from(cores).unwrap_or(1).min(1_000);
@@ -55,6 +63,8 @@ impl Default for Limits {
             drain: Duration::from_secs(30),
             first_request: Duration::from_secs(10),
             acknowledgement: Duration::from_secs(60),
+            snapshots: 8,
+            snapshot_wait: Duration::from_secs(5),
         }
     }
 }
@@ -76,9 +86,10 @@ impl Discovery {
     pub fn new(
         revisions: watch::Receiver<Option<Arc<Revision>>>,
         limits: Limits,
+        metrics: ControlMetrics,
     ) -> (Self, Service, Arc<Clients>) {
         let (sender, opened) = mpsc::channel(OPENING);
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(Clients::new(metrics));
         let bucket = Bucket::new(limits.streams_per_second);
         let service = Service::new(revisions, sender, clients.clone(), bucket, limits);
         (Self { opened, limits }, service, clients)

@@ -207,6 +207,15 @@ pub struct Joining<'a> {
     pub declared: bool,
 }
 
+/// What a machine that was let in may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The generation of its certificate.
+    pub generation: u64,
+    /// It takes the place of another machine, whose certificates are to be void.
+    pub replaces: bool,
+}
+
 /// Tokens and nodes of one mesh.
 #[derive(Debug)]
 pub struct Enrolment {
@@ -302,11 +311,11 @@ impl Enrolment {
         Ok(true)
     }
 
-    /// Spends a token for a machine; the generation of the certificate it may now have.
+    /// Spends a token for a machine, and tells what it may now have.
     ///
     /// # Errors
     /// [`EnrolError`], by the row that refuses it.
-    pub fn join(&self, ask: &Joining<'_>, now: SystemTime) -> Result<u64, EnrolError> {
+    pub fn join(&self, ask: &Joining<'_>, now: SystemTime) -> Result<Joined, EnrolError> {
         let mut state = self.lock();
         let record = self.judge(&state, ask, now)?;
         let repeated = record.redeemed.is_some();
@@ -343,10 +352,14 @@ impl Enrolment {
             revoked: false,
             renewed: seconds(now),
         };
+        let replaces = known.is_some() && !repeated;
         state.tokens.insert(spent.id.clone(), spent);
         self.keep_node(&node)?;
         state.nodes.insert(Arc::clone(&node.name), node);
-        Ok(generation)
+        Ok(Joined {
+            generation,
+            replaces,
+        })
     }
 
     fn judge(

@@ -9,19 +9,25 @@ use super::bearer::Bearers;
 use super::caller::Caller;
 use super::enrolment::Enrolment;
 use crate::telemetry::access_log::chain;
+use crate::tls::Trust;
 
 /// Who is let through.
 #[derive(Clone)]
 pub struct Gate {
     bearers: Arc<Bearers>,
+    trust: Trust,
     /// None on a control plane that has no registry of nodes: a certificate is then all there is.
     nodes: Option<Arc<Enrolment>>,
 }
 
 impl Gate {
-    /// A gate that knows tokens and, where there is a registry, nodes.
-    pub fn new(bearers: Arc<Bearers>, nodes: Option<Arc<Enrolment>>) -> Self {
-        Self { bearers, nodes }
+    /// A gate that knows tokens, what is revoked and, where there is a registry, nodes.
+    pub fn new(bearers: Arc<Bearers>, trust: Trust, nodes: Option<Arc<Enrolment>>) -> Self {
+        Self {
+            bearers,
+            trust,
+            nodes,
+        }
     }
 
     /// Puts into the request's caller what is known of it. A certificate that is not taken is told
@@ -31,16 +37,27 @@ impl Gate {
     /// UNAUTHENTICATED for a token that names nobody, or another than the certificate beside it.
     pub fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
         let mut request = self.bearers.authenticate(request)?;
-        let (Some(nodes), Some(caller)) =
-            (&self.nodes, request.extensions_mut().get_mut::<Caller>())
-        else {
-            return Ok(request);
-        };
-        if let Some(node) = &caller.node {
-            let admitted = nodes.admit(node, caller.spki.unwrap_or_default());
-            caller.refused = admitted.err().map(|e| Arc::from(chain(&e)));
+        if let Some(caller) = request.extensions_mut().get_mut::<Caller>()
+            && let Some(node) = caller.node.clone()
+        {
+            self.judge(caller, &node);
         }
         Ok(request)
+    }
+
+    fn judge(&self, caller: &mut Caller, node: &str) {
+        let spki = caller.spki.unwrap_or_default();
+        let admitted = self.nodes.as_ref().map(|nodes| nodes.admit(node, spki));
+        if let Some(Err(e)) = admitted {
+            caller.refused = Some(Arc::from(chain(&e)));
+        }
+        let certificate = caller.certificate.as_ref();
+        let revoked = certificate.filter(|c| self.trust.bundle().revokes(c));
+        if let Some(revoked) = revoked {
+            let reason = format!("certificate {} of node {node} is revoked", revoked.serial());
+            caller.revoked = true;
+            caller.refused.get_or_insert_with(|| Arc::from(reason));
+        }
     }
 }
 
@@ -49,6 +66,8 @@ mod tests {
     use super::*;
     use crate::control::enrolment::{self, Joining};
     use crate::identity::{SpiffeId, TrustDomain};
+    use crate::tls::testing::{Leaf, TestCa};
+    use crate::tls::{Bundle, CertificateKey};
     use std::path::Path;
     use std::time::{Duration, SystemTime};
     use tonic::Code;
@@ -70,10 +89,9 @@ mod tests {
             declared: true,
         };
         nodes.join(&joining, now).unwrap();
-        (
-            Gate::new(Arc::new(bearers), Some(Arc::clone(&nodes))),
-            nodes,
-        )
+        let trust = TestCa::new().trust();
+        let gate = Gate::new(Arc::new(bearers), trust, Some(Arc::clone(&nodes)));
+        (gate, nodes)
     }
 
     /// What comes of a call under a certificate.
@@ -108,7 +126,35 @@ mod tests {
         );
         assert!(nodes.revoke_node("edge-1").unwrap());
         assert_eq!(call(&gate, "edge-1", [3; 32]), denied, "revoked");
-        let elsewhere = Gate::new(Arc::clone(&gate.bearers), None);
+        let elsewhere = Gate::new(Arc::clone(&gate.bearers), gate.trust.clone(), None);
         assert_eq!(call(&elsewhere, "edge-1", KEY), Ok(()), "no registry");
+    }
+
+    #[test]
+    fn a_certificate_that_was_taken_back_is_good_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = TestCa::new();
+        let bearers = Bearers::open(dir.path(), [7; 16], &TrustDomain::default()).unwrap();
+        let trust = ca.trust();
+        let gate = Gate::new(Arc::new(bearers), trust.clone(), None);
+        let id = SpiffeId::node(&TrustDomain::default(), "edge-1").unwrap();
+        let (leaf, _key) = ca.leaf(&Leaf::uris(&["spiffe://cluster.local/node/edge-1"]));
+        let call = || {
+            let address = "192.0.2.1:1".parse().unwrap();
+            let mut caller = Caller::new(Some(&id), Some(KEY), address);
+            caller.certificate = CertificateKey::of(&leaf);
+            let mut request = Request::new(());
+            request.extensions_mut().insert(caller);
+            Caller::of(&gate.check(request).unwrap()).unwrap()
+        };
+        assert!(call().node().is_ok() && call().presented().is_ok());
+        let crl = ca.crl(1, &[&leaf]);
+        let bundle = Bundle::new(1, ca.roots(), &[crl], SystemTime::UNIX_EPOCH);
+        trust.replace(bundle.unwrap());
+        for refused in [call().node().cloned(), call().presented().cloned()] {
+            let status = refused.unwrap_err();
+            assert_eq!(status.code(), Code::PermissionDenied);
+            assert!(status.message().contains("is revoked"), "{status}");
+        }
     }
 }

@@ -80,9 +80,13 @@ impl Service {
             spki: csr.spki_sha256(),
             declared: self.mesh.has_node(&ask.node),
         };
-        let generation = self.enrolment.join(&joining, now);
-        let generation = generation.map_err(|e| refusal(&e))?;
-        self.answer(&csr, &ask.node, generation, now)
+        let joined = self.enrolment.join(&joining, now);
+        let joined = joined.map_err(|e| refusal(&e))?;
+        if joined.replaces {
+            let revoked = self.authority.revoke_node(&ask.node, now);
+            revoked.map_err(|e| with_reason(Code::Unavailable, &chain(&e), "CA_UNAVAILABLE"))?;
+        }
+        self.answer(&csr, &ask.node, joined.generation, now)
     }
 
     fn csr(&self, der: &[u8], node: &str) -> Result<Csr, Status> {

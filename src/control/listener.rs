@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::caller::Caller;
 use crate::telemetry::access_log::chain;
-use crate::tls::{PeerRefused, peer_identity, spki_sha256};
+use crate::tls::{CertificateKey, PeerRefused, not_after, peer_identity, spki_sha256};
 
 /// Longest TLS handshake (`spec/reliability.md` §2b).
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -125,7 +125,12 @@ async fn handshake(
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         let identity = leaf.and_then(peer_identity);
         let spki = leaf.and_then(|l| spki_sha256(l).ok());
-        Caller::new(identity.as_ref(), spki, peer)
+        let mut caller = Caller::new(identity.as_ref(), spki, peer);
+        caller.certificate = leaf.and_then(CertificateKey::of);
+        if let Some(end) = leaf.and_then(not_after) {
+            caller.until(end);
+        }
+        caller
     };
     // A closed channel means that the server has stopped; the connection goes with it.
     let _stopped = ready.send(Ok(Connection { stream, caller })).await;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -22,6 +23,20 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
+    serve_until(service, node, None).await
+}
+
+/// The same, with credentials that end.
+pub(crate) async fn serve_until<S>(
+    service: S,
+    node: Option<&'static str>,
+    expires: Option<SystemTime>,
+) -> (SocketAddr, JoinSet<()>)
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut tasks = JoinSet::new();
@@ -36,6 +51,9 @@ where
                     node,
                     bearer: None,
                     spki: None,
+                    certificate: None,
+                    revoked: false,
+                    expires,
                     address,
                     refused: None,
                 });

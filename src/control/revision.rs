@@ -50,6 +50,17 @@ impl Kind {
         Self::ALL.into_iter().find(|k| k.type_url() == type_url)
     }
 
+    /// Its name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Trust => "trust",
+            Self::Address => "address",
+            Self::Authorization => "authorization",
+            Self::Placement => "placement",
+            Self::Revision => "revision",
+        }
+    }
+
     /// Its type URL.
     pub fn type_url(self) -> &'static str {
         match self {
@@ -100,6 +111,9 @@ pub struct Resource {
     /// Other names it can be found by. Those of workloads on their host's network are only told,
     /// not in here: such an address is not the workload's own.
     pub lookup: Vec<String>,
+    /// The services the workload it describes belongs to, by resource name, whether they exist or
+    /// not; none for everything else.
+    pub services: Vec<Arc<str>>,
 }
 
 /// Resources of one type by name.
@@ -114,10 +128,13 @@ pub struct Revision {
     content: Content,
     /// The one resource of type [`Kind::Revision`].
     announcement: Resources,
+    /// Bytes of all addresses and policies as they are sent.
+    size: usize,
     history: History,
     /// The first revision with the trust bundle that this one has.
     trust_since: u64,
     aliases: OnceLock<BTreeMap<String, Vec<Arc<str>>>>,
+    endpoints: OnceLock<BTreeMap<Arc<str>, Vec<Arc<str>>>>,
 }
 
 /// What a revision is called and where it comes from: its summary without what follows from its
@@ -161,8 +178,10 @@ impl Revision {
         Self {
             trust_since: same.map_or(summary.number, |p| p.trust_since),
             announcement: announcement(&summary),
+            size: content.size(),
             history: history.unwrap_or_default(),
             aliases: OnceLock::new(),
+            endpoints: OnceLock::new(),
             summary,
             content,
         }
@@ -182,6 +201,11 @@ impl Revision {
     /// acknowledged it has the bundle.
     pub fn trust_since(&self) -> u64 {
         self.trust_since
+    }
+
+    /// How many bytes a client is sent that has none of it.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// What is in it.
@@ -240,6 +264,12 @@ impl Revision {
         aliases.get(alias).map_or(&[], Vec::as_slice)
     }
 
+    /// Names of the workloads that belong to the service of this resource name.
+    pub fn endpoints(&self, service: &str) -> &[Arc<str>] {
+        let endpoints = self.endpoints.get_or_init(|| self.content.endpoints());
+        endpoints.get(service).map_or(&[], Vec::as_slice)
+    }
+
     /// What changed since revision `number`, oldest first; none when that is not remembered.
     pub fn changes_since(&self, number: u64) -> Option<impl Iterator<Item = &Changes>> {
         self.history.since(number)
@@ -273,6 +303,7 @@ fn resource(
         encoded: delta::encode_resource(kind.type_url(), name, &text, aliases, body),
         node: Arc::default(),
         lookup: Vec::new(),
+        services: Vec::new(),
     }
 }
 

@@ -29,6 +29,7 @@ use super::health::Health;
 use super::issued::Issued;
 use super::join::{self, Mesh};
 use super::listener;
+use super::readiness::Readiness;
 use super::revision::Revision;
 use super::source::{Source, SourceStatus};
 use super::store::{self, StoreError};
@@ -36,8 +37,8 @@ use super::trust;
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId};
 use crate::model::declaration::Settings as MeshSettings;
-use crate::telemetry::Metrics;
 use crate::telemetry::access_log::chain;
+use crate::telemetry::{ControlMetrics, Metrics};
 use crate::tls::{TlsError, control_server};
 use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateServiceServer;
 use crate::wire::proto::lateen::enrollment_server::EnrollmentServer;
@@ -124,6 +125,7 @@ pub enum StartError {
 
 /// The control role.
 pub struct Control {
+    counts: ControlMetrics,
     settings: Settings,
     listener: TcpListener,
     tls: Arc<ArcSwap<ServerConfig>>,
@@ -222,6 +224,7 @@ impl Control {
         files::directory(&state)?;
         let revisions_dir = state.join("revision");
         files::directory(&revisions_dir)?;
+        let counts = metrics.control().clone();
         let source = Source::new(&settings.mesh, metrics);
         source.begin(&LastGood::new(&revisions_dir)).await;
         let inputs = source.inputs();
@@ -239,7 +242,12 @@ impl Control {
         let bearers = Arc::new(bearers);
         let store = store::open(&state.join("store"))?;
         let issued = Arc::new(Issued::open(Arc::clone(&store), now));
-        let opened = Publisher::open(&revisions_dir, authority.epoch(), Arc::clone(&store));
+        let opened = Publisher::open(
+            &revisions_dir,
+            authority.epoch(),
+            Arc::clone(&store),
+            counts.clone(),
+        );
         let (publisher, published) = opened.map_err(|source| StartError::Revisions {
             path: revisions_dir.clone(),
             source,
@@ -255,7 +263,7 @@ impl Control {
             ..Limits::default()
         };
         let (discovery, discovery_service, clients) =
-            Discovery::new(published.revisions.clone(), limits);
+            Discovery::new(published.revisions.clone(), limits, counts.clone());
         let serving = serving(&authority, &settings, &input)?;
         let listener = TcpListener::bind(settings.listen).await;
         let listener = listener.map_err(|source| StartError::Listen {
@@ -280,6 +288,7 @@ impl Control {
             health: health.clone(),
         };
         Ok(Self {
+            counts,
             settings,
             listener,
             tls: Arc::new(ArcSwap::new(serving)),
@@ -336,9 +345,12 @@ impl Control {
         let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
         let authority = Arc::clone(&self.authority);
         let enrolment = self.enrolment;
-        let gate = Gate::new(self.bearers, Some(Arc::clone(&enrolment)));
+        let trust = self.authority.trust().clone();
+        let gate = Gate::new(self.bearers, trust, Some(Arc::clone(&enrolment)));
         let joining = join::Service::new(authority, enrolment, mesh);
+        let readiness = Readiness::new(self.handle.revisions, Arc::clone(&self.authority));
         let certificates = citadel::Service::new(self.authority, self.in_force, self.issued);
+        let certificates = certificates.counted(self.counts);
         let certificates = IstioCertificateServiceServer::new(certificates);
         let joining = EnrollmentServer::new(joining);
         let named = InterceptorLayer::new(move |request| gate.check(request));
@@ -349,6 +361,7 @@ impl Control {
             .max_concurrent_streams(Some(1000))
             .add_service(self.discovery_service)
             .add_service(self.health.service())
+            .add_service(readiness)
             .add_service(certificates.max_decoding_message_size(REQUEST_LIMIT))
             .add_service(joining.max_decoding_message_size(REQUEST_LIMIT));
         let stop = shutdown.clone().cancelled_owned();

@@ -122,6 +122,10 @@ impl Sources {
         match control.authority.revoke(&serial, SystemTime::now()) {
             Ok(node) => {
                 audit::granted("revoke", &serial, &"operator", &format!("of node {node}"));
+                // If it was the node's own, its streams rest on nothing now; if not, it comes back.
+                let reason = format!("a certificate of node {node} has been revoked");
+                let status = tonic::Status::permission_denied(reason);
+                control.clients.end(&node, status);
                 Answer::text(format!(
                     "the certificate {serial} of node {node} is revoked"
                 ))
@@ -236,6 +240,10 @@ fn shut_out(control: &ControlHandle, node: &str) -> Result<Option<usize>, String
         return Ok(None);
     }
     control.bearers.revoke_node(node).map_err(|e| chain(&e))?;
+    let reason = format!("node {node} has been revoked");
+    control
+        .clients
+        .end(node, tonic::Status::permission_denied(reason));
     let now = SystemTime::now();
     let count = control
         .authority

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::control::ControlMetrics;
 use super::labels::ConnectionLabels;
 
 type Connections = Family<ConnectionLabels, Counter>;
@@ -24,6 +25,7 @@ pub struct Metrics {
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
     load_errors: Gauge,
+    control: ControlMetrics,
 }
 
 #[derive(Clone)]
@@ -118,6 +120,8 @@ impl Default for Metrics {
             "Errors that keep the mesh directory from taking effect",
             load_errors.clone(),
         );
+        let control = ControlMetrics::default();
+        control.register(&mut registry);
         registry.register(
             "istio_build",
             "Which build this is",
@@ -138,6 +142,7 @@ impl Default for Metrics {
             series: Mutex::default(),
             revision,
             load_errors,
+            control,
         }
     }
 }
@@ -169,6 +174,11 @@ impl Metrics {
     pub fn load_errors(&self, count: usize) {
         self.load_errors
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// What the control role counts.
+    pub fn control(&self) -> &ControlMetrics {
+        &self.control
     }
 
     /// All of it in the OpenMetrics text format.

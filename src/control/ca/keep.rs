@@ -215,8 +215,10 @@ impl Home {
     }
 
     fn root(&self, name: &str, state: RootState) -> Result<Root, OpenError> {
-        // Its key may be kept elsewhere; where it is here, it must be private.
-        files::read_secret(&self.key(name))?;
+        // Its key may be kept elsewhere; where it is here, it must be private and whole.
+        if files::read_secret(&self.key(name))?.is_some() {
+            self.read_key(name)?;
+        }
         let certificate = self.read_certificate(name)?;
         Ok(Root {
             spki: spki_sha256(&certificate)?,
@@ -335,6 +337,7 @@ mod tests {
             ("ca/authority.json", "truncate", "is damaged"),
             ("ca/issuing-1.key", "truncate", "is damaged"),
             ("ca/root.pem", "truncate", "is damaged"),
+            ("ca/root.key", "truncate", "is damaged"),
             ("epoch", "truncate", "is damaged"),
             ("ca/issuing-1.key", "expose", "chmod 600"),
             ("ca/root.key", "expose", "chmod 600"),

@@ -4,6 +4,7 @@
 //! that starts beside a broken one loads the last good one instead. The directory's name is the
 //! hash of its content; the link `input` points at the current one and is renamed into place.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -31,22 +32,35 @@ impl LastGood {
     }
 
     /// Replaces what is kept. After a crash, what was kept before or all of `files` is there.
+    /// `before` is what this process last kept, if anything: of a large mesh with one edit, one
+    /// file is written and the others are linked.
     ///
     /// # Errors
     /// What writing fails with, or [`io::ErrorKind::InvalidInput`] for a path that is not a plain
     /// relative one.
-    pub fn save(&self, files: &[MeshFile]) -> io::Result<()> {
+    pub fn save(&self, files: &[MeshFile], before: &[MeshFile]) -> io::Result<()> {
         let name = format!("input-{}", hash(files));
         let link = self.dir.join("input");
         let current = fs::read_link(&link).ok();
-        if current.as_deref() == Some(Path::new(&name)) && self.dir.join(&name).is_dir() {
+        let named = current.as_deref() == Some(Path::new(&name));
+        // What another process left is believed once it has been read.
+        if named && (files == before || self.load().is_some()) {
             return Ok(());
         }
         let staged = self.dir.join("input.new");
         remove(&staged)?;
         fs::create_dir(&staged)?;
+        let old = current.as_ref().map(|name| self.dir.join(name));
+        let known: HashMap<&str, &str> = before.iter().map(|(p, t)| (&**p, &**t)).collect();
         for (path, text) in files {
-            write(&staged, path, text)?;
+            let same = known.get(&**path) == Some(&&**text);
+            let linked = same
+                && old
+                    .as_ref()
+                    .is_some_and(|old| take_over(old, &staged, path).is_ok());
+            if !linked {
+                write(&staged, path, text)?;
+            }
         }
         sync_all(&staged)?;
         remove(&self.dir.join(&name))?;
@@ -93,6 +107,13 @@ fn hash(files: &[MeshFile]) -> String {
     }
     let digest: [u8; 32] = sum.finalize().into();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Takes a file over from a directory that was kept; its content is on disk already.
+fn take_over(from: &Path, to: &Path, path: &str) -> io::Result<()> {
+    let linked = to.join(path);
+    linked.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::hard_link(from.join(path), linked)
 }
 
 fn write(dir: &Path, path: &str, text: &str) -> io::Result<()> {
@@ -150,6 +171,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     fn files(pairs: &[(&str, &str)]) -> Vec<MeshFile> {
         let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
@@ -169,7 +191,7 @@ mod tests {
             ("second", &second),
             ("back", &first),
         ] {
-            kept.save(saved).unwrap();
+            kept.save(saved, &[]).unwrap();
             let (path, loaded) = kept.load().unwrap();
             assert_eq!(&loaded, saved, "{name}");
             assert_eq!(
@@ -190,7 +212,44 @@ mod tests {
         fs::create_dir(dir.path().join("input.new")).unwrap();
         fs::write(dir.path().join("input.new/half.toml"), "x").unwrap();
         symlink("nowhere", dir.path().join("input.link")).unwrap();
-        kept.save(&saved).unwrap();
+        kept.save(&saved, &[]).unwrap();
+        assert_eq!(kept.load().unwrap().1, saved);
+    }
+
+    #[test]
+    fn what_stays_is_linked() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = LastGood::new(dir.path());
+        let first = files(&[("a.toml", "1"), ("sub/b.toml", "2"), ("c.toml", "3")]);
+        let second = files(&[("a.toml", "1"), ("sub/b.toml", "2"), ("c.toml", "other")]);
+        kept.save(&first, &[]).unwrap();
+        let inode = |name: &str| {
+            let (path, _) = kept.load().unwrap();
+            fs::metadata(path.join(name)).unwrap().ino()
+        };
+        let before = ["a.toml", "sub/b.toml"].map(inode);
+        kept.save(&second, &first).unwrap();
+        assert_eq!(["a.toml", "sub/b.toml"].map(inode), before);
+        assert_eq!(kept.load().unwrap().1, {
+            let mut sorted = second.clone();
+            sorted.sort();
+            sorted
+        });
+        // A link that cannot be made is a file that is written.
+        let third = files(&[("a.toml", "1"), ("d.toml", "4")]);
+        let wrong = files(&[("d.toml", "4")]);
+        kept.save(&third, &wrong).unwrap();
+        assert_eq!(kept.load().unwrap().1, third);
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_damaged_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = LastGood::new(dir.path());
+        let saved = files(&[("a.toml", "1")]);
+        kept.save(&saved, &[]).unwrap();
+        fs::write(kept.load().unwrap().0.join("a.toml"), "").unwrap();
+        kept.save(&saved, &[]).unwrap();
         assert_eq!(kept.load().unwrap().1, saved);
     }
 
@@ -210,10 +269,10 @@ mod tests {
         for (name, damage) in cases {
             let dir = tempfile::tempdir().unwrap();
             let kept = LastGood::new(dir.path());
-            kept.save(&files(&[("a.toml", "1")])).unwrap();
+            kept.save(&files(&[("a.toml", "1")]), &[]).unwrap();
             damage(&kept.load().unwrap().0);
             assert!(kept.load().is_none(), "{name}");
-            kept.save(&files(&[("a.toml", "1")])).unwrap();
+            kept.save(&files(&[("a.toml", "1")]), &[]).unwrap();
             assert!(kept.load().is_some(), "{name}: and saved anew");
         }
     }
@@ -223,7 +282,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = LastGood::new(dir.path());
         for path in ["", "/etc/passwd", "../x", "a/../b", "."] {
-            let error = kept.save(&files(&[(path, "x")])).unwrap_err();
+            let error = kept.save(&files(&[(path, "x")]), &[]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
         }
     }

@@ -24,8 +24,13 @@ struct Running {
 
 impl Running {
     fn start(dir: &TempDir, store: &Arc<dyn Store>) -> Self {
-        let (publisher, published) =
-            Publisher::open(&dir.path().join("revision"), [1; 16], store.clone()).unwrap();
+        let (publisher, published) = Publisher::open(
+            &dir.path().join("revision"),
+            [1; 16],
+            store.clone(),
+            ControlMetrics::default(),
+        )
+        .unwrap();
         let inputs = watch::Sender::new(None);
         let reported = watch::Sender::new(Arc::new(Reported::default()));
         let mut tasks = JoinSet::new();

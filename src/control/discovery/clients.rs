@@ -1,11 +1,16 @@
-//! Who is connected and how far they have come: what `lateen status` shows of nodes.
+//! Who is connected and how far they have come: what `lateen status` shows of nodes. And by whom
+//! streams are ended from outside.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::watch;
+use tonic::Status;
+
 use crate::control::revision::Kind;
+use crate::telemetry::ControlMetrics;
 
 /// A response that a client refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +60,41 @@ impl ClientStatus {
 
 /// All nodes that have connected.
 #[derive(Debug, Default)]
-pub struct Clients(Mutex<BTreeMap<Arc<str>, ClientStatus>>);
+pub struct Clients {
+    nodes: Mutex<BTreeMap<Arc<str>, ClientStatus>>,
+    /// What tells the streams of a node to end. Replaced when it is used.
+    ends: Mutex<BTreeMap<Arc<str>, watch::Sender<Option<Status>>>>,
+    metrics: ControlMetrics,
+}
 
 impl Clients {
+    /// Nobody yet.
+    pub(super) fn new(metrics: ControlMetrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
+    /// Ends every stream that `node` has open or is opening, with `status`, which must not be OK:
+    /// stock proxies reopen such a stream at once, hundreds of times a second. Streams that are
+    /// opened later are not touched: refuse them at the door, before this.
+    pub fn end(&self, node: &str, status: Status) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = ends.remove(node) {
+            end.send_replace(Some(status));
+        }
+    }
+
+    /// Resolves when streams of `node` that are open at this moment are to end.
+    pub(super) fn ending(&self, node: &Arc<str>) -> Ending {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = ends
+            .entry(node.clone())
+            .or_insert_with(|| watch::Sender::new(None));
+        Ending(end.subscribe())
+    }
+
     /// How discovery stands with each node, in the order of their names.
     pub fn snapshot(&self) -> Vec<ClientStatus> {
         self.lock().values().cloned().collect()
@@ -87,6 +124,7 @@ impl Clients {
         status.streams += 1;
         status.address = address;
         drop(nodes);
+        self.metrics.opened();
         Connected {
             clients: self.clone(),
             node,
@@ -95,7 +133,23 @@ impl Clients {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, ClientStatus>> {
         // Every change is complete in itself, so a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream's end, decided outside it.
+#[derive(Debug)]
+pub(super) struct Ending(watch::Receiver<Option<Status>>);
+
+impl Ending {
+    /// The status to end with.
+    pub(super) async fn status(mut self) -> Status {
+        let told = self.0.wait_for(Option::is_some).await;
+        match told.ok().and_then(|status| status.clone()) {
+            Some(status) => status,
+            // Nobody is left who could tell.
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -121,8 +175,14 @@ impl Connected {
         });
     }
 
+    /// Notes a response sent.
+    pub(super) fn pushed(&self, kind: &'static str, bytes: usize) {
+        self.clients.metrics.pushed(kind, bytes);
+    }
+
     /// Notes a refusal.
     pub(super) fn nacked(&self, kind: Kind, message: String, now: SystemTime) {
+        self.clients.metrics.nacked(kind.label());
         let at = now;
         self.update(|status| status.nack = Some(Nack { kind, message, at }));
     }
@@ -136,6 +196,7 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
+        self.clients.metrics.closed();
         self.update(|status| {
             status.streams = status.streams.saturating_sub(1);
             if status.streams == 0 {
@@ -149,6 +210,24 @@ impl Drop for Connected {
 mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
+
+    #[tokio::test]
+    async fn ends_what_is_open_and_nothing_later() {
+        let clients = Clients::default();
+        let node: Arc<str> = Arc::from("edge-1");
+        let (first, second) = (clients.ending(&node), clients.ending(&node));
+        let other = clients.ending(&Arc::from("edge-2"));
+        clients.end("edge-1", Status::permission_denied("revoked"));
+        let later = clients.ending(&node);
+        for ending in [first, second] {
+            assert_eq!(ending.status().await.message(), "revoked");
+        }
+        for (name, ending) in [("another node", other), ("opened later", later)] {
+            let told = futures::FutureExt::now_or_never(ending.status());
+            assert!(told.is_none(), "{name}");
+        }
+        clients.end("edge-9", Status::permission_denied("never seen"));
+    }
 
     #[test]
     fn keeps_book() {

@@ -4,16 +4,17 @@ use std::future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{mpsc, watch};
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::Limits;
-use super::clients::Connected;
+use super::clients::{Connected, Ending};
 use super::session::{Outcome, Refusal, Session};
-use crate::control::revision::Revision;
+use crate::control::revision::{Kind, Revision};
 use crate::wire::convert::delta::Response;
 use crate::wire::proto::discovery::DeltaDiscoveryRequest;
 
@@ -25,22 +26,35 @@ pub(super) const OUTGOING: usize = 8;
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) client: Connected,
+    /// Taken when it runs.
+    pub(super) ending: Option<Ending>,
+    /// When the credential it was opened with ends.
+    pub(super) expires: Option<SystemTime>,
     pub(super) requests: Streaming<DeltaDiscoveryRequest>,
     pub(super) responses: mpsc::Sender<Result<Response, Status>>,
     pub(super) revisions: watch::Receiver<Option<Arc<Revision>>>,
+    pub(super) places: Arc<Semaphore>,
+    /// Held while a large mesh is sent from the beginning.
+    pub(super) place: Option<OwnedSemaphorePermit>,
     pub(super) limits: Limits,
 }
+
+/// A mesh this small is sent to however many at once.
+const SMALL: usize = 1 << 20;
 
 impl Stream {
     /// Serves the stream to its end, which is never OK.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         let responses = self.responses.clone();
         let drained = self.drained(shutdown);
+        let (ending, expired) = (self.ending.take(), expired(self.expires));
         let end = tokio::select! {
             // The client has gone away: there is nobody to tell.
             () = responses.closed() => return,
             end = self.serve() => end,
             () = drained => Status::cancelled("the control plane is going down"),
+            end = ended(ending) => end,
+            () = expired => Status::unauthenticated("the certificate or token that opened this stream has expired"),
         };
         debug!(node = %self.client.node(), code = ?end.code(), reason = end.message(), "discovery stream ends");
         if responses.try_send(Err(end)).is_err() {
@@ -65,9 +79,13 @@ impl Stream {
         loop {
             let now = Instant::now().into_std();
             while let Some(response) = session.next_response(now, rand::random()) {
+                self.count(&response);
                 if self.responses.try_send(Ok(response)).is_err() {
                     return Status::cancelled("the client reads no more");
                 }
+            }
+            if !session.is_fresh() {
+                self.place = None;
             }
             let waiting = session.waiting_since().map(Instant::from_std);
             let deadline = waiting.map(|since| since + self.limits.acknowledgement);
@@ -97,6 +115,7 @@ impl Stream {
             Ok(Err(status)) => return Err(failed(status)),
             Err(_elapsed) => return Err(Status::invalid_argument("no request was sent")),
         };
+        self.wait_for_place().await;
         let revision = self.revisions.borrow_and_update().clone();
         let revision = revision.ok_or_else(|| Status::unavailable("no revision is loaded"))?;
         let node = self.client.node().clone();
@@ -106,6 +125,16 @@ impl Stream {
             Ok(session)
         });
         opened.map_err(|refusal| self.refused(&refusal))
+    }
+
+    async fn wait_for_place(&mut self) {
+        let revision = self.revisions.borrow().clone();
+        if revision.is_none_or(|r| r.size() <= SMALL) {
+            return;
+        }
+        let place = self.places.clone().acquire_owned();
+        let place = timeout(self.limits.snapshot_wait, place).await;
+        self.place = place.ok().and_then(Result::ok);
     }
 
     fn request(
@@ -127,6 +156,12 @@ impl Stream {
         Ok(())
     }
 
+    fn count(&self, response: &Response) {
+        let kind = Kind::of(&response.type_url);
+        let kind = kind.map_or("other", Kind::label);
+        self.client.pushed(kind, response.encoded_len());
+    }
+
     fn revision(&mut self, session: &mut Session) -> Result<(), Refusal> {
         let revision = self.revisions.borrow_and_update().clone();
         revision.map_or(Ok(()), |revision| session.advance(revision))
@@ -135,6 +170,20 @@ impl Stream {
     fn refused(&self, refusal: &Refusal) -> Status {
         warn!(node = %self.client.node(), reason = %refusal, "ending a discovery stream");
         Status::new(code(refusal), refusal.to_string())
+    }
+}
+
+async fn ended(ending: Option<Ending>) -> Status {
+    match ending {
+        Some(ending) => ending.status().await,
+        None => future::pending().await,
+    }
+}
+
+async fn expired(at: Option<SystemTime>) {
+    match at {
+        Some(at) => sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        None => future::pending().await,
     }
 }
 

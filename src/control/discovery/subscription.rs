@@ -76,7 +76,10 @@ pub(super) struct Subscription {
     kind: Kind,
     node: Arc<str>,
     wildcard: bool,
+    /// What the client asked for or holds.
     names: Names,
+    /// What came with a service it asked for: that service's workloads (§3.6).
+    brought: Names,
     pending: Names,
     /// Aliases asked for: they must appear as removed in the answer, which is the only thing that
     /// wakes a stock proxy's waiter (§3.6).
@@ -109,6 +112,7 @@ impl Subscription {
             node,
             wildcard,
             names: Names::new(),
+            brought: Names::new(),
             pending: Names::new(),
             aliases: Names::new(),
             owed: true,
@@ -124,11 +128,26 @@ impl Subscription {
             subscription.pend_all(revision);
         }
         subscription.pend_own(revision);
-        subscription.report(
-            revision,
-            held.into_iter().filter(|(name, _)| stays(name)).collect(),
-        );
+        let held = held.into_iter().filter(|(name, _)| stays(name)).collect();
+        subscription.bring_held(revision, &held);
+        subscription.report(revision, held);
         subscription.within_limit()
+    }
+
+    /// Services that a client on demand holds bring what became theirs while it was away.
+    fn bring_held(&mut self, revision: &Revision, held: &BTreeMap<String, String>) {
+        if !self.wildcard {
+            held.keys().for_each(|name| self.bring(revision, name));
+        }
+    }
+
+    /// Subscribes to the workloads of a service.
+    fn bring(&mut self, revision: &Revision, service: &str) {
+        if self.kind == Kind::Address {
+            let endpoints = revision.endpoints(service);
+            self.brought.extend(endpoints.iter().cloned());
+            self.pending.extend(endpoints.iter().cloned());
+        }
     }
 
     /// Takes out of what is pending whatever the client holds in its current version.
@@ -217,25 +236,50 @@ impl Subscription {
                 resolved.to_vec()
             }
         };
-        self.names.extend(meant.iter().cloned());
-        self.pending.extend(meant);
+        for name in meant {
+            self.bring(revision, &name);
+            self.names.insert(name.clone());
+            self.pending.insert(name);
+        }
     }
 
     fn unsubscribe(&mut self, revision: &Revision, name: &str) {
         if name == WILDCARD {
             self.wildcard = false;
-            let (names, node) = (&self.names, &self.node);
+            let (names, brought, node) = (&self.names, &self.brought, &self.node);
             let resources = revision.resources(self.kind, node);
             let is_own = |n: &Arc<str>| resources.get(n).is_some_and(|r| r.node == *node);
-            self.pending.retain(|n| names.contains(n) || is_own(n));
+            let stays = |n: &Arc<str>| names.contains(n) || brought.contains(n) || is_own(n);
+            self.pending.retain(stays);
             return;
         }
         let resolved = self.by_alias(revision, name).to_vec();
         for name in resolved.iter().map(|n| &**n).chain([name]) {
             self.names.remove(name);
-            if !self.wildcard {
-                self.pending.remove(name);
+            self.forget(name);
+            self.release(revision, name);
+        }
+    }
+
+    /// Lets go of workloads that came with a service and with no other that is still asked for.
+    fn release(&mut self, revision: &Revision, service: &str) {
+        if self.kind != Kind::Address {
+            return;
+        }
+        let resources = revision.resources(self.kind, &self.node);
+        for name in revision.endpoints(service) {
+            let services = resources.get(name).map_or(&[][..], |r| &r.services);
+            if !services.iter().any(|s| self.names.contains(s)) {
+                self.brought.remove(name);
+                self.forget(name);
             }
+        }
+    }
+
+    /// Owes a name no more, unless something else asks for it.
+    fn forget(&mut self, name: &str) {
+        if !self.wildcard && !self.names.contains(name) && !self.brought.contains(name) {
+            self.pending.remove(name);
         }
     }
 
@@ -271,7 +315,8 @@ impl Subscription {
     }
 
     fn is_within_limit(&self) -> bool {
-        self.names.len().max(self.pending.len()) <= MOST_NAMES
+        let held = self.names.len() + self.brought.len();
+        held.max(self.pending.len()) <= MOST_NAMES
     }
 
     /// Notes names that a newer revision changed.
@@ -280,14 +325,36 @@ impl Subscription {
             self.pending.extend(names.iter().cloned());
             return;
         }
-        let resources = revision.resources(self.kind, &self.node);
+        // Services first: a workload may belong to one that is only now found by its address.
         for name in names {
-            let own = || resources.get(name).is_some_and(|r| r.node == self.node);
-            if self.names.contains(name) || (self.kind == Kind::Address && own()) {
+            if self.concerns(revision, name) {
                 self.names.insert(name.clone());
                 self.pending.insert(name.clone());
             }
         }
+        for name in names {
+            if self.brought.contains(name) || self.belongs(revision, name) {
+                self.brought.insert(name.clone());
+                self.pending.insert(name.clone());
+            }
+        }
+    }
+
+    /// Whether a changed name was asked for, by itself or by an address that is now its own, or is
+    /// a workload of this node.
+    fn concerns(&self, revision: &Revision, name: &str) -> bool {
+        let resource = revision.resources(self.kind, &self.node).get(name);
+        let now = |r: &Arc<Resource>| {
+            self.is_own(r) || r.lookup.iter().any(|a| self.names.contains(a.as_str()))
+        };
+        let address = self.kind == Kind::Address;
+        self.names.contains(name) || (address && resource.is_some_and(now))
+    }
+
+    /// Whether it is a workload of a service that was asked for.
+    fn belongs(&self, revision: &Revision, name: &str) -> bool {
+        let resource = revision.resources(self.kind, &self.node).get(name);
+        resource.is_some_and(|r| r.services.iter().any(|s| self.names.contains(s)))
     }
 
     /// Notes that the revision resource is to be sent again.

@@ -1,14 +1,18 @@
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
-use prost_types::Any;
+use prost::Message as _;
+use prost_types::{Any, Struct, Value, value};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use super::*;
-use crate::control::loopback::serve;
+use crate::control::loopback::serve_until;
 use crate::control::revision::Kind;
 use crate::control::revision::tests::{compiled, revision};
 use crate::model::compile::sample;
+use crate::model::declaration::Mesh;
 use crate::wire::ADDRESS;
 use crate::wire::convert::Address;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -28,10 +32,20 @@ struct Served {
 
 impl Served {
     async fn start(node: Option<&'static str>, limits: Limits) -> Self {
-        let first = revision(1, &compiled(&sample::mesh()), &[], None);
+        Self::serving(&sample::mesh(), node, None, limits).await
+    }
+
+    async fn serving(
+        mesh: &Mesh,
+        node: Option<&'static str>,
+        expires: Option<SystemTime>,
+        limits: Limits,
+    ) -> Self {
+        let first = revision(1, &compiled(mesh), &[], None);
         let (revisions, seen) = watch::channel(Some(first));
-        let (component, service, clients) = Discovery::new(seen, limits);
-        let (address, server) = serve(service, node).await;
+        let metrics = ControlMetrics::default();
+        let (component, service, clients) = Discovery::new(seen, limits, metrics);
+        let (address, server) = serve_until(service, node, expires).await;
         let shutdown = CancellationToken::new();
         let mut discovery = JoinSet::new();
         discovery.spawn(component.run(shutdown.clone()));
@@ -46,15 +60,16 @@ impl Served {
     }
 
     async fn client(&self) -> AggregatedDiscoveryServiceClient<tonic::transport::Channel> {
-        let url = format!("http://{}", self.address);
-        AggregatedDiscoveryServiceClient::connect(url)
-            .await
-            .unwrap()
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        // The smallest window there is: what is not read soon stays with the server.
+        let endpoint = endpoint.initial_stream_window_size(65_535);
+        let channel = endpoint.connect().await.unwrap();
+        AggregatedDiscoveryServiceClient::new(channel)
     }
 
     async fn open(&self) -> Result<Client, Status> {
         let (requests, sent) = mpsc::channel(8);
-        let mut client = self.client().await;
+        let mut client = self.client().await.max_decoding_message_size(64 << 20);
         let opened = client
             .delta_aggregated_resources(ReceiverStream::new(sent))
             .await?;
@@ -73,15 +88,7 @@ struct Client {
 
 impl Client {
     async fn ask(&self, kind: Kind) {
-        let request = DeltaDiscoveryRequest {
-            node: Some(Node {
-                id: "lateen~edge-1".to_owned(),
-                ..Node::default()
-            }),
-            type_url: kind.type_url().to_owned(),
-            ..DeltaDiscoveryRequest::default()
-        };
-        self.requests.send(request).await.unwrap();
+        self.requests.send(first(kind)).await.unwrap();
     }
 
     async fn read(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
@@ -96,6 +103,18 @@ impl Client {
             ..DeltaDiscoveryRequest::default()
         };
         self.requests.send(ack).await.unwrap();
+    }
+}
+
+/// A first request for everything of a type.
+fn first(kind: Kind) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        node: Some(Node {
+            id: "lateen~edge-1".to_owned(),
+            ..Node::default()
+        }),
+        type_url: kind.type_url().to_owned(),
+        ..DeltaDiscoveryRequest::default()
     }
 }
 
@@ -191,6 +210,17 @@ async fn ends_with_a_reason_and_never_ok() {
         Code::InvalidArgument
     );
 
+    let mut another = server.open().await.unwrap();
+    let mut request = first(Kind::Address);
+    let claims = Value {
+        kind: Some(value::Kind::StringValue("edge-2".to_owned())),
+    };
+    let fields = [("NODE_NAME".to_owned(), claims)].into();
+    request.node.as_mut().unwrap().metadata = Some(Struct { fields });
+    another.requests.send(request).await.unwrap();
+    let refused = another.read().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+
     let Client {
         requests,
         mut responses,
@@ -227,6 +257,126 @@ async fn ends_what_stays_unacknowledged() {
     client.ask(Kind::Address).await;
     client.read().await.unwrap();
     assert_eq!(client.read().await.unwrap_err().code(), Code::Cancelled);
+}
+
+/// Row 14 of §10: however much changes meanwhile, what waits for a client is the one response it
+/// has not acknowledged.
+#[tokio::test]
+async fn a_client_that_stops_reading_is_owed_names_only() {
+    let limits = Limits {
+        acknowledgement: Duration::from_millis(200),
+        ..brief()
+    };
+    let mesh = sample::large(2_000, 20);
+    let server = Served::serving(&mesh, Some("edge-1"), None, limits).await;
+    let mut client = server.open().await.unwrap();
+    client.ask(Kind::Address).await;
+    let mut edited = compiled(&mesh);
+    for number in 2..30 {
+        let mut workload = (*edited.workloads[5]).clone();
+        workload.capacity = number;
+        edited.workloads[5] = Arc::new(workload);
+        let before = server.revisions.borrow().clone();
+        let next = revision(number.into(), &edited, &[], before.as_deref());
+        server.revisions.send_replace(Some(next));
+    }
+    let there = |clients: &Clients| clients.snapshot().iter().any(|c| c.streams > 0);
+    while server.clients.snapshot().is_empty() || there(&server.clients) {
+        tokio::task::yield_now().await;
+    }
+    let snapshot = client.read().await.unwrap();
+    assert!(snapshot.resources.len() > 1_000);
+    assert_eq!(client.read().await.unwrap_err().code(), Code::Cancelled);
+}
+
+/// §9.4: a large mesh goes to few clients at a time, but none waits for ever for those.
+#[tokio::test]
+async fn snapshots_of_a_large_mesh_take_turns() {
+    let wait = Duration::from_millis(400);
+    let limits = Limits {
+        snapshots: 1,
+        snapshot_wait: wait,
+        ..brief()
+    };
+    let mesh = sample::large(6_000, 20);
+    let server = Served::serving(&mesh, Some("edge-1"), None, limits).await;
+    let took = async |client: &mut Client| {
+        let begun = std::time::Instant::now();
+        client.ask(Kind::Placement).await;
+        client.read().await.unwrap();
+        begun.elapsed()
+    };
+    let mut slow = server.open().await.unwrap();
+    slow.ask(Kind::Address).await;
+    let own = slow.read().await.unwrap();
+    let mut second = server.open().await.unwrap();
+    assert!(
+        took(&mut second).await >= wait,
+        "it has waited for the first"
+    );
+    // The first has acknowledged all but its own workloads, which are sent then.
+    slow.ack(&own).await;
+    slow.read().await.unwrap();
+    let mut third = server.open().await.unwrap();
+    assert!(took(&mut third).await < wait, "and the third for nobody");
+}
+
+/// Row 24 of §10: what a stock proxy sends when it returns to a large mesh.
+#[tokio::test]
+async fn takes_a_request_that_names_eighty_thousand_resources() {
+    let server = Served::start(Some("edge-1"), brief()).await;
+    let mut client = server.open().await.unwrap();
+    let mut request = first(Kind::Address);
+    request.initial_resource_versions = (0..80_000)
+        .map(|n| {
+            let name = format!("Kubernetes/lateen/Workload/shop/w-{n}");
+            (name, format!("{n:016x}"))
+        })
+        .collect();
+    let size = request.encoded_len();
+    assert!(size > 4 << 20, "{size} bytes");
+    client.requests.send(request).await.unwrap();
+    let answer = client.read().await.unwrap();
+    assert_eq!(answer.resources.len(), 3, "what is new");
+}
+
+#[tokio::test]
+async fn a_node_can_be_sent_away() {
+    let server = Served::start(Some("edge-1"), brief()).await;
+    let mut open = [server.open().await.unwrap(), server.open().await.unwrap()];
+    for client in &mut open {
+        client.ask(Kind::Address).await;
+        client.read().await.unwrap();
+    }
+    server
+        .clients
+        .end("edge-2", Status::internal("not this one"));
+    server
+        .clients
+        .end("edge-1", Status::permission_denied("revoked"));
+    for client in &mut open {
+        let end = client.read().await.unwrap_err();
+        assert_eq!(
+            (end.code(), end.message()),
+            (Code::PermissionDenied, "revoked")
+        );
+    }
+    let mut later = server.open().await.unwrap();
+    later.ask(Kind::Address).await;
+    assert!(later.read().await.is_ok(), "who is let in again is served");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_credential_that_opened_it() {
+    let mesh = sample::mesh();
+    let soon = SystemTime::now() + Duration::from_millis(200);
+    let server = Served::serving(&mesh, Some("edge-1"), Some(soon), brief()).await;
+    let mut client = server.open().await.unwrap();
+    client.ask(Kind::Address).await;
+    client.read().await.unwrap();
+    let end = client.read().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unauthenticated);
+    assert!(SystemTime::now() >= soon);
 }
 
 #[tokio::test]

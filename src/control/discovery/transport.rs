@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -50,6 +50,7 @@ struct Shared {
     opened: mpsc::Sender<Stream>,
     clients: Arc<Clients>,
     bucket: Mutex<Bucket>,
+    places: Arc<Semaphore>,
     limits: Limits,
 }
 
@@ -66,6 +67,7 @@ impl Service {
             opened,
             clients,
             bucket: Mutex::new(bucket),
+            places: Arc::new(Semaphore::new(limits.snapshots)),
             limits,
         }))
     }
@@ -77,15 +79,22 @@ impl Shared {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let caller = Caller::of(&request)?;
-        let (node, address) = (Arc::clone(caller.named()?), caller.address);
-        self.admit().await?;
+        let node = Arc::clone(caller.named()?);
         self.check(&node)?;
+        // From here on: whoever loses the right to be here while waiting must not be let in.
+        let ending = self.clients.ending(&node);
+        self.admit().await?;
         let (responses, outgoing) = mpsc::channel(OUTGOING);
+        let now = SystemTime::now();
         let stream = Stream {
-            client: self.clients.connected(node, address, SystemTime::now()),
+            client: self.clients.connected(node, caller.address, now),
+            ending: Some(ending),
+            expires: caller.expires,
             requests: request.into_inner(),
             responses,
             revisions: self.revisions.clone(),
+            places: self.places.clone(),
+            place: None,
             limits: self.limits,
         };
         let accepted = self.opened.send(stream).await;

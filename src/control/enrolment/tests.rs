@@ -34,7 +34,7 @@ fn every_misuse_of_a_token_has_its_answer() {
         ("revoked", "revoke", "TOKEN_REVOKED"),
         ("not in the mesh files", "undeclared", "NODE_UNKNOWN"),
         ("joined already", "enrolled", "NODE_ENROLLED"),
-        ("joined already, to be replaced", "replace", "ok 2"),
+        ("joined already, to be replaced", "replace", "ok 2 replaces"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let enrolment = Enrolment::open(dir.path()).unwrap();
@@ -88,7 +88,8 @@ fn every_misuse_of_a_token_has_its_answer() {
             _ => enrolment.join(&ask(&token, "edge-1", A), at(1)),
         };
         let got = match &outcome {
-            Ok(generation) => format!("ok {generation}"),
+            Ok(joined) if joined.replaces => format!("ok {} replaces", joined.generation),
+            Ok(joined) => format!("ok {}", joined.generation),
             Err(e) => e.reason().to_owned(),
         };
         assert_eq!(got, want, "{name}");

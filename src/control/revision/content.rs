@@ -138,6 +138,11 @@ impl Content {
         .into()
     }
 
+    pub(super) fn size(&self) -> usize {
+        let all = self.addresses.values().chain(self.authorizations.values());
+        all.map(|resource| resource.encoded.len()).sum()
+    }
+
     pub(super) fn aliases(&self) -> BTreeMap<String, Vec<Arc<str>>> {
         let mut aliases: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
         for resource in self.addresses.values() {
@@ -147,6 +152,17 @@ impl Content {
             }
         }
         aliases
+    }
+
+    pub(super) fn endpoints(&self) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
+        let mut endpoints: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
+        for resource in self.addresses.values() {
+            for service in &resource.services {
+                let names = endpoints.entry(service.clone()).or_default();
+                names.push(resource.name.clone());
+            }
+        }
+        endpoints
     }
 
     /// What differs in `next`.
@@ -206,15 +222,24 @@ fn derived(address: &Address, services: &BTreeMap<&ServiceKey, &Service>) -> Vec
 
 fn encode_address(address: &Address, name: &str, version: Version, body: Vec<u8>) -> Resource {
     let aliases = address.aliases();
-    let (node, lookup) = match address {
-        Address::Workload(workload) => (workload.node.clone(), found_by(workload, &aliases)),
-        Address::Service(_) => (Arc::default(), aliases.clone()),
+    let (node, lookup, services) = match address {
+        Address::Workload(workload) => (
+            workload.node.clone(),
+            found_by(workload, &aliases),
+            workload.services.keys().map(service_name).collect(),
+        ),
+        Address::Service(_) => (Arc::default(), aliases.clone(), Vec::new()),
     };
     Resource {
         node,
         lookup,
+        services,
         ..resource(Kind::Address, name, version, aliases, body)
     }
+}
+
+fn service_name(key: &ServiceKey) -> Arc<str> {
+    Arc::from(key.to_string())
 }
 
 fn found_by(workload: &Workload, aliases: &[String]) -> Vec<String> {

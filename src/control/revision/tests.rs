@@ -97,6 +97,15 @@ fn content_alone_makes_versions() {
     );
 }
 
+/// Row 63 of §10: a hash made by another process, perhaps by another build, is the same.
+#[test]
+fn versions_are_the_same_in_every_process() {
+    let revision = revision(1, &compiled(&sample::mesh()), &[], None);
+    let version = |name: &str| revision.resources(Kind::Address, "edge-1")[name].version;
+    let versions = [CART, CART_SERVICE].map(|name| version(name).to_string());
+    assert_eq!(versions, ["0b8d7dec7b91a65b", "680a084bb0903665"]);
+}
+
 #[test]
 fn workloads_are_sent_again_when_readers_derive_anew() {
     let base = compiled(&sample::mesh());

@@ -126,6 +126,8 @@ fn line(response: &Response) -> String {
     for resource in &response.resources {
         let resource = WireResource::decode(resource.clone()).unwrap();
         assert_eq!(resource.version.len(), 16);
+        let found = kind == Kind::Address;
+        assert_eq!(!resource.aliases.is_empty(), found, "{}", resource.name);
         line += &format!(" {}", short(&resource.name));
     }
     for name in &response.removed_resources {
@@ -332,6 +334,45 @@ fn resumes_from_reported_versions() {
         client.session.request(request).unwrap();
         assert_eq!(client.settle(), want, "{name}");
     }
+}
+
+/// Row 19 of §10: what the client holds of a service's workloads was sent while there was none.
+#[test]
+fn a_service_back_while_away_brings_its_workloads() {
+    let without = revision(1, &change(|mesh| drop(mesh.services.remove(0))), &[], None);
+    let (_, back) = start();
+    let held = without.resources(Kind::Address, "edge-1").values();
+    let mut request = ask(Kind::Address);
+    request.initial_resource_versions = held
+        .map(|r| (r.name.to_string(), r.version.to_string()))
+        .collect();
+    let mut client = Client::new(&back);
+    client.session.request(request).unwrap();
+    assert_eq!(client.settle(), ["Address cart", "Address cart-1"]);
+}
+
+/// Row 13 of §10, at a tenth of its size.
+#[test]
+fn one_change_is_one_small_response() {
+    let mesh = sample::large(10_000, 500);
+    let before = compiled(&mesh);
+    let first = revision(1, &before, &[], None);
+    let mut client = Client::new(&first);
+    client.send(ask(Kind::Address));
+    client.settle();
+    let uid = before.workloads[77].uid.clone();
+    let second = revision(
+        2,
+        &edit(&before, &uid, |w| w.capacity = 2),
+        &[],
+        Some(&first),
+    );
+    client.session.advance(second).unwrap();
+    let response = client.session.next_response(client.now, u128::MAX).unwrap();
+    assert_eq!(response.resources.len(), 1);
+    let size = response.encoded_len();
+    assert!(size < 1_024, "{size} bytes");
+    assert!(client.session.next_response(client.now, 0).is_none());
 }
 
 #[test]
@@ -598,6 +639,118 @@ fn on_demand() {
         client.publish(&fourth).is_empty(),
         "silence after unsubscribing"
     );
+}
+
+/// A client on demand that has asked for nothing, settled.
+fn on_demand_client(revision: &Arc<Revision>) -> Client {
+    let mut client = Client::new(revision);
+    client.send(ask_for(Kind::Address, &["*"], &["*"]));
+    client.settle();
+    client
+}
+
+const WEB_SERVICE: &str = "shop/web.shop.mesh.internal";
+
+/// The alias by which the service `web` is asked for.
+fn vip(revision: &Revision) -> String {
+    revision.resources(Kind::Address, "edge-1")[WEB_SERVICE].lookup[0].clone()
+}
+
+/// The sample with one more workload of `web`.
+fn grown() -> Compiled {
+    change(|mesh| {
+        let more = sample::workload("web-2", "web", "edge-2", "10.1.0.13");
+        mesh.workloads.push(more);
+    })
+}
+
+#[test]
+fn on_demand_a_service_brings_its_workloads() {
+    let (compiled, first) = start();
+    let vip = vip(&first);
+    for (name, asked, want) in [
+        (
+            "by address",
+            vip.as_str(),
+            format!("Address web-1 web -{vip}"),
+        ),
+        ("by name", WEB_SERVICE, "Address web-1 web".to_owned()),
+    ] {
+        let mut client = on_demand_client(&first);
+        let lines = client.send(ask_for(Kind::Address, &[asked], &[]));
+        assert_eq!(lines, [want], "{name}");
+        client.settle();
+        let moved = edit(&compiled, WEB, |w| {
+            w.addresses = vec!["10.1.0.99".parse().unwrap()]
+        });
+        let second = revision(2, &moved, &[], Some(&first));
+        assert_eq!(
+            client.publish(&second),
+            ["Address web-1"],
+            "{name}: pushed unasked"
+        );
+        client.settle();
+        let third = revision(3, &grown(), &[], Some(&second));
+        assert_eq!(
+            client.publish(&third),
+            ["Address web-1 web-2"],
+            "{name}: a new endpoint too"
+        );
+        client.settle();
+        client.send(ask_for(Kind::Address, &[], &[asked]));
+        let fourth = revision(4, &moved, &[], Some(&third));
+        assert!(client.publish(&fourth).is_empty(), "{name}: silence");
+    }
+}
+
+#[test]
+fn on_demand_what_two_services_share_stays_with_one() {
+    let base = change(|mesh| {
+        let mut other = sample::service("other");
+        other.selector = sample::labels(&[("app", "web")]);
+        mesh.services.push(other);
+    });
+    let first = revision(1, &base, &[], None);
+    let mut client = on_demand_client(&first);
+    let other = "shop/other.shop.mesh.internal";
+    client.send(ask_for(Kind::Address, &[WEB_SERVICE, other], &[]));
+    client.settle();
+    client.send(ask_for(Kind::Address, &[], &[other]));
+    let second = revision(2, &edit(&base, WEB, |w| w.capacity = 2), &[], Some(&first));
+    assert_eq!(client.publish(&second), ["Address web-1"]);
+}
+
+#[test]
+fn on_demand_reconnects_with_what_it_holds() {
+    let (_, first) = start();
+    let grown = revision(2, &grown(), &[], Some(&first));
+    let mut client = Client::new(&grown);
+    let mut request = ask_for(Kind::Address, &["*"], &["*"]);
+    let current = |name: &str| {
+        let resources = grown.resources(Kind::Address, "edge-1");
+        (name.to_owned(), resources[name].version.to_string())
+    };
+    let gone = ("gone".to_owned(), "x".to_owned());
+    request.initial_resource_versions = [current(WEB_SERVICE), current(WEB), gone].into();
+    client.session.request(request).unwrap();
+    assert_eq!(
+        client.settle(),
+        ["Address web-2", "Address cart-1 -gone"],
+        "what joined the service meanwhile, and its own"
+    );
+    let (edited, _) = start();
+    let third = revision(3, &edited, &[], Some(&grown));
+    assert_eq!(client.publish(&third), ["Address -web-2"]);
+}
+
+#[test]
+fn on_demand_an_address_that_was_nobodys_is_told_when_it_is_somebodys() {
+    let (_, first) = start();
+    let mut client = on_demand_client(&first);
+    client.send(ask_for(Kind::Address, &["/10.1.0.13"], &[]));
+    client.settle();
+    let second = revision(2, &grown(), &[], Some(&first));
+    assert_eq!(client.publish(&second), ["Address web-2"]);
 }
 
 #[test]
