@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use criterion::Criterion;
 use lateen::identity::SpiffeId;
-use lateen::tls::{Roots, Svid, hbone_client, hbone_server};
+use lateen::tls::{Roots, Svid, Trust, hbone_client, hbone_server};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
@@ -44,11 +44,11 @@ impl Ends {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root = params.self_signed(&key)?.der().clone();
-        let roots = Arc::new(Roots::new(vec![root])?);
+        let trust = Trust::of_roots(Arc::new(Roots::new(vec![root])?))?;
         let issuer = Issuer::new(params, key);
         Ok(Self {
-            web: svid(&WEB.parse()?, &issuer, &roots)?,
-            cart: svid(&CART.parse()?, &issuer, &roots)?,
+            web: svid(&WEB.parse()?, &issuer, &trust)?,
+            cart: svid(&CART.parse()?, &issuer, &trust)?,
         })
     }
 }
@@ -56,7 +56,7 @@ impl Ends {
 fn svid(
     id: &SpiffeId,
     issuer: &Issuer<'_, KeyPair>,
-    roots: &Arc<Roots>,
+    trust: &Trust,
 ) -> Result<Arc<Svid>, Box<dyn std::error::Error>> {
     let key = KeyPair::generate()?;
     let now = SystemTime::now();
@@ -71,6 +71,6 @@ fn svid(
     ];
     let certificate = params.signed_by(&key, issuer)?.der().clone();
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    let svid = Svid::new(vec![certificate], key.into(), Arc::clone(roots))?;
+    let svid = Svid::new(vec![certificate], key.into(), trust.clone())?;
     Ok(Arc::new(svid))
 }

@@ -80,7 +80,14 @@ impl Caller {
     /// # Errors
     /// INTERNAL when the request came by no listener of ours.
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let caller = request.extensions().get::<Self>().cloned();
+        Self::known(request.extensions().get::<Self>().cloned())
+    }
+
+    /// As [`Caller::of`], of what a request's extensions hold.
+    ///
+    /// # Errors
+    /// As [`Caller::of`].
+    pub fn known(caller: Option<Self>) -> Result<Self, Status> {
         caller.ok_or_else(|| Status::internal("the caller of this request is not known"))
     }
 

@@ -25,6 +25,7 @@ use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, Warning, compile,
 };
 use crate::model::declaration::Mesh;
+use crate::sys;
 use crate::telemetry::ControlMetrics;
 
 mod index;
@@ -213,6 +214,7 @@ impl Publisher {
         if title.is_some() {
             self.save().await;
         }
+        let read_anew = !self.is_kept(&input);
         self.keep(input).await;
         if let Some(title) = title {
             let revision = Arc::new(Revision::new(title, content, previous.as_deref()));
@@ -226,6 +228,11 @@ impl Publisher {
         let failure = None;
         self.status
             .send_replace(CompileStatus { warnings, failure });
+        if read_anew {
+            // Reading a mesh takes several times the memory of what comes of it.
+            let released = spawn_blocking(sys::release_free_memory);
+            let _released = released.await;
+        }
     }
 
     fn announce(&self, revision: Arc<Revision>) {
@@ -256,12 +263,13 @@ impl Publisher {
         }
     }
 
+    fn is_kept(&self, input: &Arc<Input>) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|kept| Arc::ptr_eq(kept, input))
+    }
+
     async fn keep(&mut self, input: Arc<Input>) {
-        if self
-            .kept
-            .as_ref()
-            .is_some_and(|kept| Arc::ptr_eq(kept, &input))
-        {
+        if self.is_kept(&input) {
             return;
         }
         let (last_good, saved) = (self.last_good.clone(), input.clone());

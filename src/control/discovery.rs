@@ -19,6 +19,7 @@ use crate::telemetry::ControlMetrics;
 
 mod bucket;
 mod clients;
+mod frames;
 pub mod session;
 mod stream;
 mod subscription;

@@ -32,8 +32,8 @@ pub struct Chunk {
 }
 
 impl Default for Chunk {
-    /// 4 MiB, in any number of resources: §3.5 allows four times that, but each client that has
-    /// stopped reading costs this much.
+    /// 4 MiB, in any number of resources: §3.5 allows four times that, but a client reads a
+    /// response as a whole before it makes anything of it.
     fn default() -> Self {
         Self {
             bytes: 4 << 20,

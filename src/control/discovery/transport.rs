@@ -1,7 +1,7 @@
 //! The gRPC face of discovery.
 //!
-//! Written by hand where `tonic-prost-build` would generate it, for one reason: the generated
-//! service can only send decoded messages, and ours are encoded once for all clients.
+//! Written by hand where `tonic-prost-build` would generate it: the generated service can only send
+//! decoded messages, and ours are encoded once for all clients; and see [`super::frames`].
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use http::{HeaderValue, header};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
+use tonic::codec::Codec as _;
 use tonic::codegen::{Body as HttpBody, StdError};
-use tonic::metadata::MetadataValue;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 use tracing::warn;
 
 use super::Limits;
 use super::bucket::Bucket;
 use super::clients::Clients;
+use super::frames;
 use super::stream::{OUTGOING, Stream};
 use crate::control::caller::Caller;
 use crate::control::revision::Revision;
@@ -37,8 +37,6 @@ const DELTA: &str =
 /// A client that holds a large mesh names every resource when it reconnects; the library's own
 /// 4 MiB would keep it out for ever (§1.2).
 const LARGEST_REQUEST: usize = 64 << 20;
-
-type Responses = BoxStream<'static, Result<delta::Response, Status>>;
 
 /// `envoy.service.discovery.v3.AggregatedDiscoveryService`. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -76,9 +74,10 @@ impl Service {
 impl Shared {
     async fn open(
         &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Responses>, Status> {
-        let caller = Caller::of(&request)?;
+        caller: Option<Caller>,
+        requests: Streaming<DeltaDiscoveryRequest>,
+    ) -> Result<http::Response<Body>, Status> {
+        let caller = Caller::known(caller)?;
         let node = Arc::clone(caller.named()?);
         self.check(&node)?;
         // From here on: whoever loses the right to be here while waiting must not be let in.
@@ -90,7 +89,7 @@ impl Shared {
             client: self.clients.connected(node, caller.address, now),
             ending: Some(ending),
             expires: caller.expires,
-            requests: request.into_inner(),
+            requests,
             responses,
             revisions: self.revisions.clone(),
             places: self.places.clone(),
@@ -99,12 +98,11 @@ impl Shared {
         };
         let accepted = self.opened.send(stream).await;
         accepted.map_err(|_closed| Status::cancelled("the control plane is going down"))?;
-        // A task that dies without a word must not end the stream OK.
-        let lost = stream::once(async { Err(Status::cancelled("the stream was lost")) });
-        let responses = ReceiverStream::new(outgoing).chain(lost).boxed();
-        let mut response = Response::new(responses);
-        let ours = MetadataValue::from_static("1");
-        response.metadata_mut().insert("lateen-control", ours);
+        let mut response = http::Response::new(frames::body(outgoing));
+        let headers = response.headers_mut();
+        let grpc = HeaderValue::from_static("application/grpc");
+        headers.insert(header::CONTENT_TYPE, grpc);
+        headers.insert("lateen-control", HeaderValue::from_static("1"));
         Ok(response)
     }
 
@@ -131,17 +129,22 @@ impl Shared {
     }
 }
 
-struct Open(Arc<Shared>);
-
-impl StreamingService<DeltaDiscoveryRequest> for Open {
-    type Response = delta::Response;
-    type ResponseStream = Responses;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Responses>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let shared = self.0.clone();
-        Box::pin(async move { shared.open(request).await })
+/// The requests in a body, which must not be compressed: no client of this type is.
+fn requests<B>(
+    headers: &http::HeaderMap,
+    body: B,
+) -> Result<Streaming<DeltaDiscoveryRequest>, Status>
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    let encoding = headers.get("grpc-encoding");
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Err(Status::unimplemented("compressed requests are not read"));
     }
+    let mut codec = ProstCodec::<delta::Response, DeltaDiscoveryRequest>::default();
+    let largest = Some(LARGEST_REQUEST);
+    Ok(Streaming::new_request(codec.decoder(), body, None, largest))
 }
 
 impl<B> tower_service::Service<http::Request<B>> for Service
@@ -164,9 +167,13 @@ where
                 let status = Status::unimplemented("only delta discovery is served");
                 return Ok(status.into_http());
             }
-            let codec = ProstCodec::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(LARGEST_REQUEST);
-            Ok(grpc.streaming(Open(shared), request).await)
+            let (parts, body) = request.into_parts();
+            let caller = parts.extensions.get::<Caller>().cloned();
+            let opened = match requests(&parts.headers, body) {
+                Ok(requests) => shared.open(caller, requests).await,
+                Err(status) => Err(status),
+            };
+            Ok(opened.unwrap_or_else(Status::into_http))
         })
     }
 }
