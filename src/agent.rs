@@ -30,7 +30,7 @@ use identity::{Keeper, NodeIdentity};
 use issuer::ControlIssuer;
 use keep::certs::Shelf;
 use keep::view::ViewFile;
-use report::CaptureStates;
+use report::LocalStates;
 
 /// Everything an agent needs to begin.
 pub struct Agent {
@@ -40,7 +40,7 @@ pub struct Agent {
     mesh: watch::Sender<Arc<MeshState>>,
     link: watch::Sender<Link>,
     certs: certs::Manager<ControlIssuer>,
-    captures: watch::Receiver<CaptureStates>,
+    states: watch::Receiver<LocalStates>,
     kept: ViewFile,
 }
 
@@ -59,14 +59,14 @@ pub struct Handle {
 
 impl Agent {
     /// An agent for a node that has joined, which keeps what it hears in the directory `state`.
-    /// `certificate_ttl` is the life asked for workloads' certificates; `captures` is what it
+    /// `certificate_ttl` is the life asked for workloads' certificates; `states` is what it
     /// reports.
     pub fn new(
         state: &Path,
         keeper: Keeper,
         controls: Vec<String>,
         certificate_ttl: Duration,
-        captures: watch::Receiver<CaptureStates>,
+        states: watch::Receiver<LocalStates>,
     ) -> (Self, Handle) {
         let identity = keeper.subscribe();
         let controls = Controls::new(controls, identity.clone());
@@ -83,7 +83,7 @@ impl Agent {
             mesh,
             link,
             certs,
-            captures,
+            states,
             kept: ViewFile::of(state, &epoch),
         };
         let handle = Handle {
@@ -113,7 +113,7 @@ impl Agent {
         ));
         tasks.spawn(report::run(
             self.controls,
-            self.captures,
+            self.states,
             shutdown.child_token(),
         ));
         tasks.spawn(self.certs.run(shutdown.child_token()));

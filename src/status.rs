@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::admin::{Answer, Routes};
 use crate::agent;
-use crate::agent::report::{CaptureState, CaptureStates};
+use crate::agent::report::{CaptureState, LocalStates};
 use crate::config::diagnose::Style;
 use crate::control::enrolment::DEFAULT_TTL;
 use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
@@ -20,13 +20,17 @@ use crate::control::{audit, bearer};
 use crate::node::Connections;
 use crate::telemetry::access_log::chain;
 
+mod health;
+
+pub use health::{ProbeLine, ServiceLine};
+
 /// The parts of a node role that is up.
 #[derive(Clone)]
 pub struct NodeHandle {
     /// Its agent.
     pub agent: agent::Handle,
-    /// How its workloads are captured.
-    pub captures: watch::Receiver<CaptureStates>,
+    /// How its workloads are.
+    pub states: watch::Receiver<LocalStates>,
     /// What is open.
     pub connections: Connections,
 }
@@ -72,6 +76,9 @@ pub struct ControlStatus {
     pub services: usize,
     /// Every node declared or heard of.
     pub nodes: Vec<NodeLine>,
+    /// Every service that has endpoints.
+    #[serde(default)]
+    pub endpoints: Vec<ServiceLine>,
 }
 
 /// One node, as the control plane sees it.
@@ -80,7 +87,7 @@ pub struct ControlStatus {
 pub struct NodeLine {
     /// Its name.
     pub name: String,
-    /// `connected`, `unreachable`, `joined` or `not joined`.
+    /// `connected`, `draining`, `unreachable`, `joined` or `not joined`.
     pub state: String,
     /// The revision it has in force.
     pub revision: Option<u64>,
@@ -127,6 +134,9 @@ pub struct WorkloadLine {
     pub capture: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// How its probe is.
+    #[serde(default)]
+    pub probe: ProbeLine,
 }
 
 /// One certificate.
@@ -393,6 +403,7 @@ fn control_status(handle: &ControlHandle) -> ControlStatus {
         workloads,
         services,
         nodes: nodes(handle),
+        endpoints: health::services(&compile.endpoints),
     }
 }
 
@@ -412,6 +423,7 @@ fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
         let frozen = enrolled.is_some_and(|n| n.frozen);
         let state = match (enrolled, client, heard) {
             _ if frozen => "frozen",
+            (_, Some(_), Some(heard)) if heard.draining => "draining",
             (_, Some(_), _) => "connected",
             (_, None, Some(_)) => "unreachable",
             (Some(_), None, None) => "joined",
@@ -451,9 +463,10 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
     };
     let link = handle.agent.link.borrow().clone();
     let mesh = Arc::clone(&handle.agent.mesh.borrow());
-    let captures = handle.captures.borrow().clone();
+    let states = handle.states.borrow().clone();
     let workload = |placement: &Arc<agent::Placement>| {
-        let (capture, error) = match captures.get(&placement.uid) {
+        let state = states.workloads.get(&placement.uid);
+        let (capture, error) = match state.and_then(|s| s.capture.as_ref()) {
             _ if !placement.enrolled => ("not enrolled", None),
             None => ("pending", None),
             Some(CaptureState::Captured) => ("captured", None),
@@ -464,6 +477,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             name: format!("{}/{}", placement.namespace, placement.name),
             capture: capture.to_owned(),
             error,
+            probe: ProbeLine::of(state.and_then(|s| s.probe.as_ref())),
         }
     };
     let certificate = |status: agent::certs::CertStatus| CertificateLine {

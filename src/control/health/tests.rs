@@ -99,7 +99,10 @@ async fn a_report_reaches_the_next_revision_and_the_store() {
     released.seq = 2;
     reports.send(released).await.unwrap();
     acks.message().await.unwrap();
-    assert!(served.store.entries(Tree::Health).unwrap().is_empty());
+    assert!(!served.reported.borrow().of(CART).captured);
+    let kept = memory::recall(&*served.store, &Reported::default());
+    assert!(!kept[CART].captured);
+    assert_eq!(kept[CART].node.as_deref(), Some("edge-1"));
 }
 
 #[tokio::test]
@@ -132,18 +135,4 @@ async fn refuses_at_the_door() {
         let refused = served.open().await.map(|_| ()).unwrap_err();
         assert_eq!(refused.code(), want, "{name}");
     }
-}
-
-#[test]
-fn captured_if_either_source_says_so() {
-    let store = Memory::default();
-    store.put(Tree::Health, b"in-store", b"captured").unwrap();
-    let observed = Observed {
-        captured: true,
-        ..Observed::default()
-    };
-    let published = [(Arc::from("in-revision"), observed)].into_iter().collect();
-    let known = remembered(&store, published);
-    assert!(known.of("in-store").captured && known.of("in-revision").captured);
-    assert!(!known.of("nowhere").captured);
 }
