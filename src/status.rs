@@ -79,6 +79,9 @@ pub struct ControlStatus {
     /// Every service that has endpoints.
     #[serde(default)]
     pub endpoints: Vec<ServiceLine>,
+    /// Most nodes have fallen silent at once, so that nothing follows from their silence.
+    #[serde(default)]
+    pub mass_loss: bool,
 }
 
 /// One node, as the control plane sees it.
@@ -404,6 +407,7 @@ fn control_status(handle: &ControlHandle) -> ControlStatus {
         services,
         nodes: nodes(handle),
         endpoints: health::services(&compile.endpoints),
+        mass_loss: handle.health.mass_loss(),
     }
 }
 
@@ -423,6 +427,7 @@ fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
         let frozen = enrolled.is_some_and(|n| n.frozen);
         let state = match (enrolled, client, heard) {
             _ if frozen => "frozen",
+            (_, _, Some(heard)) if !heard.reachable => "unreachable",
             (_, Some(_), Some(heard)) if heard.draining => "draining",
             (_, Some(_), _) => "connected",
             (_, None, Some(_)) => "unreachable",

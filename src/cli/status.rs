@@ -82,7 +82,7 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     }
     let wrong = status.control.as_ref().is_some_and(|c| {
         let failing = c.endpoints.iter().any(|s| s.problem.is_some());
-        c.stale || failing
+        c.stale || c.mass_loss || failing
     }) || status.node.as_ref().is_some_and(|n| {
         let failed = |w: &WorkloadLine| w.error.is_some() || w.probe.failing();
         n.control.is_none() || n.workloads.iter().any(failed)
@@ -126,6 +126,11 @@ fn render_control(control: &ControlStatus) -> String {
     if !control.problems.is_empty() {
         text.push_str(&control.problems);
         text.push('\n');
+    }
+    if control.mass_loss {
+        text.push_str(
+            "most nodes have fallen silent at once: the fault is probably here, their workloads stay as they are\n",
+        );
     }
     let rows: Vec<Vec<String>> = control
         .nodes

@@ -60,7 +60,7 @@ impl Health {
         shutdown: CancellationToken,
     ) -> (Self, watch::Receiver<Arc<Reported>>) {
         let known = memory::recall(&*store, &captured);
-        let ledger = Ledger::new(known, Instant::now());
+        let ledger = Ledger::new(known, now());
         let (reported, receiver) = watch::channel(Arc::new(ledger.reported().clone()));
         let books = Books {
             ledger,
@@ -83,14 +83,19 @@ impl Health {
 
     /// How every node that has reported since this process started is, in the order of names.
     pub fn snapshot(&self) -> Vec<NodeHealth> {
-        self.0.books().ledger.snapshot(Instant::now())
+        self.0.books().ledger.snapshot(now())
+    }
+
+    /// Whether most nodes have fallen silent at once, so that nothing follows from their silence.
+    pub fn mass_loss(&self) -> bool {
+        self.0.books().ledger.mass_loss()
     }
 
     /// Notices, until `shutdown`, what happens by nobody saying anything.
     pub async fn run(self, shutdown: CancellationToken) {
         loop {
             // Whatever is heard meanwhile has consequences later than this, so nothing is late.
-            let due = self.0.books().ledger.due(Instant::now());
+            let due = self.0.books().ledger.due(now());
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(due.into()) => self.0.pass(),
@@ -108,7 +113,7 @@ impl Shared {
     fn opened(&self, node: &Arc<str>) -> (StreamId, CancellationToken) {
         let end = self.shutdown.child_token();
         let mut books = self.books();
-        let id = books.ledger.opened(node, Instant::now());
+        let id = books.ledger.opened(node, now());
         if let Some(older) = books.streams.insert(node.clone(), end.clone()) {
             older.cancel();
         }
@@ -229,10 +234,15 @@ fn in_context<T>(
         revision: revision.map_or(0, Revision::number),
         placed: &|node, uid| revision.is_some_and(|r| r.places(node, uid)),
         declared: &|node| revision.is_some_and(|r| r.knows(node)),
-        now: Instant::now(),
+        now: now(),
         wall_clock_ms,
     };
     work(&context)
+}
+
+/// By the runtime's clock, which the timer goes by too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn millis(time: SystemTime) -> i64 {

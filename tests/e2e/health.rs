@@ -169,7 +169,15 @@ fn nobody_is_sent_to_a_node_that_is_told_to_stop() {
     let command = [&[LATEEN][..], &words].concat();
     let mut client = testbed.session("edge-1", Some("web"), &command);
     let mut answers: Vec<String> = (0..20).map(|_| client.line()).collect();
+    let drains = |testbed: &Testbed| testbed.log("edge-2").matches("draining").count();
+    let before = drains(&testbed);
     testbed.stop("edge-2");
+    eventually("it drains", || match drains(&testbed) {
+        now if now > before => Ok(()),
+        now => Err(now),
+    });
+    let service = cart_service(&testbed).unwrap();
+    assert_eq!((service.healthy, service.total), (1, 2), "told before");
     testbed.ended("edge-2");
     answers.extend((20..400).map(|_| client.line()));
     let servers: Vec<String> = answers.iter().map(|a| field(a, "server")).collect();

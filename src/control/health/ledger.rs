@@ -242,6 +242,11 @@ impl Ledger {
         passed
     }
 
+    /// Whether most nodes have fallen silent at once.
+    pub(super) fn mass_loss(&self) -> bool {
+        self.silence.mass_loss()
+    }
+
     /// When to look at the clock again at the latest, if nothing else happens before.
     pub(super) fn due(&self, now: Instant) -> Instant {
         let nodes = self.nodes.values().filter(|node| !node.given_up);

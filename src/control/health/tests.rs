@@ -136,3 +136,43 @@ async fn refuses_at_the_door() {
         assert_eq!(refused.code(), want, "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_noticed_by_itself() {
+    let first = revision(1, &compiled(&sample::mesh()), &[], None);
+    let (_revisions, seen) = watch::channel(Some(first));
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let shutdown = CancellationToken::new();
+    let (health, mut reported) =
+        Health::open(store.clone(), Reported::default(), seen, shutdown.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(health.clone().run(shutdown.clone()));
+    let node = Arc::from("edge-1");
+    let (stream, _end) = health.0.opened(&node);
+    let heard_at = tokio::time::Instant::now();
+    health
+        .0
+        .hear(&node, stream, full(Capture::Captured))
+        .unwrap();
+    reported.borrow_and_update();
+    let healthy = |reported: &Arc<Reported>| reported.of(CART).health == workload::Health::Healthy;
+    let lost = reported.wait_for(|r| !healthy(r)).await;
+    assert!(lost.unwrap().of(CART).captured, "and nothing else");
+    let after = heard_at.elapsed();
+    assert!(
+        after >= 2 * LEASE && after < 2 * LEASE + LEASE / 3,
+        "{after:?}"
+    );
+    assert_eq!(
+        memory::recall(&*store, &Reported::default())[CART].health,
+        workload::Health::Unhealthy
+    );
+    let (stream, _end) = health.0.opened(&node);
+    health
+        .0
+        .hear(&node, stream, full(Capture::Captured))
+        .unwrap();
+    assert!(healthy(&reported.borrow()), "back with its first word");
+    shutdown.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+}
