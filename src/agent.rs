@@ -31,7 +31,7 @@ use identity::{Keeper, NodeIdentity};
 use issuer::ControlIssuer;
 use keep::certs::Shelf;
 use keep::view::ViewFile;
-use report::CaptureStates;
+use report::LocalStates;
 use trust::Believed;
 
 /// Everything an agent needs to begin.
@@ -42,7 +42,7 @@ pub struct Agent {
     mesh: watch::Sender<Arc<MeshState>>,
     link: watch::Sender<Link>,
     certs: certs::Manager<ControlIssuer>,
-    captures: watch::Receiver<CaptureStates>,
+    states: watch::Receiver<LocalStates>,
     kept: ViewFile,
     believed: Believed,
 }
@@ -63,7 +63,7 @@ pub struct Handle {
 impl Agent {
     /// An agent for a node that has joined, which keeps what it hears in the directory `state`, and
     /// roots and revocation lists for stock proxies in `exports`.
-    /// `certificate_ttl` is the life asked for workloads' certificates; `captures` is what it
+    /// `certificate_ttl` is the life asked for workloads' certificates; `states` is what it
     /// reports.
     pub fn new(
         state: &Path,
@@ -71,7 +71,7 @@ impl Agent {
         keeper: Keeper,
         controls: Vec<String>,
         certificate_ttl: Duration,
-        captures: watch::Receiver<CaptureStates>,
+        states: watch::Receiver<LocalStates>,
     ) -> (Self, Handle) {
         let identity = keeper.subscribe();
         let controls = Controls::new(controls, identity.clone());
@@ -89,7 +89,7 @@ impl Agent {
             mesh,
             link,
             certs,
-            captures,
+            states,
             kept: ViewFile::of(state, &epoch),
             believed: Believed::new(trust, &epoch, state, Some(exports)),
         };
@@ -121,7 +121,7 @@ impl Agent {
         ));
         tasks.spawn(report::run(
             self.controls,
-            self.captures,
+            self.states,
             shutdown.child_token(),
         ));
         tasks.spawn(self.certs.run(shutdown.child_token()));

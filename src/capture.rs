@@ -4,7 +4,7 @@
 //! [`attach`] finds the namespace. [`ruleset`] says what the rules are, [`mod@apply`] puts them in
 //! place and removes them, [`reconcile`] keeps them there. [`sockets`] is the only place data-path
 //! sockets come from, so that the half of this that needs privileges can become a process of its
-//! own; [`privilege`] is about having them. Nothing here knows what the mesh means.
+//! own; [`privilege`] is about having them, and [`spawn()`] about programs that have none. Nothing here knows what the mesh means.
 
 pub mod apply;
 pub mod attach;
@@ -16,6 +16,7 @@ pub mod reconcile;
 mod routes;
 pub mod ruleset;
 pub mod sockets;
+mod spawn;
 mod tool;
 mod watch;
 
@@ -27,3 +28,4 @@ pub use privilege::{Exemption, PrivilegeError};
 pub use reconcile::Reconcile;
 pub use ruleset::{Plan, plan};
 pub use sockets::{ConnectError, Sockets, original_destination};
+pub use spawn::spawn;

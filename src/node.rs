@@ -16,6 +16,7 @@ mod neighbours;
 mod outbound;
 mod passthrough;
 mod picks;
+mod probe;
 mod session;
 mod vigil;
 mod workers;
@@ -34,22 +35,27 @@ pub use connections::{Connection, Connections, Open};
 pub use workers::Workers;
 
 use crate::agent::certs::Certs;
-use crate::agent::report::CaptureStates;
+use crate::agent::report::LocalStates;
 use crate::agent::{MeshState, Placement};
 use crate::capture::{Exemption, Sockets};
 use crate::identity::SpiffeId;
 use crate::model::declaration::Capture;
+use crate::model::workload::Health;
 use crate::sys;
 use crate::telemetry::Metrics;
 use local::Local;
 use neighbours::Neighbours;
 use picks::Picks;
+use probe::Probes;
 use workers::Worker;
 
 /// Between looks at whether a burst of connections is over.
 const LOOK: Duration = Duration::from_secs(5);
 /// Connections that make a burst: fewer leave too little behind to be worth the walk.
 const BURST: usize = 256;
+
+/// Longest wait for peers to hear that this node is going.
+const ANNOUNCE: Duration = Duration::from_secs(1);
 
 /// What every local workload's traffic shares.
 pub struct Shared {
@@ -117,7 +123,7 @@ impl Shared {
 /// The node role.
 pub struct Node {
     shared: Arc<Shared>,
-    states: watch::Sender<CaptureStates>,
+    states: watch::Sender<LocalStates>,
     running: BTreeMap<Arc<str>, Running>,
     tasks: JoinSet<()>,
     workers: Workers,
@@ -132,13 +138,8 @@ struct Running {
 }
 
 impl Node {
-    /// A node that moves bytes on `workers` and reports the capture of its workloads through
-    /// `states`.
-    pub fn new(
-        shared: Arc<Shared>,
-        workers: Workers,
-        states: watch::Sender<CaptureStates>,
-    ) -> Self {
+    /// A node that moves bytes on `workers` and reports how its workloads are through `states`.
+    pub fn new(shared: Arc<Shared>, workers: Workers, states: watch::Sender<LocalStates>) -> Self {
         Self {
             workers,
             shared,
@@ -148,8 +149,16 @@ impl Node {
         }
     }
 
-    /// Keeps exactly the workloads placed here running until `shutdown`, then drains them.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Keeps exactly the workloads placed here running, and probes them, until `shutdown`; then
+    /// drains them.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (mesh, states) = (self.shared.mesh.clone(), self.states.clone());
+        let probes = Probes::new(mesh, states, self.shared.sockets);
+        let probed = probes.run(shutdown.clone());
+        tokio::join!(self.serve(shutdown), probed);
+    }
+
+    async fn serve(mut self, shutdown: CancellationToken) {
         let mut mesh = self.shared.mesh.clone();
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -188,7 +197,8 @@ impl Node {
             .map(|p| (Arc::clone(&p.uid), p))
             .collect();
         for (uid, running) in &self.running {
-            if wanted.get(uid).is_none_or(|p| **p != running.placement) {
+            let same = |p: &&Arc<Placement>| p.captured_like(&running.placement);
+            if !wanted.get(uid).is_some_and(same) {
                 running.stop.cancel();
             }
         }
@@ -236,7 +246,25 @@ impl Node {
         });
     }
 
+    /// Tells that this node is going, and serves on until peers have heard of it, so that nobody is
+    /// still sent here when the ports close. They hear with the same revision as this node does.
+    async fn announce(&self) {
+        self.states
+            .send_if_modified(|states| !std::mem::replace(&mut states.draining, true));
+        let mut mesh = self.shared.mesh.clone();
+        let left = |state: &Arc<MeshState>| {
+            let mut running = self.running.keys();
+            running.all(|uid| {
+                let workload = state.view.workload(uid);
+                workload.is_none_or(|w| w.health == Health::Unhealthy)
+            })
+        };
+        // Without a control plane in reach nobody can be told.
+        let _told_or_not = tokio::time::timeout(ANNOUNCE, mesh.wait_for(left)).await;
+    }
+
     async fn drain(mut self) {
+        self.announce().await;
         info!(
             workloads = self.running.len(),
             connections = self.shared.connections.len(),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::admin::{Answer, Routes};
 use crate::agent;
-use crate::agent::report::{CaptureState, CaptureStates};
+use crate::agent::report::{CaptureState, LocalStates};
 use crate::config::diagnose::Style;
 use crate::control::enrolment::DEFAULT_TTL;
 use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
@@ -22,13 +22,17 @@ use crate::control::{audit, bearer};
 use crate::node::Connections;
 use crate::telemetry::access_log::chain;
 
+mod health;
+
+pub use health::{ProbeLine, ServiceLine};
+
 /// The parts of a node role that is up.
 #[derive(Clone)]
 pub struct NodeHandle {
     /// Its agent.
     pub agent: agent::Handle,
-    /// How its workloads are captured.
-    pub captures: watch::Receiver<CaptureStates>,
+    /// How its workloads are.
+    pub states: watch::Receiver<LocalStates>,
     /// What is open.
     pub connections: Connections,
 }
@@ -74,6 +78,12 @@ pub struct ControlStatus {
     pub services: usize,
     /// Every node declared or heard of.
     pub nodes: Vec<NodeLine>,
+    /// Every service that has endpoints.
+    #[serde(default)]
+    pub endpoints: Vec<ServiceLine>,
+    /// Most nodes have fallen silent at once, so that nothing follows from their silence.
+    #[serde(default)]
+    pub mass_loss: bool,
 }
 
 /// One node, as the control plane sees it.
@@ -82,7 +92,7 @@ pub struct ControlStatus {
 pub struct NodeLine {
     /// Its name.
     pub name: String,
-    /// `connected`, `unreachable`, `joined`, `not joined`, `frozen` or `revoked`.
+    /// `connected`, `draining`, `unreachable`, `joined`, `not joined`, `frozen` or `revoked`.
     pub state: String,
     /// The revision it has in force.
     pub revision: Option<u64>,
@@ -129,6 +139,9 @@ pub struct WorkloadLine {
     pub capture: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// How its probe is.
+    #[serde(default)]
+    pub probe: ProbeLine,
 }
 
 /// One certificate.
@@ -401,6 +414,8 @@ fn control_status(handle: &ControlHandle) -> ControlStatus {
         workloads,
         services,
         nodes: nodes(handle),
+        endpoints: health::services(&compile.endpoints),
+        mass_loss: handle.health.mass_loss(),
     }
 }
 
@@ -422,6 +437,8 @@ fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
         let state = match (enrolled, client, heard) {
             _ if revoked => "revoked",
             _ if frozen => "frozen",
+            (_, _, Some(heard)) if !heard.reachable => "unreachable",
+            (_, Some(_), Some(heard)) if heard.draining => "draining",
             (_, Some(_), _) => "connected",
             (_, None, Some(_)) => "unreachable",
             (Some(_), None, None) => "joined",
@@ -461,9 +478,10 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
     };
     let link = handle.agent.link.borrow().clone();
     let mesh = Arc::clone(&handle.agent.mesh.borrow());
-    let captures = handle.captures.borrow().clone();
+    let states = handle.states.borrow().clone();
     let workload = |placement: &Arc<agent::Placement>| {
-        let (capture, error) = match captures.get(&placement.uid) {
+        let state = states.workloads.get(&placement.uid);
+        let (capture, error) = match state.and_then(|s| s.capture.as_ref()) {
             _ if !placement.enrolled => ("not enrolled", None),
             None => ("pending", None),
             Some(CaptureState::Captured) => ("captured", None),
@@ -474,6 +492,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             name: format!("{}/{}", placement.namespace, placement.name),
             capture: capture.to_owned(),
             error,
+            probe: ProbeLine::of(state.and_then(|s| s.probe.as_ref())),
         }
     };
     let certificate = |status: agent::certs::CertStatus| CertificateLine {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lateen::agent::Agent;
 use lateen::agent::identity::{Keeper, NodeIdentity};
 use lateen::agent::join::join;
-use lateen::agent::report::CaptureStates;
+use lateen::agent::report::LocalStates;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ pub(crate) async fn main(arguments: &[String]) {
         .unwrap();
     let identity = NodeIdentity::load(state).unwrap().unwrap();
     let keeper = Keeper::new(state, identity);
-    let (_captures, seen) = watch::channel(CaptureStates::new());
+    let (_captures, seen) = watch::channel(LocalStates::new());
     let week = Duration::from_secs(8 * 86_400);
     let (agent, mut handle) = Agent::new(
         state,

@@ -98,6 +98,18 @@ impl Netns {
         let _way_home = WayHome(home);
         Ok(work())
     }
+
+    /// Moves this thread into the namespace for the rest of its life: for a thread that ends there.
+    ///
+    /// # Errors
+    /// When the namespace may not be entered.
+    pub fn settle(&self) -> io::Result<()> {
+        if Self::current()? != *self {
+            enter(self.file.as_fd())?;
+        }
+        HERE.set(Some(self.clone()));
+        Ok(())
+    }
 }
 
 thread_local! {

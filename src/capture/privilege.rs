@@ -200,6 +200,20 @@ fn keep_capabilities() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives up every capability of this thread, for it and for what it starts, for good.
+pub(super) fn relinquish() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    // What is not permitted and inheritable is not ambient either.
+    thread::set_capabilities(None, sets)?;
+    // Else a program that starts as root would gain them all again.
+    Ok(thread::set_no_new_privs(true)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

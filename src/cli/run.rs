@@ -23,7 +23,7 @@ use super::output::{NO, USAGE};
 use crate::admin::{self, Answer, Listener, Routes};
 use crate::agent::identity::{Keeper, NodeIdentity};
 use crate::agent::join::join;
-use crate::agent::report::CaptureStates;
+use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent};
 use crate::capture::{Exemption, privilege};
 use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
@@ -317,7 +317,7 @@ async fn node_role(
     };
     info!(node = %identity.node, generation = identity.mesh.generation, "node identity loaded");
     let keeper = Keeper::new(config.state_dir(), identity);
-    let (captures, seen) = watch::channel(CaptureStates::new());
+    let (states, seen) = watch::channel(LocalStates::default());
     let addresses = config.control().addresses().iter();
     let addresses = addresses.map(ToString::to_string).collect();
     let (agent, handle): (Agent, agent::Handle) = Agent::new(
@@ -339,7 +339,7 @@ async fn node_role(
     let shared = Arc::new(shared);
     started.send_replace(Some(status::NodeHandle {
         agent: handle.clone(),
-        captures: seen,
+        states: seen,
         connections: shared.connections.clone(),
     }));
     let mut tasks = JoinSet::new();
@@ -348,7 +348,7 @@ async fn node_role(
     tasks.spawn(agent.run(agent_stop.clone()));
     let gauge = revision_gauge(handle.mesh, metrics, agent_stop.clone());
     tasks.spawn(gauge);
-    Node::new(shared, workers, captures).run(shutdown).await;
+    Node::new(shared, workers, states).run(shutdown).await;
     agent_stop.cancel();
     while tasks.join_next().await.is_some() {}
 }

@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::{NO, Output};
 use super::run::{SOCKET, config};
 use crate::admin::client::ask;
-use crate::status::{ControlStatus, NodeStatus, Status};
+use crate::status::{ControlStatus, NodeStatus, Status, WorkloadLine};
 use crate::table::table;
 
 /// Show what a running lateen knows.
@@ -80,11 +80,13 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
         Output::Json => println!("{text}"),
         Output::Table => print!("{}", render(&status)),
     }
-    let wrong = status.control.as_ref().is_some_and(|c| c.stale)
-        || status.node.as_ref().is_some_and(|n| {
-            let failed = n.workloads.iter().any(|w| w.error.is_some());
-            n.control.is_none() || failed
-        });
+    let wrong = status.control.as_ref().is_some_and(|c| {
+        let failing = c.endpoints.iter().any(|s| s.problem.is_some());
+        c.stale || c.mass_loss || failing
+    }) || status.node.as_ref().is_some_and(|n| {
+        let failed = |w: &WorkloadLine| w.error.is_some() || w.probe.failing();
+        n.control.is_none() || n.workloads.iter().any(failed)
+    });
     Ok(if wrong {
         ExitCode::from(NO)
     } else {
@@ -125,6 +127,11 @@ fn render_control(control: &ControlStatus) -> String {
         text.push_str(&control.problems);
         text.push('\n');
     }
+    if control.mass_loss {
+        text.push_str(
+            "most nodes have fallen silent at once: the fault is probably here, their workloads stay as they are\n",
+        );
+    }
     let rows: Vec<Vec<String>> = control
         .nodes
         .iter()
@@ -143,6 +150,17 @@ fn render_control(control: &ControlStatus) -> String {
         "NODE", "STATE", "REVISION", "CAPTURED", "ADDRESS", "PROBLEM",
     ];
     text.push_str(&table(&heading, &rows));
+    let services = control.endpoints.iter();
+    let services = services.map(|s| {
+        let healthy = format!("{}/{}", s.healthy, s.total);
+        vec![
+            s.name.clone(),
+            healthy,
+            s.problem.clone().unwrap_or_default(),
+        ]
+    });
+    let services: Vec<Vec<String>> = services.collect();
+    text.push_str(&table(&["SERVICE", "HEALTHY", "PROBLEM"], &services));
     text
 }
 
@@ -169,11 +187,13 @@ fn render_node(node: &NodeStatus) -> String {
             vec![
                 w.name.clone(),
                 w.capture.clone(),
-                w.error.clone().unwrap_or_default(),
+                w.probe.state.clone(),
+                problem(w),
             ]
         })
         .collect();
-    text.push_str(&table(&["WORKLOAD", "CAPTURE", "PROBLEM"], &workloads));
+    let heading = ["WORKLOAD", "CAPTURE", "PROBE", "PROBLEM"];
+    text.push_str(&table(&heading, &workloads));
     let certificates: Vec<Vec<String>> = node
         .certificates
         .iter()
@@ -188,6 +208,17 @@ fn render_node(node: &NodeStatus) -> String {
         .collect();
     text.push_str(&table(&["CERTIFICATE", "LEFT", "PROBLEM"], &certificates));
     text
+}
+
+/// Why it is not captured, else what its probe last found wrong.
+fn problem(workload: &WorkloadLine) -> String {
+    let probe = &workload.probe;
+    match (&workload.error, &probe.reason) {
+        (Some(error), _) => error.clone(),
+        (None, Some(reason)) if probe.state == "passing" => format!("last: {reason}"),
+        (None, Some(reason)) => reason.clone(),
+        (None, None) => String::new(),
+    }
 }
 
 /// Prints the open connections.

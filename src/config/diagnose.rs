@@ -98,8 +98,6 @@ codes! {
     EmptyDirectory = Warning "empty-directory",
     /// A service whose selector no workload of its namespace matches.
     SelectorMatchesNothing = Warning "selector-matches-nothing",
-    /// A health check, which this version reads and does not carry out.
-    NotProbed = Warning "not-probed",
     /// Something written that has no effect.
     NoEffect = Warning "no-effect",
 }

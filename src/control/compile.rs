@@ -22,7 +22,7 @@ use super::revision::{Content, Revision, Title};
 use super::store::Store;
 use crate::files;
 use crate::model::compile::{
-    Assignments, CompileError, Compiled, Observed, Reported, Warning, compile,
+    Assignments, ByService, CompileError, Compiled, Observed, Reported, Warning, compile,
 };
 use crate::model::declaration::Mesh;
 use crate::sys;
@@ -58,6 +58,8 @@ pub struct Input {
 pub struct CompileStatus {
     /// Warnings of the revision in force.
     pub warnings: Vec<Warning>,
+    /// The endpoints of each service that has any, in that revision.
+    pub endpoints: Arc<ByService>,
     /// Why the mesh last loaded is not in force; none when it is.
     pub failure: Option<String>,
 }
@@ -196,6 +198,7 @@ impl Publisher {
             captured,
         } = draft;
         let warnings = compiled.warnings;
+        let endpoints = Arc::new(compiled.endpoints);
         let serial = input.mesh.settings.serial;
         let same =
             |p: &Arc<Revision>| p.summary().serial == serial && p.content().same_as(&content);
@@ -225,9 +228,11 @@ impl Publisher {
                 warn!(%warning, "mesh warning");
             }
         }
-        let failure = None;
-        self.status
-            .send_replace(CompileStatus { warnings, failure });
+        self.status.send_replace(CompileStatus {
+            warnings,
+            endpoints,
+            failure: None,
+        });
         if read_anew {
             // Reading a mesh takes several times the memory of what comes of it.
             let released = spawn_blocking(sys::release_free_memory);

@@ -1,12 +1,10 @@
 //! Hears from nodes how their workloads are (`spec/control-plane.md` §7.2).
 //!
-//! Every node keeps one report stream open. What it says of its own workloads is kept in the
-//! ledger, remembered in the store, and handed to `control::compile` for the next revision.
-//! Probe results and what follows from a lost lease are still to come; until then a workload is
-//! healthy.
+//! Every node keeps one report stream open. What it says of its own workloads, and what follows from
+//! its silence, is kept in the ledger, remembered in the store, and handed to `control::compile` for
+//! the next revision. [`Health::run`] is what hears silence.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,19 +12,21 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::caller::Caller;
 use super::revision::Revision;
-use super::store::{Store, StoreError, Tree};
-use crate::model::compile::{Observed, Reported};
+use super::store::Store;
+use crate::model::compile::Reported;
+use crate::model::workload;
 use crate::wire::proto::lateen::node_service_server::{NodeService, NodeServiceServer};
 use crate::wire::proto::lateen::{NodeReport, ReportAck};
 
 mod ledger;
+mod memory;
 
-pub use ledger::{CaptureState, LEASE, NodeHealth, WorkloadHealth};
-use ledger::{Context, Heard, Ledger, StreamId};
+pub use ledger::{CaptureState, LEASE, NodeHealth, ProbeVerdict, WorkloadHealth};
+use ledger::{Context, Heard, Ledger, News, Passed, StreamId};
 
 /// The report service. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,10 +59,11 @@ impl Health {
         revisions: watch::Receiver<Option<Arc<Revision>>>,
         shutdown: CancellationToken,
     ) -> (Self, watch::Receiver<Arc<Reported>>) {
-        let known = remembered(&*store, captured);
-        let (reported, receiver) = watch::channel(Arc::new(known.clone()));
+        let known = memory::recall(&*store, &captured);
+        let ledger = Ledger::new(known, now());
+        let (reported, receiver) = watch::channel(Arc::new(ledger.reported().clone()));
         let books = Books {
-            ledger: Ledger::new(known),
+            ledger,
             streams: HashMap::new(),
         };
         let shared = Shared {
@@ -82,28 +83,25 @@ impl Health {
 
     /// How every node that has reported since this process started is, in the order of names.
     pub fn snapshot(&self) -> Vec<NodeHealth> {
-        self.0.books().ledger.snapshot(Instant::now())
+        self.0.books().ledger.snapshot(now())
     }
-}
 
-fn remembered(store: &dyn Store, mut known: Reported) -> Reported {
-    let entries = store.entries(Tree::Health).unwrap_or_else(|e| {
-        warn!(
-            error = &e as &dyn Error,
-            "cannot read what nodes reported before"
-        );
-        Vec::new()
-    });
-    for (uid, _) in entries {
-        if let Ok(uid) = String::from_utf8(uid) {
-            let observed = Observed {
-                captured: true,
-                ..known.of(&uid)
-            };
-            known.set(Arc::from(uid), observed);
+    /// Whether most nodes have fallen silent at once, so that nothing follows from their silence.
+    pub fn mass_loss(&self) -> bool {
+        self.0.books().ledger.mass_loss()
+    }
+
+    /// Notices, until `shutdown`, what happens by nobody saying anything.
+    pub async fn run(self, shutdown: CancellationToken) {
+        loop {
+            // Whatever is heard meanwhile has consequences later than this, so nothing is late.
+            let due = self.0.books().ledger.due(now());
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(due.into()) => self.0.pass(),
+            }
         }
     }
-    known
 }
 
 impl Shared {
@@ -115,7 +113,7 @@ impl Shared {
     fn opened(&self, node: &Arc<str>) -> (StreamId, CancellationToken) {
         let end = self.shutdown.child_token();
         let mut books = self.books();
-        let id = books.ledger.opened(node, Instant::now());
+        let id = books.ledger.opened(node, now());
         if let Some(older) = books.streams.insert(node.clone(), end.clone()) {
             older.cancel();
         }
@@ -123,27 +121,16 @@ impl Shared {
     }
 
     /// Takes a report in; none when a newer stream of the node has taken over.
-    fn hear(&self, node: &str, stream: StreamId, report: NodeReport) -> Option<ReportAck> {
+    fn hear(&self, node: &Arc<str>, stream: StreamId, report: NodeReport) -> Option<ReportAck> {
         let seq = report.seq;
         let revision = self.revisions.borrow().clone();
         let wall_clock_ms = millis(SystemTime::now());
-        let placed = |uid: &str| revision.as_ref().is_some_and(|r| r.places(node, uid));
-        let context = Context {
-            revision: revision.as_ref().map_or(0, |r| r.number()),
-            placed: &placed,
-            now: Instant::now(),
-            wall_clock_ms,
-        };
-        let heard = {
+        let heard = in_context(revision.as_deref(), wall_clock_ms, |context| {
             let mut books = self.books();
-            let heard = books.ledger.report(node, stream, report, &context)?;
-            if !heard.learned.is_empty() {
-                // Under the lock, so that what is known never goes backwards.
-                let known = Arc::new(books.ledger.reported().clone());
-                self.reported.send_replace(known);
-            }
-            heard
-        };
+            let heard = books.ledger.report(node, stream, report, context)?;
+            self.publish(&books, &heard.news);
+            Some(heard)
+        })?;
         self.note(node, &heard);
         Some(ReportAck {
             seq,
@@ -153,15 +140,32 @@ impl Shared {
         })
     }
 
+    /// Takes note of the time that has passed.
+    fn pass(&self) {
+        let Some(revision) = self.revisions.borrow().clone() else {
+            return;
+        };
+        let wall_clock_ms = millis(SystemTime::now());
+        let passed = in_context(Some(&*revision), wall_clock_ms, |context| {
+            let mut books = self.books();
+            let passed = books.ledger.pass(context);
+            self.publish(&books, &passed.news);
+            passed
+        });
+        self.note_passed(&passed);
+    }
+
+    /// To be called with the books open, so that what is known never goes backwards.
+    fn publish(&self, books: &Books, news: &[News]) {
+        if news.iter().any(|news| news.before != news.now) {
+            let known = Arc::new(books.ledger.reported().clone());
+            self.reported.send_replace(known);
+        }
+    }
+
     fn note(&self, node: &str, heard: &Heard) {
-        for (uid, captured) in &heard.learned {
-            info!(node, workload.uid = %uid, captured, "capture changed");
-            if let Err(e) = self.remember(uid, *captured) {
-                warn!(
-                    error = &e as &dyn Error,
-                    "cannot remember what a node reported"
-                );
-            }
+        for news in &heard.news {
+            self.note_news(news);
         }
         for failed in &heard.failed {
             warn!(node, workload.uid = %failed.uid, code = failed.code, detail = failed.detail,
@@ -177,13 +181,68 @@ impl Shared {
         }
     }
 
-    /// Only what is captured has an entry.
-    fn remember(&self, uid: &str, captured: bool) -> Result<(), StoreError> {
-        match captured {
-            true => self.store.put(Tree::Health, uid.as_bytes(), b"captured"),
-            false => self.store.remove(Tree::Health, uid.as_bytes()),
+    fn note_passed(&self, passed: &Passed) {
+        match passed.mass_loss {
+            Some(true) => error!(
+                "most nodes have fallen silent at once: the fault is probably here, so their workloads stay as they are"
+            ),
+            Some(false) => info!("most nodes are heard again"),
+            None => {}
+        }
+        for node in &passed.given_up {
+            warn!(
+                node = &**node,
+                "a node has fallen silent: its workloads are given no more traffic"
+            );
+        }
+        for news in &passed.news {
+            self.note_news(news);
         }
     }
+
+    fn note_news(&self, news: &News) {
+        let News {
+            uid,
+            before,
+            now,
+            memory,
+        } = news;
+        let node = memory.node.as_deref().unwrap_or_default();
+        if before.captured != now.captured {
+            let captured = now.captured;
+            info!(node, workload.uid = %uid, captured, "capture changed");
+        }
+        if before.health != now.health {
+            let healthy = now.health == workload::Health::Healthy;
+            info!(node, workload.uid = %uid, healthy, "health changed");
+        }
+        if before.held != now.held {
+            let held = now.held;
+            warn!(node, workload.uid = %uid, held, "a workload that goes up and down is held back, or no longer");
+        }
+        memory::keep(&*self.store, uid, memory);
+    }
+}
+
+/// Does `work` with what `revision` says of nodes and workloads.
+fn in_context<T>(
+    revision: Option<&Revision>,
+    wall_clock_ms: i64,
+    work: impl FnOnce(&Context<'_>) -> T,
+) -> T {
+    let context = Context {
+        revision: revision.map_or(0, Revision::number),
+        placed: &|node, uid| revision.is_some_and(|r| r.places(node, uid)),
+        declared: &|node| revision.is_some_and(|r| r.knows(node)),
+        now: now(),
+        wall_clock_ms,
+    };
+    work(&context)
+}
+
+/// By the runtime's clock, which the timer goes by too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn millis(time: SystemTime) -> i64 {

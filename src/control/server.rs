@@ -140,6 +140,7 @@ pub struct Control {
     health: Health,
     reported: watch::Receiver<Arc<crate::model::compile::Reported>>,
     in_force: Arc<InForce>,
+    metrics: Arc<Metrics>,
     handle: Handle,
 }
 
@@ -225,7 +226,7 @@ impl Control {
         let revisions_dir = state.join("revision");
         files::directory(&revisions_dir)?;
         let counts = metrics.control().clone();
-        let source = Source::new(&settings.mesh, metrics);
+        let source = Source::new(&settings.mesh, Arc::clone(&metrics));
         source.begin(&LastGood::new(&revisions_dir)).await;
         let inputs = source.inputs();
         let input = inputs.borrow().clone();
@@ -303,6 +304,7 @@ impl Control {
             health,
             reported,
             in_force,
+            metrics,
             handle,
         })
     }
@@ -327,6 +329,9 @@ impl Control {
                 .run(inputs.clone(), self.reported, bundles, shutdown.clone());
         tasks.spawn(publishing);
         tasks.spawn(self.discovery.run(shutdown.clone()));
+        tasks.spawn(self.health.clone().run(shutdown.clone()));
+        let compiled = self.handle.compile.clone();
+        tasks.spawn(gauges(compiled, self.metrics, shutdown.clone()));
         let (ready, connections) = mpsc::channel(listener::READY);
         let tls = Arc::clone(&self.tls);
         tasks.spawn(listener::accept(
@@ -377,6 +382,22 @@ impl Control {
                 error!(error = %e, "a part of the control plane died, stopping it");
                 shutdown.cancel();
             }
+        }
+    }
+}
+
+/// Keeps the gauges of what was last compiled.
+async fn gauges(
+    mut compiled: watch::Receiver<CompileStatus>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let endpoints = Arc::clone(&compiled.borrow_and_update().endpoints);
+        metrics.endpoints(&endpoints);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = compiled.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -12,14 +12,16 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::declaration::{self, Capture, DataplaneMode, Mesh, Proxy, UseWaypoint};
+use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy, UseWaypoint};
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
+mod endpoints;
 mod membership;
 
 pub use addresses::Assignments;
+pub use endpoints::{ByService, Endpoints};
 use membership::Membership;
 
 /// What is known of one workload beyond its declaration.
@@ -29,6 +31,8 @@ pub struct Observed {
     pub captured: bool,
     /// Whether it should be given traffic.
     pub health: Health,
+    /// It has gone up and down too often of late to be given traffic while there are others.
+    pub held: bool,
 }
 
 /// What nodes have said about their workloads, by uid. A workload not in it is healthy and not
@@ -40,6 +44,11 @@ impl Reported {
     /// What is known of the workload `uid`.
     pub fn of(&self, uid: &str) -> Observed {
         self.0.get(uid).copied().unwrap_or_default()
+    }
+
+    /// All of it, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Observed)> {
+        self.0.iter()
     }
 
     /// Replaces what is known of a workload; says whether that changed anything.
@@ -54,7 +63,7 @@ impl FromIterator<(Arc<str>, Observed)> for Reported {
     }
 }
 
-/// How one workload is captured on its node: what the node must know and nobody else.
+/// How one workload is captured and probed on its node: what the node must know and nobody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// The workload's uid.
@@ -69,6 +78,17 @@ pub struct Placement {
     pub enrolled: bool,
     /// How, when the mesh files say.
     pub capture: Option<Capture>,
+    /// How it is probed; none means it passes while it exists.
+    pub health: Option<HealthCheck>,
+}
+
+impl Placement {
+    /// Whether both are captured as the same workload in the same way, however they are probed.
+    pub fn captured_like(&self, other: &Self) -> bool {
+        let names = |p: &Self| [&p.uid, &p.name, &p.namespace, &p.service_account].map(Arc::clone);
+        let same = self.enrolled == other.enrolled && self.capture == other.capture;
+        same && names(self) == names(other)
+    }
 }
 
 /// The mesh as every process sees it.
@@ -80,6 +100,8 @@ pub struct Compiled {
     pub services: Vec<Arc<Service>>,
     /// Placements by node, each in the order of their uids. Every declared node has an entry.
     pub placements: BTreeMap<Arc<str>, Vec<Placement>>,
+    /// How many endpoints each service has that has any.
+    pub endpoints: ByService,
     /// Addresses of the services that declare none; to be handed to the next compilation.
     pub assignments: Assignments,
     /// What works, but perhaps not as meant.
@@ -191,13 +213,15 @@ pub fn compile(
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
     let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
-    let services = services(mesh, &keys, &assignments)?;
-    let (workloads, placements) = workloads(mesh, &keys, reported, &mut warnings)?;
+    let (mut workloads, placements) = workloads(mesh, &keys, reported, &mut warnings)?;
+    let endpoints = endpoints::settle(&mut workloads, reported);
+    let services = services(mesh, &keys, &assignments, &endpoints)?;
     warnings.extend(ignored_waypoints(mesh));
     Ok(Compiled {
-        workloads,
+        workloads: workloads.into_iter().map(Arc::new).collect(),
         services,
         placements,
+        endpoints,
         assignments,
         warnings,
     })
@@ -221,6 +245,7 @@ fn services(
     mesh: &Mesh,
     keys: &[ServiceKey],
     assignments: &Assignments,
+    endpoints: &ByService,
 ) -> Result<Vec<Arc<Service>>, CompileError> {
     let networks = networks(mesh);
     let build = |(declared, key): (&declaration::Service, &ServiceKey)| {
@@ -236,7 +261,10 @@ fn services(
             ports: declared.ports.iter().map(port).collect(),
             subject_alt_names: Vec::new(),
             waypoint: None,
-            load_balancing: LoadBalancing::default(),
+            load_balancing: LoadBalancing {
+                health_policy: endpoints.get(key).copied().unwrap_or_default().policy(),
+                ..LoadBalancing::default()
+            },
             ip_families: super::service::IpFamilies::Automatic,
             canonical: false,
             visibility: Visibility::Public,
@@ -278,7 +306,7 @@ fn port(declared: &declaration::Port) -> ServicePort {
     }
 }
 
-type Workloads = (Vec<Arc<Workload>>, BTreeMap<Arc<str>, Vec<Placement>>);
+type Workloads = (Vec<Workload>, BTreeMap<Arc<str>, Vec<Placement>>);
 
 fn workloads(
     mesh: &Mesh,
@@ -316,7 +344,7 @@ fn workloads(
         }
         let services = membership.of(declared).map(|k| (k.clone(), Vec::new()));
         let observed = reported.of(&uid);
-        workloads.push(Arc::new(Workload {
+        workloads.push(Workload {
             tunnel: match captured && (foreign || observed.captured) {
                 true => TunnelProtocol::Hbone,
                 false => TunnelProtocol::None,
@@ -324,7 +352,7 @@ fn workloads(
             health: observed.health,
             services: services.collect(),
             ..plain(mesh, declared, uid)
-        }));
+        });
     }
     workloads.sort_by(|a, b| a.uid.cmp(&b.uid));
     for placed in placements.values_mut() {
@@ -437,6 +465,7 @@ fn placement(uid: &Arc<str>, declared: &declaration::Workload, enrolled: bool) -
         service_account: declared.service_account.clone(),
         enrolled,
         capture: declared.capture.clone(),
+        health: declared.health.clone(),
     }
 }
 

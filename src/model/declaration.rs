@@ -168,7 +168,7 @@ pub enum Probe {
 }
 
 /// A workload's `health` table (`spec/control-plane.md` §7.1).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// What is asked.
     pub probe: Probe,

@@ -16,7 +16,7 @@ use super::lane::{Hands, Lane};
 use super::listener::Dealer;
 use super::load::Kind;
 use crate::agent::Placement;
-use crate::agent::report::{CaptureState, CaptureStates};
+use crate::agent::report::{CaptureState, LocalStates};
 use crate::capture::reconcile::State;
 use crate::capture::{self, AttachError as NoNetwork, Netns, Reconcile, Target, near};
 use crate::model::declaration::Capture;
@@ -35,7 +35,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Local {
     shared: Arc<Shared>,
     placement: Arc<Placement>,
-    states: watch::Sender<CaptureStates>,
+    states: watch::Sender<LocalStates>,
 }
 
 /// Why a workload is not captured.
@@ -59,7 +59,7 @@ impl Local {
     pub(super) fn new(
         shared: Arc<Shared>,
         placement: Arc<Placement>,
-        states: watch::Sender<CaptureStates>,
+        states: watch::Sender<LocalStates>,
     ) -> Self {
         Self {
             shared,
@@ -199,7 +199,8 @@ impl Local {
     /// only stopping they stay. At once, not after the drain: until then new connections would be
     /// redirected to nobody.
     async fn release(&self, ns: &Netns) {
-        if self.shared.mesh().placements.contains(&self.placement) {
+        let wanted = |p: &Arc<Placement>| p.captured_like(&self.placement);
+        if self.shared.mesh().placements.iter().any(wanted) {
             return;
         }
         if let Err(e) = capture::clear(ns).await {
@@ -219,10 +220,9 @@ impl Local {
 
     /// Whether the state is new.
     fn publish(&self, state: CaptureState) -> bool {
-        self.states.send_if_modified(|states| {
-            let old = states.insert(Arc::clone(&self.placement.uid), state.clone());
-            old.as_ref() != Some(&state)
-        })
+        let uid = &self.placement.uid;
+        self.states
+            .send_if_modified(|states| states.captured(uid, state))
     }
 }
 

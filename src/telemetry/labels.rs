@@ -34,6 +34,13 @@ pub enum Security {
     mutual_tls,
 }
 
+/// The label of a service's own gauges.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub struct ServiceLabels {
+    /// `namespace/hostname`.
+    pub service: String,
+}
+
 /// The labels of one connection. Values that are not known read `unknown`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[allow(missing_docs, reason = "the names are Istio's and documented there")]

@@ -1,6 +1,6 @@
 //! Counters and gauges, in Istio's names so that its dashboards fit, and their text form.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
-use super::labels::ConnectionLabels;
+use super::labels::{ConnectionLabels, ServiceLabels};
+use crate::model::compile::{ByService, Endpoints};
+use crate::model::service::ServiceKey;
 
 type Connections = Family<ConnectionLabels, Counter>;
 
@@ -26,6 +28,10 @@ pub struct Metrics {
     revision: Gauge<u64, AtomicU64>,
     load_errors: Gauge,
     control: ControlMetrics,
+    endpoints: Family<ServiceLabels, Gauge>,
+    healthy: Family<ServiceLabels, Gauge>,
+    /// The services that have endpoints.
+    services: Mutex<BTreeSet<ServiceLabels>>,
 }
 
 #[derive(Clone)]
@@ -122,6 +128,19 @@ impl Default for Metrics {
         );
         let control = ControlMetrics::default();
         control.register(&mut registry);
+        let mut of_services = |name: &str, help: &str| {
+            let family = Family::<ServiceLabels, Gauge>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let endpoints = of_services(
+            "lateen_service_endpoints",
+            "Endpoints of a service, as the control plane knows them",
+        );
+        let healthy = of_services(
+            "lateen_service_endpoints_healthy",
+            "Those of them that are healthy; all are used when none is",
+        );
         registry.register(
             "istio_build",
             "Which build this is",
@@ -143,6 +162,9 @@ impl Default for Metrics {
             revision,
             load_errors,
             control,
+            endpoints,
+            healthy,
+            services: Mutex::default(),
         }
     }
 }
@@ -181,6 +203,33 @@ impl Metrics {
         &self.control
     }
 
+    /// How many endpoints each service has.
+    pub fn endpoints(&self, counts: &ByService) {
+        let labels = |service: &ServiceKey| ServiceLabels {
+            service: service.to_string(),
+        };
+        let counts = counts.iter().map(|(key, count)| (labels(key), *count));
+        let counts: BTreeMap<ServiceLabels, Endpoints> = counts.collect();
+        let mut known = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|labels| {
+            let still = counts.contains_key(labels);
+            if !still {
+                self.endpoints.remove(labels);
+                self.healthy.remove(labels);
+            }
+            still
+        });
+        for (labels, count) in counts {
+            self.endpoints
+                .get_or_create(&labels)
+                .set(count.total.into());
+            self.healthy
+                .get_or_create(&labels)
+                .set(count.healthy.into());
+            known.insert(labels);
+        }
+    }
+
     /// All of it in the OpenMetrics text format.
     ///
     /// # Errors
@@ -189,5 +238,32 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_shown_while_it_has_endpoints() {
+        let metrics = Metrics::default();
+        let count = |healthy, total| Endpoints { healthy, total };
+        let cart = ServiceKey {
+            namespace: Arc::from("shop"),
+            hostname: Arc::from("cart.shop.mesh.internal"),
+        };
+        for (name, counts, want) in [
+            ("all", vec![(cart.clone(), count(3, 3))], Some("3\n")),
+            ("one less", vec![(cart.clone(), count(2, 3))], Some("2\n")),
+            ("gone", vec![], None),
+        ] {
+            metrics.endpoints(&counts.into_iter().collect());
+            let text = metrics.render().unwrap();
+            let line =
+                "lateen_service_endpoints_healthy{service=\"shop/cart.shop.mesh.internal\"} ";
+            let shown = text.split_once(line).map(|(_, rest)| &rest[..2]);
+            assert_eq!(shown, want, "{name}: {text}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::model::workload::Workload;
 
 pub mod delta;
 mod gateway;
+mod health;
 mod placement;
 mod revision;
 mod service;

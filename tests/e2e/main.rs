@@ -12,6 +12,7 @@
 
 mod demo;
 mod discovery;
+mod health;
 mod joining;
 mod outage;
 mod refusals;

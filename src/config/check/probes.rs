@@ -1,24 +1,32 @@
-//! Health checks: read, and not yet carried out.
+//! Health checks that nobody would make (`spec/control-plane.md` §7.1).
 
 use super::Context;
 use crate::config::diagnose::{Code, Diagnostic};
+use crate::config::mesh::WrittenWorkload;
+use crate::model::declaration::Proxy;
 
-/// Says it once for the whole mesh: on each of a thousand workloads it would bury what else is
-/// found. Nobody should believe that an endpoint is left out for failing a check nobody makes.
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
-    let places = context.written.workloads.iter();
-    let mut places = places.filter_map(|workload| Some(&workload.health.as_ref()?.place));
-    let Some(first) = places.next() else {
-        return;
+    let workloads = context.written.workloads.iter();
+    found.extend(workloads.filter_map(|workload| judge(context, workload)));
+}
+
+/// Nobody should believe that an endpoint is left out for failing a check that is not made.
+fn judge(context: &Context<'_>, workload: &WrittenWorkload) -> Option<Diagnostic> {
+    let health = workload.health.as_ref()?;
+    let node = context.node_of(workload);
+    let why = match (&workload.node, node) {
+        (None, _) => "is on no node".to_owned(),
+        (Some(_), Some(node)) if node.proxy == Proxy::Ztunnel => {
+            let name = &node.name.value;
+            format!("node `{name}` runs a ztunnel, which makes none")
+        }
+        _ => return None,
     };
-    let whose = match places.count() {
-        0 => "a workload has a health check".to_owned(),
-        more => format!("{} workloads have health checks", more + 1),
-    };
-    let message = format!("{whose}, and this version does not probe yet");
-    found.push(
-        Diagnostic::new(Code::NotProbed, first.clone(), message)
-            .label("not carried out")
-            .help("the workload counts as healthy while it exists; the table may stay for later"),
-    );
+    let name = &workload.name.value;
+    let message = format!("workload `{name}` has a health check, and {why}");
+    Some(
+        Diagnostic::new(Code::NoEffect, health.place.clone(), message)
+            .label("has no effect")
+            .help("the workload counts as healthy; a check is made by the lateen on its node"),
+    )
 }

@@ -454,6 +454,20 @@ fn enrolment() -> Vec<Row> {
             vec![("b.toml", 6, 11, NoEffect, "is not enrolled")],
         ),
         (
+            "a health check beside a ztunnel",
+            vec![
+                (
+                    "a.toml",
+                    "[[node]]\nname = \"edge-9\"\nproxy = \"ztunnel\"\n".to_owned(),
+                ),
+                (
+                    "b.toml",
+                    workload("w", "10.1.0.1", "node = \"edge-9\"\nhealth = { tcp = 80 }"),
+                ),
+            ],
+            vec![("b.toml", 6, 10, NoEffect, "node `edge-9` runs a ztunnel")],
+        ),
+        (
             "capture switched off",
             vec![
                 ("a.toml", NODES.to_owned()),

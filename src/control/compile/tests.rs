@@ -192,3 +192,28 @@ fn the_index_stays_short_and_knows_the_last_number() {
     assert_eq!(index::last(&store), 150);
     assert_eq!(store.entries(Tree::RevisionIndex).unwrap().len(), 100);
 }
+
+#[tokio::test(start_paused = true)]
+async fn reports_are_gathered_for_a_moment_and_no_longer() {
+    // Reports come this many milliseconds apart; when they are acted on, after the first.
+    for (name, apart, count, want) in [
+        ("one", 0, 1, 20),
+        ("three in a row", 15, 3, 50),
+        ("without end", 15, 100, 100),
+        ("seldom", 25, 100, 20),
+    ] {
+        let (reports, mut changes) = watch::channel(0);
+        let mut reporting = JoinSet::new();
+        reporting.spawn(async move {
+            for report in 0..count {
+                reports.send_replace(report);
+                tokio::time::sleep(Duration::from_millis(apart)).await;
+            }
+            reports.closed().await;
+        });
+        let begun = Instant::now();
+        settled(&mut changes).await;
+        let took = begun.elapsed().as_millis();
+        assert!((want..=want + 2).contains(&took), "{name}: {took}");
+    }
+}

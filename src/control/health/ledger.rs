@@ -1,49 +1,33 @@
-//! What nodes have said of themselves and their workloads, as a pure value.
+//! What nodes have said of themselves and their workloads, and what follows from it for the mesh,
+//! as a pure value.
 //!
 //! One rule is above all others: absence of news never turns encryption off. Only a node that says
 //! RELEASED takes back that a workload is captured; failure, silence, a lost lease, a restart of
 //! this control plane and a move to another node do not (`spec/control-plane.md` §7.3).
+//!
+//! A workload is healthy while its node says that it passes, is not going down and has not died.
+//! Who flaps is [`damping`]'s to say, which silence means death [`silence`]'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::memory::Memory;
 use crate::model::compile::{Observed, Reported};
-use crate::wire::proto::lateen::workload_report::Capture;
-use crate::wire::proto::lateen::{HostInfo, NodeReport, WorkloadReport};
+use crate::model::workload::Health;
+use crate::wire::proto::lateen::HostInfo;
+
+mod damping;
+mod heard;
+mod silence;
+
+use damping::Damping;
+use silence::Silence;
+
+pub use heard::{CaptureState, ProbeVerdict, WorkloadHealth};
 
 /// How long a node counts as reachable after it was last heard (§7.2).
 pub const LEASE: Duration = Duration::from_secs(15);
-
-/// Longest text kept of a workload's detail, in bytes.
-const LONGEST_DETAIL: usize = 256;
-
-/// What a node last said of capturing one workload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CaptureState {
-    /// It does not know.
-    #[default]
-    Unknown,
-    /// Traffic is captured.
-    Captured,
-    /// Traffic is no longer captured, on purpose.
-    Released,
-    /// Traffic should be captured and is not.
-    Failed,
-}
-
-/// What a node last said of one of its workloads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WorkloadHealth {
-    /// Its uid.
-    pub uid: Arc<str>,
-    /// Whether it is captured.
-    pub capture: CaptureState,
-    /// A stable word for what is wrong; empty when nothing is.
-    pub code: String,
-    /// The same for people, at most 256 bytes.
-    pub detail: String,
-}
 
 /// How one node is, for `lateen status`.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,16 +51,28 @@ pub struct NodeHealth {
 /// Names a report stream among those of its node.
 pub(super) type StreamId = u64;
 
-/// What this control plane knows when a report arrives.
+/// What this control plane knows when something happens.
 pub(super) struct Context<'a> {
     /// The number of the revision in force.
     pub(super) revision: u64,
-    /// Whether that revision places a workload on the reporting node.
-    pub(super) placed: &'a dyn Fn(&str) -> bool,
+    /// Whether that revision places a workload, the second, on a node, the first.
+    pub(super) placed: &'a dyn Fn(&str, &str) -> bool,
+    /// Whether it declares a node.
+    pub(super) declared: &'a dyn Fn(&str) -> bool,
     /// Now, for leases.
     pub(super) now: Instant,
     /// Now, for people: milliseconds since 1970.
     pub(super) wall_clock_ms: i64,
+}
+
+/// Something new of one workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub(super) uid: Arc<str>,
+    pub(super) before: Observed,
+    pub(super) now: Observed,
+    /// What is to be remembered of it.
+    pub(super) memory: Memory,
 }
 
 /// What came of a report.
@@ -84,23 +80,37 @@ pub(super) struct Context<'a> {
 pub(super) struct Heard {
     /// The node must send everything: it is not known which state its changes are to.
     pub(super) need_full: bool,
-    /// Workloads whose capture began (true) or ended.
-    pub(super) learned: Vec<(Arc<str>, bool)>,
+    /// What is to be published or remembered.
+    pub(super) news: Vec<News>,
     /// Workloads that newly failed to be captured.
     pub(super) failed: Vec<WorkloadHealth>,
     /// Workloads it reported that are not its own; the report of these is ignored.
     pub(super) strangers: Vec<String>,
 }
 
+/// What came of looking at the clock.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// What is to be published or remembered.
+    pub(super) news: Vec<News>,
+    /// Nodes that were given up.
+    pub(super) given_up: Vec<Arc<str>>,
+    /// Whether most nodes fell silent at once, or no longer are; none when that did not change.
+    pub(super) mass_loss: Option<bool>,
+}
+
 #[derive(Debug)]
 struct Node {
-    stream: StreamId,
+    /// None until it opens one; it may only be remembered.
+    stream: Option<StreamId>,
     /// A full report has come on this stream.
     synced: bool,
     seq: u64,
     boot_id: String,
     heard_at: Instant,
     draining: bool,
+    /// It was silent for too long; ends with a full report.
+    given_up: bool,
     host: HostInfo,
     clock_ahead_ms: i64,
     workloads: BTreeMap<Arc<str>, WorkloadHealth>,
@@ -109,20 +119,77 @@ struct Node {
     ignored_by: Option<u64>,
 }
 
-/// All nodes that have reported.
+impl Node {
+    fn new(now: Instant) -> Self {
+        Self {
+            stream: None,
+            synced: false,
+            seq: 0,
+            boot_id: String::new(),
+            heard_at: now,
+            draining: false,
+            given_up: false,
+            host: HostInfo::default(),
+            clock_ahead_ms: 0,
+            workloads: BTreeMap::new(),
+            ignored_by: None,
+        }
+    }
+}
+
+/// One workload, whoever reports it.
+#[derive(Debug)]
+struct Subject {
+    memory: Memory,
+    /// What others were last told to remember.
+    kept: Memory,
+    /// What its probe has come to; before it is told, what was last published.
+    probe: Health,
+    damping: Damping,
+}
+
+impl Subject {
+    fn new(memory: Memory, now: Instant) -> Self {
+        Self {
+            probe: memory.health,
+            damping: Damping::new(memory.health == Health::Healthy, now),
+            kept: memory.clone(),
+            memory,
+        }
+    }
+}
+
+/// All nodes that have reported, and their workloads.
 #[derive(Debug)]
 pub(super) struct Ledger {
     nodes: BTreeMap<Arc<str>, Node>,
+    subjects: BTreeMap<Arc<str>, Subject>,
     reported: Reported,
+    silence: Silence,
     streams: StreamId,
 }
 
 impl Ledger {
-    /// Starts from what was known before a restart.
-    pub(super) fn new(reported: Reported) -> Self {
+    /// Starts from what was known before a restart. Nodes that are remembered count as heard now.
+    pub(super) fn new(known: BTreeMap<Arc<str>, Memory>, now: Instant) -> Self {
+        let nodes = known.values().filter_map(|memory| memory.node.clone());
+        let nodes = nodes.map(|name| (name, Node::new(now))).collect();
+        let observed = |(uid, memory): (&Arc<str>, &Memory)| {
+            let observed = Observed {
+                captured: memory.captured,
+                health: memory.health,
+                held: false,
+            };
+            (Arc::clone(uid), observed)
+        };
         Self {
-            nodes: BTreeMap::new(),
-            reported,
+            nodes,
+            reported: known.iter().map(observed).collect(),
+            subjects: known
+                .into_iter()
+                .map(|(uid, memory)| (uid, Subject::new(memory, now)))
+                .collect(),
+            silence: Silence::new(now),
             streams: 0,
         }
     }
@@ -136,74 +203,67 @@ impl Ledger {
     pub(super) fn opened(&mut self, node: &Arc<str>, now: Instant) -> StreamId {
         self.streams += 1;
         let stream = self.streams;
-        let entry = self.nodes.entry(node.clone()).or_insert_with(|| Node {
-            stream,
-            synced: false,
-            seq: 0,
-            boot_id: String::new(),
-            heard_at: now,
-            draining: false,
-            host: HostInfo::default(),
-            clock_ahead_ms: 0,
-            workloads: BTreeMap::new(),
-            ignored_by: None,
-        });
-        entry.stream = stream;
+        let entry = self.nodes.entry(node.clone());
+        let entry = entry.or_insert_with(|| Node::new(now));
+        entry.stream = Some(stream);
         entry.synced = false;
         stream
     }
 
-    /// Takes a report in; none when the stream is not the node's latest.
-    pub(super) fn report(
-        &mut self,
-        node: &str,
-        stream: StreamId,
-        report: NodeReport,
-        context: &Context<'_>,
-    ) -> Option<Heard> {
-        let node = self.nodes.get_mut(node).filter(|n| n.stream == stream)?;
-        node.heard_at = context.now;
-        node.draining = report.draining;
-        let rebooted = report
-            .host
-            .as_ref()
-            .is_some_and(|h| h.boot_id != node.boot_id);
-        if !report.full && (!node.synced || rebooted) {
-            return Some(Heard {
-                need_full: true,
-                ..Heard::default()
-            });
+    /// Looks at the clock: gives up nodes that have been silent for too long, and lets workloads
+    /// go that have calmed down.
+    pub(super) fn pass(&mut self, context: &Context<'_>) -> Passed {
+        let now = context.now;
+        self.nodes
+            .retain(|name, node| (context.declared)(name) || node.heard_at + LEASE > now);
+        let heard: Vec<Instant> = self.nodes.values().map(|node| node.heard_at).collect();
+        let mut passed = Passed::default();
+        if self.silence.look(&heard, now) {
+            passed.mass_loss = Some(self.silence.mass_loss());
         }
-        if node.synced && !rebooted && report.seq <= node.seq {
-            return Some(Heard::default());
+        for (name, node) in &mut self.nodes {
+            if !node.given_up && self.silence.gives_up(node.heard_at, now) {
+                node.given_up = true;
+                // It is not known any more which state its changes are to.
+                node.synced = false;
+                passed.given_up.push(Arc::clone(name));
+            }
         }
-        node.seq = report.seq;
-        node.synced = true;
-        if let Some(host) = report.host {
-            node.clock_ahead_ms = host.wall_clock_ms.saturating_sub(context.wall_clock_ms);
-            node.boot_id.clone_from(&host.boot_id);
-            node.host = host;
+        for name in &passed.given_up {
+            passed.news.extend(self.judge_all(name, context));
         }
-        if report.full {
-            node.workloads.clear();
-            node.ignored_by = None;
-        }
-        for uid in &report.gone {
-            node.workloads.remove(uid.as_str());
-        }
-        let mut heard = Heard::default();
-        for said in report.workloads {
-            node.hear(&mut self.reported, said, context, &mut heard);
-        }
-        heard.need_full = node.ignored_by.is_some_and(|by| by != context.revision);
-        Some(heard)
+        let calm = |(uid, subject): (&Arc<str>, &Subject)| {
+            let due = subject.damping.due().filter(|due| *due <= now);
+            due.map(|_| Arc::clone(uid))
+        };
+        let calm: Vec<_> = self.subjects.iter().filter_map(calm).collect();
+        let calm = calm.iter().filter_map(|uid| self.judge(uid, context));
+        passed.news.extend(calm);
+        passed
     }
 
-    /// How every node is, in the order of their names.
+    /// Whether most nodes have fallen silent at once.
+    pub(super) fn mass_loss(&self) -> bool {
+        self.silence.mass_loss()
+    }
+
+    /// When to look at the clock again at the latest, if nothing else happens before.
+    pub(super) fn due(&self, now: Instant) -> Instant {
+        let nodes = self.nodes.values().filter(|node| !node.given_up);
+        let silent = nodes.map(|node| self.silence.due(node.heard_at));
+        let held = self.subjects.values().filter_map(|s| s.damping.due());
+        // What is due and was not done waits for the others, so it is looked at now and then.
+        let due = silent.chain(held).filter(|due| *due > now).min();
+        let due = due.unwrap_or(now + LEASE);
+        due.min(now + LEASE)
+    }
+
+    /// How every node that was heard since the start is, in the order of their names.
     pub(super) fn snapshot(&self, now: Instant) -> Vec<NodeHealth> {
         let health = |(name, node): (&Arc<str>, &Node)| {
+            node.stream?;
             let heard = now.saturating_duration_since(node.heard_at);
-            NodeHealth {
+            Some(NodeHealth {
                 node: name.clone(),
                 reachable: heard <= LEASE,
                 heard,
@@ -211,327 +271,57 @@ impl Ledger {
                 host: node.host.clone(),
                 clock_ahead_ms: node.clock_ahead_ms,
                 workloads: node.workloads.values().cloned().collect(),
-            }
+            })
         };
-        self.nodes.iter().map(health).collect()
+        self.nodes.iter().filter_map(health).collect()
     }
-}
 
-impl Node {
-    fn hear(
-        &mut self,
-        reported: &mut Reported,
-        said: WorkloadReport,
-        context: &Context<'_>,
-        heard: &mut Heard,
-    ) {
-        if !(context.placed)(&said.uid) {
-            self.ignored_by = Some(context.revision);
-            heard.strangers.push(said.uid);
-            return;
-        }
-        let health = WorkloadHealth {
-            uid: Arc::from(said.uid.as_str()),
-            capture: capture(&said),
-            code: said.code,
-            detail: shortened(said.detail),
+    /// Judges every workload that `node` runs.
+    fn judge_all(&mut self, node: &str, context: &Context<'_>) -> Vec<News> {
+        let of_node = |(_, subject): &(&Arc<str>, &Subject)| {
+            let own = subject.memory.node.as_deref();
+            own == Some(node)
         };
-        let uid = health.uid.clone();
-        let captured = match health.capture {
-            CaptureState::Captured => Some(true),
-            CaptureState::Released => Some(false),
-            CaptureState::Failed | CaptureState::Unknown => None,
+        let uids = self.subjects.iter().filter(of_node);
+        let uids: Vec<_> = uids.map(|(uid, _)| Arc::clone(uid)).collect();
+        uids.iter()
+            .filter_map(|uid| self.judge(uid, context))
+            .collect()
+    }
+
+    /// Decides what is published of a workload; none when that, and what is remembered of it, stays
+    /// the same.
+    fn judge(&mut self, uid: &Arc<str>, context: &Context<'_>) -> Option<News> {
+        let subject = self.subjects.get_mut(uid)?;
+        // What became of a node says nothing of a workload that has moved away.
+        let name = subject.memory.node.as_deref();
+        let name = name.filter(|node| (context.placed)(node, uid));
+        let node = name.and_then(|name| self.nodes.get(name));
+        let up = subject.probe == Health::Healthy && node.is_none_or(|node| !node.given_up);
+        let draining = node.is_some_and(|node| node.draining);
+        let now = Observed {
+            captured: subject.memory.captured,
+            health: match up && !draining {
+                true => Health::Healthy,
+                false => Health::Unhealthy,
+            },
+            // To drain is no sign of trouble, and does not count.
+            held: subject.damping.hear(up, context.now),
         };
-        if let Some(captured) = captured {
-            let observed = Observed {
-                captured,
-                ..reported.of(&uid)
-            };
-            if reported.set(uid.clone(), observed) {
-                heard.learned.push((uid.clone(), captured));
-            }
-        }
-        let before = self.workloads.insert(uid, health.clone());
-        let failed_before = before.is_some_and(|b| b.capture == CaptureState::Failed);
-        if health.capture == CaptureState::Failed && !failed_before {
-            heard.failed.push(health);
-        }
+        let before = self.reported.of(uid);
+        subject.memory.health = now.health;
+        let new = self.reported.set(Arc::clone(uid), now) || subject.memory != subject.kept;
+        subject.kept.clone_from(&subject.memory);
+        new.then(|| News {
+            uid: Arc::clone(uid),
+            before,
+            now,
+            memory: subject.memory.clone(),
+        })
     }
-}
-
-/// A state newer than this version says nothing to it.
-fn capture(said: &WorkloadReport) -> CaptureState {
-    match Capture::try_from(said.capture) {
-        Ok(Capture::Captured) => CaptureState::Captured,
-        Ok(Capture::Released) => CaptureState::Released,
-        Ok(Capture::Failed) => CaptureState::Failed,
-        Ok(Capture::Unknown) | Err(_) => CaptureState::Unknown,
-    }
-}
-
-fn shortened(mut detail: String) -> String {
-    let mut ends = (0..=LONGEST_DETAIL).rev();
-    let end = ends.find(|at| detail.is_char_boundary(*at));
-    detail.truncate(end.unwrap_or_default());
-    detail
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Desk {
-        ledger: Ledger,
-        node: Arc<str>,
-        stream: StreamId,
-        start: Instant,
-        revision: u64,
-        placed: Vec<&'static str>,
-    }
-
-    impl Desk {
-        fn new() -> Self {
-            let start = Instant::now();
-            let mut ledger = Ledger::new(Reported::default());
-            let node = Arc::from("edge-1");
-            let stream = ledger.opened(&node, start);
-            Self {
-                ledger,
-                node,
-                stream,
-                start,
-                revision: 1,
-                placed: vec!["cart"],
-            }
-        }
-
-        fn report(&mut self, report: NodeReport) -> Option<Heard> {
-            let placed = |uid: &str| self.placed.contains(&uid);
-            let context = Context {
-                revision: self.revision,
-                placed: &placed,
-                now: self.start,
-                wall_clock_ms: 1_000,
-            };
-            self.ledger
-                .report(&self.node, self.stream, report, &context)
-        }
-
-        fn say(&mut self, capture: Capture) -> Heard {
-            self.report(full(10, vec![about("cart", capture)])).unwrap()
-        }
-
-        fn captured(&self) -> bool {
-            self.ledger.reported().of("cart").captured
-        }
-    }
-
-    fn about(uid: &str, capture: Capture) -> WorkloadReport {
-        WorkloadReport {
-            uid: uid.to_owned(),
-            capture: capture.into(),
-            ..WorkloadReport::default()
-        }
-    }
-
-    fn delta(seq: u64, workloads: Vec<WorkloadReport>) -> NodeReport {
-        NodeReport {
-            seq,
-            workloads,
-            ..NodeReport::default()
-        }
-    }
-
-    fn full(seq: u64, workloads: Vec<WorkloadReport>) -> NodeReport {
-        NodeReport {
-            full: true,
-            ..delta(seq, workloads)
-        }
-    }
-
-    fn booted(boot_id: &str, report: NodeReport) -> NodeReport {
-        let host = HostInfo {
-            boot_id: boot_id.to_owned(),
-            wall_clock_ms: 61_000,
-            ..HostInfo::default()
-        };
-        NodeReport {
-            host: Some(host),
-            ..report
-        }
-    }
-
-    #[test]
-    fn only_released_takes_capture_back() {
-        for (name, said, want) in [
-            ("captured", vec![Capture::Captured], true),
-            (
-                "released",
-                vec![Capture::Captured, Capture::Released],
-                false,
-            ),
-            ("failed", vec![Capture::Captured, Capture::Failed], true),
-            ("unknown", vec![Capture::Captured, Capture::Unknown], true),
-            ("failed from the start", vec![Capture::Failed], false),
-            ("again", vec![Capture::Released, Capture::Captured], true),
-        ] {
-            let mut desk = Desk::new();
-            for capture in said {
-                desk.stream = desk.ledger.opened(&desk.node.clone(), desk.start);
-                desk.say(capture);
-            }
-            assert_eq!(desk.captured(), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn silence_changes_nothing() {
-        let mut desk = Desk::new();
-        desk.say(Capture::Captured);
-        desk.report(full(11, vec![])).unwrap();
-        desk.report(NodeReport {
-            gone: vec!["cart".to_owned()],
-            ..delta(12, vec![])
-        });
-        assert!(desk.captured());
-        let late = desk
-            .ledger
-            .snapshot(desk.start + LEASE + Duration::from_secs(1));
-        assert!(!late[0].reachable && late[0].workloads.is_empty());
-        assert!(desk.captured());
-        assert!(desk.ledger.snapshot(desk.start + LEASE)[0].reachable);
-    }
-
-    #[test]
-    fn learns_each_change_once() {
-        let mut desk = Desk::new();
-        assert_eq!(
-            desk.say(Capture::Captured).learned,
-            [(Arc::from("cart"), true)]
-        );
-        let again = desk
-            .report(delta(11, vec![about("cart", Capture::Captured)]))
-            .unwrap();
-        assert_eq!(again, Heard::default());
-        let failed = desk
-            .report(delta(12, vec![about("cart", Capture::Failed)]))
-            .unwrap();
-        assert_eq!((failed.learned.len(), failed.failed.len()), (0, 1));
-        let still = desk
-            .report(delta(13, vec![about("cart", Capture::Failed)]))
-            .unwrap();
-        assert!(still.failed.is_empty());
-    }
-
-    #[test]
-    fn sequence() {
-        let captured = || vec![about("cart", Capture::Captured)];
-        type Said = (NodeReport, bool, bool);
-        let cases: [(&str, Vec<Said>); 6] = [
-            ("a delta first", vec![(delta(1, captured()), true, false)]),
-            ("full first", vec![(full(1, captured()), false, true)]),
-            (
-                "then deltas",
-                vec![
-                    (full(1, vec![]), false, false),
-                    (delta(2, captured()), false, true),
-                ],
-            ),
-            (
-                "an older one is ignored",
-                vec![
-                    (full(5, vec![]), false, false),
-                    (delta(5, captured()), false, false),
-                ],
-            ),
-            (
-                "another boot needs everything",
-                vec![
-                    (booted("a", full(1, vec![])), false, false),
-                    (booted("b", delta(2, captured())), true, false),
-                    (booted("b", full(1, captured())), false, true),
-                ],
-            ),
-            (
-                "an unknown state",
-                vec![(
-                    full(
-                        1,
-                        vec![WorkloadReport {
-                            capture: 77,
-                            ..about("cart", Capture::Captured)
-                        }],
-                    ),
-                    false,
-                    false,
-                )],
-            ),
-        ];
-        for (name, said) in cases {
-            let mut desk = Desk::new();
-            for (report, need_full, want) in said {
-                let heard = desk.report(report).unwrap();
-                assert_eq!(
-                    (heard.need_full, desk.captured()),
-                    (need_full, want),
-                    "{name}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_restarted_agent_counts_from_the_beginning() {
-        let mut desk = Desk::new();
-        desk.report(booted("a", full(900, vec![]))).unwrap();
-        let old = desk.stream;
-        desk.stream = desk.ledger.opened(&desk.node.clone(), desk.start);
-        let fresh = booted("a", full(1, vec![about("cart", Capture::Captured)]));
-        assert!(!desk.report(fresh).unwrap().need_full);
-        assert!(desk.captured());
-        desk.stream = old;
-        assert!(
-            desk.report(full(901, vec![])).is_none(),
-            "the newer stream wins"
-        );
-    }
-
-    #[test]
-    fn others_workloads_are_ignored_until_a_revision_places_them() {
-        let mut desk = Desk::new();
-        let both = || {
-            vec![
-                about("cart", Capture::Captured),
-                about("web", Capture::Captured),
-            ]
-        };
-        let heard = desk.report(full(1, both())).unwrap();
-        assert_eq!(heard.strangers, ["web"]);
-        assert!(!desk.ledger.reported().of("web").captured);
-        assert!(!desk.report(delta(2, vec![])).unwrap().need_full);
-        desk.revision = 2;
-        desk.placed.push("web");
-        assert!(
-            desk.report(delta(3, vec![])).unwrap().need_full,
-            "it may be its own now"
-        );
-        assert!(!desk.report(full(4, both())).unwrap().need_full);
-        assert!(desk.ledger.reported().of("web").captured);
-    }
-
-    #[test]
-    fn status() {
-        let mut desk = Desk::new();
-        let told = WorkloadReport {
-            code: "netns-missing".to_owned(),
-            detail: "é".repeat(200),
-            ..about("cart", Capture::Failed)
-        };
-        desk.report(booted("a", full(1, vec![told]))).unwrap();
-        let health = desk.ledger.snapshot(desk.start).pop().unwrap();
-        assert_eq!(health.clock_ahead_ms, 60_000);
-        assert_eq!(health.host.boot_id, "a");
-        assert_eq!(health.workloads[0].code, "netns-missing");
-        assert_eq!(health.workloads[0].detail.len(), LONGEST_DETAIL);
-    }
-}
+mod fleet;
+#[cfg(test)]
+mod tests;

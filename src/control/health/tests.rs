@@ -99,7 +99,10 @@ async fn a_report_reaches_the_next_revision_and_the_store() {
     released.seq = 2;
     reports.send(released).await.unwrap();
     acks.message().await.unwrap();
-    assert!(served.store.entries(Tree::Health).unwrap().is_empty());
+    assert!(!served.reported.borrow().of(CART).captured);
+    let kept = memory::recall(&*served.store, &Reported::default());
+    assert!(!kept[CART].captured);
+    assert_eq!(kept[CART].node.as_deref(), Some("edge-1"));
 }
 
 #[tokio::test]
@@ -134,16 +137,42 @@ async fn refuses_at_the_door() {
     }
 }
 
-#[test]
-fn captured_if_either_source_says_so() {
-    let store = Memory::default();
-    store.put(Tree::Health, b"in-store", b"captured").unwrap();
-    let observed = Observed {
-        captured: true,
-        ..Observed::default()
-    };
-    let published = [(Arc::from("in-revision"), observed)].into_iter().collect();
-    let known = remembered(&store, published);
-    assert!(known.of("in-store").captured && known.of("in-revision").captured);
-    assert!(!known.of("nowhere").captured);
+#[tokio::test(start_paused = true)]
+async fn silence_is_noticed_by_itself() {
+    let first = revision(1, &compiled(&sample::mesh()), &[], None);
+    let (_revisions, seen) = watch::channel(Some(first));
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let shutdown = CancellationToken::new();
+    let (health, mut reported) =
+        Health::open(store.clone(), Reported::default(), seen, shutdown.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(health.clone().run(shutdown.clone()));
+    let node = Arc::from("edge-1");
+    let (stream, _end) = health.0.opened(&node);
+    let heard_at = tokio::time::Instant::now();
+    health
+        .0
+        .hear(&node, stream, full(Capture::Captured))
+        .unwrap();
+    reported.borrow_and_update();
+    let healthy = |reported: &Arc<Reported>| reported.of(CART).health == workload::Health::Healthy;
+    let lost = reported.wait_for(|r| !healthy(r)).await;
+    assert!(lost.unwrap().of(CART).captured, "and nothing else");
+    let after = heard_at.elapsed();
+    assert!(
+        after >= 2 * LEASE && after < 2 * LEASE + LEASE / 3,
+        "{after:?}"
+    );
+    assert_eq!(
+        memory::recall(&*store, &Reported::default())[CART].health,
+        workload::Health::Unhealthy
+    );
+    let (stream, _end) = health.0.opened(&node);
+    health
+        .0
+        .hear(&node, stream, full(Capture::Captured))
+        .unwrap();
+    assert!(healthy(&reported.borrow()), "back with its first word");
+    shutdown.cancel();
+    tasks.join_next().await.unwrap().unwrap();
 }

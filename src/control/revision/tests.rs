@@ -4,7 +4,6 @@ use super::*;
 use crate::model::compile::{Assignments, Observed, Reported, compile, sample};
 use crate::model::declaration::Mesh;
 use crate::model::service::{HealthPolicy, Service};
-use crate::model::workload::Health;
 
 pub(crate) fn compiled(mesh: &Mesh) -> Compiled {
     compile(mesh, &Reported::default(), &Assignments::default()).unwrap()
@@ -139,7 +138,7 @@ fn one_report_changes_one_workload() {
     let uid = before.workloads[0].uid.clone();
     let observed = Observed {
         captured: true,
-        health: Health::Healthy,
+        ..Observed::default()
     };
     let reported: Reported = [(uid.clone(), observed)].into_iter().collect();
     let after = compile(&mesh, &reported, &before.assignments).unwrap();

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::model::compile::Placement;
-use crate::model::declaration::Capture;
+use crate::model::declaration::{Capture, HealthCheck, Probe};
 use crate::model::service::{
     AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
     Service, ServiceKey, ServicePort, Visibility,
@@ -206,12 +207,36 @@ pub(crate) fn placement() -> impl Strategy<Value = Placement> {
         _ => Capture::Interface(name),
     });
     let names = (word(), word(), word(), word());
-    (names, any::<bool>(), option::of(capture)).prop_map(|(names, enrolled, capture)| Placement {
+    let parts = (
+        names,
+        any::<bool>(),
+        option::of(capture),
+        option::of(health()),
+    );
+    parts.prop_map(|(names, enrolled, capture, health)| Placement {
         uid: names.0,
         name: names.1,
         namespace: names.2,
         service_account: names.3,
         enrolled: enrolled && capture.is_some(),
         capture,
+        health,
+    })
+}
+
+fn health() -> impl Strategy<Value = HealthCheck> {
+    let probe = prop_oneof![
+        (word(), 1u16..).prop_map(|(path, port)| Probe::Http { path, port }),
+        (1u16..).prop_map(|port| Probe::Tcp { port }),
+        prop::collection::vec(word(), 1..4).prop_map(|command| Probe::Exec { command }),
+    ];
+    let times = (1u64..100_000, 1u64..100_000, 0u64..100_000);
+    (probe, times, 1u32..100, 1u32..100).prop_map(|(probe, times, rise, fall)| HealthCheck {
+        probe,
+        interval: Duration::from_millis(times.0),
+        timeout: Duration::from_millis(times.1),
+        rise,
+        fall,
+        start_timeout: Duration::from_millis(times.2),
     })
 }

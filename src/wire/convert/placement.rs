@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{ConvertError, Fault, Reason, required};
+use super::{ConvertError, Fault, Reason, health, required};
 use crate::model::compile::Placement;
 use crate::model::declaration::Capture;
 use crate::wire::proto::lateen as proto;
@@ -25,6 +25,7 @@ pub fn encode_placement(placement: &Placement) -> Vec<u8> {
         service_account: placement.service_account.to_string(),
         enrolled: placement.enrolled,
         capture,
+        health: placement.health.as_ref().map(health::encode),
     };
     placement.encode_to_vec()
 }
@@ -33,7 +34,7 @@ pub fn encode_placement(placement: &Placement) -> Vec<u8> {
 ///
 /// # Errors
 /// [`ConvertError`] when it does not decode, lacks a part, is enrolled without saying how it is
-/// captured, or belongs under another name.
+/// captured, is probed in a way not known here, or belongs under another name.
 pub fn decode_placement(name: &str, bytes: &[u8]) -> Result<Placement, ConvertError> {
     decode(name, bytes).map_err(|fault| fault.of(name))
 }
@@ -48,6 +49,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<Placement, Fault> {
     if given.enrolled && capture.is_none() {
         return Err(Fault::new("capture", Reason::Missing));
     }
+    let health = given.health.map(health::decode).transpose();
     Ok(Placement {
         uid: required("uid", given.uid)?,
         name: required("name", given.name)?,
@@ -55,6 +57,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<Placement, Fault> {
         service_account: required("service_account", given.service_account)?,
         enrolled: given.enrolled,
         capture,
+        health: health.map_err(|fault| fault.within("health"))?,
     })
 }
 

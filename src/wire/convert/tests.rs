@@ -200,6 +200,19 @@ fn fills_in_what_may_be_left_out() {
     assert!(Address::decode("shop/cart", &newer.encode_to_vec()).is_ok());
 }
 
+fn check(placement: &mut lateen::Placement) -> &mut lateen::HealthCheck {
+    placement.health.as_mut().unwrap()
+}
+
+fn tcp(port: u32) -> lateen::health_check::Probe {
+    lateen::health_check::Probe::Tcp(lateen::health_check::Tcp { port })
+}
+
+fn exec(command: &[&str]) -> lateen::health_check::Probe {
+    let command = command.iter().map(ToString::to_string).collect();
+    lateen::health_check::Probe::Exec(lateen::health_check::Exec { command })
+}
+
 #[test]
 fn placements_are_checked() {
     let good = lateen::Placement {
@@ -209,6 +222,14 @@ fn placements_are_checked() {
         service_account: "sa".to_owned(),
         enrolled: true,
         capture: Some(lateen::placement::Capture::Netns("cart".to_owned())),
+        health: Some(lateen::HealthCheck {
+            probe: Some(tcp(80)),
+            interval_ms: 2_000,
+            timeout_ms: 1_000,
+            rise: 2,
+            fall: 2,
+            start_timeout_ms: 0,
+        }),
     };
     let with = |change: fn(&mut lateen::Placement)| {
         let mut changed = good.clone();
@@ -224,6 +245,13 @@ fn placements_are_checked() {
         ),
         ("no account", with(|p| p.service_account.clear())),
         ("other uid", with(|p| p.uid = "v".to_owned())),
+        ("no probe", with(|p| check(p).probe = None)),
+        ("no port", with(|p| check(p).probe = Some(tcp(0)))),
+        ("port 65536", with(|p| check(p).probe = Some(tcp(65_536)))),
+        ("no program", with(|p| check(p).probe = Some(exec(&[])))),
+        ("no name", with(|p| check(p).probe = Some(exec(&["", "x"])))),
+        ("no interval", with(|p| check(p).interval_ms = 0)),
+        ("no rise", with(|p| check(p).rise = 0)),
     ] {
         assert!(result.is_err(), "{name}");
     }

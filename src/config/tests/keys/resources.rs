@@ -134,9 +134,9 @@ fn capture(rows: &mut Rows) {
 fn health(rows: &mut Rows) {
     use Code::*;
     rows.workload(
-        "a check that is not made yet",
+        "a check that nobody makes",
         "health = { tcp = 80 }",
-        (10, NotProbed, "does not probe yet"),
+        (10, NoEffect, "is on no node"),
     );
     rows.workload(
         "no probe",

@@ -1,8 +1,8 @@
 use super::*;
 use crate::control::revision::tests::{compiled, revision};
+use crate::model::compile::workload_uid;
 use crate::model::compile::{Assignments, Compiled, Observed, Reported, compile, sample};
 use crate::model::declaration::Mesh;
-use crate::model::service::HealthPolicy;
 use crate::model::workload::{Health, Workload};
 use crate::wire::proto::discovery::{Resource as WireResource, Status};
 use prost::Message;
@@ -565,16 +565,21 @@ fn change(mesh: impl FnOnce(&mut Mesh)) -> Compiled {
 #[test]
 fn one_response_holds_what_belongs_together() {
     let base = compiled(&sample::mesh());
-    let unhealthy = Observed {
-        captured: false,
-        health: Health::Unhealthy,
+    let failing = |names: &[&str]| {
+        let unhealthy = Observed {
+            health: Health::Unhealthy,
+            ..Observed::default()
+        };
+        let uids = names
+            .iter()
+            .map(|name| workload_uid("Kubernetes", "shop", name));
+        let reported: Reported = uids.map(|uid| (uid, unhealthy)).collect();
+        let mut mesh = sample::mesh();
+        let second = sample::workload("cart-2", "cart", "edge-2", "10.1.0.13");
+        mesh.workloads.push(second);
+        compile(&mesh, &reported, &Assignments::default()).unwrap()
     };
-    let reported: Reported = [(Arc::from(CART), unhealthy)].into_iter().collect();
-    let sick = compile(&sample::mesh(), &reported, &Assignments::default()).unwrap();
-    let mut allowed = sick.clone();
-    let mut service = (*allowed.services[0]).clone();
-    service.load_balancing.health_policy = HealthPolicy::AllowAll;
-    allowed.services[0] = Arc::new(service);
+    let (one, all) = (failing(&["cart-1"]), failing(&["cart-1", "cart-2"]));
     let renamed = change(|mesh| mesh.workloads[0].name = Arc::from("cart-2"));
     let without = change(|mesh| drop(mesh.services.remove(0)));
     for (name, before, after, want) in [
@@ -586,9 +591,15 @@ fn one_response_holds_what_belongs_together() {
         ),
         (
             "all endpoints allowed",
-            &sick,
-            &allowed,
-            "Address cart cart-1",
+            &one,
+            &all,
+            "Address cart-2 cart cart-1",
+        ),
+        (
+            "one has recovered",
+            &all,
+            &one,
+            "Address cart-2 cart cart-1",
         ),
         ("service deleted", &base, &without, "Address cart-1 -cart"),
         ("service back", &without, &base, "Address cart cart-1"),
