@@ -10,7 +10,7 @@ pub mod svid;
 pub mod verify;
 
 pub use config::{
-    TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
+    TlsError, control_client, control_server, hbone_client, hbone_server, join_client, named_client,
 };
 pub use request::{Request, RequestError};
 pub use svid::{Roots, Svid, SvidError, certificates_from_pem, not_after, spki_sha256, to_pem};

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::channel::{ChannelError, Controls};
+use super::channel::{ChannelError, Controls, elsewhere};
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
 use crate::telemetry::access_log::chain;
@@ -288,20 +288,40 @@ impl Keeper {
     async fn renew(&self, controls: &Controls) -> Result<u64, NodeIdentityError> {
         let id = self.current.borrow().svid.id().clone();
         let request = Request::new(&id)?;
-        let (_url, channel) = controls.connect().await?;
-        let ask = RenewRequest {
-            csr: request.csr.to_vec(),
-            host: None,
-        };
-        let answer = EnrollmentClient::new(channel).renew(ask).await;
-        let answer = answer.map_err(|status| NodeIdentityError::Refused { status })?;
-        let renewed = NodeIdentity::of(answer.into_inner(), &request, &id)?;
+        let answer = ask(controls, request.csr.to_vec()).await?;
+        let renewed = NodeIdentity::of(answer, &request, &id)?;
         let key = request.key.secret_pkcs8_der();
         renewed.keep(&self.state, key)?;
         let generation = renewed.mesh.generation;
         self.current.send_replace(Arc::new(renewed));
         Ok(generation)
     }
+}
+
+/// Asks one control plane after another: only one of them renews (§9.1).
+async fn ask(controls: &Controls, csr: Vec<u8>) -> Result<Enrolled, NodeIdentityError> {
+    let mut last = NodeIdentityError::Channel(ChannelError::None);
+    for control in controls.order() {
+        let channel = match controls.connect(control).await {
+            Ok(line) => line.channel,
+            Err(e) => {
+                last = e.into();
+                continue;
+            }
+        };
+        let ask = RenewRequest {
+            csr: csr.clone(),
+            host: None,
+        };
+        match EnrollmentClient::new(channel).renew(ask).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) if elsewhere(&status) => {
+                last = NodeIdentityError::Refused { status };
+            }
+            Err(status) => return Err(NodeIdentityError::Refused { status }),
+        }
+    }
+    Err(last)
 }
 
 /// The trust domain of a control plane, from the chain it presented.

@@ -1,13 +1,13 @@
 //! Tells the control plane how the local workloads are (`spec/control-plane.md` §7.2).
 
+pub(super) mod streams;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::channel::{ChannelError, Controls};
 use crate::wire::proto::lateen::node_service_client::NodeServiceClient;
@@ -16,8 +16,6 @@ use crate::wire::proto::lateen::{NodeReport, WorkloadReport};
 
 /// How long a report is good for.
 const LEASE: Duration = Duration::from_secs(15);
-/// Between attempts at a stream.
-const RETRY: Duration = Duration::from_secs(1);
 /// Changes that come together are told together.
 const GATHER: Duration = Duration::from_millis(50);
 /// Bytes of a reason.
@@ -37,27 +35,6 @@ pub enum CaptureState {
 /// The states by workload uid.
 pub type CaptureStates = BTreeMap<Arc<str>, CaptureState>;
 
-/// Reports until `shutdown`, on a stream that is opened again whenever it ends.
-pub(super) async fn run(
-    controls: Controls,
-    captures: watch::Receiver<CaptureStates>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let ended = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ended = stream(&controls, captures.clone()) => ended,
-        };
-        if let Err(e) = ended {
-            debug!(error = %e, "reports interrupted");
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
     #[error(transparent)]
@@ -68,11 +45,13 @@ enum ReportError {
     Stopping,
 }
 
+/// One stream of reports to one control plane, to its end.
 async fn stream(
     controls: &Controls,
+    control: usize,
     mut captures: watch::Receiver<CaptureStates>,
 ) -> Result<(), ReportError> {
-    let (_url, channel) = controls.connect().await?;
+    let channel = controls.connect(control).await?.channel;
     let (reports, outgoing) = mpsc::channel(1);
     let mut told = captures.borrow_and_update().clone();
     let mut seq = 1;

@@ -130,6 +130,16 @@ pub fn control_client(svid: Option<&Svid>, roots: &Roots) -> Result<Arc<ClientCo
     client(ServerRule::Control { roots }, svid, Sni::Sent).map(Arc::new)
 }
 
+/// Towards another's control plane: believes `roots` and the name dialled, and shows no certificate,
+/// which such a one would take for more than it is (`spec/control-plane.md` §3.8).
+///
+/// # Errors
+/// [`TlsError`] when the TLS stack refuses the settings.
+pub fn named_client(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = roots.store();
+    client(ServerRule::Named { roots }, None, Sni::Sent).map(Arc::new)
+}
+
 /// Towards a control plane that a join token names: believes only a presented root with the
 /// pinned key. `presented` holds what the server showed once the handshake has passed.
 ///
