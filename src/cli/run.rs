@@ -448,17 +448,29 @@ async fn joined(config: &Config, shutdown: &CancellationToken) -> Option<NodeIde
 
 async fn join_by_file(config: &Config) -> Result<(), String> {
     let control = config.control();
-    let (Some(path), Some(url)) = (control.join_token_file(), control.addresses().first()) else {
+    let Some(path) = control
+        .join_token_file()
+        .filter(|_| !control.addresses().is_empty())
+    else {
         return Err("run lateen join URL --token-file FILE".to_owned());
     };
     let token = std::fs::read_to_string(path);
     let token = token.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let token = token.parse();
     let token = token.map_err(|e: TokenError| format!("{}: {e}", path.display()))?;
-    let joined = join(&url.to_string(), &token, config.node(), config.state_dir()).await;
-    let joined = joined.map_err(|e| chain(&e))?;
-    info!(id = %joined.id, "joined with the token file");
-    Ok(())
+    // Only one of several control planes knows the token.
+    let mut refused = Vec::new();
+    for url in control.addresses() {
+        let url = url.to_string();
+        match join(&url, &token, config.node(), config.state_dir()).await {
+            Ok(joined) => {
+                info!(id = %joined.id, "joined with the token file");
+                return Ok(());
+            }
+            Err(e) => refused.push(format!("{url}: {}", chain(&e))),
+        }
+    }
+    Err(refused.join("; "))
 }
 
 /// Waits for a signal, then for everything to end; a second signal ends the wait.
