@@ -68,6 +68,8 @@ async fn it_is_followed_as_a_stock_proxy_would() {
     let ca = TestCa::new();
     let mut elsewhere = workload("web", &["10.0.0.2"]);
     elsewhere.node = Arc::from("edge-2");
+    // One of the same name on another node is none of ours.
+    elsewhere.name = Arc::from("cart");
     let cart = workload("cart", &["10.0.0.1"]);
     let sent = vec![resource(&cart, "v1"), resource(&elsewhere, "v1")];
     let mut istiod = Scripted::istiod(&ca, script(sent, &["shop/p"])).await;
