@@ -3,13 +3,19 @@
 
 pub mod certs;
 pub mod channel;
-pub mod discovery;
+mod discovery;
+mod failover;
+pub mod guest;
 pub mod identity;
 pub mod issuer;
 pub mod join;
 mod keep;
+pub mod link;
 mod mirror;
+mod order;
 pub mod report;
+#[cfg(test)]
+mod scripted;
 pub mod trust;
 
 use std::path::{Path, PathBuf};
@@ -22,29 +28,39 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use crate::model::compile::Placement;
-pub use discovery::Link;
+pub use link::Link;
 pub use mirror::MeshState;
 
 use certs::Certs;
-use channel::Controls;
+use channel::{Controls, Who};
+use discovery::Discovery;
+use failover::Timing;
+use guest::Guest;
 use identity::{Keeper, NodeIdentity};
 use issuer::ControlIssuer;
 use keep::certs::Shelf;
 use keep::view::ViewFile;
-use report::LocalStates;
+use report::{LocalStates, streams};
 use trust::Believed;
+
+/// What this node is to its control planes.
+pub enum Member {
+    /// One that has joined.
+    Joined(Keeper),
+    /// One that follows another's control plane.
+    Guest(Guest),
+}
 
 /// Everything an agent needs to begin.
 pub struct Agent {
     controls: Controls,
-    keeper: Keeper,
-    identity: watch::Receiver<Arc<NodeIdentity>>,
-    mesh: watch::Sender<Arc<MeshState>>,
-    link: watch::Sender<Link>,
+    timing: Timing,
+    /// Present on a node that has joined.
+    keeper: Option<Keeper>,
+    discovery: Discovery,
     certs: certs::Manager<ControlIssuer>,
     states: watch::Receiver<LocalStates>,
     kept: ViewFile,
-    believed: Believed,
 }
 
 /// What the rest of the process sees of the agent.
@@ -56,47 +72,64 @@ pub struct Handle {
     pub certs: Certs,
     /// How the connection to the control plane is.
     pub link: watch::Receiver<Link>,
-    /// Who this node is.
-    pub identity: watch::Receiver<Arc<NodeIdentity>>,
+    /// This node's name.
+    pub node: Arc<str>,
+    /// Its certificate, where it has joined.
+    pub identity: Option<watch::Receiver<Arc<NodeIdentity>>>,
 }
 
 impl Agent {
-    /// An agent for a node that has joined, which keeps what it hears in the directory `state`, and
-    /// roots and revocation lists for stock proxies in `exports`.
-    /// `certificate_ttl` is the life asked for workloads' certificates; `states` is what it
-    /// reports.
+    /// An agent of a node that is `member` of a mesh, which keeps what it hears in the directory
+    /// `state`, and roots and revocation lists for stock proxies in `exports`. `certificate_ttl` is
+    /// the life asked for workloads' certificates; `states` is what it reports.
     pub fn new(
         state: &Path,
         exports: PathBuf,
-        keeper: Keeper,
+        member: Member,
         controls: Vec<String>,
         certificate_ttl: Duration,
         states: watch::Receiver<LocalStates>,
     ) -> (Self, Handle) {
-        let identity = keeper.subscribe();
-        let controls = Controls::new(controls, identity.clone());
+        let timing = Timing::default();
+        let (keeper, who, node, epoch) = match member {
+            Member::Joined(keeper) => {
+                let identity = keeper.subscribe();
+                let (node, epoch) = {
+                    let identity = identity.borrow();
+                    (Arc::clone(&identity.node), identity.mesh.epoch.clone())
+                };
+                (Some(keeper), Who::Node(identity), node, epoch)
+            }
+            Member::Guest(guest) => {
+                let (node, epoch) = (Arc::clone(&guest.node), Guest::epoch(&controls));
+                (None, Who::Guest(Arc::new(guest)), node, epoch)
+            }
+        };
+        let controls = Controls::new(controls, who);
         let (mesh, mesh_seen) = watch::channel(Arc::new(MeshState::default()));
-        let (link, link_seen) = watch::channel(Link::default());
-        let epoch = identity.borrow().mesh.epoch.clone();
-        let trust = identity.borrow().svid.trust().clone();
+        let (link, link_seen) = watch::channel(Link::new(controls.urls()));
+        let identity = keeper.as_ref().map(Keeper::subscribe);
+        let trust = keeper.as_ref().map(Keeper::trust);
         let shelf = Shelf::of(state, &epoch, trust.clone());
+        let believed = trust.map(|trust| Believed::new(trust, &epoch, state, Some(exports)));
+        let kept = ViewFile::of(state, &epoch);
+        let told = keeper.as_ref().map(|_joined| epoch).unwrap_or_default();
         let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
         let (certs, handle) = certs::Manager::new(issuer);
         let agent = Self {
+            kept,
+            discovery: Discovery::new(controls.clone(), timing, told, believed, mesh, link),
+            timing,
             controls,
             keeper,
-            identity: identity.clone(),
-            mesh,
-            link,
             certs,
             states,
-            kept: ViewFile::of(state, &epoch),
-            believed: Believed::new(trust, &epoch, state, Some(exports)),
         };
         let handle = Handle {
             mesh: mesh_seen,
             certs: handle,
             link: link_seen,
+            node,
             identity,
         };
         (agent, handle)
@@ -105,25 +138,18 @@ impl Agent {
     /// Keeps everything current until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
-        let node = self.identity.borrow().node.clone();
-        tasks.spawn(
-            self.keeper
-                .run(self.controls.clone(), shutdown.child_token()),
-        );
-        tasks.spawn(discovery::run(
-            self.controls.clone(),
-            Arc::clone(&node),
-            self.mesh,
-            self.link,
-            self.kept,
-            self.believed,
-            shutdown.child_token(),
-        ));
-        tasks.spawn(report::run(
-            self.controls,
-            self.states,
-            shutdown.child_token(),
-        ));
+        // A node that has not joined has no certificate to renew and nobody to report to.
+        if let Some(keeper) = self.keeper {
+            tasks.spawn(keeper.run(self.controls.clone(), shutdown.child_token()));
+            let reports = streams::run(
+                self.controls,
+                self.states,
+                self.timing,
+                shutdown.child_token(),
+            );
+            tasks.spawn(reports);
+        }
+        tasks.spawn(self.discovery.run(self.kept, shutdown.child_token()));
         tasks.spawn(self.certs.run(shutdown.child_token()));
         while let Some(done) = tasks.join_next().await {
             if let Err(e) = done {

@@ -12,6 +12,6 @@ pub mod inbound;
 pub mod outbound;
 pub mod service;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod view;
 pub mod workload;

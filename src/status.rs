@@ -114,6 +114,13 @@ pub struct NodeStatus {
     pub control: Option<String>,
     /// Why it is not.
     pub control_error: Option<String>,
+    /// Every control plane, in order of preference.
+    #[serde(default)]
+    pub controls: Vec<ControlLine>,
+    /// Since when no control plane has vouched for the mesh view in force, in seconds since 1970;
+    /// none while one does.
+    #[serde(default)]
+    pub stale_since: Option<u64>,
     /// Seconds the connection has been as it is.
     pub since: Option<u64>,
     /// Seconds since the mesh view in force was kept, while it is one from disk.
@@ -127,6 +134,18 @@ pub struct NodeStatus {
     pub certificates: Vec<CertificateLine>,
     /// Connections open now.
     pub connections: usize,
+}
+
+/// One control plane, as a node sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ControlLine {
+    /// Where it is.
+    pub url: String,
+    /// Whether it is the one that is followed.
+    pub connected: bool,
+    /// Why it was of no use when it was last tried.
+    pub error: Option<String>,
 }
 
 /// One local workload.
@@ -221,7 +240,7 @@ impl Sources {
         };
         match &*node.borrow() {
             None => Err("pending: this machine has not joined\n".to_owned()),
-            Some(node) if node.agent.mesh.borrow().revision.is_none() => {
+            Some(node) if !node.agent.link.borrow().viewed => {
                 Err("pending: a first view of the mesh\n".to_owned())
             }
             Some(_) => Ok(()),
@@ -468,6 +487,8 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             name: None,
             control: None,
             control_error: Some("this machine has not joined a mesh".to_owned()),
+            controls: Vec::new(),
+            stale_since: None,
             since: None,
             kept: None,
             revision: None,
@@ -504,8 +525,16 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
         }),
         error: status.error.map(|e| e.to_string()),
     };
+    let stale_since = link.stale_since();
+    let controls = link.controls.into_iter().map(|line| ControlLine {
+        connected: link.connected.as_ref() == Some(&line.url),
+        url: line.url,
+        error: line.error,
+    });
     NodeStatus {
-        name: Some(handle.agent.identity.borrow().node.to_string()),
+        name: Some(handle.agent.node.to_string()),
+        controls: controls.collect(),
+        stale_since,
         control: link.connected,
         control_error: link.error,
         kept: link.kept.map(|k| k.elapsed().unwrap_or_default().as_secs()),

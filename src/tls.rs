@@ -13,6 +13,7 @@ pub mod verify;
 
 pub use config::{
     ServerSide, TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
+    named_client,
 };
 pub use proof::{reenrol_payload, sign_with, signed_by};
 pub use request::{Request, RequestError};

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lateen::agent::Agent;
 use lateen::agent::identity::{Keeper, NodeIdentity};
 use lateen::agent::join::join;
 use lateen::agent::report::LocalStates;
+use lateen::agent::{Agent, Member};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -42,12 +42,12 @@ pub(crate) async fn main(arguments: &[String]) {
         .unwrap();
     let identity = NodeIdentity::load(state).unwrap().unwrap();
     let keeper = Keeper::new(state, identity);
-    let (_captures, seen) = watch::channel(LocalStates::new());
+    let (_captures, seen) = watch::channel(LocalStates::default());
     let week = Duration::from_secs(8 * 86_400);
     let (agent, mut handle) = Agent::new(
         state,
         state.join("trust"),
-        keeper,
+        Member::Joined(keeper),
         vec![url.clone()],
         week,
         seen,

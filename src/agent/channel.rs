@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +18,9 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
+use super::guest::{Guest, GuestError};
 use super::identity::NodeIdentity;
 use crate::tls::{PeerRefused, control_client};
 
@@ -54,6 +58,9 @@ pub enum ChannelError {
         #[source]
         source: crate::tls::TlsError,
     },
+    /// A file that names this node, or whom it trusts, is no use.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
     /// None is configured.
     #[error(
         "no control plane address is configured; set `addresses` in the [control] table of lateen.toml"
@@ -83,66 +90,119 @@ impl ChannelError {
     }
 }
 
-/// The control planes of this node, in order of preference, and who we are to them.
+/// Who we are to the control planes.
+#[derive(Clone)]
+pub enum Who {
+    /// A node that has joined, by its certificate.
+    Node(watch::Receiver<Arc<NodeIdentity>>),
+    /// A node of another's control plane, by a token.
+    Guest(Arc<Guest>),
+}
+
+/// The control planes of this node, numbered in order of preference, and who we are to them.
 #[derive(Clone)]
 pub struct Controls {
     urls: Arc<[String]>,
-    identity: watch::Receiver<Arc<NodeIdentity>>,
+    who: Who,
+    /// The one that discovery follows; tried first by everybody else.
+    best: Arc<AtomicUsize>,
+}
+
+/// A connection to one of them.
+pub(super) struct Line {
+    pub(super) channel: Channel,
+    /// Our own address on it.
+    pub(super) local: Option<IpAddr>,
 }
 
 impl Controls {
     /// Control planes by their URLs.
-    pub fn new(urls: Vec<String>, identity: watch::Receiver<Arc<NodeIdentity>>) -> Self {
+    pub fn new(urls: Vec<String>, who: Who) -> Self {
         Self {
             urls: urls.into(),
-            identity,
+            who,
+            best: Arc::default(),
         }
     }
 
-    /// Connects to the first that answers, as this node.
+    /// Their URLs, in order of preference.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// Who we are to them.
+    pub(super) fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// Says which one is followed.
+    pub(super) fn set_best(&self, control: usize) {
+        self.best.store(control, Ordering::Relaxed);
+    }
+
+    /// All of them in the order to ask in: the one that is followed, then by preference.
+    pub(super) fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let best = self.best.load(Ordering::Relaxed);
+        let rest = (0..self.urls.len()).filter(move |other| *other != best);
+        let first = (best < self.urls.len()).then_some(best);
+        first.into_iter().chain(rest)
+    }
+
+    /// Connects to one of them, as who we are.
     ///
     /// # Errors
-    /// That of the last one tried.
-    pub async fn connect(&self) -> Result<(String, Channel), ChannelError> {
-        let mut last = ChannelError::None;
-        for url in &*self.urls {
-            let identity = Arc::clone(&self.identity.borrow());
-            let trust = identity.svid.trust().clone();
-            let tls = control_client(Some(&identity.svid), trust);
-            let tls = tls.map_err(|source| ChannelError::Tls {
-                url: url.clone(),
-                source,
-            })?;
-            match connect(url, tls).await {
-                Ok(channel) => return Ok((url.clone(), channel)),
-                Err(e) => last = e,
+    /// [`ChannelError`].
+    pub(super) async fn connect(&self, control: usize) -> Result<Line, ChannelError> {
+        let url = self.urls.get(control).ok_or(ChannelError::None)?;
+        let (tls, name) = match &self.who {
+            Who::Node(identity) => {
+                let identity = Arc::clone(&identity.borrow());
+                let trust = identity.svid.trust().clone();
+                let tls = control_client(Some(&identity.svid), trust);
+                let tls = tls.map_err(|source| ChannelError::Tls {
+                    url: url.clone(),
+                    source,
+                })?;
+                (tls, None)
             }
+            Who::Guest(guest) => (guest.tls().await?, guest.server_name.as_deref()),
+        };
+        dial(url, name, tls).await
+    }
+
+    /// Connects to one of them as nobody: a node whose certificate has expired.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    pub(super) async fn connect_unnamed(&self, control: usize) -> Result<Channel, ChannelError> {
+        let url = self.urls.get(control).ok_or(ChannelError::None)?;
+        let Who::Node(identity) = &self.who else {
+            return Err(ChannelError::None);
+        };
+        let trust = identity.borrow().svid.trust().clone();
+        let tls = control_client(None, trust).map_err(|source| ChannelError::Tls {
+            url: url.clone(),
+            source,
+        })?;
+        connect(url, tls).await
+    }
+
+    /// A message with the credentials of this moment.
+    ///
+    /// # Errors
+    /// [`ChannelError::Guest`] when the token cannot be read.
+    pub(super) async fn request<T>(&self, message: T) -> Result<tonic::Request<T>, ChannelError> {
+        match &self.who {
+            Who::Node(_) => Ok(tonic::Request::new(message)),
+            Who::Guest(guest) => Ok(guest.credentials(message).await?),
         }
-        Err(last)
     }
 }
 
-impl Controls {
-    /// Connects to the first that answers, showing no certificate.
-    ///
-    /// # Errors
-    /// That of the last one tried.
-    pub async fn connect_unnamed(&self) -> Result<Channel, ChannelError> {
-        let mut last = ChannelError::None;
-        for url in &*self.urls {
-            let trust = self.identity.borrow().svid.trust().clone();
-            let tls = control_client(None, trust);
-            let tls = tls.map_err(|source| ChannelError::Tls {
-                url: url.clone(),
-                source,
-            })?;
-            match connect(url, tls).await {
-                Ok(channel) => return Ok(channel),
-                Err(e) => last = e,
-            }
-        }
-        Err(last)
-    }
+/// Whether another control plane might grant what one refused so: it is ending, or is not the one
+/// that has what it takes (§9.1).
+pub(super) fn elsewhere(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::FailedPrecondition)
 }
 
 /// Connects to one control plane with the given TLS settings.
@@ -150,6 +210,11 @@ impl Controls {
 /// # Errors
 /// [`ChannelError`].
 pub async fn connect(url: &str, tls: Arc<ClientConfig>) -> Result<Channel, ChannelError> {
+    Ok(dial(url, None, tls).await?.channel)
+}
+
+/// Connects; `name` is the one its certificate must have where it is not the URL's.
+async fn dial(url: &str, name: Option<&str>, tls: Arc<ClientConfig>) -> Result<Line, ChannelError> {
     let bad = || ChannelError::Url {
         url: url.to_owned(),
     };
@@ -164,15 +229,18 @@ pub async fn connect(url: &str, tls: Arc<ClientConfig>) -> Result<Channel, Chann
         .trim_end_matches(']')
         .to_owned();
     let port = uri.port_u16().unwrap_or(15012);
-    let name = ServerName::try_from(host.clone()).map_err(|_odd| bad())?;
+    let name = name.map_or_else(|| host.clone(), str::to_owned);
+    let name = ServerName::try_from(name).map_err(|_odd| bad())?;
+    let local = Arc::new(OnceLock::new());
     let dialer = Dialer {
         host,
         port,
         name,
         tls,
+        local: Arc::clone(&local),
     };
     // gRPC sees a plain connection: the TLS beneath it is ours.
-    Endpoint::from(uri)
+    let channel = Endpoint::from(uri)
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
@@ -184,7 +252,9 @@ pub async fn connect(url: &str, tls: Arc<ClientConfig>) -> Result<Channel, Chann
         .map_err(|source| ChannelError::Connect {
             url: url.to_owned(),
             source,
-        })
+        })?;
+    let local = local.get().copied();
+    Ok(Line { channel, local })
 }
 
 #[derive(Clone)]
@@ -193,6 +263,8 @@ struct Dialer {
     port: u16,
     name: ServerName<'static>,
     tls: Arc<ClientConfig>,
+    /// Told our own address once connected.
+    local: Arc<OnceLock<IpAddr>>,
 }
 
 impl Dialer {
@@ -200,6 +272,10 @@ impl Dialer {
         let attempt = async {
             let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
             tcp.set_nodelay(true)?;
+            if let Ok(address) = tcp.local_addr() {
+                // A connection made again by the channel leaves from the same host.
+                let _already_known = self.local.set(address.ip().to_canonical());
+            }
             TlsConnector::from(self.tls).connect(self.name, tcp).await
         };
         match tokio::time::timeout(CONNECT, attempt).await {

@@ -1,124 +1,101 @@
-//! The discovery client: one delta stream to a control plane, resumed where it broke off
-//! (`spec/control-plane.md` §3.7).
+//! The discovery client: follows one control plane at a time, the best that can be reached, and goes
+//! on from what it holds wherever it goes (`spec/control-plane.md` §3.7, §9.2).
 
+mod stream;
+
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use prost_types::value::Kind;
-use prost_types::{Struct, Value};
-use rand::Rng as _;
-use tokio::sync::{mpsc, watch};
+use futures::future::OptionFuture;
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::channel::{ChannelError, Controls, RECEIVE_LIMIT};
+use super::channel::{Controls, Who};
+use super::failover::{Beside, Failover, Seek, Timing};
 use super::keep::view::{self, ViewFile};
-use super::mirror::{MeshState, Mirror, Resources, TYPES};
+use super::link::{self, Link};
+use super::mirror::{MeshState, Mirror, Resources};
+use super::order::{Order, Verdict};
 use super::trust::Believed;
 use crate::telemetry::access_log::chain;
-use crate::wire::TRUST;
-use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use crate::wire::proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,
-};
+use stream::{Stream, StreamError, Taken};
 
-/// First wait after a stream ended; doubles up to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
-/// How long a stream must have lived for the waits to begin anew.
-const HEALTHY: Duration = Duration::from_secs(30);
-/// Requests on their way out; each answers one response, so more than a few never wait.
-const REQUESTS: usize = 16;
-/// Header by which a control plane of ours says that it sends revisions.
-const OURS: &str = "lateen-control";
+/// What is done beside following a control plane. Dropping it gives it up.
+type Errand = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// How the connection to the control plane is.
-#[derive(Clone, Debug, Default)]
-pub struct Link {
-    /// The control plane connected to; `None` while there is none.
-    pub connected: Option<String>,
-    /// Since when it has been so; `None` before the first attempt.
-    pub since: Option<SystemTime>,
-    /// Why the last connection ended or failed.
-    pub error: Option<String>,
-    /// When the mesh view in force was kept, while it is one from disk.
-    pub kept: Option<SystemTime>,
+/// What came of it.
+enum Done {
+    /// Who of the better ones answered, in order, and why the ones before it did not.
+    Looked(Option<usize>, Vec<(usize, String)>),
+    /// A stream to a better one that has sent a whole view.
+    Opened(usize, Result<Box<(Stream, Taken)>, StreamError>),
 }
 
-/// Why a stream ended.
-#[derive(Debug, thiserror::Error)]
-enum StreamError {
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    #[error("the control plane ended discovery: {}", .0.message())]
-    Status(Status),
-    #[error("the control plane closed the stream")]
-    Closed,
-    #[error("the mesh view does not add up, asking for all of it again")]
-    Lost,
-}
-
-/// Follows the mesh until `shutdown`, publishing each complete view and keeping it in `file`; begins
-/// with the one that is kept there.
-pub(super) async fn run(
+/// Follows the mesh.
+pub(super) struct Discovery {
     controls: Controls,
-    node: Arc<str>,
+    timing: Timing,
+    /// Whom to believe, where the control plane says.
+    believed: Option<Believed>,
+    failover: Failover,
+    order: Order,
     mesh: watch::Sender<Arc<MeshState>>,
     link: watch::Sender<Link>,
-    file: ViewFile,
-    believed: Believed,
-    shutdown: CancellationToken,
-) {
-    let (held, keeping) = watch::channel(Resources::default());
-    let mut client = Client {
-        controls,
-        node,
-        mesh,
-        link,
-        mirror: Mirror::default(),
-        held,
-        believed,
-    };
-    client.restore(&file).await;
-    let following = follow(client, shutdown.clone());
-    tokio::join!(following, view::keep(file, keeping, shutdown));
-}
-
-async fn follow(mut client: Client, shutdown: CancellationToken) {
-    let mut backoff = BACKOFF.0;
-    loop {
-        let begun = Instant::now();
-        let ended = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ended = client.follow() => ended,
-        };
-        client.lost(&ended);
-        if begun.elapsed() >= HEALTHY {
-            backoff = BACKOFF.0;
-        }
-        // Full jitter, so that nodes do not return in step.
-        let wait = backoff.mul_f64(rand::rng().random_range(0.0..1.0));
-        backoff = (backoff * 2).min(BACKOFF.1);
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-struct Client {
-    controls: Controls,
-    node: Arc<str>,
-    mesh: watch::Sender<Arc<MeshState>>,
-    link: watch::Sender<Link>,
+    /// What the next stream goes on from; empty while one is followed.
     mirror: Mirror,
     held: watch::Sender<Resources>,
-    believed: Believed,
 }
 
-impl Client {
+impl Discovery {
+    /// A client of the mesh with this epoch; empty where control planes tell none.
+    pub(super) fn new(
+        controls: Controls,
+        timing: Timing,
+        epoch: Vec<u8>,
+        believed: Option<Believed>,
+        mesh: watch::Sender<Arc<MeshState>>,
+        link: watch::Sender<Link>,
+    ) -> Self {
+        Self {
+            failover: Failover::new(controls.urls().len(), timing, Instant::now()),
+            order: Order::new(epoch, timing.patience),
+            controls,
+            timing,
+            believed,
+            mesh,
+            link,
+            mirror: Mirror::default(),
+            held: watch::Sender::new(Resources::default()),
+        }
+    }
+
+    /// Follows the mesh until `shutdown`, publishing each complete view and keeping it in `file`;
+    /// begins with the one that is kept there.
+    pub(super) async fn run(mut self, file: ViewFile, shutdown: CancellationToken) {
+        let keeping = self.held.subscribe();
+        self.restore(&file).await;
+        let following = self.follow(shutdown.clone());
+        tokio::join!(following, view::keep(file, keeping, shutdown));
+    }
+
+    async fn follow(mut self, shutdown: CancellationToken) {
+        loop {
+            let step = async {
+                match self.failover.seek(Instant::now()) {
+                    Seek::Wait(until) => tokio::time::sleep_until(until).await,
+                    Seek::Try(control) => self.attempt(control).await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = step => {}
+            }
+        }
+    }
+
     /// Begins with the mesh that was kept, so that the workloads of a machine that starts with no
     /// control plane in reach are served and protected as they were.
     async fn restore(&mut self, file: &ViewFile) {
@@ -127,168 +104,236 @@ impl Client {
         let Ok(Some((kept, responses))) = read else {
             return;
         };
-        if !self.mirror.restore(responses) {
+        let mut mirror = Mirror::default();
+        if !mirror.restore(responses) {
             return file.damaged("it does not add up to its revision");
         }
-        let (workloads, services) = self.publish();
+        let (workloads, services) = self.publish(&mut mirror);
+        self.mirror = mirror;
         info!(workloads, services, "mesh view from disk in force");
-        self.link.send_modify(|link| link.kept = Some(kept));
+        self.link.send_modify(|link| {
+            link.kept = Some(kept);
+            link.stale = Some(kept);
+            link.viewed = true;
+        });
     }
 
     /// Puts what is held in force; tells how many workloads and services there are.
-    fn publish(&mut self) -> (usize, usize) {
-        let state = self.mirror.state();
+    fn publish(&mut self, mirror: &mut Mirror) -> (usize, usize) {
+        let mut state = mirror.state();
+        if let Who::Guest(guest) = self.controls.who() {
+            state.placements = guest.placements(&state.view);
+        }
+        if let Some(revision) = &state.revision {
+            self.order.applied(revision);
+        }
         let size = state.view.size();
         self.mesh.send_replace(Arc::new(state));
         size
     }
 
-    /// One stream from its first request to its end.
-    async fn follow(&mut self) -> StreamError {
-        match self.stream().await {
-            Ok(()) => StreamError::Closed,
-            Err(e) => e,
+    /// Tries one control plane, and follows it or those better than it while it can.
+    async fn attempt(&mut self, control: usize) {
+        let opened = Stream::open(&self.controls, control, &self.mirror, self.believed.clone());
+        let opened = tokio::time::timeout(self.timing.silence, opened).await;
+        let mut stream = match opened.unwrap_or(Err(StreamError::Silent)) {
+            Ok(stream) => stream,
+            Err(e) => return self.lost(control, &e),
+        };
+        stream.mirror = std::mem::take(&mut self.mirror);
+        let (control, error) = self.read(stream).await;
+        self.lost(control, &error);
+    }
+
+    /// Reads a stream, or the better one that takes its place, to its end; whose it was, and why.
+    async fn read(&mut self, mut stream: Stream) -> (usize, StreamError) {
+        let mut errand: Option<Errand> = None;
+        loop {
+            let beside = match errand {
+                Some(_) => Beside::Content,
+                None => self.failover.beside(Instant::now()),
+            };
+            let until = match beside {
+                Beside::Look(better) => {
+                    errand = Some(Box::pin(look(self.controls.clone(), better)));
+                    None
+                }
+                Beside::Switch(better) => {
+                    errand = Some(self.switch(better, &stream));
+                    None
+                }
+                Beside::Wait(until) => Some(until),
+                Beside::Content => None,
+            };
+            let wait = until.map(tokio::time::sleep_until);
+            tokio::select! {
+                response = stream.read(self.timing.silence) => {
+                    let settled = match response {
+                        Ok(response) => {
+                            let taken = stream.take(response).await;
+                            self.settle(&mut stream, taken).await
+                        }
+                        Err(e) => Err(e),
+                    };
+                    if let Err(e) = settled {
+                        self.mirror = stream.mirror;
+                        return (stream.control, e);
+                    }
+                }
+                Some(done) = OptionFuture::from(errand.as_mut()) => {
+                    errand = None;
+                    if let Some(better) = self.done(done).await {
+                        stream = better;
+                    }
+                }
+                Some(()) = OptionFuture::from(wait) => {}
+            }
         }
     }
 
-    async fn stream(&mut self) -> Result<(), StreamError> {
-        let (url, channel) = self.controls.connect().await?;
-        let mut client =
-            AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RECEIVE_LIMIT);
-        let (requests, outgoing) = mpsc::channel(REQUESTS);
-        for type_url in TYPES {
-            // The channel is larger than the list of types, so this never fails.
-            let _fits = requests.try_send(self.first(type_url));
+    /// Puts a response in force as far as it may be, and answers it.
+    async fn settle(&mut self, stream: &mut Stream, mut taken: Taken) -> Result<(), StreamError> {
+        if let Some((type_url, error)) = taken.refused() {
+            warn!(type_url, error, "parts of the mesh refused");
         }
-        let stream = client
-            .delta_aggregated_resources(ReceiverStream::new(outgoing))
-            .await
-            .map_err(StreamError::Status)?;
-        let staged = stream.metadata().contains_key(OURS);
-        let mut responses = stream.into_inner();
-        self.connected(url);
-        while let Some(response) = responses.message().await.map_err(StreamError::Status)? {
-            let (ack, lost) = match response.type_url == TRUST {
-                true => (self.believe(response).await, false),
-                false => self.hear(response, staged),
-            };
-            if requests.send(ack).await.is_err() {
-                return Ok(());
+        if taken.lost {
+            stream.part(taken).await;
+            stream.mirror.forget();
+            return Err(StreamError::Lost);
+        }
+        if taken.revision
+            && let Err(e) = self.judge(&stream.mirror)
+        {
+            if matches!(e, StreamError::Older { .. }) {
+                self.order.withheld(Instant::now());
             }
-            if lost {
-                self.mirror.forget();
-                return Err(StreamError::Lost);
-            }
+            taken.refuse(e.to_string());
+            stream.part(taken).await;
+            return Err(e);
+        }
+        if taken.complete {
+            let (workloads, services) = self.publish(&mut stream.mirror);
+            let number = self.mesh.borrow().revision.as_ref().map(|r| r.number);
+            info!(revision = number, workloads, services, "mesh view in force");
+            self.held.send_replace(stream.mirror.held());
+            self.link.send_if_modified(|link| {
+                let whole = stream.is_whole() && !link.viewed;
+                link.viewed |= whole;
+                link.kept.take().is_some() | whole
+            });
+        }
+        stream.acknowledge(taken).await?;
+        if stream.is_whole() {
+            self.connected(stream.control);
         }
         Ok(())
     }
 
-    fn first(&self, type_url: &str) -> DeltaDiscoveryRequest {
-        let name = self.node.to_string();
-        let text = |text: String| Value {
-            kind: Some(Kind::StringValue(text)),
+    /// Whether a revision may come into force.
+    fn judge(&self, mirror: &Mirror) -> Result<(), StreamError> {
+        let Some(revision) = mirror.revision() else {
+            return Ok(());
         };
-        let fields = [("NODE_NAME".to_owned(), text(name.clone()))];
-        DeltaDiscoveryRequest {
-            node: Some(Node {
-                id: format!("lateen~{name}"),
-                cluster: String::new(),
-                metadata: Some(Struct {
-                    fields: fields.into_iter().collect(),
-                }),
+        match self.order.judge(revision, Instant::now()) {
+            Verdict::Apply => Ok(()),
+            Verdict::Overdue => {
+                warn!(
+                    serial = revision.serial,
+                    in_force = self.order.serial(),
+                    "no control plane has had a revision as new as the one in force for long; an older one is applied"
+                );
+                Ok(())
+            }
+            Verdict::Older => Err(StreamError::Older {
+                found: revision.serial,
+                in_force: self.order.serial(),
             }),
-            type_url: type_url.to_owned(),
-            initial_resource_versions: self.mirror.versions(type_url),
-            ..DeltaDiscoveryRequest::default()
+            Verdict::Foreign => Err(StreamError::Foreign),
         }
     }
 
-    /// Takes a trust bundle up at once; its acknowledgement.
-    async fn believe(&self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let mut refused = None;
-        for resource in response.resources {
-            let (believed, body) = (self.believed.clone(), resource.resource.unwrap_or_default());
-            let taken = tokio::task::spawn_blocking(move || believed.take(&body.value)).await;
-            let error = match taken {
-                Ok(Ok(())) => continue,
-                Ok(Err(e)) => chain(&e),
-                Err(e) => e.to_string(),
-            };
-            error!(error, "trust bundle refused; the one in force stays");
-            refused = Some(error);
-        }
-        acknowledgement(response.type_url, response.nonce, refused)
+    /// Opens a stream to a better one beside the present one, from what that one holds.
+    fn switch(&self, control: usize, present: &Stream) -> Errand {
+        let mirror = present.mirror.clone();
+        let silence = self.timing.silence;
+        let whole = Stream::whole(
+            self.controls.clone(),
+            control,
+            mirror,
+            self.believed.clone(),
+            silence,
+        );
+        Box::pin(async move { Done::Opened(control, whole.await.map(Box::new)) })
     }
 
-    /// Takes a response in; its acknowledgement, and whether to start over.
-    fn hear(
-        &mut self,
-        response: DeltaDiscoveryResponse,
-        staged: bool,
-    ) -> (DeltaDiscoveryRequest, bool) {
-        let type_url = response.type_url.clone();
-        let nonce = response.nonce.clone();
-        let heard = self.mirror.take(response, staged);
-        if let Some(reason) = &heard.refused {
-            warn!(
-                type_url,
-                error = reason.as_str(),
-                "parts of the mesh refused"
-            );
-        }
-        if heard.complete {
-            let (workloads, services) = self.publish();
-            let number = self.mesh.borrow().revision.as_ref().map(|r| r.number);
-            info!(revision = number, workloads, services, "mesh view in force");
-            self.held.send_replace(self.mirror.held());
-            self.link
-                .send_if_modified(|link| link.kept.take().is_some());
-        }
-        (acknowledgement(type_url, nonce, heard.refused), heard.lost)
-    }
-
-    fn connected(&self, url: String) {
-        info!(control = url, "connected to the control plane");
-        self.link.send_modify(|link| {
-            link.connected = Some(url);
-            link.since = Some(SystemTime::now());
-            link.error = None;
-        });
-    }
-
-    /// Notes an end; an outage is logged once, not at every attempt.
-    fn lost(&self, error: &StreamError) {
-        let reason = chain(error);
-        self.link.send_if_modified(|link| {
-            if link.connected.is_none() && link.error.as_ref() == Some(&reason) {
-                return false;
+    /// Takes note of what came of an errand; the stream that is to take the present one's place, if
+    /// there is one.
+    async fn done(&mut self, done: Done) -> Option<Stream> {
+        let (control, opened) = match done {
+            Done::Looked(answered, failed) => {
+                for (control, reason) in failed {
+                    link::noted(&self.link, control, Some(reason));
+                }
+                if let Some(control) = answered {
+                    link::noted(&self.link, control, None);
+                }
+                self.failover.looked(answered, Instant::now());
+                return None;
             }
-            warn!(
-                error = reason.as_str(),
-                "no connection to the control plane; the mesh view in force stays"
-            );
-            if link.connected.take().is_some() || link.since.is_none() {
-                link.since = Some(SystemTime::now());
+            Done::Opened(control, opened) => (control, opened),
+        };
+        let failed = match opened {
+            Ok(opened) => {
+                let (mut stream, mut taken) = *opened;
+                match self.judge(&stream.mirror) {
+                    Ok(()) => match self.settle(&mut stream, taken).await {
+                        Ok(()) => return Some(stream),
+                        Err(e) => e,
+                    },
+                    Err(e) => {
+                        taken.refuse(e.to_string());
+                        stream.part(taken).await;
+                        e
+                    }
+                }
             }
-            link.error = Some(reason);
-            true
-        });
+            Err(e) => e,
+        };
+        link::noted(&self.link, control, Some(chain(&failed)));
+        self.failover.stay(Instant::now());
+        None
+    }
+
+    /// A control plane has sent a whole view.
+    fn connected(&mut self, control: usize) {
+        let Some(url) = self.controls.urls().get(control) else {
+            return;
+        };
+        if self.link.borrow().connected.as_ref() == Some(url) {
+            return;
+        }
+        self.controls.set_best(control);
+        self.failover.following(control, Instant::now());
+        link::connected(&self.link, control, url);
+    }
+
+    fn lost(&mut self, control: usize, error: &StreamError) {
+        self.failover.failed(control, Instant::now());
+        link::lost(&self.link, control, chain(error));
     }
 }
 
-/// The answer to a response: taken, or why not.
-fn acknowledgement(
-    type_url: String,
-    response_nonce: String,
-    refused: Option<String>,
-) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest {
-        type_url,
-        response_nonce,
-        error_detail: refused.map(|message| Detail {
-            message,
-            ..Detail::default()
-        }),
-        ..DeltaDiscoveryRequest::default()
+/// Sees which is the first of so many that answers.
+async fn look(controls: Controls, better: usize) -> Done {
+    let mut failed = Vec::new();
+    for control in 0..better {
+        match controls.connect(control).await {
+            Ok(_answered) => return Done::Looked(Some(control), failed),
+            Err(e) => failed.push((control, chain(&e))),
+        }
     }
+    Done::Looked(None, failed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::channel::{ChannelError, Controls};
+use super::channel::{ChannelError, Controls, elsewhere};
 use super::trust;
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
@@ -255,6 +255,11 @@ impl Keeper {
         }
     }
 
+    /// What peers are judged by, through all renewals.
+    pub(super) fn trust(&self) -> Trust {
+        self.current.borrow().svid.trust().clone()
+    }
+
     /// The identity, and each one after it.
     pub fn subscribe(&self) -> watch::Receiver<Arc<NodeIdentity>> {
         self.current.subscribe()
@@ -303,17 +308,10 @@ impl Keeper {
         let current = Arc::clone(&self.current.borrow());
         let id = current.svid.id().clone();
         let request = Request::new(&id)?;
+        let csr = request.csr.to_vec();
         let answer = match current.svid.not_after() <= SystemTime::now() {
-            true => self.reenroll(controls, &current, &request).await?,
-            false => {
-                let (_url, channel) = controls.connect().await?;
-                let ask = RenewRequest {
-                    csr: request.csr.to_vec(),
-                    host: None,
-                };
-                let answer = EnrollmentClient::new(channel).renew(ask).await;
-                answer.map_err(refused)?.into_inner()
-            }
+            true => self.reenroll(controls, &current, csr).await?,
+            false => ask(controls, csr).await?,
         };
         let trust = current.svid.trust().clone();
         let renewed = NodeIdentity::of(answer, &request, &id, Some(trust))?;
@@ -327,15 +325,35 @@ impl Keeper {
 
 impl Keeper {
     /// Goes on after the certificate has expired: no handshake takes it any more, so its key signs
-    /// what the control plane asks it to.
+    /// what a control plane asks it to.
     async fn reenroll(
         &self,
         controls: &Controls,
         current: &NodeIdentity,
-        request: &Request,
+        csr: Vec<u8>,
+    ) -> Result<Enrolled, NodeIdentityError> {
+        let mut last = NodeIdentityError::Channel(ChannelError::None);
+        for control in controls.order() {
+            match self.reenroll_at(control, controls, current, &csr).await {
+                Ok(enrolled) => return Ok(enrolled),
+                Err(NodeIdentityError::Refused { status }) if !elsewhere(&status) => {
+                    return Err(NodeIdentityError::Refused { status });
+                }
+                Err(failed) => last = failed,
+            }
+        }
+        Err(last)
+    }
+
+    async fn reenroll_at(
+        &self,
+        control: usize,
+        controls: &Controls,
+        current: &NodeIdentity,
+        csr: &[u8],
     ) -> Result<Enrolled, NodeIdentityError> {
         let missing = |reason| NodeIdentityError::Answer { reason };
-        let channel = controls.connect_unnamed().await?;
+        let channel = controls.connect_unnamed(control).await?;
         let mut client = EnrollmentClient::new(channel);
         let node = current.node.to_string();
         let ask = ChallengeRequest { node };
@@ -343,12 +361,12 @@ impl Keeper {
         let nonce = nonce.into_inner().nonce;
         let key = home(&self.state).join("current/key.der");
         let key = files::read_secret(&key)?.unwrap_or_default();
-        let payload = reenrol_payload(&nonce, &current.node, &request.csr);
+        let payload = reenrol_payload(&nonce, &current.node, csr);
         let signature = sign_with(&key, &payload);
         let signature = signature.ok_or_else(|| missing("the key kept cannot sign"))?;
         let ask = ReenrollRequest {
             expired_chain: current.svid.chain().iter().map(|c| c.to_vec()).collect(),
-            csr: request.csr.to_vec(),
+            csr: csr.to_vec(),
             nonce,
             signature,
             host: None,
@@ -359,6 +377,32 @@ impl Keeper {
 
 fn refused(status: tonic::Status) -> NodeIdentityError {
     NodeIdentityError::Refused { status }
+}
+
+/// Asks one control plane after another: only one of them renews (§9.1).
+async fn ask(controls: &Controls, csr: Vec<u8>) -> Result<Enrolled, NodeIdentityError> {
+    let mut last = NodeIdentityError::Channel(ChannelError::None);
+    for control in controls.order() {
+        let channel = match controls.connect(control).await {
+            Ok(line) => line.channel,
+            Err(e) => {
+                last = e.into();
+                continue;
+            }
+        };
+        let ask = RenewRequest {
+            csr: csr.clone(),
+            host: None,
+        };
+        match EnrollmentClient::new(channel).renew(ask).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) if elsewhere(&status) => {
+                last = NodeIdentityError::Refused { status };
+            }
+            Err(status) => return Err(NodeIdentityError::Refused { status }),
+        }
+    }
+    Err(last)
 }
 
 /// The trust domain of a control plane, from the chain it presented.

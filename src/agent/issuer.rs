@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost_types::value::Kind;
@@ -9,15 +10,15 @@ use prost_types::{Struct, Value};
 use tonic::transport::Channel;
 use tracing::warn;
 
-use super::channel::{ChannelError, Controls};
+use super::channel::{ChannelError, Controls, elsewhere};
 use super::keep::certs::Shelf;
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
-use crate::tls::{Request, RequestError, Svid, SvidError, Trust, certificates_from_pem};
+use crate::tls::{Request, RequestError, Roots, Svid, SvidError, Trust, certificates_from_pem};
 use crate::wire::proto::citadel::IstioCertificateRequest;
 use crate::wire::proto::citadel::istio_certificate_service_client::IstioCertificateServiceClient;
 
-/// Longest wait for a certificate.
+/// Longest wait for one control plane's answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why there is no certificate.
@@ -27,10 +28,10 @@ pub enum IssueError {
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// The control plane said no.
-    #[error("the control plane refused: {message}")]
+    #[error("the control plane refused: {}", status.message())]
     Refused {
-        /// Its explanation.
-        message: String,
+        /// Its answer.
+        status: tonic::Status,
     },
     /// The control plane did not answer.
     #[error("the control plane did not answer within {} s", DEADLINE.as_secs())]
@@ -74,8 +75,9 @@ pub struct ControlIssuer {
     controls: Controls,
     ttl: Duration,
     shelf: Shelf,
-    /// One connection serves all requests; a failed one is replaced.
-    channel: tokio::sync::Mutex<Option<Channel>>,
+    /// One connection serves all requests, to the control plane of this number; a failed one is
+    /// replaced.
+    channel: tokio::sync::Mutex<Option<(usize, Channel)>>,
 }
 
 impl ControlIssuer {
@@ -89,16 +91,19 @@ impl ControlIssuer {
         }
     }
 
-    async fn channel(&self) -> Result<Channel, ChannelError> {
+    async fn channel(&self, control: usize) -> Result<Channel, ChannelError> {
         let mut kept = self.channel.lock().await;
-        if let Some(channel) = &*kept {
+        if let Some((of, channel)) = &*kept
+            && *of == control
+        {
             return Ok(channel.clone());
         }
-        let (_url, channel) = self.controls.connect().await?;
-        *kept = Some(channel.clone());
+        let channel = self.controls.connect(control).await?.channel;
+        *kept = Some((control, channel.clone()));
         Ok(channel)
     }
 
+    /// Asks one control plane after another, the one that is followed first.
     async fn ask(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
         let request = Request::new(id)?;
         let fields = BTreeMap::from([(
@@ -112,37 +117,63 @@ impl ControlIssuer {
             validity_duration: i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: Some(Struct { fields }),
         };
-        let mut client = IstioCertificateServiceClient::new(self.channel().await?);
-        let answer = match client.create_certificate(ask).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => {
-                // The next request finds out whether it was the connection.
-                *self.channel.lock().await = None;
-                let message = status.message().to_owned();
-                return Err(IssueError::Refused { message });
+        let mut last = IssueError::Channel(ChannelError::None);
+        for control in self.controls.order() {
+            let asked = self.ask_one(control, ask.clone());
+            let failed = match tokio::time::timeout(DEADLINE, asked).await {
+                Ok(Ok(chain)) => {
+                    let key = request.key.secret_pkcs8_der().to_vec();
+                    let svid = svid(chain, request, id, self.shelf.trust())?;
+                    return self.keep(svid, key).await;
+                }
+                Ok(Err(failed)) => failed,
+                Err(_elapsed) => IssueError::Timeout,
+            };
+            // The next request finds out whether it was the connection.
+            *self.channel.lock().await = None;
+            match failed {
+                IssueError::Refused { status } if !elsewhere(&status) => {
+                    return Err(IssueError::Refused { status });
+                }
+                failed => last = failed,
             }
-        };
-        let key = request.key.secret_pkcs8_der().to_vec();
-        let svid = svid(answer.cert_chain, request, id, self.shelf.trust())?;
-        self.keep(svid, key).await
+        }
+        Err(last)
+    }
+
+    async fn ask_one(
+        &self,
+        control: usize,
+        ask: IstioCertificateRequest,
+    ) -> Result<Vec<String>, IssueError> {
+        let mut client = IstioCertificateServiceClient::new(self.channel(control).await?);
+        let ask = self.controls.request(ask).await?;
+        match client.create_certificate(ask).await {
+            Ok(answer) => Ok(answer.into_inner().cert_chain),
+            Err(status) => Err(IssueError::Refused { status }),
+        }
     }
 }
 
-/// Leaf, then intermediates one by one, last all roots in one element (§4.4): these are for those
-/// who have no trust bundle.
+/// Leaf, then intermediates one by one, last all roots in one element (§4.4): by these a node judges
+/// its peers that has no trust bundle.
 fn svid(
     mut chain: Vec<String>,
     request: Request,
     id: &SpiffeId,
-    trust: &Trust,
+    trust: Option<&Trust>,
 ) -> Result<Svid, IssueError> {
     let roots = chain.pop().filter(|_| !chain.is_empty());
-    roots.ok_or(IssueError::NoRoots)?;
+    let roots = roots.ok_or(IssueError::NoRoots)?;
+    let trust = match trust {
+        Some(trust) => trust.clone(),
+        None => Trust::of_roots(Arc::new(Roots::from_pem(roots.as_bytes())?))?,
+    };
     let mut certificates = Vec::new();
     for element in &chain {
         certificates.extend(certificates_from_pem(element.as_bytes())?);
     }
-    let svid = Svid::new(certificates, request.key.into(), trust.clone())?;
+    let svid = Svid::new(certificates, request.key.into(), trust)?;
     if svid.id() != id {
         return Err(IssueError::Identity {
             got: svid.id().clone(),
@@ -184,12 +215,6 @@ impl Issuer for ControlIssuer {
     }
 
     async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
-        match tokio::time::timeout(DEADLINE, self.ask(id)).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => {
-                *self.channel.lock().await = None;
-                Err(IssueError::Timeout)
-            }
-        }
+        self.ask(id).await
     }
 }

@@ -48,7 +48,7 @@ struct Held<T> {
 type Table<T> = BTreeMap<String, Held<T>>;
 
 /// The staged resources.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Mirror {
     held: Resources,
     view: Option<Arc<View>>,
@@ -187,6 +187,11 @@ impl Mirror {
         *self = Self::default();
     }
 
+    /// The revision held, in force or not yet.
+    pub(super) fn revision(&self) -> Option<&RevisionSummary> {
+        self.held.revision.as_ref().map(|(_version, r)| r)
+    }
+
     /// The view of all that is held.
     pub(super) fn state(&mut self) -> MeshState {
         let view = match &self.view {
@@ -271,11 +276,20 @@ impl Mirror {
         let Some((_version, revision)) = &self.held.revision else {
             return true;
         };
+        let count = |type_url: &str| match type_url {
+            ADDRESS => Some(self.held.addresses.len()),
+            AUTHORIZATION => Some(self.held.authorizations.len()),
+            _ => None,
+        };
+        let mut totals = revision.totals.iter();
+        let counted = totals.all(|(type_url, total)| {
+            count(type_url).is_none_or(|held| u32::try_from(held) == Ok(*total))
+        });
         let addresses = self.held.addresses.iter();
         let addresses = addresses.map(|(n, h)| (ADDRESS, n.as_str(), h.version.as_str()));
         let policies = self.held.authorizations.iter();
         let policies = policies.map(|(n, h)| (AUTHORIZATION, n.as_str(), h.version.as_str()));
-        digest(addresses.chain(policies)) == revision.digest
+        counted && digest(addresses.chain(policies)) == revision.digest
     }
 }
 
@@ -395,6 +409,23 @@ mod tests {
         assert!(heard.lost && !heard.complete && heard.refused.is_some());
         mirror.forget();
         assert!(mirror.versions(ADDRESS).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_counted_right_is_refused() {
+        for (name, type_url, total, agrees) in [
+            ("as many", ADDRESS, 1, true),
+            ("more", ADDRESS, 2, false),
+            ("a policy too many", AUTHORIZATION, 1, false),
+            ("a type of another version", "later", 9, true),
+        ] {
+            let mut mirror = Mirror::default();
+            mirror.take(addresses(&["cart"], &[]), true);
+            mirror.take(revision(&["cart"]), true);
+            let (_version, held) = mirror.held.revision.as_mut().unwrap();
+            held.totals.insert(type_url.to_owned(), total);
+            assert_eq!(mirror.agrees(), agrees, "{name}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Tells the control plane how the local workloads are (`spec/control-plane.md` §7.2).
 
+pub(super) mod streams;
+
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::channel::{ChannelError, Controls};
 use crate::wire::proto::lateen::node_service_client::NodeServiceClient;
@@ -17,31 +17,8 @@ pub use state::{CaptureState, LocalStates, ProbeState, Verdict, WorkloadState};
 
 /// How long a report is good for.
 const LEASE: Duration = Duration::from_secs(15);
-/// Between attempts at a stream.
-const RETRY: Duration = Duration::from_secs(1);
 /// Changes that come together are told together.
 const GATHER: Duration = Duration::from_millis(50);
-
-/// Reports until `shutdown`, on a stream that is opened again whenever it ends.
-pub(super) async fn run(
-    controls: Controls,
-    states: watch::Receiver<LocalStates>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let ended = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ended = stream(&controls, states.clone()) => ended,
-        };
-        if let Err(e) = ended {
-            debug!(error = %e, "reports interrupted");
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
@@ -53,11 +30,13 @@ enum ReportError {
     Stopping,
 }
 
+/// One stream of reports to one control plane, to its end.
 async fn stream(
     controls: &Controls,
+    control: usize,
     mut states: watch::Receiver<LocalStates>,
 ) -> Result<(), ReportError> {
-    let (_url, channel) = controls.connect().await?;
+    let channel = controls.connect(control).await?.channel;
     let (reports, outgoing) = mpsc::channel(1);
     let mut told = states.borrow_and_update().clone();
     let mut seq = 1;

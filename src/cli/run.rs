@@ -21,12 +21,13 @@ use tracing::{error, info, warn};
 use super::Failure;
 use super::output::{NO, USAGE};
 use crate::admin::{self, Answer, Listener, Routes};
+use crate::agent::guest::{Guest, LocalCapture};
 use crate::agent::identity::{Keeper, NodeIdentity};
 use crate::agent::join::join;
 use crate::agent::report::LocalStates;
-use crate::agent::{self, Agent};
+use crate::agent::{self, Agent, Member};
 use crate::capture::{Exemption, privilege};
-use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
+use crate::config::daemon::{Bearer, Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
@@ -95,6 +96,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         let message = "no role to run: give --control or --node, or set `roles` in lateen.toml";
         return Err(Failure::plain(USAGE, message));
     }
+    one_master(&config, roles)?;
     let exemption = prepare(&config, roles)?;
     let writing = log.start(io::stderr());
     let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
@@ -105,6 +107,26 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let outcome = runtime.block_on(serve(config, roles, exemption));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// A machine is a node of the mesh it joined or of another's control plane, not of both.
+fn one_master(config: &Config, roles: Roles) -> Result<(), Failure> {
+    if !roles.node || config.control().bearer().is_none() {
+        return Ok(());
+    }
+    let joined =
+        NodeIdentity::load(config.state_dir()).map_err(|e| Failure::no("node role", &e))?;
+    let Some(identity) = joined else {
+        return Ok(());
+    };
+    let message = format!(
+        "this machine joined the mesh of `{}` as `{}` ({}), and lateen.toml has `token-file` in [control] for \
+         another control plane; take `token-file` and `root-file` out, or use another `state-dir`",
+        identity.mesh.trust_domain,
+        identity.node,
+        config.state_dir().join("agent/identity").display(),
+    );
+    Err(Failure::plain(USAGE, message))
 }
 
 /// Makes the directories, and becomes the proxy's user where the node role needs it. Before any
@@ -303,6 +325,32 @@ async fn listen(
     Ok(())
 }
 
+/// What this machine is to its control planes, once it has joined where it has to.
+async fn member(config: &Config, shutdown: &CancellationToken) -> Option<Member> {
+    if let Some(bearer) = config.control().bearer() {
+        return Some(Member::Guest(guest(config, bearer)));
+    }
+    let identity = joined(config, shutdown).await?;
+    info!(node = %identity.node, generation = identity.mesh.generation, "node identity loaded");
+    Some(Member::Joined(Keeper::new(config.state_dir(), identity)))
+}
+
+fn guest(config: &Config, bearer: &Bearer) -> Guest {
+    let captures = config.captures().iter().map(|local| LocalCapture {
+        namespace: Arc::clone(&local.namespace),
+        name: Arc::clone(&local.name),
+        capture: local.capture.clone(),
+    });
+    Guest {
+        node: Arc::clone(config.node()),
+        token_file: bearer.token_file().to_owned(),
+        root_file: bearer.root_file().to_owned(),
+        server_name: bearer.server_name().cloned(),
+        cluster_id: Arc::clone(bearer.cluster_id()),
+        captures: captures.collect(),
+    }
+}
+
 /// Runs the node role once this machine has joined.
 async fn node_role(
     config: Config,
@@ -312,18 +360,16 @@ async fn node_role(
     started: watch::Sender<Option<status::NodeHandle>>,
     shutdown: CancellationToken,
 ) {
-    let Some(identity) = joined(&config, &shutdown).await else {
+    let Some(member) = member(&config, &shutdown).await else {
         return;
     };
-    info!(node = %identity.node, generation = identity.mesh.generation, "node identity loaded");
-    let keeper = Keeper::new(config.state_dir(), identity);
     let (states, seen) = watch::channel(LocalStates::default());
     let addresses = config.control().addresses().iter();
     let addresses = addresses.map(ToString::to_string).collect();
     let (agent, handle): (Agent, agent::Handle) = Agent::new(
         config.state_dir(),
         config.runtime_dir().join("trust"),
-        keeper,
+        member,
         addresses,
         CERTIFICATE_TTL,
         seen.clone(),
@@ -346,15 +392,17 @@ async fn node_role(
     // The agent outlives the data plane, so that policy and certificates hold while it drains.
     let agent_stop = CancellationToken::new();
     tasks.spawn(agent.run(agent_stop.clone()));
-    let gauge = revision_gauge(handle.mesh, metrics, agent_stop.clone());
-    tasks.spawn(gauge);
+    let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
+    tasks.spawn(gauges);
     Node::new(shared, workers, states).run(shutdown).await;
     agent_stop.cancel();
     while tasks.join_next().await.is_some() {}
 }
 
-async fn revision_gauge(
+/// Counts what changes rarely.
+async fn gauges(
     mut mesh: watch::Receiver<Arc<agent::MeshState>>,
+    mut link: watch::Receiver<agent::Link>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
@@ -362,9 +410,12 @@ async fn revision_gauge(
         if let Some(revision) = &mesh.borrow_and_update().revision {
             metrics.revision(revision.number);
         }
+        let stale = link.borrow_and_update().stale_since();
+        metrics.stale_since(stale.unwrap_or_default());
         tokio::select! {
             () = stop.cancelled() => return,
             changed = mesh.changed() => if changed.is_err() { return },
+            changed = link.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -399,17 +450,29 @@ async fn joined(config: &Config, shutdown: &CancellationToken) -> Option<NodeIde
 
 async fn join_by_file(config: &Config) -> Result<(), String> {
     let control = config.control();
-    let (Some(path), Some(url)) = (control.join_token_file(), control.addresses().first()) else {
+    let Some(path) = control
+        .join_token_file()
+        .filter(|_| !control.addresses().is_empty())
+    else {
         return Err("run lateen join URL --token-file FILE".to_owned());
     };
     let token = std::fs::read_to_string(path);
     let token = token.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let token = token.parse();
     let token = token.map_err(|e: TokenError| format!("{}: {e}", path.display()))?;
-    let joined = join(&url.to_string(), &token, config.node(), config.state_dir()).await;
-    let joined = joined.map_err(|e| chain(&e))?;
-    info!(id = %joined.id, "joined with the token file");
-    Ok(())
+    // Only one of several control planes knows the token.
+    let mut refused = Vec::new();
+    for url in control.addresses() {
+        let url = url.to_string();
+        match join(&url, &token, config.node(), config.state_dir()).await {
+            Ok(joined) => {
+                info!(id = %joined.id, "joined with the token file");
+                return Ok(());
+            }
+            Err(e) => refused.push(format!("{url}: {}", chain(&e))),
+        }
+    }
+    Err(refused.join("; "))
 }
 
 /// Waits for a signal, then for everything to end; a second signal ends the wait.

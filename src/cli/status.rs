@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::{NO, Output};
 use super::run::{SOCKET, config};
 use crate::admin::client::ask;
-use crate::status::{ControlStatus, NodeStatus, Status, WorkloadLine};
+use crate::status::{ControlLine, ControlStatus, NodeStatus, Status, WorkloadLine};
 use crate::table::table;
 
 /// Show what a running lateen knows.
@@ -176,10 +176,17 @@ fn render_node(node: &NodeStatus) -> String {
     let kept = node
         .kept
         .map_or(String::new(), |k| format!(" from disk, kept {k} s ago"));
+    let stale = node.stale_since.map_or(String::new(), |since| {
+        format!(", stale since {}", utc(since))
+    });
     let mut text = format!(
-        "\nnode {name}: {link}{since}, revision {revision}{kept}, {} connections\n",
+        "\nnode {name}: {link}{since}, revision {revision}{kept}{stale}, {} connections\n",
         node.connections
     );
+    // A single one has said all there is in the line above.
+    if node.controls.len() > 1 {
+        text.push_str(&render_controls(node));
+    }
     let workloads: Vec<Vec<String>> = node
         .workloads
         .iter()
@@ -221,6 +228,44 @@ fn problem(workload: &WorkloadLine) -> String {
     }
 }
 
+fn render_controls(node: &NodeStatus) -> String {
+    let row = |line: &ControlLine| {
+        let state = match (line.connected, &line.error) {
+            (true, _) => "connected",
+            (false, Some(_)) => "failed",
+            (false, None) => "in reserve",
+        };
+        let problem = line.error.clone().unwrap_or_default();
+        vec![line.url.clone(), state.to_owned(), problem]
+    };
+    let rows: Vec<Vec<String>> = node.controls.iter().map(row).collect();
+    table(&["CONTROL", "STATE", "PROBLEM"], &rows)
+}
+
+/// A time in seconds since 1970 as RFC 3339 writes it.
+fn utc(since: u64) -> String {
+    let (days, second) = (since / 86_400, since % 86_400);
+    // Years begin in March here, so that the leap day is a year's last (Hinnant, `civil_from_days`).
+    let day = days + 719_468;
+    let of_era = day % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let (month, late) = if march < 10 {
+        (march + 3, 0)
+    } else {
+        (march - 9, 1)
+    };
+    format!(
+        "{}-{month:02}-{:02}T{:02}:{:02}:{:02}Z",
+        day / 146_097 * 400 + year + late,
+        of_year - (153 * march + 2) / 5 + 1,
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+    )
+}
+
 /// Prints the open connections.
 ///
 /// # Errors
@@ -248,4 +293,65 @@ pub fn connections(args: &ConnectionsArgs) -> Result<ExitCode, Failure> {
     let heading = ["DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "WORKLOAD"];
     print!("{}", table(&heading, &rows));
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        for (since, want) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(since), want);
+        }
+    }
+
+    #[test]
+    fn every_control_plane_is_told_of() {
+        let line = |url: &str, connected, error: Option<&str>| ControlLine {
+            url: url.to_owned(),
+            connected,
+            error: error.map(str::to_owned),
+        };
+        let node = NodeStatus {
+            name: Some("edge-1".to_owned()),
+            control: Some("https://b:15012".to_owned()),
+            control_error: None,
+            controls: vec![
+                line("https://a:15012", false, Some("cannot connect")),
+                line("https://b:15012", true, None),
+                line("https://c:15012", false, None),
+            ],
+            stale_since: None,
+            since: Some(3),
+            kept: None,
+            revision: Some(7),
+            workloads: Vec::new(),
+            certificates: Vec::new(),
+            connections: 0,
+        };
+        let text = render_node(&node);
+        for (url, words) in [
+            ("https://a:15012 ", "failed cannot connect"),
+            ("https://b:15012 ", "connected"),
+            ("https://c:15012 ", "in reserve"),
+        ] {
+            let shown = text.lines().find(|l| l.starts_with(url)).unwrap();
+            let shown: Vec<&str> = shown.split_whitespace().skip(1).collect();
+            assert_eq!(shown.join(" "), words, "{url}");
+        }
+        let stale = NodeStatus {
+            control: None,
+            control_error: Some("gone".to_owned()),
+            stale_since: Some(0),
+            ..node
+        };
+        assert!(render_node(&stale).contains("stale since 1970-01-01T00:00:00Z"));
+    }
 }

@@ -1,5 +1,6 @@
 //! `lateen.toml`: one host's own settings. Every key has a default, and an empty file is valid.
 
+mod capture;
 mod control;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,8 @@ use super::read::{self, Table, Value, scalar};
 use super::source::Source;
 use super::suggest;
 
-pub use control::{Control, ControlUrl, ControlUrlError};
+pub use capture::LocalCapture;
+pub use control::{Bearer, Control, ControlUrl, ControlUrlError};
 
 /// Where the file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lateen/lateen.toml";
@@ -108,6 +110,7 @@ pub struct Config {
     log_format: LogFormat,
     listeners: Listeners,
     control: Control,
+    captures: Vec<LocalCapture>,
 }
 
 impl Config {
@@ -216,6 +219,11 @@ impl Config {
     pub fn control(&self) -> &Control {
         &self.control
     }
+
+    /// The workloads of this host, where its control plane does not place them.
+    pub fn captures(&self) -> &[LocalCapture] {
+        &self.captures
+    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -255,6 +263,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         log_level,
         log_format,
         listeners: listeners(root),
+        captures: capture::read(root, control.bearer().is_some()),
         control,
         node,
     }

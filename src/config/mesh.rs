@@ -22,7 +22,7 @@ pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use service::WrittenService;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
-pub(super) use workload::WrittenWorkload;
+pub(super) use workload::{WrittenWorkload, read_capture};
 
 /// The namespace of what names none, in a file without `default-namespace`. It exists undeclared.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
@@ -202,7 +202,7 @@ fn no_effect(table: &Table<'_>, place: Place, message: String, help: &str) {
 }
 
 /// A name of the operator's own: of a network, a cluster.
-fn identifier(value: &Value<'_>) -> Option<Arc<str>> {
+pub(super) fn identifier(value: &Value<'_>) -> Option<Arc<str>> {
     let text = value.text()?;
     let legal = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
     if text.is_empty() || text.len() > 63 || !text.bytes().all(legal) {

@@ -9,12 +9,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tower_service::Service;
 
 use super::caller::Caller;
+use crate::tls::peer_identity;
 
 /// Serves until the tasks are dropped, taking every caller for `node`.
 pub(crate) async fn serve<S>(service: S, node: Option<&'static str>) -> (SocketAddr, JoinSet<()>)
@@ -64,4 +67,38 @@ where
         }
     });
     (address, tasks)
+}
+
+/// Serves over TLS until the tasks are dropped, taking callers for whom their certificates name.
+pub(crate) fn serve_tls<S>(service: S, listener: TcpListener, tls: Arc<ServerConfig>) -> JoinSet<()>
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let acceptor = TlsAcceptor::from(tls);
+        let mut connections = JoinSet::new();
+        loop {
+            let (tcp, address) = listener.accept().await.unwrap();
+            let (service, acceptor) = (service.clone(), acceptor.clone());
+            connections.spawn(async move {
+                let Ok(stream) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let leaf = stream.get_ref().1.peer_certificates();
+                let identity = leaf.and_then(<[_]>::first).and_then(peer_identity);
+                let caller = Caller::new(identity.as_ref(), None, address);
+                let call = service_fn(move |mut request: http::Request<Incoming>| {
+                    request.extensions_mut().insert(caller.clone());
+                    service.clone().call(request)
+                });
+                let http = http2::Builder::new(TokioExecutor::new());
+                // Whoever breaks off does so in the course of a test.
+                let _broken = http.serve_connection(TokioIo::new(stream), call).await;
+            });
+        }
+    });
+    tasks
 }

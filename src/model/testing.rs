@@ -22,7 +22,7 @@ pub(super) fn key(name: &str) -> ServiceKey {
 }
 
 /// A workload that takes tunnels, with the name as its service account.
-pub(super) fn workload(name: &str, addresses: &[&str]) -> Workload {
+pub(crate) fn workload(name: &str, addresses: &[&str]) -> Workload {
     Workload {
         uid: Arc::from(name),
         name: Arc::from(name),

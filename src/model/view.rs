@@ -195,6 +195,11 @@ impl View {
         }
     }
 
+    /// All workloads, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
     /// How many workloads and services there are.
     pub fn size(&self) -> (usize, usize) {
         (self.workloads.len(), self.services.len())

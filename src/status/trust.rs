@@ -184,13 +184,12 @@ impl Sources {
             let reason = "no node role runs in this process, or it has not joined";
             return Answer::error(StatusCode::NOT_FOUND, reason);
         };
-        let own = node.agent.identity.borrow().clone();
-        let mut lines = vec![detail(
-            "node",
-            own.svid.id().to_string(),
-            Some(&own.svid),
-            None,
-        )];
+        let own = node.agent.identity.as_ref().map(|i| i.borrow().clone());
+        let own = own.iter().map(|own| {
+            let id = own.svid.id().to_string();
+            detail("node", id, Some(&own.svid), None)
+        });
+        let mut lines: Vec<_> = own.collect();
         for status in node.agent.certs.snapshot() {
             let error = status.error.map(|e| e.to_string());
             let id = status.id.to_string();

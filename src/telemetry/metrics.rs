@@ -26,6 +26,7 @@ pub struct Metrics {
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
+    stale_since: Gauge<u64, AtomicU64>,
     load_errors: Gauge,
     control: ControlMetrics,
     endpoints: Family<ServiceLabels, Gauge>,
@@ -120,6 +121,12 @@ impl Default for Metrics {
             "Number of the mesh revision in force",
             revision.clone(),
         );
+        let stale_since = Gauge::default();
+        registry.register(
+            "lateen_stale_since_seconds",
+            "Since when no control plane has vouched for the mesh view in force, in seconds since 1970; 0 while one does",
+            stale_since.clone(),
+        );
         let load_errors = Gauge::default();
         registry.register(
             "lateen_mesh_errors",
@@ -160,6 +167,7 @@ impl Default for Metrics {
             },
             series: Mutex::default(),
             revision,
+            stale_since,
             load_errors,
             control,
             endpoints,
@@ -190,6 +198,11 @@ impl Metrics {
     /// The revision in force.
     pub fn revision(&self, number: u64) {
         self.revision.set(number);
+    }
+
+    /// Since when the mesh view in force is nobody's word, in seconds since 1970; 0 while it is.
+    pub fn stale_since(&self, seconds: u64) {
+        self.stale_since.set(seconds);
     }
 
     /// How many errors keep the mesh directory from taking effect; 0 when it is in force.

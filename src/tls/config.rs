@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
-use super::svid::Svid;
+use super::svid::{Roots, Svid};
 use super::trust::Trust;
 use super::verify::{ClientRule, ClientVerifier, ServerRule, ServerVerifier};
 use crate::identity::{SpiffeId, TrustDomain};
@@ -128,6 +128,16 @@ pub fn control_server(
 /// [`TlsError`] when the certificate cannot be presented.
 pub fn control_client(svid: Option<&Svid>, trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
     client(ServerRule::Control { trust }, svid, Sni::Sent).map(Arc::new)
+}
+
+/// Towards another's control plane: believes `roots` and the name dialled, and shows no certificate,
+/// which such a one would take for more than it is (`spec/control-plane.md` §3.8).
+///
+/// # Errors
+/// [`TlsError`] when the TLS stack refuses the settings.
+pub fn named_client(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = roots.store();
+    client(ServerRule::Named { roots }, None, Sni::Sent).map(Arc::new)
 }
 
 /// Towards a control plane that a join token names: believes only a presented root with the

@@ -206,6 +206,8 @@ pub(super) enum ServerRule {
     },
     /// A control plane that also holds the name dialled.
     Control { trust: Trust },
+    /// Whoever holds the name dialled: another's control plane.
+    Named { roots: Arc<RootCertStore> },
     /// As [`ServerRule::Control`], trusting the one presented root with this key.
     Pinned {
         pin: [u8; 32],
@@ -222,6 +224,7 @@ impl fmt::Debug for ServerVerifier {
         let kind = match &self.rule {
             ServerRule::Workload { .. } => "workload",
             ServerRule::Control { .. } => "control",
+            ServerRule::Named { .. } => "named",
             ServerRule::Pinned { .. } => "pinned",
         };
         write!(f, "ServerVerifier({kind})")
@@ -245,6 +248,10 @@ impl ServerCertVerifier for ServerVerifier {
             ServerRule::Control { trust } => {
                 believe(end_entity, intermediates, trust, now)?;
                 check_control(end_entity, server_name)?;
+            }
+            ServerRule::Named { roots } => {
+                verify_chain(end_entity, intermediates, roots, now)?;
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             }
             ServerRule::Pinned { pin, chain } => {
                 let root = pinned_root(*pin, end_entity, intermediates)?;

@@ -12,6 +12,7 @@
 
 mod demo;
 mod discovery;
+mod guest;
 mod health;
 mod joining;
 mod outage;

@@ -59,3 +59,64 @@ fn an_answer_for_somebody_else_is_refused() {
     let outcome = NodeIdentity::of(enrolled, &request, &id, None);
     assert!(matches!(outcome, Err(NodeIdentityError::Answer { .. })));
 }
+
+#[tokio::test]
+async fn the_control_plane_that_renews_is_found() {
+    use crate::agent::scripted::{Script, Scripted, joined};
+    use tonic::Code::{FailedPrecondition, PermissionDenied, Unavailable};
+    let ca = TestCa::new();
+    for (name, first, second, want, asked) in [
+        ("the first", None, None, Ok(2), [1, 0]),
+        (
+            "not the primary",
+            Some(FailedPrecondition),
+            None,
+            Ok(2),
+            [1, 1],
+        ),
+        ("stopping", Some(Unavailable), None, Ok(2), [1, 1]),
+        (
+            "a no is a no",
+            Some(PermissionDenied),
+            None,
+            Err(PermissionDenied),
+            [1, 0],
+        ),
+        (
+            "neither",
+            Some(FailedPrecondition),
+            Some(Unavailable),
+            Err(Unavailable),
+            [1, 1],
+        ),
+    ] {
+        let script = |refuses| Script {
+            refuses,
+            ..Script::default()
+        };
+        let a = Scripted::lateen(&ca, script(first)).await;
+        let b = Scripted::lateen(&ca, script(second)).await;
+        let controls = joined(&ca, 1, &[&a.url, &b.url]);
+        let got = match ask(&controls, Vec::new()).await {
+            Ok(answer) => Ok(answer.generation),
+            Err(NodeIdentityError::Refused { status }) => Err(status.code()),
+            Err(other) => panic!("{name}: {other}"),
+        };
+        assert_eq!(got, want, "{name}");
+        assert_eq!([&a, &b].map(|c| c.heard().requests), asked, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_reached_is_passed_over() {
+    use crate::agent::scripted::{Script, Scripted, joined};
+    let ca = TestCa::new();
+    let mut a = Scripted::lateen(&ca, Script::default()).await;
+    let b = Scripted::lateen(&ca, Script::default()).await;
+    a.stop().await;
+    let controls = joined(&ca, 1, &[&a.url, &b.url]);
+    assert_eq!(ask(&controls, Vec::new()).await.unwrap().generation, 2);
+    b.rewrite(|script| script.refuses = Some(tonic::Code::Unavailable));
+    let nobody = ask(&controls, Vec::new()).await.unwrap_err();
+    assert!(matches!(nobody, NodeIdentityError::Refused { .. }));
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,14 +15,14 @@ use super::set_aside;
 use crate::files::{self, FileError};
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
-use crate::tls::{Svid, Trust, certificates_from_pem, to_pem};
+use crate::tls::{Roots, Svid, Trust, certificates_from_pem, to_pem};
 
 /// Where certificates are kept.
 #[derive(Clone, Debug)]
 pub(in crate::agent) struct Shelf {
     directory: PathBuf,
     epoch: String,
-    trust: Trust,
+    trust: Option<Trust>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,12 +34,14 @@ struct Kept {
     key: String,
     /// PEM, leaf first.
     chain: String,
+    /// PEM.
+    roots: String,
 }
 
 impl Shelf {
     /// The certificates of a state directory, for the mesh of this epoch, whose peers are judged by
-    /// `trust`.
-    pub(in crate::agent) fn of(state: &Path, epoch: &[u8], trust: Trust) -> Self {
+    /// `trust`, or else by the roots that came with each.
+    pub(in crate::agent) fn of(state: &Path, epoch: &[u8], trust: Option<Trust>) -> Self {
         Self {
             trust,
             directory: state.join("agent/certs"),
@@ -46,9 +49,9 @@ impl Shelf {
         }
     }
 
-    /// What peers are judged by.
-    pub(in crate::agent) fn trust(&self) -> &Trust {
-        &self.trust
+    /// What peers are judged by; none when that comes with each certificate.
+    pub(in crate::agent) fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 
     /// Keeps a certificate; `key` is its key as PKCS#8. Blocks on the disk.
@@ -61,6 +64,7 @@ impl Shelf {
             epoch: self.epoch.clone(),
             key: STANDARD.encode(key),
             chain: svid.chain().iter().map(|c| to_pem(c)).collect(),
+            roots: svid.trust().bundle().roots().to_pem(),
         };
         let path = self.path(svid.id());
         if let Some(directory) = path.parent() {
@@ -100,7 +104,14 @@ impl Shelf {
         let key = PrivateKeyDer::try_from(key).map_err(str::to_owned)?;
         let certificates = certificates_from_pem(kept.chain.as_bytes());
         let certificates = certificates.map_err(|e| chain(&e))?;
-        let svid = Svid::new(certificates, key, self.trust.clone()).map_err(|e| chain(&e))?;
+        let trust = match &self.trust {
+            Some(trust) => trust.clone(),
+            None => {
+                let roots = Roots::from_pem(kept.roots.as_bytes()).map_err(|e| chain(&e))?;
+                Trust::of_roots(Arc::new(roots)).map_err(|e| chain(&e))?
+            }
+        };
+        let svid = Svid::new(certificates, key, trust).map_err(|e| chain(&e))?;
         if svid.id() != id {
             return Err(format!("it is for {}", svid.id()));
         }
@@ -155,13 +166,13 @@ mod tests {
         let [cart, web] = [CART, WEB].map(|id| id.parse::<SpiffeId>().unwrap());
         let (svid, key) = svid(Duration::from_secs(3600));
         let trust = svid.trust();
-        let shelf = Shelf::of(dir.path(), &EPOCH, trust.clone());
+        let shelf = Shelf::of(dir.path(), &EPOCH, Some(trust.clone()));
         shelf.put(&svid, &key).unwrap();
         let again = shelf.get(&cart).unwrap();
         assert_eq!((again.id(), again.serial()), (&cart, svid.serial()));
         assert!(shelf.get(&web).is_none());
         assert!(
-            Shelf::of(dir.path(), &[8; 16], trust.clone())
+            Shelf::of(dir.path(), &[8; 16], Some(trust.clone()))
                 .get(&cart)
                 .is_none(),
             "another mesh"
@@ -171,9 +182,13 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
+        let guest = Shelf::of(dir.path(), &EPOCH, None);
+        assert!(guest.get(&cart).is_some(), "by the roots it came with");
         let stranger = TestCa::new().trust();
         assert!(
-            Shelf::of(dir.path(), &EPOCH, stranger).get(&cart).is_none(),
+            Shelf::of(dir.path(), &EPOCH, Some(stranger))
+                .get(&cart)
+                .is_none(),
             "under a root that is believed no more"
         );
         shelf.forget(&cart);
@@ -218,7 +233,7 @@ mod tests {
         for (name, life, spoil, used) in cases {
             let dir = tempfile::tempdir().unwrap();
             let (svid, key) = svid(Duration::from_secs(life));
-            let shelf = Shelf::of(dir.path(), &EPOCH, svid.trust().clone());
+            let shelf = Shelf::of(dir.path(), &EPOCH, Some(svid.trust().clone()));
             shelf.put(&svid, &key).unwrap();
             spoil(&shelf.path(svid.id()));
             assert_eq!(shelf.get(svid.id()).is_some(), used, "{name}");

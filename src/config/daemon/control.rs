@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::config::diagnose::{Code, Diagnostic};
+use crate::config::mesh::identifier;
 use crate::config::read::{Table, Value, scalar};
 
 /// The port of a control plane.
@@ -88,6 +90,38 @@ pub struct Control {
     mesh_dir: PathBuf,
     authority: Option<PathBuf>,
     join_token_file: Option<PathBuf>,
+    bearer: Option<Bearer>,
+}
+
+/// How a node is known to another's control plane, such as an istiod, and knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    token_file: PathBuf,
+    root_file: PathBuf,
+    server_name: Option<Arc<str>>,
+    cluster_id: Arc<str>,
+}
+
+impl Bearer {
+    /// The file with the bearer token.
+    pub fn token_file(&self) -> &Path {
+        &self.token_file
+    }
+
+    /// The file with the roots that the control plane's certificate must lead to.
+    pub fn root_file(&self) -> &Path {
+        &self.root_file
+    }
+
+    /// The name in that certificate; that of the address unless set.
+    pub fn server_name(&self) -> Option<&Arc<str>> {
+        self.server_name.as_ref()
+    }
+
+    /// The cluster that the token is of; `Kubernetes` unless set.
+    pub fn cluster_id(&self) -> &Arc<str> {
+        &self.cluster_id
+    }
 }
 
 impl Control {
@@ -101,6 +135,7 @@ impl Control {
             mesh_dir: PathBuf::from("/etc/lateen/mesh"),
             authority: None,
             join_token_file: None,
+            bearer: None,
         }
     }
 
@@ -140,6 +175,11 @@ impl Control {
     pub fn join_token_file(&self) -> Option<&Path> {
         self.join_token_file.as_deref()
     }
+
+    /// How this node is known to a control plane that it does not join; `None` where it joins.
+    pub fn bearer(&self) -> Option<&Bearer> {
+        self.bearer.as_ref()
+    }
 }
 
 pub(super) fn read(value: &Value<'_>, node: &Arc<str>) -> Control {
@@ -163,10 +203,59 @@ pub(super) fn read(value: &Value<'_>, node: &Arc<str>) -> Control {
             .unwrap_or(default.mesh_dir),
         authority: table.optional("ca-dir", super::path),
         join_token_file: table.optional("join-token-file", super::path),
+        bearer: bearer(&table),
     };
     unsupported(&table);
     table.finish();
     control
+}
+
+/// The keys that mean something only together.
+fn bearer(table: &Table<'_>) -> Option<Bearer> {
+    let [token, root, name, cluster] = ["token-file", "root-file", "server-name", "cluster-id"]
+        .map(|key| table.value(key).map(|value| (key, value)));
+    let (Some((_, token)), Some((_, root))) = (&token, &root) else {
+        for (key, value) in [&token, &root, &name, &cluster].into_iter().flatten() {
+            incomplete(table, key, value);
+        }
+        return None;
+    };
+    if let Some(join) = table.value("join-token-file") {
+        join.reject(
+            Code::ConflictingKeys,
+            "has no use beside `token-file`",
+            "one too many",
+            "keep `join-token-file` for a control plane of Lateen, or `token-file` and `root-file` for another",
+        );
+    }
+    if table.value("addresses").is_none() {
+        let message = "`token-file` is for a control plane that is not named".to_owned();
+        let finding = Diagnostic::new(Code::MissingKey, token.place().clone(), message);
+        let help = "add `addresses = [\"https://istiod.example:15012\"]`";
+        table.missing(vec!["addresses"], finding.help(help));
+    }
+    let server_name = name.and_then(|(_, value)| host(&value));
+    let cluster_id = cluster.and_then(|(_, value)| identifier(&value));
+    Some(Bearer {
+        token_file: super::path(token)?,
+        root_file: super::path(root)?,
+        server_name,
+        cluster_id: cluster_id.unwrap_or_else(|| Arc::from("Kubernetes")),
+    })
+}
+
+/// A key that lacks its companion.
+fn incomplete(table: &Table<'_>, key: &str, value: &Value<'_>) {
+    let (missing, example) = match key {
+        "token-file" => ("root-file", "/etc/lateen/istio-root.pem"),
+        _ => ("token-file", "/etc/lateen/istio.token"),
+    };
+    let message = format!("`{key}` is of no use without `{missing}`");
+    let finding = Diagnostic::new(Code::MissingKey, value.place().clone(), message);
+    let help = format!(
+        "add `{missing} = \"{example}\"` for a control plane such as istiod; a node of a Lateen control plane joins, and needs neither"
+    );
+    table.missing(vec![missing], finding.label("alone").help(help));
 }
 
 fn unsupported(table: &Table<'_>) {

@@ -29,6 +29,45 @@ fn an_empty_file_gives_every_default() {
     assert_eq!(control.listen().to_string(), "[::]:15012");
     assert_eq!(control.mesh_dir(), Path::new("/etc/lateen/mesh"));
     assert_eq!(control.join_token_file(), None);
+    assert!(control.bearer().is_none() && config.captures().is_empty());
+}
+
+#[test]
+fn a_control_plane_of_others_needs_a_token_and_roots() {
+    let config = parse(
+        r#"
+        [control]
+        addresses = ["https://istiod.example:15012"]
+        token-file = "/srv/token"
+        root-file = "/srv/root.pem"
+        server-name = "istiod.istio-system.svc"
+        cluster-id = "east"
+        [[capture]]
+        namespace = "shop"
+        name = "cart-1"
+        capture = { netns = "cart" }
+        [[capture]]
+        namespace = "shop"
+        name = "cart-2"
+        capture = { netns = "cart" }
+        "#,
+    )
+    .unwrap();
+    let bearer = config.control().bearer().unwrap();
+    assert_eq!(bearer.token_file(), Path::new("/srv/token"));
+    assert_eq!(bearer.root_file(), Path::new("/srv/root.pem"));
+    let name = bearer.server_name().map(|name| &**name);
+    assert_eq!(name, Some("istiod.istio-system.svc"));
+    assert_eq!(&**bearer.cluster_id(), "east");
+    let names: Vec<_> = config.captures().iter().map(|c| &*c.name).collect();
+    assert_eq!(names, ["cart-1", "cart-2"]);
+    let text = "[control]\naddresses = [\"https://c\"]\ntoken-file = \"/t\"\nroot-file = \"/r\"\n";
+    let config = parse(text).unwrap();
+    let bearer = config.control().bearer().unwrap();
+    assert_eq!(
+        (bearer.server_name(), &**bearer.cluster_id()),
+        (None, "Kubernetes")
+    );
 }
 
 #[test]
@@ -168,6 +207,66 @@ fn each_mistake_is_found_where_it_is() {
             "a later key",
             "control.primary = \"https://c\"",
             vec![(1, 19, Unsupported, "stand alone")],
+        ),
+        (
+            "a token and no roots",
+            "[control]\naddresses = [\"https://c\"]\ntoken-file = \"/t\"",
+            vec![(3, 14, MissingKey, "add `root-file =")],
+        ),
+        (
+            "roots and a name, and no token",
+            "[control]\nroot-file = \"/r\"\nserver-name = \"c\"",
+            vec![
+                (2, 13, MissingKey, "add `token-file ="),
+                (
+                    3,
+                    15,
+                    MissingKey,
+                    "`server-name` is of no use without `token-file`",
+                ),
+            ],
+        ),
+        (
+            "a token misspelt",
+            "[control]\naddresses = [\"https://c\"]\ntokenfile = \"/t\"\nroot-file = \"/r\"",
+            vec![(3, 1, UnknownKey, "write `token-file` instead")],
+        ),
+        (
+            "both ways",
+            "[control]\naddresses = [\"https://c\"]\ntoken-file = \"/t\"\nroot-file = \"/r\"\njoin-token-file = \"/j\"",
+            vec![(
+                5,
+                19,
+                ConflictingKeys,
+                "keep `join-token-file` for a control plane of Lateen",
+            )],
+        ),
+        (
+            "nobody to send it to",
+            "[control]\ntoken-file = \"/t\"\nroot-file = \"/r\"",
+            vec![(2, 14, MissingKey, "add `addresses =")],
+        ),
+        (
+            "captures beside the mesh files",
+            "[[capture]]\nnamespace = \"shop\"\nname = \"a\"\ncapture = { netns = \"a\" }",
+            vec![(1, 1, ConflictingKeys, "of the mesh files")],
+        ),
+        (
+            "captures that say too little or too much",
+            "[control]\naddresses = [\"https://c\"]\ntoken-file = \"/t\"\nroot-file = \"/r\"\n\
+             [[capture]]\nname = \"a\"\nnamespace = \"b\"\ncapture = { unit = \"a\" }\n\
+             [[capture]]\nname = \"a\"\nnamespace = \"b\"\ncapture = { netns = \"a\" }\n\
+             [[capture]]\nname = \"c\"\ncapture = { netns = \"a\" }",
+            vec![
+                (
+                    8,
+                    20,
+                    Unsupported,
+                    "this version captures network namespaces",
+                ),
+                (9, 1, DuplicateName, "names `b/a` a second time"),
+                (13, 1, MissingKey, "has no `namespace`"),
+            ],
         ),
         (
             "all at once",

@@ -3,6 +3,8 @@
 mod capture;
 mod health;
 
+pub(in crate::config) use capture::read as read_capture;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;

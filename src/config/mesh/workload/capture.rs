@@ -11,7 +11,7 @@ const WAYS: [&str; 5] = ["netns", "unit", "cgroup", "user", "interface"];
 
 const SUPPORTED: &str = "this version captures network namespaces: write `{ netns = \"NAME\" }`";
 
-pub(super) fn read(value: &Value<'_>) -> Option<Capture> {
+pub(in crate::config) fn read(value: &Value<'_>) -> Option<Capture> {
     let table = value.nested()?;
     let written: Vec<_> = WAYS
         .into_iter()
