@@ -115,7 +115,7 @@ impl Agent {
         let kept = ViewFile::of(state, &epoch);
         let told = keeper.as_ref().map(|_joined| epoch).unwrap_or_default();
         let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
-        let (certs, handle) = certs::Manager::new(issuer);
+        let (certs, handle) = certs::Manager::new(issuer, link_seen.clone());
         let agent = Self {
             kept,
             discovery: Discovery::new(controls.clone(), timing, told, believed, mesh, link),

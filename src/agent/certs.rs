@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::issuer::Issuer;
+use super::link::Link;
 use super::trust::superseded;
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
@@ -173,11 +174,14 @@ pub struct Manager<I> {
 struct Shared<I> {
     issuer: I,
     fetches: Semaphore,
+    /// How the connection to the control plane is.
+    link: watch::Receiver<Link>,
 }
 
 impl<I: Issuer> Manager<I> {
-    /// A manager that has its certificates from `issuer`.
-    pub fn new(issuer: I) -> (Self, Certs) {
+    /// A manager that has its certificates from `issuer`, and asks anew at once when `link` says that
+    /// a control plane is there again.
+    pub fn new(issuer: I, link: watch::Receiver<Link>) -> (Self, Certs) {
         let (asked, asks) = mpsc::channel(ASKED);
         let certs = Certs {
             slots: Arc::default(),
@@ -187,6 +191,7 @@ impl<I: Issuer> Manager<I> {
         let shared = Arc::new(Shared {
             issuer,
             fetches: Semaphore::new(FETCHES),
+            link,
         });
         let manager = Self {
             shared,
@@ -288,6 +293,7 @@ impl<I: Issuer> Renewal<I> {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = superseding(fresh.as_deref()) => {}
+                () = returned(&self.shared.link), if fresh.is_none() => backoff = RETRY.0,
                 () = unwanted(&mut self.wanted, &self.id) => return self.let_go().await,
             }
         }
@@ -355,6 +361,15 @@ async fn superseding(svid: Option<&Svid>) {
     match svid {
         Some(svid) => superseded(svid).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Returns when a control plane is there that was not.
+async fn returned(link: &watch::Receiver<Link>) {
+    let mut link = link.clone();
+    let gone = link.wait_for(|l| l.connected.is_none()).await.is_ok();
+    if !gone || link.wait_for(|l| l.connected.is_some()).await.is_err() {
+        std::future::pending().await
     }
 }
 

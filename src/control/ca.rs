@@ -3,6 +3,7 @@
 //!
 //! Its state at one moment is a [`Ring`]; every change makes another, durable before anyone sees it.
 
+mod change;
 mod keep;
 mod make;
 mod manifest;
@@ -24,6 +25,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
+use tracing::warn;
 
 pub use keep::OpenError;
 pub use manifest::Phase;
@@ -35,11 +37,11 @@ pub use rotate::RotateError;
 pub use serial::SerialError;
 
 use crate::identity::{SpiffeId, TrustDomain};
+use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, Request, RequestError, Roots, Svid, SvidError, Trust};
 use keep::{Home, Opened};
 use manifest::Manifest;
 use revoke::Revoked;
-use rotate::Rotation;
 use serial::Serials;
 
 /// Shortest life of a certificate that is asked for (§4.1).
@@ -155,7 +157,10 @@ impl Authority {
             trust: Trust::new(bundle(&ring)?),
             ring: watch::Sender::new(Arc::new(ring)),
         };
-        authority.maintain(now)?;
+        if let Err(e) = authority.maintain(now) {
+            // A full disk, perhaps: what there is can serve.
+            warn!(error = chain(&e), "revocation lists are not signed anew");
+        }
         Ok(authority)
     }
 
@@ -213,7 +218,9 @@ impl Authority {
     ) -> Result<Signed, SignError> {
         let ring = self.ring();
         let names = vec![SanType::URI(id.to_string().try_into()?)];
-        let (params, not_after) = self.leaf(&ring.issuing, names, node, ttl, now)?;
+        let not_after = ends(&ring.issuing, ttl, now)?;
+        let serial = self.serials.take(node, not_after, now)?;
+        let params = leaf_params(names, serial, now - BACKDATE.min(ttl / 10), not_after);
         let leaf = params.signed_by(csr.public_key(), &ring.issuing.issuer)?;
         Ok(signed(&ring.issuing, leaf.der().clone(), not_after))
     }
@@ -237,209 +244,17 @@ impl Authority {
         }
         let ring = self.ring();
         let request = Request::new(id)?;
-        let (params, not_after) = self.leaf(&ring.issuing, sans, SELF, NODE_TTL, now)?;
+        let not_after = ends(&ring.issuing, NODE_TTL, now)?;
+        // With a disk that takes nothing it must be able to start: this one is never revoked as a
+        // node's would be.
+        let serial = self.serials.take(SELF, not_after, now);
+        let serial = serial.unwrap_or_else(|_full| rand::random());
+        let params = leaf_params(sans, serial, now - BACKDATE, not_after);
         let key = KeyPair::try_from(request.key.secret_pkcs8_der())?;
         let leaf = params.signed_by(&key, &ring.issuing.issuer)?;
         let signed = signed(&ring.issuing, leaf.der().clone(), not_after);
         let trust = self.trust.clone();
         Ok(Svid::new(signed.chain, request.key.into(), trust)?)
-    }
-
-    fn leaf(
-        &self,
-        issuing: &Intermediate,
-        names: Vec<SanType>,
-        node: &str,
-        ttl: Duration,
-        now: SystemTime,
-    ) -> Result<(CertificateParams, SystemTime), SignError> {
-        if !signs(issuing, now) {
-            return Err(SignError::IssuerExpiring);
-        }
-        let last = issuing.ends - Duration::from_secs(60);
-        let not_after = (now + ttl).min(last);
-        let serial = self.serials.take(node, not_after, now)?;
-        let mut params = leaf_params(names);
-        params.not_before = (now - BACKDATE.min(ttl / 10)).into();
-        params.not_after = not_after.into();
-        params.serial_number = Some(SerialNumber::from(serial.to_vec()));
-        Ok((params, not_after))
-    }
-
-    /// Has another intermediate sign. Certificates of the former one stay good.
-    ///
-    /// # Errors
-    /// [`RotateError`]; nothing has changed then.
-    pub fn rotate_issuing(&self, now: SystemTime) -> Result<(), RotateError> {
-        self.change(now, |rotation, books| rotation.issuing(&mut books.manifest))
-    }
-
-    /// Takes the next step of replacing the root: believe it, let it sign, forget the former one.
-    /// Tells where that leads.
-    ///
-    /// # Errors
-    /// [`RotateError`]; nothing has changed then.
-    pub fn rotate_root(&self, now: SystemTime) -> Result<Phase, RotateError> {
-        self.change(now, |rotation, books| {
-            rotation.root_step(&mut books.manifest)?;
-            Ok(books.manifest.phase)
-        })
-    }
-
-    /// Takes one certificate back; the node it was given to.
-    ///
-    /// # Errors
-    /// [`RevokeError`].
-    pub fn revoke(&self, text: &str, now: SystemTime) -> Result<Arc<str>, RevokeError> {
-        let serial = revoke::serial(text).ok_or_else(|| RevokeError::NoSerial {
-            text: text.to_owned(),
-        })?;
-        let owner = self.serials.owner(&serial);
-        let (node, until) = owner
-            .filter(|(_, until)| *until > seconds(now))
-            .ok_or_else(|| RevokeError::Unknown {
-                text: text.to_owned(),
-            })?;
-        self.take_back(&node, &[(serial, until)], now)?;
-        Ok(node)
-    }
-
-    /// Takes back every certificate that a node was given; how many.
-    ///
-    /// # Errors
-    /// [`OpenError`] when that cannot be made durable.
-    pub fn revoke_node(&self, node: &str, now: SystemTime) -> Result<usize, OpenError> {
-        let serials = self.serials.live(node, now)?;
-        self.take_back(&Arc::from(node), &serials, now)
-    }
-
-    fn take_back(
-        &self,
-        node: &Arc<str>,
-        serials: &[(serial::Serial, u64)],
-        now: SystemTime,
-    ) -> Result<usize, OpenError> {
-        let mut books = self.lock();
-        let mut revoked = books.revoked.clone();
-        let added = revoked.add(node, serials, now);
-        if added > 0 {
-            let manifest = books.manifest.clone();
-            self.publish(&mut books, manifest, revoked, now)?;
-        }
-        Ok(added)
-    }
-
-    /// What is revoked and has not expired.
-    pub fn revocations(&self) -> Vec<RevokedEntry> {
-        self.lock().revoked.entries().to_vec()
-    }
-
-    /// Does what time asks for: lists that grow old are signed anew, an intermediate past half of
-    /// its life is replaced, a plugged-in one is read again. To be called now and then.
-    ///
-    /// # Errors
-    /// [`OpenError`]; what was in force still is.
-    pub fn maintain(&self, now: SystemTime) -> Result<(), OpenError> {
-        if self.home.plugged.is_some() {
-            self.reload(now)?;
-        }
-        let ring = self.ring();
-        let half = ring.issuing.ends.duration_since(ring.issuing.starts);
-        let half = half.unwrap_or_default() / 2;
-        let due = ring.issuing.starts + half <= now && self.home.plugged.is_none();
-        if due {
-            match self.rotate_issuing(now) {
-                Ok(()) => {}
-                Err(RotateError::Open(e)) => return Err(e),
-                Err(RotateError::File(e)) => return Err(e.into()),
-                Err(e @ (RotateError::KeyAway { .. } | RotateError::Plugged { .. })) => {
-                    tracing::warn!(error = %e, "the intermediate is past half of its life and is not replaced");
-                }
-            }
-        }
-        let mut books = self.lock();
-        let listed = books.manifest.crl_number;
-        let age = seconds(now).saturating_sub(books.manifest.crl_signed);
-        let unsigned = listed != books.revoked.number || listed == 0;
-        if unsigned || age >= revoke::RESIGN.as_secs() {
-            let (manifest, revoked) = (books.manifest.clone(), books.revoked.clone());
-            self.publish(&mut books, manifest, revoked, now)?;
-        }
-        Ok(())
-    }
-
-    /// Takes up other files of a plugged-in authority.
-    fn reload(&self, now: SystemTime) -> Result<(), OpenError> {
-        let mut books = self.lock();
-        let before = self.ring();
-        let found = self.home.ring(&books.manifest, &books.revoked, now)?;
-        let certificates = |r: &Ring| r.believed.certificates().to_vec();
-        let (was, is) = (certificates(&before), certificates(&found));
-        let replaced = found.issuing.certificate != before.issuing.certificate;
-        if was == is && !replaced {
-            return Ok(());
-        }
-        let within =
-            |a: &[CertificateDer<'_>], b: &[CertificateDer<'_>]| a.iter().all(|c| b.contains(c));
-        if !within(&was, &is) && !within(&is, &was) {
-            return Err(OpenError::Plugged(PluggedError::Content {
-                path: self.home.plugged.clone().unwrap_or_default(),
-                reason: "its roots are others than before; first put the new root beside the old one in the root file, and take the old one out once every node has the new one".to_owned(),
-            }));
-        }
-        let mut manifest = books.manifest.clone();
-        manifest.sequence += 1;
-        if replaced {
-            manifest.reissue_before_ms = seconds(now).saturating_mul(1000);
-        }
-        let revoked = books.revoked.clone();
-        self.publish(&mut books, manifest, revoked, now)
-    }
-
-    fn change<T>(
-        &self,
-        now: SystemTime,
-        act: impl FnOnce(&Rotation<'_>, &mut Books) -> Result<T, RotateError>,
-    ) -> Result<T, RotateError> {
-        let mut books = self.lock();
-        let rotation = Rotation {
-            home: &self.home,
-            trust_domain: &self.trust_domain,
-            now,
-        };
-        let mut next = Books {
-            manifest: books.manifest.clone(),
-            revoked: books.revoked.clone(),
-        };
-        let outcome = act(&rotation, &mut next)?;
-        self.publish(&mut books, next.manifest, next.revoked, now)?;
-        Ok(outcome)
-    }
-
-    /// Makes a next state durable and puts it in force: what is revoked, then the lists, last the
-    /// manifest that counts. Between any two of them, the next start signs the lists again.
-    fn publish(
-        &self,
-        books: &mut Books,
-        mut manifest: Manifest,
-        mut revoked: Revoked,
-        now: SystemTime,
-    ) -> Result<(), OpenError> {
-        manifest.retired.retain(|r| r.until > seconds(now));
-        revoked.advance(now);
-        revoked.save(&self.home.directory)?;
-        let unlisted = self.home.ring(&manifest, &revoked, now)?;
-        revoked.sign(&self.home, &unlisted, now)?;
-        manifest.crl_number = revoked.number;
-        manifest.crl_signed = seconds(now);
-        manifest.sequence += 1;
-        let ring = self.home.ring(&manifest, &revoked, now)?;
-        let bundle = bundle(&ring)?;
-        self.home.write_manifest(&manifest)?;
-        *books = Books { manifest, revoked };
-        self.trust.replace(bundle);
-        self.ring.send_replace(Arc::new(ring));
-        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Books> {
@@ -468,11 +283,27 @@ fn signed(issuing: &Intermediate, leaf: CertificateDer<'static>, not_after: Syst
     Signed { chain, not_after }
 }
 
-fn leaf_params(names: Vec<SanType>) -> CertificateParams {
+/// When a leaf of this life expires: before its issuer does.
+fn ends(issuing: &Intermediate, ttl: Duration, now: SystemTime) -> Result<SystemTime, SignError> {
+    match signs(issuing, now) {
+        true => Ok((now + ttl).min(issuing.ends - Duration::from_secs(60))),
+        false => Err(SignError::IssuerExpiring),
+    }
+}
+
+fn leaf_params(
+    names: Vec<SanType>,
+    serial: serial::Serial,
+    not_before: SystemTime,
+    not_after: SystemTime,
+) -> CertificateParams {
     let mut params = CertificateParams::default();
     // No subject makes the names critical (RFC 5280 §4.2.1.6).
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = names;
+    params.serial_number = Some(SerialNumber::from(serial.to_vec()));
+    params.not_before = not_before.into();
+    params.not_after = not_after.into();
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![
@@ -487,9 +318,8 @@ fn leaf_params(names: Vec<SanType>) -> CertificateParams {
 fn proves(issuing: &Intermediate, root: &CertificateDer<'static>, now: SystemTime) -> bool {
     let attempt = || -> Option<bool> {
         let id = "spiffe://probe/control/probe".to_owned();
-        let mut params = leaf_params(vec![SanType::URI(id.try_into().ok()?)]);
-        params.not_before = (now - BACKDATE).into();
-        params.not_after = (now + ISSUER_LEFT).into();
+        let names = vec![SanType::URI(id.try_into().ok()?)];
+        let params = leaf_params(names, rand::random(), now - BACKDATE, now + ISSUER_LEFT);
         let key = KeyPair::generate().ok()?;
         let leaf = params.signed_by(&key, &issuing.issuer).ok()?;
         let signed = signed(issuing, leaf.der().clone(), now);

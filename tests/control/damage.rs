@@ -119,7 +119,7 @@ async fn what_is_gone_is_not_made_anew_in_silence() {
     let mut running = site.start();
     assert_eq!(running.ended().await.code(), Some(1));
     assert!(!control.join("ca").exists(), "nothing is made in its place");
-    for path in [control.join("epoch"), control.join("ca/root.pem")] {
+    for path in [control.join("epoch"), control.join("ca/authority.json")] {
         let path = path.display().to_string();
         site.logged(&path, |log| log.contains(&path)).await;
     }

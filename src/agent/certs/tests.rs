@@ -53,6 +53,7 @@ struct Rig {
     certs: Certs,
     trust: Trust,
     roots: Arc<Roots>,
+    link: watch::Sender<Link>,
     broken: Arc<AtomicBool>,
     issued: Arc<AtomicUsize>,
     forgotten: Arc<Mutex<Vec<SpiffeId>>>,
@@ -80,13 +81,15 @@ fn rig_with(life: Duration, kept: Option<Duration>) -> Rig {
         issued: Arc::clone(&issued),
         life,
     };
-    let (manager, certs) = Manager::new(fake);
+    let link = watch::Sender::new(Link::default());
+    let (manager, certs) = Manager::new(fake, link.subscribe());
     let mut tasks = JoinSet::new();
     tasks.spawn(manager.run(CancellationToken::new()));
     Rig {
         certs,
         trust,
         roots,
+        link,
         broken,
         issued,
         forgotten,
@@ -187,4 +190,22 @@ async fn a_bundle_that_asks_for_new_certificates_gets_them_soon() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     let renewed = rig.issued.load(Ordering::Relaxed) - 1;
     assert!((1..=11).contains(&renewed), "{renewed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_control_plane_that_returns_is_asked_at_once() {
+    let rig = rig(Duration::from_secs(3600));
+    rig.broken.store(true, Ordering::Relaxed);
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    rig.certs.get(&cart()).await.unwrap_err();
+    // Far enough for the waits to have grown long.
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    rig.broken.store(false, Ordering::Relaxed);
+    let connected = |at: Option<&str>| {
+        rig.link
+            .send_modify(|l| l.connected = at.map(str::to_owned));
+    };
+    connected(Some("https://control:15012"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(rig.certs.get(&cart()).await.is_ok());
 }
