@@ -23,6 +23,7 @@ pub mod join;
 mod listener;
 #[cfg(test)]
 pub(crate) mod loopback;
+pub mod peer;
 pub mod readiness;
 pub mod revision;
 pub mod rotation;

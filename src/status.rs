@@ -292,6 +292,18 @@ impl Sources {
         }
     }
 
+    /// The control role, where it is the one that enrols and revokes.
+    fn of_primary(&self) -> Result<&ControlHandle, Answer> {
+        let control = self.of_control()?;
+        match &control.primary {
+            None => Ok(control),
+            Some(primary) => {
+                let reason = format!("this control plane leaves that to {primary}; ask there");
+                Err(Answer::error(StatusCode::CONFLICT, reason))
+            }
+        }
+    }
+
     fn of_control(&self) -> Result<&ControlHandle, Answer> {
         let answer = || {
             let reason = "no control role runs in this process; ask on the control plane's host";
@@ -327,7 +339,7 @@ impl Sources {
 
     /// What is asked for, by whom it can be given, for a node that there is.
     fn token_ask(&self, body: &[u8]) -> Result<(&ControlHandle, TokenAsk), Answer> {
-        let control = self.of_control()?;
+        let control = self.of_primary()?;
         let ask: TokenAsk = serde_json::from_slice(body)
             .map_err(|e| Answer::error(StatusCode::BAD_REQUEST, e.to_string()))?;
         match unknown_node(control, &ask.node) {
@@ -368,7 +380,7 @@ impl Sources {
     }
 
     fn revoke_token(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
+        let control = match self.of_primary() {
             Ok(control) => control,
             Err(answer) => return answer,
         };

@@ -125,7 +125,7 @@ impl NodeIdentity {
             .ok_or_else(|| missing("it does not name the mesh"))?;
         let trust = match trust {
             Some(trust) => trust,
-            None => Trust::new(trust::bundle(&bundle)?),
+            None => Trust::new(crate::wire::convert::bundle(&bundle)?),
         };
         let chain = answer.chain.into_iter().map(CertificateDer::from);
         let key = request.key.clone_key().into();

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use super::channel::{self, ChannelError};
 use super::identity::{NodeIdentity, NodeIdentityError, trust_domain_of};
+use crate::dial::{self, DialError};
 use crate::identity::token::Token;
 use crate::identity::{IdentityError, SpiffeId};
 use crate::tls::{Request, RequestError, TlsError, join_client};
@@ -21,7 +21,7 @@ const SKEW_MS: u64 = 5 * 60 * 1000;
 pub enum JoinError {
     /// No control plane at the address, or not the one the token is of.
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Channel(#[from] DialError),
     /// It showed no certificate that names its mesh.
     #[error("the control plane shows no certificate that names its mesh")]
     NoTrustDomain,
@@ -80,7 +80,7 @@ pub struct Joined {
 pub async fn join(url: &str, token: &Token, node: &str, state: &Path) -> Result<Joined, JoinError> {
     let presented = Arc::new(OnceLock::new());
     let tls = join_client(token.pin, Arc::clone(&presented))?;
-    let channel = channel::connect(url, tls).await?;
+    let channel = dial::connect(url, tls).await?;
     let chain = presented.get().map(Vec::as_slice).unwrap_or_default();
     let trust_domain = trust_domain_of(chain).ok_or(JoinError::NoTrustDomain)?;
     let id = SpiffeId::node(&trust_domain, node).map_err(|source| JoinError::Name {

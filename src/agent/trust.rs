@@ -5,46 +5,25 @@
 //! somebody is believed no more. It never goes back to an earlier one, nor to another mesh's.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use rand::Rng as _;
-use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::keep::set_aside;
 use crate::files::{self, FileError};
 use crate::telemetry::access_log::chain;
-use crate::tls::{Bundle, Roots, Svid, SvidError, Trust};
+use crate::tls::{Bundle, Svid, Trust};
+use crate::wire::convert::{BundleError, bundle, decode_bundle};
 use crate::wire::proto::lateen::TrustBundle;
 
 const HASH: usize = 32;
 /// Over how long certificates that are all to be replaced are.
 const SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-
-/// Why a bundle is not believed.
-#[derive(Debug, thiserror::Error)]
-pub enum BundleError {
-    /// It does not decode.
-    #[error("the trust bundle does not decode")]
-    Undecodable(#[from] prost::DecodeError),
-    /// It is another mesh's.
-    #[error("the trust bundle is of another mesh; to change meshes, join again")]
-    Epoch,
-    /// It is older than the one in force.
-    #[error("the trust bundle goes back: {reason}")]
-    Back {
-        /// By what that shows.
-        reason: String,
-    },
-    /// Its certificates or lists are unusable.
-    #[error("the trust bundle is unusable")]
-    Unusable(#[from] SvidError),
-}
 
 /// Keeps the bundle in force current.
 #[derive(Clone, Debug)]
@@ -72,15 +51,8 @@ impl Believed {
     /// # Errors
     /// [`BundleError`]; the bundle in force stays.
     pub fn take(&self, encoded: &[u8]) -> Result<(), BundleError> {
-        let told = TrustBundle::decode(encoded)?;
-        if told.epoch != self.epoch {
-            return Err(BundleError::Epoch);
-        }
-        let bundle = bundle(&told)?;
         let held = self.trust.bundle();
-        if let Some(reason) = bundle.goes_back_from(&held) {
-            return Err(BundleError::Back { reason });
-        }
+        let (told, bundle) = decode_bundle(encoded, &self.epoch, &held)?;
         if bundle.sequence() == held.sequence() {
             return Ok(());
         }
@@ -123,21 +95,6 @@ impl Believed {
             );
         }
     }
-}
-
-/// What a message says.
-///
-/// # Errors
-/// [`SvidError`] for roots or lists that are unusable.
-pub fn bundle(told: &TrustBundle) -> Result<Bundle, SvidError> {
-    let roots = told
-        .roots
-        .iter()
-        .map(|r| CertificateDer::from(r.der.clone()));
-    let roots = Arc::new(Roots::new(roots.collect())?);
-    let millis = u64::try_from(told.reissue_before_ms).unwrap_or_default();
-    let reissue_before = UNIX_EPOCH + Duration::from_millis(millis);
-    Bundle::new(told.sequence, roots, &told.crls, reissue_before)
 }
 
 /// The bundle kept in a state directory for the mesh of this epoch; nothing when there is none, or
@@ -235,6 +192,7 @@ mod tests {
     use super::*;
     use crate::tls::testing::TestCa;
     use crate::wire::proto::lateen::TrustRoot;
+    use std::time::UNIX_EPOCH;
 
     const EPOCH: [u8; 16] = [7; 16];
 

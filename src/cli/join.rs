@@ -82,7 +82,7 @@ fn explain(error: &JoinError, token: &Token) -> Failure {
             );
         }
         let code = match channel {
-            crate::agent::channel::ChannelError::Url { .. } => USAGE,
+            crate::dial::DialError::Url { .. } => USAGE,
             _ if channel.refused().is_some() => NO,
             _ => UNREACHABLE,
         };

@@ -273,6 +273,7 @@ fn control(config: &Config) -> Settings {
     Settings {
         state: config.state_dir().to_owned(),
         authority: control.authority().map(Path::to_owned),
+        primary: control.primary().map(ToString::to_string),
         mesh: control.mesh_dir().to_owned(),
         listen: control.listen(),
         name: control.name().to_string(),

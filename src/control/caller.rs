@@ -14,6 +14,8 @@ use crate::tls::CertificateKey;
 pub struct Caller {
     /// The node its certificate names; none when it presented none.
     pub node: Option<Arc<str>>,
+    /// The control plane its certificate names.
+    pub control: Option<Arc<str>>,
     /// The node its bearer token names; none when it sent none.
     pub bearer: Option<Arc<str>>,
     /// SHA-256 of the key in that certificate.
@@ -33,12 +35,14 @@ pub struct Caller {
 impl Caller {
     /// The caller behind a connection from `address` whose certificate proved `identity`.
     pub fn new(identity: Option<&SpiffeId>, spki: Option<[u8; 32]>, address: SocketAddr) -> Self {
-        let node = match identity {
-            Some(SpiffeId::Node { name, .. }) => Some(Arc::clone(name)),
-            _ => None,
+        let (node, control) = match identity {
+            Some(SpiffeId::Node { name, .. }) => (Some(Arc::clone(name)), None),
+            Some(SpiffeId::Control { name, .. }) => (None, Some(Arc::clone(name))),
+            Some(SpiffeId::Workload { .. }) | None => (None, None),
         };
         Self {
             node,
+            control,
             bearer: None,
             spki,
             certificate: None,
@@ -66,6 +70,15 @@ impl Caller {
                 "this takes a node certificate or a bearer token; run lateen join, or lateen token node for a stock proxy",
             )
         })
+    }
+
+    /// The control plane that calls, where it is one.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED for one that is refused.
+    pub fn control(&self) -> Result<Option<&Arc<str>>, Status> {
+        self.taken()?;
+        Ok(self.control.as_ref())
     }
 
     fn taken(&self) -> Result<(), Status> {

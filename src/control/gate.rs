@@ -37,24 +37,25 @@ impl Gate {
     /// UNAUTHENTICATED for a token that names nobody, or another than the certificate beside it.
     pub fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
         let mut request = self.bearers.authenticate(request)?;
-        if let Some(caller) = request.extensions_mut().get_mut::<Caller>()
-            && let Some(node) = caller.node.clone()
-        {
-            self.judge(caller, &node);
+        if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
+            self.judge(caller);
         }
         Ok(request)
     }
 
-    fn judge(&self, caller: &mut Caller, node: &str) {
+    fn judge(&self, caller: &mut Caller) {
         let spki = caller.spki.unwrap_or_default();
-        let admitted = self.nodes.as_ref().map(|nodes| nodes.admit(node, spki));
-        if let Some(Err(e)) = admitted {
+        if let (Some(nodes), Some(node)) = (&self.nodes, &caller.node)
+            && let Err(e) = nodes.admit(node, spki)
+        {
             caller.refused = Some(Arc::from(chain(&e)));
         }
         let certificate = caller.certificate.as_ref();
         let revoked = certificate.filter(|c| self.trust.bundle().revokes(c));
         if let Some(revoked) = revoked {
-            let reason = format!("certificate {} of node {node} is revoked", revoked.serial());
+            let who = caller.node.as_ref().or(caller.control.as_ref());
+            let who = who.map_or("the caller", |name| name);
+            let reason = format!("certificate {} of {who} is revoked", revoked.serial());
             caller.revoked = true;
             caller.refused.get_or_insert_with(|| Arc::from(reason));
         }

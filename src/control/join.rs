@@ -47,6 +47,8 @@ pub struct Service {
     authority: Arc<Authority>,
     enrolment: Arc<Enrolment>,
     mesh: Arc<dyn Mesh>,
+    /// Who enrols nodes, where this control plane does not.
+    primary: Option<String>,
     challenges: Challenges,
     failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
@@ -58,9 +60,30 @@ impl Service {
             authority,
             enrolment,
             mesh,
+            primary: None,
             challenges: Challenges::default(),
             failures: Mutex::default(),
         }
+    }
+
+    /// Leaves enrolling to the control plane at `primary`.
+    #[must_use]
+    pub fn beside(mut self, primary: Option<String>) -> Self {
+        self.primary = primary;
+        self
+    }
+
+    /// Refuses where another control plane enrols.
+    fn here(&self) -> Result<(), Status> {
+        let Some(primary) = &self.primary else {
+            return Ok(());
+        };
+        let message = format!("this control plane enrols no nodes; {primary} does");
+        Err(with_reason(
+            Code::FailedPrecondition,
+            &message,
+            "NOT_PRIMARY",
+        ))
     }
 
     fn enrol(&self, ask: &JoinRequest, now: SystemTime) -> Result<Enrolled, Status> {
@@ -202,6 +225,7 @@ impl Service {
 #[tonic::async_trait]
 impl Enrollment for Service {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
         let caller = Caller::of(&request)?;
         let ask = request.into_inner();
         self.throttle(caller.address.ip())?;
@@ -221,6 +245,7 @@ impl Enrollment for Service {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
         let caller = Caller::of(&request)?;
         // As it was presented: the registry tells below what has become of it.
         let node = Arc::clone(caller.presented()?);
@@ -247,6 +272,7 @@ impl Enrollment for Service {
         &self,
         request: Request<ChallengeRequest>,
     ) -> Result<Response<ChallengeResponse>, Status> {
+        self.here()?;
         let caller = Caller::of(&request)?;
         self.throttle(caller.address.ip())?;
         let node = request.into_inner().node;
@@ -262,6 +288,7 @@ impl Enrollment for Service {
         &self,
         request: Request<ReenrollRequest>,
     ) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
         let caller = Caller::of(&request)?;
         self.throttle(caller.address.ip())?;
         match self.reenrol(&request.into_inner(), SystemTime::now()) {

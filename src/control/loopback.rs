@@ -52,6 +52,7 @@ where
                 let node = node.map(Arc::from);
                 request.extensions_mut().insert(Caller {
                     node,
+                    control: None,
                     bearer: None,
                     spki: None,
                     certificate: None,

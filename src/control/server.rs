@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +30,7 @@ use super::health::Health;
 use super::issued::Issued;
 use super::join::{self, Mesh};
 use super::listener;
+use super::peer::{self, Follower, KeptError};
 use super::readiness::Readiness;
 use super::revision::Revision;
 use super::source::{Source, SourceStatus};
@@ -39,7 +41,7 @@ use crate::identity::{IdentityError, SpiffeId};
 use crate::model::declaration::Settings as MeshSettings;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::{ControlMetrics, Metrics};
-use crate::tls::{TlsError, control_server};
+use crate::tls::{TlsError, Trust, control_server};
 use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateServiceServer;
 use crate::wire::proto::lateen::enrollment_server::EnrollmentServer;
 
@@ -59,6 +61,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// The directory of an authority that is brought along.
     pub authority: Option<PathBuf>,
+    /// The URL of the control plane that enrols nodes, where another does.
+    pub primary: Option<String>,
     /// The mesh directory.
     pub mesh: PathBuf,
     /// Where to listen.
@@ -86,6 +90,9 @@ pub enum StartError {
     /// A file does not read or write.
     #[error(transparent)]
     File(#[from] FileError),
+    /// What the primary said last is unusable.
+    #[error(transparent)]
+    Primary(#[from] KeptError),
     /// Bearer tokens do not open.
     #[error(transparent)]
     Bearers(#[from] BearerError),
@@ -133,6 +140,7 @@ pub struct Control {
     enrolment: Arc<Enrolment>,
     bearers: Arc<Bearers>,
     issued: Arc<Issued>,
+    following: Option<Follower>,
     source: Source,
     publisher: Publisher,
     discovery: Discovery,
@@ -149,6 +157,8 @@ pub struct Control {
 pub struct Handle {
     /// Signs, and knows what tokens pin.
     pub authority: Arc<Authority>,
+    /// The control plane that enrols nodes, where another does.
+    pub primary: Option<String>,
     /// Tokens and nodes.
     pub enrolment: Arc<Enrolment>,
     /// Bearer tokens.
@@ -239,6 +249,7 @@ impl Control {
         let authority = Authority::open(&settings.state, plugged, trust_domain, now)?;
         let authority = Arc::new(authority);
         let enrolment = Arc::new(Enrolment::open(&settings.state)?);
+        let following = follower(&settings, &authority)?;
         let bearers = Bearers::open(&settings.state, authority.epoch(), trust_domain)?;
         let bearers = Arc::new(bearers);
         let store = store::open(&state.join("store"))?;
@@ -278,6 +289,7 @@ impl Control {
         });
         let handle = Handle {
             authority: Arc::clone(&authority),
+            primary: settings.primary.clone(),
             enrolment: Arc::clone(&enrolment),
             bearers: Arc::clone(&bearers),
             issued: Arc::clone(&issued),
@@ -297,6 +309,7 @@ impl Control {
             enrolment,
             bearers,
             issued,
+            following,
             source,
             publisher,
             discovery,
@@ -321,9 +334,23 @@ impl Control {
         let trust_domain = self.authority.trust_domain().clone();
         let inputs = self.handle.inputs.clone();
         tasks.spawn(self.source.run(trust_domain, shutdown.clone()));
-        let (bundle, bundles) = watch::channel(trust::encode(&self.authority));
-        let following = trust::follow(Arc::clone(&self.authority), bundle, shutdown.clone());
-        tasks.spawn(following);
+        let bundles = match &self.following {
+            None => {
+                let (bundle, bundles) = watch::channel(trust::encode(&self.authority));
+                let following =
+                    trust::follow(Arc::clone(&self.authority), bundle, shutdown.clone());
+                tasks.spawn(following);
+                bundles
+            }
+            Some(follower) => follower.bundle.subscribe(),
+        };
+        let trust = match &self.following {
+            None => self.authority.trust().clone(),
+            Some(follower) => follower.trust.clone(),
+        };
+        if let Some(follower) = self.following {
+            tasks.spawn(follower.run(shutdown.clone()));
+        }
         let publishing =
             self.publisher
                 .run(inputs.clone(), self.reported, bundles, shutdown.clone());
@@ -350,9 +377,11 @@ impl Control {
         let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
         let authority = Arc::clone(&self.authority);
         let enrolment = self.enrolment;
-        let trust = self.authority.trust().clone();
-        let gate = Gate::new(self.bearers, trust, Some(Arc::clone(&enrolment)));
-        let joining = join::Service::new(authority, enrolment, mesh);
+        let primary = self.settings.primary.clone();
+        // Only the primary knows who has joined.
+        let registry = primary.is_none().then(|| Arc::clone(&enrolment));
+        let gate = Gate::new(self.bearers, trust, registry);
+        let joining = join::Service::new(authority, enrolment, mesh).beside(primary);
         let readiness = Readiness::new(self.handle.revisions, Arc::clone(&self.authority));
         let certificates = citadel::Service::new(self.authority, self.in_force, self.issued);
         let certificates = certificates.counted(self.counts);
@@ -460,6 +489,32 @@ impl Upkeep {
             ),
         }
     }
+}
+
+/// What follows the primary, where another control plane is that.
+fn follower(
+    settings: &Settings,
+    authority: &Arc<Authority>,
+) -> Result<Option<Follower>, StartError> {
+    let Some(primary) = settings.primary.clone() else {
+        return Ok(None);
+    };
+    let path = settings.state.join("control/primary-trust");
+    let (bundle, trust) = match peer::kept(&path, authority)? {
+        Some((encoded, bundle)) => (encoded, Trust::new(bundle)),
+        None => (
+            Bytes::new(),
+            Trust::of_roots(authority.roots()).map_err(OpenError::from)?,
+        ),
+    };
+    Ok(Some(Follower {
+        primary,
+        id: SpiffeId::control(authority.trust_domain(), &settings.name)?,
+        authority: Arc::clone(authority),
+        trust,
+        path,
+        bundle: watch::Sender::new(bundle),
+    }))
 }
 
 /// TLS settings of the port, over a new certificate for every name it is reached by.

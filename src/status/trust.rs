@@ -98,7 +98,7 @@ impl Sources {
 
     /// `POST /ca/rotate`.
     pub(super) fn ca_rotate(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
+        let control = match self.of_primary() {
             Ok(control) => control,
             Err(answer) => return answer,
         };
@@ -114,7 +114,7 @@ impl Sources {
 
     /// `POST /ca/revoke`: one certificate, by its serial.
     pub(super) fn ca_revoke(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
+        let control = match self.of_primary() {
             Ok(control) => control,
             Err(answer) => return answer,
         };
@@ -136,7 +136,7 @@ impl Sources {
 
     /// `POST /nodes/revoke`: a node and everything it was given.
     pub(super) fn revoke_node(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
+        let control = match self.of_primary() {
             Ok(control) => control,
             Err(answer) => return answer,
         };
@@ -158,7 +158,7 @@ impl Sources {
 
     /// `POST /nodes/approve`: lets a frozen node go on.
     pub(super) fn approve_node(&self, body: &[u8]) -> Answer {
-        let control = match self.of_control() {
+        let control = match self.of_primary() {
             Ok(control) => control,
             Err(answer) => return answer,
         };

@@ -21,12 +21,14 @@ mod health;
 mod placement;
 mod revision;
 mod service;
+mod trust;
 mod workload;
 
 pub use placement::{decode_placement, encode_placement};
 pub use revision::{
     REVISION_NAME, RevisionSummary, TRUST_NAME, decode_revision, digest, encode_revision,
 };
+pub use trust::{BundleError, bundle, decode_bundle};
 
 /// A resource that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,5 +10,6 @@
 mod damage;
 mod full_disk;
 mod kills;
+mod peers;
 mod port;
 mod support;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use lateen::admin::client::{AskError, ask};
-use lateen::agent::channel::connect;
+use lateen::dial::connect;
 use lateen::status::{ControlStatus, Status as LateenStatus, TokenAsk, TokenLine};
 use lateen::tls::{Roots, Trust, control_client};
 use lateen::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;

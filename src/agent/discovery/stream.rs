@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::agent::channel::{ChannelError, Controls, Line, RECEIVE_LIMIT, Who};
+use crate::agent::channel::{ChannelError, Controls, Who};
 use crate::agent::mirror::{Mirror, TYPES};
 use crate::agent::trust::Believed;
+use crate::dial::{Line, RECEIVE_LIMIT};
 use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{

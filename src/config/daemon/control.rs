@@ -89,6 +89,7 @@ pub struct Control {
     listen: SocketAddr,
     mesh_dir: PathBuf,
     authority: Option<PathBuf>,
+    primary: Option<ControlUrl>,
     join_token_file: Option<PathBuf>,
     bearer: Option<Bearer>,
 }
@@ -134,6 +135,7 @@ impl Control {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT),
             mesh_dir: PathBuf::from("/etc/lateen/mesh"),
             authority: None,
+            primary: None,
             join_token_file: None,
             bearer: None,
         }
@@ -171,6 +173,11 @@ impl Control {
         self.authority.as_deref()
     }
 
+    /// The control plane that enrols nodes and takes certificates back; this one does unless set.
+    pub fn primary(&self) -> Option<&ControlUrl> {
+        self.primary.as_ref()
+    }
+
     /// The file with this node's join token.
     pub fn join_token_file(&self) -> Option<&Path> {
         self.join_token_file.as_deref()
@@ -202,12 +209,25 @@ pub(super) fn read(value: &Value<'_>, node: &Arc<str>) -> Control {
             .optional("mesh-dir", super::path)
             .unwrap_or(default.mesh_dir),
         authority: table.optional("ca-dir", super::path),
+        primary: primary(&table),
         join_token_file: table.optional("join-token-file", super::path),
         bearer: bearer(&table),
     };
-    unsupported(&table);
     table.finish();
     control
+}
+
+/// Another control plane that enrols; without an authority under the same root the two would be two
+/// meshes.
+fn primary(table: &Table<'_>) -> Option<ControlUrl> {
+    let value = table.value("primary")?;
+    if table.value("ca-dir").is_none() {
+        let message = "`primary` is of no use without `ca-dir`".to_owned();
+        let finding = Diagnostic::new(Code::MissingKey, value.place().clone(), message);
+        let help = "add `ca-dir = \"/etc/lateen/ca\"`, with an intermediate of the root that the primary's is of too: control planes that make their own authorities are of different meshes";
+        table.missing(vec!["ca-dir"], finding.label("alone").help(help));
+    }
+    url(&value)
 }
 
 /// The keys that mean something only together.
@@ -258,22 +278,16 @@ fn incomplete(table: &Table<'_>, key: &str, value: &Value<'_>) {
     table.missing(vec![missing], finding.label("alone").help(help));
 }
 
-fn unsupported(table: &Table<'_>) {
-    table.unsupported(
-        "primary",
-        "take it out: control planes of this version stand alone",
-    );
+fn url(value: &Value<'_>) -> Option<ControlUrl> {
+    scalar::parsed(
+        value,
+        "the URL of a control plane",
+        "https://control.example:15012",
+    )
 }
 
 fn addresses(value: &Value<'_>) -> Option<Vec<ControlUrl>> {
-    let read = |value: &Value<'_>| {
-        scalar::parsed(
-            value,
-            "the URL of a control plane",
-            "https://control.example:15012",
-        )
-    };
-    let addresses: Vec<ControlUrl> = value.list(read)?;
+    let addresses: Vec<ControlUrl> = value.list(url)?;
     let distinct: BTreeSet<_> = addresses.iter().collect();
     if distinct.len() < addresses.len() || addresses.len() > MOST_ADDRESSES {
         value.bad(

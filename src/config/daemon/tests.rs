@@ -204,9 +204,9 @@ fn each_mistake_is_found_where_it_is() {
             vec![(1, 21, BadValue, "name each once")],
         ),
         (
-            "a later key",
+            "a primary without an authority",
             "control.primary = \"https://c\"",
-            vec![(1, 19, Unsupported, "stand alone")],
+            vec![(1, 19, MissingKey, "add `ca-dir =")],
         ),
         (
             "a token and no roots",

@@ -99,9 +99,43 @@ pub enum Outcome {
     },
 }
 
+/// Whom a stream is to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// A node, which sees the mesh as it concerns it.
+    Node(Arc<str>),
+    /// Another control plane, which is told whom to believe and nothing else (§9.1).
+    Control(Arc<str>),
+}
+
+impl Who {
+    /// What it is called in the books. No node can be called as a control plane is there.
+    pub fn label(&self) -> Arc<str> {
+        match self {
+            Self::Node(name) => Arc::clone(name),
+            Self::Control(name) => Arc::from(format!("control {name}")),
+        }
+    }
+
+    fn may(&self, kind: Kind) -> bool {
+        matches!(self, Self::Node(_)) || kind == Kind::Trust
+    }
+
+    fn known(&self, revision: &Revision) -> Result<(), Refusal> {
+        match self {
+            Self::Node(node) if !revision.knows(node) => {
+                let node = Arc::clone(node);
+                Err(Refusal::UnknownNode { node })
+            }
+            Self::Node(_) | Self::Control(_) => Ok(()),
+        }
+    }
+}
+
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Session {
+    who: Who,
     node: Arc<str>,
     chunk: Chunk,
     revision: Arc<Revision>,
@@ -116,21 +150,23 @@ impl Session {
     /// Starts a stream with its first request, which is then to be given to [`Session::request`].
     ///
     /// # Errors
-    /// [`Refusal`] when it names no node or another than `node`, or the mesh does not know `node`.
+    /// [`Refusal`] when it names no node or another than `who`, or the mesh does not know `who`.
     pub fn open(
-        node: Arc<str>,
+        who: Who,
         first: Option<&Node>,
         revision: Arc<Revision>,
         chunk: Chunk,
     ) -> Result<Self, Refusal> {
         let first = first.filter(|n| !n.id.is_empty()).ok_or(Refusal::NoNode)?;
+        let node = who.label();
         let claimed = metadata(first, "NODE_NAME").unwrap_or_default();
         if !claimed.is_empty() && *claimed != *node {
             let claimed = claimed.to_owned();
             return Err(Refusal::OtherNode { node, claimed });
         }
-        known(&revision, &node)?;
+        who.known(&revision)?;
         Ok(Self {
+            who,
             node,
             chunk,
             revision,
@@ -147,7 +183,8 @@ impl Session {
     /// # Errors
     /// [`Refusal::TooManyNames`]; the stream is to be ended.
     pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Outcome, Refusal> {
-        let Some(kind) = Kind::of(&request.type_url) else {
+        let kind = Kind::of(&request.type_url).filter(|kind| self.who.may(*kind));
+        let Some(kind) = kind else {
             return Ok(Outcome::UnknownType);
         };
         let (node, revision) = (self.node.clone(), self.revision.clone());
@@ -175,7 +212,7 @@ impl Session {
     /// [`Refusal::UnknownNode`] when it no longer has this node, [`Refusal::HistoryLost`] when the
     /// way from here to there is forgotten; the stream is to be ended.
     pub fn advance(&mut self, revision: Arc<Revision>) -> Result<(), Refusal> {
-        known(&revision, &self.node)?;
+        self.who.known(&revision)?;
         let from = self.revision.number();
         if from == revision.number() {
             return Ok(());
@@ -315,13 +352,6 @@ impl Session {
         ];
         all.into_iter()
             .filter_map(|(kind, slot)| Some((kind, slot.as_ref()?)))
-    }
-}
-
-fn known(revision: &Revision, node: &Arc<str>) -> Result<(), Refusal> {
-    match revision.knows(node) {
-        true => Ok(()),
-        false => Err(Refusal::UnknownNode { node: node.clone() }),
     }
 }
 

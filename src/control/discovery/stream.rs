@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::Limits;
 use super::clients::{Connected, Ending};
-use super::session::{Outcome, Refusal, Session};
+use super::session::{Outcome, Refusal, Session, Who};
 use crate::control::revision::{Kind, Revision};
 use crate::wire::convert::delta::Response;
 use crate::wire::proto::discovery::DeltaDiscoveryRequest;
@@ -26,6 +26,7 @@ pub(super) const OUTGOING: usize = 8;
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) client: Connected,
+    pub(super) who: Who,
     /// Taken when it runs.
     pub(super) ending: Option<Ending>,
     /// When the credential it was opened with ends.
@@ -118,8 +119,8 @@ impl Stream {
         self.wait_for_place().await;
         let revision = self.revisions.borrow_and_update().clone();
         let revision = revision.ok_or_else(|| Status::unavailable("no revision is loaded"))?;
-        let node = self.client.node().clone();
-        let session = Session::open(node, first.node.as_ref(), revision, self.limits.chunk);
+        let who = self.who.clone();
+        let session = Session::open(who, first.node.as_ref(), revision, self.limits.chunk);
         let opened = session.and_then(|mut session| {
             self.request(&mut session, first)?;
             Ok(session)

@@ -25,6 +25,7 @@ use super::Limits;
 use super::bucket::Bucket;
 use super::clients::Clients;
 use super::frames;
+use super::session::Who;
 use super::stream::{OUTGOING, Stream};
 use crate::control::caller::Caller;
 use crate::control::revision::Revision;
@@ -78,8 +79,14 @@ impl Shared {
         requests: Streaming<DeltaDiscoveryRequest>,
     ) -> Result<http::Response<Body>, Status> {
         let caller = Caller::known(caller)?;
-        let node = Arc::clone(caller.named()?);
-        self.check(&node)?;
+        let who = match caller.control()? {
+            Some(name) => Who::Control(Arc::clone(name)),
+            None => Who::Node(Arc::clone(caller.named()?)),
+        };
+        let node = who.label();
+        if matches!(who, Who::Node(_)) {
+            self.check(&node)?;
+        }
         // From here on: whoever loses the right to be here while waiting must not be let in.
         let ending = self.clients.ending(&node);
         self.admit().await?;
@@ -87,6 +94,7 @@ impl Shared {
         let now = SystemTime::now();
         let stream = Stream {
             client: self.clients.connected(node, caller.address, now),
+            who,
             ending: Some(ending),
             expires: caller.expires,
             requests,

@@ -163,7 +163,7 @@ proptest! {
         let chunk = Chunk { resources: chunk, ..Chunk::default() };
         let edge = node("edge-1");
         let mut session =
-            Session::open(Arc::from("edge-1"), Some(&edge), current.clone(), chunk).unwrap();
+            Session::open(Who::Node(Arc::from("edge-1")), Some(&edge), current.clone(), chunk).unwrap();
         let (mut mirror, mut nonce) = (Mirror::default(), 0);
 
         // Policies are asked for before the first acknowledgement, as clients that have any do;

@@ -57,7 +57,7 @@ impl Client {
         let edge = Arc::from("edge-1");
         let first = node("edge-1");
         Self {
-            session: Session::open(edge, Some(&first), revision.clone(), chunk).unwrap(),
+            session: Session::open(Who::Node(edge), Some(&first), revision.clone(), chunk).unwrap(),
             now: Instant::now(),
             nonce: 0,
             unacked: Vec::new(),
@@ -175,7 +175,13 @@ fn opens_only_for_the_node_it_is() {
     let (_, revision) = start();
     let unnamed = Node::default();
     let open = |own: &str, first: Option<&Node>| {
-        Session::open(Arc::from(own), first, revision.clone(), Chunk::default()).map(|_| ())
+        Session::open(
+            Who::Node(Arc::from(own)),
+            first,
+            revision.clone(),
+            Chunk::default(),
+        )
+        .map(|_| ())
     };
     for (name, own, first, want) in [
         ("itself", "edge-1", Some(node("edge-1")), Ok(())),
