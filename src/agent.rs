@@ -140,6 +140,9 @@ impl Agent {
         let mut tasks = JoinSet::new();
         // A node that has not joined has no certificate to renew and nobody to report to.
         if let Some(keeper) = self.keeper {
+            if let Some(believed) = self.discovery.believed() {
+                tasks.spawn_blocking(move || believed.export_kept());
+            }
             tasks.spawn(keeper.run(self.controls.clone(), shutdown.child_token()));
             let reports = streams::run(
                 self.controls,

@@ -57,8 +57,20 @@ pub fn directory(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError::Write`]; what was there before is then untouched.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    put(path, content, 0o600)
+}
+
+/// As [`write`], but for everyone to read: nothing secret, for other programs on this host.
+///
+/// # Errors
+/// As [`write`].
+pub fn publish(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    put(path, content, 0o644)
+}
+
+fn put(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let temporary = temporary(path);
-    let written = write_beside(path, &temporary, content);
+    let written = write_beside(path, &temporary, content, mode);
     written.map_err(|source| {
         // A leftover of a failed attempt helps nobody; the attempt's own error is what counts.
         let _gone = fs::remove_file(&temporary);
@@ -69,27 +81,15 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     })
 }
 
-/// As [`write`], but for everyone to read: nothing secret, for other programs on this host.
-///
-/// # Errors
-/// As [`write`].
-pub fn publish(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    write(path, content)?;
-    let mode = fs::Permissions::from_mode(0o644);
-    fs::set_permissions(path, mode).map_err(|source| FileError::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
     let unique: u64 = rand::random();
     path.with_file_name(format!(".{}.{unique:016x}", name.unwrap_or_default()))
 }
 
-fn write_beside(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
+fn write_beside(path: &Path, temporary: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     create(temporary, content)?;
+    fs::set_permissions(temporary, fs::Permissions::from_mode(mode))?;
     fs::rename(temporary, path)?;
     sync_directory(path)
 }

@@ -72,6 +72,11 @@ impl Discovery {
         }
     }
 
+    /// Whom to believe, where the control plane says.
+    pub(super) fn believed(&self) -> Option<Believed> {
+        self.believed.clone()
+    }
+
     /// Follows the mesh until `shutdown`, publishing each complete view and keeping it in `file`;
     /// begins with the one that is kept there.
     pub(super) async fn run(mut self, file: ViewFile, shutdown: CancellationToken) {

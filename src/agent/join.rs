@@ -5,10 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use tracing::warn;
+
 use super::identity::{NodeIdentity, NodeIdentityError, trust_domain_of};
 use crate::dial::{self, DialError};
+use crate::files::{self, FileError};
 use crate::identity::token::Token;
 use crate::identity::{IdentityError, SpiffeId};
+use crate::telemetry::access_log::chain;
 use crate::tls::{Request, RequestError, TlsError, join_client};
 use crate::wire::proto::lateen::enrollment_client::EnrollmentClient;
 use crate::wire::proto::lateen::{HostInfo, JoinRequest};
@@ -56,6 +61,9 @@ pub enum JoinError {
         /// By how much.
         seconds: u64,
     },
+    /// The key of the attempt could not be kept.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// What was answered is unusable or could not be kept.
     #[error(transparent)]
     Identity(#[from] NodeIdentityError),
@@ -81,13 +89,14 @@ pub async fn join(url: &str, token: &Token, node: &str, state: &Path) -> Result<
     let presented = Arc::new(OnceLock::new());
     let tls = join_client(token.pin, Arc::clone(&presented))?;
     let channel = dial::connect(url, tls).await?;
-    let chain = presented.get().map(Vec::as_slice).unwrap_or_default();
-    let trust_domain = trust_domain_of(chain).ok_or(JoinError::NoTrustDomain)?;
+    let shown = presented.get().map(Vec::as_slice).unwrap_or_default();
+    let trust_domain = trust_domain_of(shown).ok_or(JoinError::NoTrustDomain)?;
     let id = SpiffeId::node(&trust_domain, node).map_err(|source| JoinError::Name {
         node: node.to_owned(),
         source,
     })?;
-    let request = Request::new(&id)?;
+    let pending = state.join("agent/join.key");
+    let request = request(&pending, &id)?;
     let ask = JoinRequest {
         token_id: token.id.clone(),
         secret: token.secret.to_vec(),
@@ -106,11 +115,31 @@ pub async fn join(url: &str, token: &Token, node: &str, state: &Path) -> Result<
         return Err(JoinError::ClockSkew { seconds });
     }
     identity.keep(state, request.key.secret_pkcs8_der())?;
+    // From here on it would only be a key that lies about.
+    if let Err(e) = files::remove(&pending) {
+        warn!(error = chain(&e), "the key of the join is left behind");
+    }
     Ok(Joined {
         id,
         generation: identity.mesh.generation,
         skew,
     })
+}
+
+/// The request of this attempt: over the key of the one before it, if that was not finished, since its
+/// answer may be lost and the token is spent for that key.
+fn request(pending: &Path, id: &SpiffeId) -> Result<Request, JoinError> {
+    if let Some(key) = files::read_secret(pending)?
+        && let Ok(request) = Request::again(id, &PrivatePkcs8KeyDer::from(key))
+    {
+        return Ok(request);
+    }
+    let request = Request::new(id)?;
+    if let Some(directory) = pending.parent() {
+        files::directory(directory)?;
+    }
+    files::write(pending, request.key.secret_pkcs8_der())?;
+    Ok(request)
 }
 
 fn refused(status: &tonic::Status) -> JoinError {
@@ -144,5 +173,28 @@ fn host_info() -> HostInfo {
         os: line("/proc/sys/kernel/osrelease"),
         wall_clock_ms: milliseconds(),
         machine_id_sha256: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_was_not_finished_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let pending = dir.path().join("agent/join.key");
+        let id = "spiffe://cluster.local/node/edge-1".parse().unwrap();
+        let key = |r: Request| r.key.secret_pkcs8_der().to_vec();
+        let first = key(request(&pending, &id).unwrap());
+        assert_eq!(key(request(&pending, &id).unwrap()), first);
+        fs::write(&pending, "no key").unwrap();
+        assert_ne!(
+            key(request(&pending, &id).unwrap()),
+            first,
+            "a torn one is made anew"
+        );
+        fs::remove_file(&pending).unwrap();
+        assert_ne!(key(request(&pending, &id).unwrap()), first);
     }
 }

@@ -5,6 +5,7 @@
 //! somebody is believed no more. It never goes back to an earlier one, nor to another mesh's.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -22,12 +23,16 @@ use crate::wire::convert::{BundleError, bundle, decode_bundle};
 use crate::wire::proto::lateen::TrustBundle;
 
 const HASH: usize = 32;
+/// How far a control plane's clock may be ahead of ours to be heeded.
+const AHEAD: Duration = Duration::from_secs(300);
 /// Over how long certificates that are all to be replaced are.
 const SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// Keeps the bundle in force current.
 #[derive(Clone, Debug)]
 pub struct Believed {
+    /// One bundle at a time: two streams may bring one each.
+    taking: Arc<Mutex<()>>,
     trust: Trust,
     epoch: Vec<u8>,
     path: PathBuf,
@@ -39,6 +44,7 @@ impl Believed {
     /// `state`, and in `exports` for stock proxies on this host.
     pub fn new(trust: Trust, epoch: &[u8], state: &Path, exports: Option<PathBuf>) -> Self {
         Self {
+            taking: Arc::default(),
             trust,
             epoch: epoch.to_vec(),
             path: path(state),
@@ -51,8 +57,11 @@ impl Believed {
     /// # Errors
     /// [`BundleError`]; the bundle in force stays.
     pub fn take(&self, encoded: &[u8]) -> Result<(), BundleError> {
+        let _one = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.trust.bundle();
         let (told, bundle) = decode_bundle(encoded, &self.epoch, &held)?;
+        // The same again after a restart: stock proxies' files may be gone with the last boot.
+        self.export(&told);
         if bundle.sequence() == held.sequence() {
             return Ok(());
         }
@@ -66,8 +75,17 @@ impl Believed {
                 "the trust bundle is not kept: a start without control plane would believe an older one"
             );
         }
-        self.export(&told);
         Ok(())
+    }
+
+    /// Writes for stock proxies what is kept, where there is anything. Blocks on the disk.
+    pub fn export_kept(&self) {
+        if let Ok(Some(bytes)) = files::read(&self.path)
+            && let Ok(told) = read(&bytes)
+            && told.epoch == self.epoch
+        {
+            self.export(&told);
+        }
     }
 
     /// Writes roots and lists as stock proxies read them.
@@ -179,7 +197,12 @@ pub(super) async fn superseded(svid: &Svid) {
     let key = svid.certificate();
     let mut bundles = svid.trust().subscribe();
     let revoked = |b: &Bundle| key.as_ref().is_some_and(|key| b.revokes(key));
-    let due = bundles.wait_for(|b| b.reissue_before() > made || revoked(b));
+    // A moment to come is of a clock that is wrong: to heed it would be to ask for ever.
+    let asked = |b: &Bundle| {
+        let before = b.reissue_before();
+        made < before && before <= SystemTime::now() + AHEAD
+    };
+    let due = bundles.wait_for(|b| asked(b) || revoked(b));
     if due.await.is_err() {
         std::future::pending::<()>().await;
     }

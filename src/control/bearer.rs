@@ -227,6 +227,11 @@ impl Bearers {
         Ok(record)
     }
 
+    /// Whether a token has been taken back since it was judged.
+    pub fn is_revoked(&self, id: &str) -> bool {
+        self.lock().get(id).is_none_or(|record| record.revoked)
+    }
+
     /// Takes every token of a node back.
     ///
     /// # Errors
@@ -262,8 +267,11 @@ impl Bearers {
             Ok(Record { node, .. }) if caller.node.as_ref().is_some_and(|c| *c != node) => {
                 Err(refuse("certificate and bearer token name different nodes"))
             }
-            Ok(Record { node, expires, .. }) => {
+            Ok(Record {
+                id, node, expires, ..
+            }) => {
                 caller.bearer = Some(node);
+                caller.bearer_id = Some(Arc::from(id));
                 caller.until(UNIX_EPOCH + Duration::from_secs(expires));
                 Ok(request)
             }

@@ -31,7 +31,6 @@ pub use keep::OpenError;
 pub use manifest::Phase;
 pub use plugged::PluggedError;
 pub use request::{Csr, CsrError};
-pub use revoke::Entry as RevokedEntry;
 pub use ring::{Intermediate, Ring, Root, RootState};
 pub use rotate::RotateError;
 pub use serial::SerialError;
@@ -41,6 +40,7 @@ use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, Request, RequestError, Roots, Svid, SvidError, Trust};
 use keep::{Home, Opened};
 use manifest::Manifest;
+use plugged::Brought;
 use revoke::Revoked;
 use serial::Serials;
 
@@ -52,6 +52,9 @@ pub const MAX_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Life of a node's certificate (§4.5).
 pub const NODE_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a revocation is remembered after its certificate has expired: for as long as that
+/// certificate would let its node back in (§6.3).
+pub const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How far a certificate's start lies back, for clocks that are behind (§4.2).
 const BACKDATE: Duration = Duration::from_secs(120);
 /// An issuer this close to its end signs nothing more (§4.2).
@@ -115,6 +118,8 @@ pub struct Authority {
 struct Books {
     manifest: Manifest,
     revoked: Revoked,
+    /// What is plugged in, as it was last found good.
+    brought: Option<Brought>,
 }
 
 /// A signed leaf with its way to the root.
@@ -147,13 +152,18 @@ impl Authority {
             revoked,
             serials,
             ring,
+            brought,
         } = opened;
         let authority = Self {
             trust_domain: trust_domain.clone(),
             epoch,
             home,
             serials,
-            books: Mutex::new(Books { manifest, revoked }),
+            books: Mutex::new(Books {
+                manifest,
+                revoked,
+                brought,
+            }),
             trust: Trust::new(bundle(&ring)?),
             ring: watch::Sender::new(Arc::new(ring)),
         };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::identity::SpiffeId;
 use crate::tls::CertificateKey;
@@ -20,6 +20,10 @@ pub struct Caller {
     pub bearer: Option<Arc<str>>,
     /// SHA-256 of the key in that certificate.
     pub spki: Option<[u8; 32]>,
+    /// When that certificate was made, dated back as it is.
+    pub made: Option<SystemTime>,
+    /// The id of its bearer token.
+    pub bearer_id: Option<Arc<str>>,
     /// Names that certificate among all.
     pub certificate: Option<CertificateKey>,
     /// That certificate has been taken back.
@@ -28,8 +32,8 @@ pub struct Caller {
     pub expires: Option<SystemTime>,
     /// Where it calls from.
     pub address: SocketAddr,
-    /// Why its certificate, sound as it is, is not taken here.
-    pub refused: Option<Arc<str>>,
+    /// Why what it shows, sound as it is, is not taken here.
+    pub refused: Option<(Code, Arc<str>)>,
 }
 
 impl Caller {
@@ -45,6 +49,8 @@ impl Caller {
             control,
             bearer: None,
             spki,
+            made: None,
+            bearer_id: None,
             certificate: None,
             revoked: false,
             expires: None,
@@ -83,7 +89,7 @@ impl Caller {
 
     fn taken(&self) -> Result<(), Status> {
         match &self.refused {
-            Some(reason) => Err(Status::permission_denied(&**reason)),
+            Some((code, reason)) => Err(Status::new(*code, &**reason)),
             None => Ok(()),
         }
     }

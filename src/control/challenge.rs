@@ -18,18 +18,22 @@ pub(super) type Nonce = [u8; 32];
 pub(super) struct Challenges(Mutex<HashMap<Nonce, (Arc<str>, SystemTime)>>);
 
 impl Challenges {
-    /// A number for a node, and until when it is good.
-    pub(super) fn make(&self, node: &str, now: SystemTime) -> (Nonce, SystemTime) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (_, ends)| *ends > now);
-        if known.len() >= MOST {
-            let first = known.iter().min_by_key(|(_, (_, ends))| *ends);
+    /// A number for a node, and until when it is good; one that is not `known` gets a number that is
+    /// good for nothing.
+    pub(super) fn make(&self, node: &str, known: bool, now: SystemTime) -> (Nonce, SystemTime) {
+        let (nonce, ends): (Nonce, _) = (rand::random(), now + GOOD_FOR);
+        if !known {
+            return (nonce, ends);
+        }
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        out.retain(|_, (_, ends)| *ends > now);
+        if out.len() >= MOST {
+            let first = out.iter().min_by_key(|(_, (_, ends))| *ends);
             if let Some(first) = first.map(|(nonce, _)| *nonce) {
-                known.remove(&first);
+                out.remove(&first);
             }
         }
-        let (nonce, ends): (Nonce, _) = (rand::random(), now + GOOD_FOR);
-        known.insert(nonce, (Arc::from(node), ends));
+        out.insert(nonce, (Arc::from(node), ends));
         (nonce, ends)
     }
 
@@ -50,8 +54,10 @@ mod tests {
     fn a_number_is_good_once_and_for_a_minute() {
         let challenges = Challenges::default();
         let now = SystemTime::now();
-        let (nonce, ends) = challenges.make("edge-1", now);
-        let (late, _) = challenges.make("edge-2", now);
+        let (nonce, ends) = challenges.make("edge-1", true, now);
+        let (late, _) = challenges.make("edge-2", true, now);
+        let (stranger, _) = challenges.make("edge-9", false, now);
+        assert_eq!(challenges.redeem(&stranger, now), None, "it never joined");
         assert_eq!(challenges.redeem(&nonce, now).as_deref(), Some("edge-1"));
         assert_eq!(challenges.redeem(&nonce, now), None, "used");
         assert_eq!(challenges.redeem(&late, ends), None, "too late");
@@ -64,7 +70,7 @@ mod tests {
         let challenges = Challenges::default();
         let now = SystemTime::now();
         for _ in 0..MOST + 10 {
-            challenges.make("edge-1", now);
+            challenges.make("edge-1", true, now);
         }
         assert_eq!(challenges.0.lock().unwrap().len(), MOST);
     }

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::audit;
 use super::ca::{Authority, Csr, MIN_TTL, granted_ttl};
 use super::caller::Caller;
+use super::gate::Gate;
 use super::issued::Issued;
 use crate::identity::SpiffeId;
 use crate::telemetry::ControlMetrics;
@@ -24,6 +25,12 @@ const RATE: f64 = 20.0;
 const BURST: f64 = 50.0;
 /// For each identity that runs on it: a node that starts asks for all of them together.
 const BURST_EACH: f64 = 4.0;
+
+/// Certificates of one identity that a node may ask for in a second, over time, and at once.
+const RATE_ONE: f64 = 1.0 / 60.0;
+const BURST_ONE: f64 = 20.0;
+/// Identities whose requests are counted before those that rest are forgotten.
+const ONES: usize = 100_000;
 
 /// What runs where, by the revision in force.
 pub trait Placements: Send + Sync + 'static {
@@ -40,13 +47,33 @@ pub struct Service {
     authority: Arc<Authority>,
     placements: Arc<dyn Placements>,
     issued: Arc<Issued>,
+    gate: Option<Gate>,
     metrics: ControlMetrics,
     buckets: Mutex<HashMap<Arc<str>, Bucket>>,
+    ones: Mutex<HashMap<(Arc<str>, SpiffeId), Bucket>>,
 }
 
 struct Bucket {
     tokens: f64,
     at: Instant,
+}
+
+impl Bucket {
+    fn new(tokens: f64) -> Self {
+        let at = Instant::now();
+        Self { tokens, at }
+    }
+
+    fn take(&mut self, rate: f64, most: f64) -> bool {
+        let gained = self.at.elapsed().as_secs_f64() * rate;
+        self.at = Instant::now();
+        self.tokens = (self.tokens + gained).min(most);
+        let some = self.tokens >= 1.0;
+        if some {
+            self.tokens -= 1.0;
+        }
+        some
+    }
 }
 
 impl Service {
@@ -60,8 +87,10 @@ impl Service {
             authority,
             placements,
             issued,
+            gate: None,
             metrics: ControlMetrics::default(),
             buckets: Mutex::default(),
+            ones: Mutex::default(),
         }
     }
 
@@ -71,23 +100,75 @@ impl Service {
         Self { metrics, ..self }
     }
 
+    /// Has callers judged anew while they are served: the body of a request may take its time.
+    #[must_use]
+    pub fn judged_by(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// A caller as it stands now.
+    fn again(&self, caller: Caller) -> Caller {
+        match &self.gate {
+            Some(gate) => gate.again(caller),
+            None => caller,
+        }
+    }
+
+    /// Signs for a caller, who must be somebody before and after.
+    fn serve(
+        &self,
+        caller: Caller,
+        ask: &IstioCertificateRequest,
+    ) -> Result<(SpiffeId, IstioCertificateResponse), Status> {
+        let caller = self.again(caller);
+        let node = Arc::clone(caller.named()?);
+        let now = SystemTime::now();
+        let (id, answer) = self.issue(&node, ask, now)?;
+        let caller = self.again(caller);
+        let still = caller.named().map(|_node| ());
+        if let Err(status) = still {
+            // Shut out meanwhile: what was just signed was perhaps not there to be revoked.
+            let revoked = self.authority.revoke_node(&node, now);
+            revoked.map_err(|e| Status::unavailable(chain(&e)))?;
+            return Err(status);
+        }
+        Ok((id, answer))
+    }
+
     fn throttle(&self, node: &Arc<str>) -> Result<(), Status> {
         let most = BURST + BURST_EACH * f64::from(self.placements.identities(node));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(Arc::clone(node)).or_insert_with(|| Bucket {
-            tokens: most,
-            at: Instant::now(),
-        });
-        let gained = bucket.at.elapsed().as_secs_f64() * RATE;
-        bucket.at = Instant::now();
-        bucket.tokens = (bucket.tokens + gained).min(most);
-        if bucket.tokens < 1.0 {
-            return Err(Status::resource_exhausted(
+        let full = || Bucket::new(most);
+        let bucket = buckets.entry(Arc::clone(node)).or_insert_with(full);
+        match bucket.take(RATE, most) {
+            true => Ok(()),
+            false => Err(Status::resource_exhausted(
                 "too many certificate requests from this node",
-            ));
+            )),
         }
-        bucket.tokens -= 1.0;
-        Ok(())
+    }
+
+    /// Each certificate is one that may have to be revoked: a node that asks for ever more of one
+    /// identity would make that impossible.
+    fn throttle_one(&self, node: &Arc<str>, id: &SpiffeId) -> Result<(), Status> {
+        let mut buckets = self.ones.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= ONES {
+            // Whoever has not asked for so long has a full bucket anyway.
+            buckets.retain(|_, bucket| bucket.at.elapsed().as_secs_f64() * RATE_ONE < BURST_ONE);
+        }
+        let key = (Arc::clone(node), id.clone());
+        let full = || Bucket::new(BURST_ONE);
+        match buckets
+            .entry(key)
+            .or_insert_with(full)
+            .take(RATE_ONE, BURST_ONE)
+        {
+            true => Ok(()),
+            false => Err(Status::resource_exhausted(format!(
+                "{node} has asked for {id} too often; its certificates last longer than that"
+            ))),
+        }
     }
 
     fn issue(
@@ -118,6 +199,7 @@ impl Service {
             let message = format!("{node} runs no workload as {namespace}/{service_account}");
             return Err(Status::permission_denied(message));
         }
+        self.throttle_one(node, &id)?;
         let longest = self.placements.certificate_ttl().max(MIN_TTL);
         let ttl = granted_ttl(ask.validity_duration).min(longest);
         let signed = self.authority.sign(&csr, &id, node, ttl, now);
@@ -172,7 +254,8 @@ impl IstioCertificateService for Service {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let caller = Caller::of(&request)?;
         let node = Arc::clone(caller.named()?);
-        let issued = self.issue(&node, &request.into_inner(), SystemTime::now());
+        let address = caller.address;
+        let issued = self.serve(caller, &request.into_inner());
         self.metrics.certificate(issued.is_ok());
         match issued {
             Ok((id, response)) => {
@@ -180,7 +263,7 @@ impl IstioCertificateService for Service {
                 Ok(Response::new(response))
             }
             Err(status) => {
-                audit::refused("certificate", &node, &caller.address, status.message());
+                audit::refused("certificate", &node, &address, status.message());
                 Err(status)
             }
         }
@@ -353,5 +436,17 @@ mod tests {
         assert!((54..60).contains(&granted.len()), "{}", granted.len());
         let refused = service.throttle(&node).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn one_identity_is_not_asked_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        let node = Arc::from("edge-1");
+        let ask = ask(CART, Some(CART), None);
+        let issue = || service.issue(&node, &ask, SystemTime::now());
+        let granted = (0..40).take_while(|_| issue().is_ok()).count();
+        assert!((20..25).contains(&granted), "{granted}");
+        assert!(issue().unwrap_err().message().contains("too often"));
     }
 }

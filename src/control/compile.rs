@@ -155,7 +155,11 @@ impl Publisher {
                     return;
                 },
                 () = settled(&mut reported) => {}
-                () = changed(&mut trust) => {}
+                () = changed(&mut trust) => {
+                    // At once, whatever state the mesh files are in: somebody may be believed no more.
+                    let bundle = trust.borrow().clone();
+                    self.believe(&bundle).await;
+                }
             }
         }
     }
@@ -180,6 +184,24 @@ impl Publisher {
             // The mesh made the compiler panic: others may not. The revision in force stays.
             Err(panicked) => self.failed(&input, panicked.to_string()),
         }
+    }
+
+    /// Publishes what is in force with another trust bundle.
+    async fn believe(&mut self, bundle: &[u8]) {
+        let Some(previous) = self.revisions.borrow().clone() else {
+            return;
+        };
+        let content = previous.content().clone().with_trust(bundle);
+        if previous.content().same_as(&content) {
+            return;
+        }
+        let title = Title {
+            number: self.state.next(),
+            compiled_at: SystemTime::now(),
+            ..previous.title()
+        };
+        self.save().await;
+        self.announce(Arc::new(Revision::new(title, content, Some(&previous))));
     }
 
     fn failed(&self, input: &Input, reason: String) {

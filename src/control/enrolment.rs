@@ -20,6 +20,8 @@ use crate::identity::token::Token;
 pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 /// Longest life of a token.
 pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How far a certificate is dated back at most, and clocks of one control plane may jump.
+const FORMER: Duration = Duration::from_secs(300);
 /// How long a spent token answers the same key again.
 const REPEAT: Duration = Duration::from_secs(600);
 
@@ -47,6 +49,10 @@ pub struct TokenRecord {
 struct Redeemed {
     spki: [u8; 32],
     at: u64,
+    /// Of the certificate that it was given for.
+    generation: u64,
+    /// Another machine had the name.
+    replaces: bool,
 }
 
 impl TokenRecord {
@@ -207,6 +213,15 @@ pub struct Joining<'a> {
     pub declared: bool,
 }
 
+/// A node's certificate, as it shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented {
+    /// SHA-256 of its key.
+    pub spki: [u8; 32],
+    /// When it was made, dated back as certificates are.
+    pub made: SystemTime,
+}
+
 /// What a machine that was let in may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
@@ -318,31 +333,39 @@ impl Enrolment {
     pub fn join(&self, ask: &Joining<'_>, now: SystemTime) -> Result<Joined, EnrolError> {
         let mut state = self.lock();
         let record = self.judge(&state, ask, now)?;
-        let repeated = record.redeemed.is_some();
         let known = state.nodes.get(ask.node);
-        let live = |n: &NodeRecord| n.expires > seconds(now) || n.revoked || n.frozen;
-        let enrolled = known.is_some_and(|n| live(n) && n.current != ask.spki);
-        if enrolled && !record.replace && !repeated {
-            let node = ask.node.to_owned();
-            return Err(EnrolError::NodeEnrolled { node });
-        }
+        let redeemed = match &record.redeemed {
+            // The machine asks again: its answer may be lost, or may never have been made.
+            Some(redeemed) => {
+                let has = known.map_or(0, |n| n.generation);
+                if let Some(node) = known.filter(|_| has >= redeemed.generation) {
+                    return again(node, redeemed, ask, now);
+                }
+                redeemed.clone()
+            }
+            None => {
+                let live = |n: &NodeRecord| n.expires > seconds(now) || n.shut_out().is_some();
+                let enrolled = known.is_some_and(|n| live(n) && n.current != ask.spki);
+                if enrolled && !record.replace {
+                    let node = ask.node.to_owned();
+                    return Err(EnrolError::NodeEnrolled { node });
+                }
+                Redeemed {
+                    spki: ask.spki,
+                    at: seconds(now),
+                    generation: known.map_or(0, |n| n.generation) + 1,
+                    replaces: known.is_some(),
+                }
+            }
+        };
         let spent = TokenRecord {
-            redeemed: Some(record.redeemed.clone().unwrap_or_else(|| Redeemed {
-                spki: ask.spki,
-                at: seconds(now),
-            })),
+            redeemed: Some(redeemed.clone()),
             ..record
         };
         self.keep_token(&spent)?;
-        let generation = known.map_or(0, |n| n.generation);
-        let generation = if repeated {
-            generation.max(1)
-        } else {
-            generation + 1
-        };
         let node = NodeRecord {
             name: Arc::from(ask.node),
-            generation,
+            generation: redeemed.generation,
             joined: seconds(now),
             expires: seconds(now) + super::ca::NODE_TTL.as_secs(),
             current: ask.spki,
@@ -352,13 +375,12 @@ impl Enrolment {
             revoked: false,
             renewed: seconds(now),
         };
-        let replaces = known.is_some() && !repeated;
         state.tokens.insert(spent.id.clone(), spent);
         self.keep_node(&node)?;
         state.nodes.insert(Arc::clone(&node.name), node);
         Ok(Joined {
-            generation,
-            replaces,
+            generation: redeemed.generation,
+            replaces: redeemed.replaces,
         })
     }
 
@@ -397,8 +419,8 @@ impl Enrolment {
         Ok(record.clone())
     }
 
-    /// Lets a node replace its certificate; the generation of the new one. `presented` is the key
-    /// it proved in TLS, `wanted` that of the request.
+    /// Lets a node replace its certificate; the generation of the new one. `presented` is the
+    /// certificate whose key it proved, `wanted` the key of the request.
     ///
     /// # Errors
     /// [`EnrolError::CloneSuspected`] when the key presented had been replaced and its successor
@@ -406,7 +428,7 @@ impl Enrolment {
     pub fn renew(
         &self,
         node: &str,
-        presented: [u8; 32],
+        presented: Presented,
         wanted: [u8; 32],
         now: SystemTime,
     ) -> Result<u64, EnrolError> {
@@ -419,8 +441,15 @@ impl Enrolment {
             let node = node.to_owned();
             return Err(EnrolError::NodeRevoked { node });
         }
-        let current = presented == record.current;
-        let unconfirmed = record.previous == Some(presented) && !record.confirmed;
+        let key = presented.spki;
+        let current = key == record.current;
+        let unconfirmed = record.previous == Some(key) && !record.confirmed;
+        // The machine that had the name before, back from the shelf: no clone, only too late.
+        let former = seconds(presented.made) + FORMER.as_secs() < record.joined;
+        if former && !current && !unconfirmed {
+            let node = node.to_owned();
+            return Err(EnrolError::Superseded { node });
+        }
         if record.frozen || !(current || unconfirmed) {
             let frozen = NodeRecord {
                 frozen: true,
@@ -435,7 +464,7 @@ impl Enrolment {
             generation: record.generation + 1,
             expires: seconds(now) + super::ca::NODE_TTL.as_secs(),
             renewed: seconds(now),
-            previous: Some(presented),
+            previous: Some(key),
             current: wanted,
             confirmed: false,
             ..record.clone()
@@ -460,10 +489,14 @@ impl Enrolment {
             return Err(shut_out);
         }
         if presented == record.current && !record.confirmed {
-            record.confirmed = true;
-            if let Err(e) = self.keep_node(record) {
+            let confirmed = NodeRecord {
+                confirmed: true,
+                ..record.clone()
+            };
+            match self.keep_node(&confirmed) {
+                Ok(()) => *record = confirmed,
                 // Only the clone check is weakened until the next use.
-                warn!(error = %e, node, "use of a node certificate not noted");
+                Err(e) => warn!(error = %e, node, "use of a node certificate not noted"),
             }
         }
         let replaced = record.previous == Some(presented) && !record.confirmed;
@@ -479,7 +512,18 @@ impl Enrolment {
     /// # Errors
     /// When that cannot be made durable.
     pub fn revoke_node(&self, node: &str) -> Result<bool, EnrolError> {
-        self.amend(node, |record| record.revoked = true)
+        let known = self.amend(node, |record| record.revoked = true)?;
+        // Its tokens too, or one that was made before would let it in again.
+        let tokens = self.tokens().into_iter();
+        for token in tokens.filter(|t| *t.node == *node && !t.revoked) {
+            self.revoke(&token.id)?;
+        }
+        Ok(known)
+    }
+
+    /// Whether a machine has joined under this name.
+    pub fn knows(&self, node: &str) -> bool {
+        self.lock().nodes.contains_key(node)
     }
 
     /// Lets a frozen node go on with the certificate it was last given. Whether there was one.
@@ -515,6 +559,28 @@ impl Enrolment {
     }
 }
 
+/// The answer to a machine that repeats itself, as long as nothing else has become of its node.
+fn again(
+    node: &NodeRecord,
+    redeemed: &Redeemed,
+    ask: &Joining<'_>,
+    now: SystemTime,
+) -> Result<Joined, EnrolError> {
+    if let Some(shut_out) = node.shut_out() {
+        return Err(shut_out);
+    }
+    let same = node.generation == redeemed.generation && node.current == ask.spki;
+    if !same || node.previous.is_some() {
+        let ago = seconds(now).saturating_sub(redeemed.at);
+        return Err(EnrolError::TokenUsed { ago });
+    }
+    Ok(Joined {
+        generation: node.generation,
+        // Once the new machine speaks as the node, what is issued to the node is its own.
+        replaces: redeemed.replaces && !node.confirmed,
+    })
+}
+
 fn seconds(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -539,16 +605,16 @@ fn records<T: for<'a> Deserialize<'a>>(directory: &Path) -> Result<Vec<T>, FileE
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-        if name.is_none_or(|n| n.starts_with('.') || n.ends_with(".damaged")) {
+        if name.is_none_or(|n| n.starts_with('.') || n.contains(".damaged-")) {
             continue;
         }
         let content = files::read(&path)?.unwrap_or_default();
         match serde_json::from_slice(&content) {
             Ok(record) => records.push(record),
             Err(e) => {
-                let aside = path.with_extension("damaged");
-                warn!(path = %path.display(), error = %e, "damaged record set aside; what it was about must join again");
-                std::fs::rename(&path, aside).map_err(failed)?;
+                let aside = files::set_aside(&path, SystemTime::now()).map_err(failed)?;
+                warn!(path = %path.display(), aside = %aside.display(), error = %e,
+                    "damaged record set aside; what it was about must join again");
             }
         }
     }

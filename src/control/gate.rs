@@ -2,8 +2,9 @@
 //! whose certificate it came under may still speak.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::bearer::Bearers;
 use super::caller::Caller;
@@ -43,12 +44,22 @@ impl Gate {
         Ok(request)
     }
 
+    /// A caller as it stands now: what was true when its request began may not be any more.
+    #[must_use]
+    pub fn again(&self, mut caller: Caller) -> Caller {
+        caller.refused = None;
+        caller.revoked = false;
+        self.judge(&mut caller);
+        caller
+    }
+
     fn judge(&self, caller: &mut Caller) {
+        let denied = |reason: String| Some((Code::PermissionDenied, Arc::from(reason)));
         let spki = caller.spki.unwrap_or_default();
         if let (Some(nodes), Some(node)) = (&self.nodes, &caller.node)
             && let Err(e) = nodes.admit(node, spki)
         {
-            caller.refused = Some(Arc::from(chain(&e)));
+            caller.refused = denied(chain(&e));
         }
         let certificate = caller.certificate.as_ref();
         let revoked = certificate.filter(|c| self.trust.bundle().revokes(c));
@@ -57,7 +68,17 @@ impl Gate {
             let who = who.map_or("the caller", |name| name);
             let reason = format!("certificate {} of {who} is revoked", revoked.serial());
             caller.revoked = true;
-            caller.refused.get_or_insert_with(|| Arc::from(reason));
+            caller.refused = caller.refused.take().or_else(|| denied(reason));
+        }
+        let taken_back = |id: &Arc<str>| self.bearers.is_revoked(id);
+        if caller.refused.is_none() && caller.bearer_id.as_ref().is_some_and(taken_back) {
+            caller.refused = denied("the bearer token is revoked".to_owned());
+        }
+        let over = |end: SystemTime| end <= SystemTime::now();
+        if caller.refused.is_none() && caller.expires.is_some_and(over) {
+            let reason =
+                Arc::from("the certificate or token that the connection began with has expired");
+            caller.refused = Some((Code::Unauthenticated, reason));
         }
     }
 }
@@ -65,13 +86,12 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::enrolment::{self, Joining};
+    use crate::control::enrolment::{self, Joining, Presented};
     use crate::identity::{SpiffeId, TrustDomain};
     use crate::tls::testing::{Leaf, TestCa};
     use crate::tls::{Bundle, CertificateKey};
     use std::path::Path;
-    use std::time::{Duration, SystemTime};
-    use tonic::Code;
+    use std::time::Duration;
 
     const KEY: [u8; 32] = [1; 32];
 
@@ -117,7 +137,11 @@ mod tests {
         assert_eq!(call(&gate, "edge-1", [2; 32]), denied, "another key");
         assert_eq!(call(&gate, "edge-2", KEY), denied, "never joined");
         let now = SystemTime::now() + Duration::from_secs(60);
-        nodes.renew("edge-1", KEY, [3; 32], now).unwrap();
+        let presented = Presented {
+            spki: KEY,
+            made: SystemTime::now(),
+        };
+        nodes.renew("edge-1", presented, [3; 32], now).unwrap();
         assert_eq!(call(&gate, "edge-1", KEY), Ok(()), "the answer may be lost");
         assert_eq!(call(&gate, "edge-1", [3; 32]), Ok(()));
         assert_eq!(
@@ -129,6 +153,32 @@ mod tests {
         assert_eq!(call(&gate, "edge-1", [3; 32]), denied, "revoked");
         let elsewhere = Gate::new(Arc::clone(&gate.bearers), gate.trust.clone(), None);
         assert_eq!(call(&elsewhere, "edge-1", KEY), Ok(()), "no registry");
+    }
+
+    #[test]
+    fn what_has_ended_since_the_connection_began_is_no_credential() {
+        let dir = tempfile::tempdir().unwrap();
+        let (gate, _nodes) = gate(dir.path());
+        let token = gate
+            .bearers
+            .make("edge-1", Duration::from_secs(3600), SystemTime::now())
+            .unwrap();
+        let mut request = Request::new(());
+        let address = "192.0.2.1:1".parse().unwrap();
+        request
+            .extensions_mut()
+            .insert(Caller::new(None, None, address));
+        let header = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", header);
+        let caller = Caller::of(&gate.check(request).unwrap()).unwrap();
+        assert!(gate.again(caller.clone()).named().is_ok());
+        let mut late = caller.clone();
+        late.until(SystemTime::now() - Duration::from_secs(1));
+        let code = gate.again(late).named().unwrap_err().code();
+        assert_eq!(code, Code::Unauthenticated);
+        gate.bearers.revoke_node("edge-1").unwrap();
+        let code = gate.again(caller).named().unwrap_err().code();
+        assert_eq!(code, Code::PermissionDenied);
     }
 
     #[test]

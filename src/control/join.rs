@@ -13,12 +13,14 @@ use super::audit;
 use super::ca::{Authority, Csr, CsrError, NODE_TTL};
 use super::caller::Caller;
 use super::challenge::Challenges;
-use super::enrolment::{EnrolError, Enrolment, Joining};
+use super::enrolment::{EnrolError, Enrolment, Joining, Presented};
 use super::trust;
 use crate::identity::SpiffeId;
 use crate::model::declaration::Settings;
 use crate::telemetry::access_log::chain;
-use crate::tls::{peer_identity, reenrol_payload, signed_by, spki_sha256, validity_of};
+use crate::tls::{
+    CertificateKey, peer_identity, reenrol_payload, signed_by, spki_sha256, validity_of,
+};
 use crate::wire::proto::lateen::enrollment_server::Enrollment;
 use crate::wire::proto::lateen::{
     ChallengeRequest, ChallengeResponse, Enrolled, JoinRequest, MeshInfo, ReenrollRequest,
@@ -30,7 +32,7 @@ const FAILURES: u32 = 5;
 /// Addresses whose failures are remembered; when full, remembering starts over.
 const ADDRESSES: usize = 4096;
 /// How long after its end a certificate still lets its node back in (§6.3).
-const REENROL_WITHIN: Duration = Duration::from_secs(90 * 24 * 3600);
+const REENROL_WITHIN: Duration = super::ca::REMEMBERED;
 /// Header of a refusal that carries its stable word.
 pub const REASON: &str = "lateen-reason";
 
@@ -42,6 +44,9 @@ pub trait Mesh: Send + Sync + 'static {
     fn settings(&self) -> Arc<Settings>;
 }
 
+/// Ends every stream that a node has open, with a status.
+pub type Ends = Arc<dyn Fn(&str, Status) + Send + Sync>;
+
 /// The service.
 pub struct Service {
     authority: Arc<Authority>,
@@ -49,18 +54,26 @@ pub struct Service {
     mesh: Arc<dyn Mesh>,
     /// Who enrols nodes, where this control plane does not.
     primary: Option<String>,
+    ends: Ends,
     challenges: Challenges,
     failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
 impl Service {
-    /// A service that signs with `authority` for whom `enrolment` lets in.
-    pub fn new(authority: Arc<Authority>, enrolment: Arc<Enrolment>, mesh: Arc<dyn Mesh>) -> Self {
+    /// A service that signs with `authority` for whom `enrolment` lets in. `ends` ends the streams of
+    /// a node that is no longer who it was.
+    pub fn new(
+        authority: Arc<Authority>,
+        enrolment: Arc<Enrolment>,
+        mesh: Arc<dyn Mesh>,
+        ends: Ends,
+    ) -> Self {
         Self {
             authority,
             enrolment,
             mesh,
             primary: None,
+            ends,
             challenges: Challenges::default(),
             failures: Mutex::default(),
         }
@@ -95,6 +108,11 @@ impl Service {
                 "ROLE_NOT_ALLOWED",
             ));
         }
+        if !self.authority.signs(now) {
+            // Before the token is spent for nothing.
+            let message = "the authority cannot sign now: its intermediate is about to expire";
+            return Err(with_reason(Code::Unavailable, message, "CA_UNAVAILABLE"));
+        }
         let csr = self.csr(&ask.csr, &ask.node)?;
         let joining = Joining {
             token: &ask.token_id,
@@ -108,6 +126,7 @@ impl Service {
         if joined.replaces {
             let revoked = self.authority.revoke_node(&ask.node, now);
             revoked.map_err(|e| with_reason(Code::Unavailable, &chain(&e), "CA_UNAVAILABLE"))?;
+            self.end(&ask.node, "another machine has taken this node's place");
         }
         self.answer(&csr, &ask.node, joined.generation, now)
     }
@@ -159,6 +178,26 @@ impl Service {
         })
     }
 
+    /// The generation of a node's next certificate; one that seems to be two machines is ended.
+    fn renewed(
+        &self,
+        node: &str,
+        presented: Presented,
+        wanted: [u8; 32],
+        now: SystemTime,
+    ) -> Result<u64, Status> {
+        let renewed = self.enrolment.renew(node, presented, wanted, now);
+        if let Err(e @ EnrolError::CloneSuspected { .. }) = &renewed {
+            self.end(node, &e.to_string());
+        }
+        renewed.map_err(|e| refusal(&e))
+    }
+
+    /// Ends what a node has open.
+    fn end(&self, node: &str, reason: &str) {
+        (self.ends)(node, Status::permission_denied(reason));
+    }
+
     /// Lets a node whose certificate has expired go on: by its key, which the expired certificate
     /// names and the registry knows (§6.3).
     fn reenrol(
@@ -186,8 +225,11 @@ impl Service {
             ));
         }
         let wanted = csr.spki_sha256();
-        let generation = self.enrolment.renew(&node, expired.spki, wanted, now);
-        let generation = generation.map_err(|e| refusal(&e))?;
+        let presented = Presented {
+            spki: expired.spki,
+            made: expired.made,
+        };
+        let generation = self.renewed(&node, presented, wanted, now)?;
         let enrolled = self.answer(&csr, &node, generation, now)?;
         Ok((node, enrolled))
     }
@@ -249,21 +291,25 @@ impl Enrollment for Service {
         let caller = Caller::of(&request)?;
         // As it was presented: the registry tells below what has become of it.
         let node = Arc::clone(caller.presented()?);
-        let presented = caller.spki.unwrap_or_default();
+        let presented = Presented {
+            spki: caller.spki.unwrap_or_default(),
+            made: caller.made.unwrap_or(SystemTime::UNIX_EPOCH),
+        };
         let now = SystemTime::now();
-        let csr = self.csr(&request.into_inner().csr, &node)?;
-        let renewed = self
-            .enrolment
-            .renew(&node, presented, csr.spki_sha256(), now);
+        let csr = request.into_inner().csr;
+        let renewed = self.csr(&csr, &node).and_then(|csr| {
+            let generation = self.renewed(&node, presented, csr.spki_sha256(), now)?;
+            self.answer(&csr, &node, generation, now)
+        });
         match renewed {
-            Ok(generation) => {
-                let detail = format!("generation {generation}");
+            Ok(enrolled) => {
+                let detail = format!("generation {}", enrolled.generation);
                 audit::granted("renew", &node, &caller.address, &detail);
-                Ok(Response::new(self.answer(&csr, &node, generation, now)?))
+                Ok(Response::new(enrolled))
             }
-            Err(e) => {
-                audit::refused("renew", &node, &caller.address, &chain(&e));
-                Err(refusal(&e))
+            Err(status) => {
+                audit::refused("renew", &node, &caller.address, status.message());
+                Err(status)
             }
         }
     }
@@ -277,7 +323,9 @@ impl Enrollment for Service {
         self.throttle(caller.address.ip())?;
         let node = request.into_inner().node;
         self.identity(&node)?;
-        let (nonce, expires) = self.challenges.make(&node, SystemTime::now());
+        // Whoever never joined is not told so, and takes no room.
+        let known = self.enrolment.knows(&node);
+        let (nonce, expires) = self.challenges.make(&node, known, SystemTime::now());
         Ok(Response::new(ChallengeResponse {
             nonce: nonce.to_vec(),
             expires_ms: milliseconds(expires),
@@ -309,6 +357,7 @@ impl Enrollment for Service {
 /// A certificate that was ours to give, and whose key its holder has proven to hold.
 struct Expired {
     spki: [u8; 32],
+    made: SystemTime,
     not_after: SystemTime,
 }
 
@@ -323,8 +372,17 @@ impl Expired {
         let leaf = chain
             .first()
             .ok_or_else(|| bad("no certificate was shown"))?;
-        let (_starts, not_after) =
+        let (made, not_after) =
             validity_of(leaf).ok_or_else(|| bad("the certificate shown does not parse"))?;
+        let taken_back =
+            CertificateKey::of(leaf).is_none_or(|k| authority.was_revoked(&k.serial()));
+        if taken_back {
+            return Err(with_reason(
+                Code::PermissionDenied,
+                "the certificate shown has been revoked; this node needs a join token",
+                "NODE_REVOKED",
+            ));
+        }
         // As it was while it was good.
         let then = not_after - Duration::from_secs(1);
         if !authority.trust().bundle().believed_at(&chain, then) {
@@ -343,7 +401,11 @@ impl Expired {
         }
         let spki =
             spki_sha256(leaf).map_err(|_parsed| bad("the certificate shown does not parse"))?;
-        Ok(Self { spki, not_after })
+        Ok(Self {
+            spki,
+            made,
+            not_after,
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::caller::Caller;
 use crate::telemetry::access_log::chain;
-use crate::tls::{CertificateKey, PeerRefused, not_after, peer_identity, spki_sha256};
+use crate::tls::{CertificateKey, PeerRefused, peer_identity, spki_sha256, validity_of};
 
 /// Longest TLS handshake (`spec/reliability.md` §2b).
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -127,7 +127,8 @@ async fn handshake(
         let spki = leaf.and_then(|l| spki_sha256(l).ok());
         let mut caller = Caller::new(identity.as_ref(), spki, peer);
         caller.certificate = leaf.and_then(CertificateKey::of);
-        if let Some(end) = leaf.and_then(not_after) {
+        if let Some((made, end)) = leaf.and_then(validity_of) {
+            caller.made = Some(made);
             caller.until(end);
         }
         caller

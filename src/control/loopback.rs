@@ -55,6 +55,8 @@ where
                     control: None,
                     bearer: None,
                     spki: None,
+                    made: None,
+                    bearer_id: None,
                     certificate: None,
                     revoked: false,
                     expires,

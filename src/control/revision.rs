@@ -187,6 +187,18 @@ impl Revision {
         }
     }
 
+    /// What it is called and where it comes from.
+    pub fn title(&self) -> Title {
+        Title {
+            epoch: self.summary.epoch,
+            serial: self.summary.serial,
+            number: self.summary.number,
+            source: self.summary.source.clone(),
+            compiled_at: self.summary.compiled_at,
+            warnings: self.summary.warnings,
+        }
+    }
+
     /// What it is, in short.
     pub fn summary(&self) -> &RevisionSummary {
         &self.summary

@@ -45,9 +45,10 @@ use crate::tls::{TlsError, Trust, control_server};
 use crate::wire::proto::citadel::istio_certificate_service_server::IstioCertificateServiceServer;
 use crate::wire::proto::lateen::enrollment_server::EnrollmentServer;
 
-/// Largest request taken: a stock proxy that returns names every resource it holds
-/// (`spec/control-plane.md` §1.2).
+/// Largest request taken that is no discovery request: one with a certificate request in it.
 const REQUEST_LIMIT: usize = 64 << 10;
+/// Longest time from the head of a request to that of its answer.
+const ANSWER: Duration = Duration::from_secs(20);
 /// How often the port's own certificate is made anew; it lives for thirty days.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
 
@@ -336,9 +337,10 @@ impl Control {
         tasks.spawn(self.source.run(trust_domain, shutdown.clone()));
         let bundles = match &self.following {
             None => {
+                let rings = self.authority.subscribe();
                 let (bundle, bundles) = watch::channel(trust::encode(&self.authority));
-                let following =
-                    trust::follow(Arc::clone(&self.authority), bundle, shutdown.clone());
+                let authority = Arc::clone(&self.authority);
+                let following = trust::follow(authority, rings, bundle, shutdown.clone());
                 tasks.spawn(following);
                 bundles
             }
@@ -377,14 +379,16 @@ impl Control {
         let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
         let authority = Arc::clone(&self.authority);
         let enrolment = self.enrolment;
+        let clients = Arc::clone(&self.handle.clients);
+        let ends: join::Ends = Arc::new(move |node, status| clients.end(node, status));
         let primary = self.settings.primary.clone();
         // Only the primary knows who has joined.
         let registry = primary.is_none().then(|| Arc::clone(&enrolment));
         let gate = Gate::new(self.bearers, trust, registry);
-        let joining = join::Service::new(authority, enrolment, mesh).beside(primary);
+        let joining = join::Service::new(authority, enrolment, mesh, ends).beside(primary);
         let readiness = Readiness::new(self.handle.revisions, Arc::clone(&self.authority));
         let certificates = citadel::Service::new(self.authority, self.in_force, self.issued);
-        let certificates = certificates.counted(self.counts);
+        let certificates = certificates.counted(self.counts).judged_by(gate.clone());
         let certificates = IstioCertificateServiceServer::new(certificates);
         let joining = EnrollmentServer::new(joining);
         let named = InterceptorLayer::new(move |request| gate.check(request));
@@ -393,6 +397,8 @@ impl Control {
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .max_concurrent_streams(Some(1000))
+            // Of what is asked once; streams end otherwise.
+            .timeout(ANSWER)
             .add_service(self.discovery_service)
             .add_service(self.health.service())
             .add_service(readiness)
@@ -453,7 +459,7 @@ impl Upkeep {
                     renewed = Instant::now();
                 }
                 () = tokio::time::sleep(LOOK) => {
-                    self.maintain(&mut told);
+                    self.maintain(&mut told).await;
                     if renewed.elapsed() >= RENEW {
                         self.renew();
                         renewed = Instant::now();
@@ -464,11 +470,17 @@ impl Upkeep {
     }
 
     /// A fault is told once, not at every look.
-    fn maintain(&self, told: &mut String) {
-        match self.authority.maintain(SystemTime::now()) {
-            Ok(()) => told.clear(),
-            Err(e) => {
-                let reason = chain(&e);
+    async fn maintain(&self, told: &mut String) {
+        let authority = Arc::clone(&self.authority);
+        let looked = tokio::task::spawn_blocking(move || authority.maintain(SystemTime::now()));
+        let reason = match looked.await {
+            Ok(Ok(())) => None,
+            Ok(Err(e)) => Some(chain(&e)),
+            Err(e) => Some(e.to_string()),
+        };
+        match reason {
+            None => told.clear(),
+            Some(reason) => {
                 if reason != *told {
                     error!(error = reason, "the authority stays as it was");
                 }

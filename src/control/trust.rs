@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::ca::{Authority, Root, RootState};
+use super::ca::{Authority, Ring, Root, RootState};
 use crate::wire::proto::lateen::trust_root::State;
 use crate::wire::proto::lateen::{TrustBundle, TrustRoot};
 
@@ -43,13 +43,14 @@ fn milliseconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The bundle in force, encoded, and each one after it, until `shutdown`.
+/// The bundle in force, encoded, and each one after it, until `shutdown`. `rings` are the authority's,
+/// subscribed to before what is in `encoded` was read.
 pub async fn follow(
     authority: Arc<Authority>,
+    mut rings: watch::Receiver<Arc<Ring>>,
     encoded: watch::Sender<Bytes>,
     shutdown: CancellationToken,
 ) {
-    let mut rings = authority.subscribe();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

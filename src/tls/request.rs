@@ -37,11 +37,32 @@ impl Request {
             source,
         };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        Self::over(id, &key)
+    }
+
+    /// Makes a request for `id` over a P-256 key in PKCS#8 that was made for it before.
+    ///
+    /// # Errors
+    /// [`RequestError`] when it is no such key.
+    pub fn again(id: &SpiffeId, key: &PrivatePkcs8KeyDer<'_>) -> Result<Self, RequestError> {
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256);
+        let key = key.map_err(|source| RequestError {
+            id: id.clone(),
+            source,
+        })?;
+        Self::over(id, &key)
+    }
+
+    fn over(id: &SpiffeId, key: &KeyPair) -> Result<Self, RequestError> {
+        let failed = |source| RequestError {
+            id: id.clone(),
+            source,
+        };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let uri = id.to_string().try_into().map_err(failed)?;
         params.subject_alt_names = vec![SanType::URI(uri)];
-        let csr = params.serialize_request(&key).map_err(failed)?;
+        let csr = params.serialize_request(key).map_err(failed)?;
         let csr_pem = csr.pem().map_err(failed)?;
         Ok(Self {
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),

@@ -143,6 +143,7 @@ pub struct Svid {
     not_before: SystemTime,
     not_after: SystemTime,
     serial: String,
+    certificate: Option<CertificateKey>,
     /// Whether the chain was sound by the bundle that was last asked: proving it costs too much to
     /// be done for every connection.
     judged: Mutex<Option<(Arc<Bundle>, bool)>>,
@@ -164,6 +165,7 @@ impl Svid {
         let parsed = parse(leaf, 0)?;
         let (not_before, not_after) = validity(&parsed);
         let serial = hex(parsed.raw_serial());
+        let certificate = CertificateKey::of(leaf);
         let signing = provider()
             .key_provider
             .load_private_key(key)
@@ -178,6 +180,7 @@ impl Svid {
             not_before,
             not_after,
             serial,
+            certificate,
             judged: Mutex::new(None),
         })
     }
@@ -194,7 +197,7 @@ impl Svid {
 
     /// Names the leaf among all certificates.
     pub fn certificate(&self) -> Option<CertificateKey> {
-        self.chain().first().and_then(CertificateKey::of)
+        self.certificate.clone()
     }
 
     /// What peers are judged by.
@@ -226,7 +229,9 @@ impl Svid {
         let sound = match known {
             Some((_by, sound)) => *sound,
             None => {
-                let sound = bundle.believes(self.chain());
+                // As it was when it was made: whether it is in date is asked below, each time.
+                let then = self.not_before + Duration::from_secs(1);
+                let sound = bundle.believed_at(self.chain(), then);
                 *judged = Some((bundle, sound));
                 sound
             }
@@ -234,6 +239,14 @@ impl Svid {
         drop(judged);
         let now = SystemTime::now();
         sound && self.not_before <= now && now < self.not_after
+    }
+
+    /// Whether it will stand as soon as clocks agree that it has begun: a machine whose clock is
+    /// behind at boot still has it.
+    pub fn keeps(&self) -> bool {
+        let bundle = self.trust.bundle();
+        let then = self.not_before + Duration::from_secs(1);
+        bundle.believed_at(self.chain(), then) && SystemTime::now() < self.not_after
     }
 
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {

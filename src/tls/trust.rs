@@ -20,17 +20,17 @@ use super::svid::{Roots, SvidError};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateKey {
     /// The issuer's name in DER.
-    issuer: Vec<u8>,
+    issuer: Arc<[u8]>,
     /// Without leading zeros, so that encodings compare.
-    serial: Vec<u8>,
+    serial: Box<[u8]>,
 }
 
 impl CertificateKey {
     fn new(issuer: &[u8], serial: &[u8]) -> Self {
         let zeros = serial.iter().take_while(|b| **b == 0).count();
         Self {
-            issuer: issuer.to_vec(),
-            serial: serial.get(zeros..).unwrap_or_default().to_vec(),
+            issuer: Arc::from(issuer),
+            serial: Box::from(serial.get(zeros..).unwrap_or_default()),
         }
     }
 
@@ -96,6 +96,11 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// Whether bytes are a revocation list.
+    pub fn is_list(der: &[u8]) -> bool {
+        CertificateRevocationList::from_der(der).is_ok()
+    }
+
     fn read(&mut self, der: &[u8]) -> Result<(), SvidError> {
         let list = CertificateRevocationList::from_der(der);
         let (_rest, list) = list.map_err(|e| SvidError::Revocations {
@@ -105,8 +110,10 @@ impl Bundle {
         let number = list.crl_number().map(|n| n.to_bytes_be());
         self.lists
             .insert(issuer.to_vec(), number.unwrap_or_default());
+        let shared: Arc<[u8]> = Arc::from(issuer);
         for entry in list.iter_revoked_certificates() {
-            let key = CertificateKey::new(issuer, entry.raw_serial());
+            let mut key = CertificateKey::new(&[], entry.raw_serial());
+            key.issuer = Arc::clone(&shared);
             self.revoked.insert(key);
         }
         Ok(())
@@ -183,7 +190,16 @@ impl Bundle {
         if self.revoked.is_empty() {
             return Ok(());
         }
-        for certificate in std::iter::once(leaf).chain(intermediates) {
+        self.check_above(std::slice::from_ref(leaf))?;
+        self.check_above(intermediates)
+    }
+
+    /// Refuses certificates of which any is revoked.
+    pub(super) fn check_above(&self, certificates: &[CertificateDer<'_>]) -> Result<(), Error> {
+        if self.revoked.is_empty() {
+            return Ok(());
+        }
+        for certificate in certificates {
             let key = CertificateKey::of(certificate).ok_or(CertificateError::BadEncoding)?;
             // Of all ways to say no, the one that the peer is told by its own alert.
             if self.revokes(&key) {

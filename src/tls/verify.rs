@@ -163,8 +163,9 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
         // A control plane tells a revoked node so in words, which no alert of the handshake can: with
         // TLS 1.3 it would come after the client's half is over, and be lost.
-        if matches!(self.rule, ClientRule::Workload(_)) {
-            bundle.check(end_entity, intermediates)?;
+        match self.rule {
+            ClientRule::Workload(_) => bundle.check(end_entity, intermediates)?,
+            ClientRule::NodeOrControl(_) => bundle.check_above(intermediates)?,
         }
         self.rule.check(end_entity)?;
         Ok(verified)

@@ -87,7 +87,7 @@ impl Shelf {
         };
         match self.read(id, &text) {
             // Expired, revoked, or under a root that is believed no more: better asked for at once.
-            Ok(svid) => svid.filter(Svid::stands),
+            Ok(svid) => svid.filter(Svid::keeps),
             Err(reason) => {
                 set_aside(&path, &reason);
                 None

@@ -4,14 +4,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls_pki_types::CertificateDer;
-use tracing::warn;
-
 use super::keep::OpenError;
 use super::manifest::{Manifest, Phase};
-use super::plugged::PluggedError;
-use super::revoke::{self, Entry, Revoked};
-use super::ring::Ring;
+use super::revoke::{self, Revoked};
 use super::rotate::{RotateError, Rotation};
 use super::serial::Serial;
 use super::{Authority, Books, RevokeError, bundle, seconds};
@@ -22,7 +17,7 @@ impl Authority {
     /// # Errors
     /// [`RotateError`]; nothing has changed then.
     pub fn rotate_issuing(&self, now: SystemTime) -> Result<(), RotateError> {
-        self.change(now, |rotation, books| rotation.issuing(&mut books.manifest))
+        self.change(now, |rotation, manifest| rotation.issuing(manifest))
     }
 
     /// Takes the next step of replacing the root: believe it, let it sign, forget the former one.
@@ -31,9 +26,9 @@ impl Authority {
     /// # Errors
     /// [`RotateError`]; nothing has changed then.
     pub fn rotate_root(&self, now: SystemTime) -> Result<Phase, RotateError> {
-        self.change(now, |rotation, books| {
-            rotation.root_step(&mut books.manifest)?;
-            Ok(books.manifest.phase)
+        self.change(now, |rotation, manifest| {
+            rotation.root_step(manifest)?;
+            Ok(manifest.phase)
         })
     }
 
@@ -80,38 +75,46 @@ impl Authority {
         Ok(added)
     }
 
-    /// What is revoked and has not expired.
-    pub fn revocations(&self) -> Vec<Entry> {
-        self.lock().revoked.entries().to_vec()
+    /// Whether a certificate was taken back, by its serial in hex; also when it has expired since.
+    pub fn was_revoked(&self, serial: &str) -> bool {
+        let serial = revoke::serial(serial);
+        serial.is_some_and(|serial| self.lock().revoked.has(&serial))
     }
 
     /// Does what time asks for: lists that grow old are signed anew, an intermediate past half of
-    /// its life is replaced, a plugged-in one is read again. To be called now and then.
+    /// its life is replaced, a plugged-in one is read again. To be called now and then. Blocks on the
+    /// disk.
     ///
     /// # Errors
     /// [`OpenError`]; what was in force still is.
     pub fn maintain(&self, now: SystemTime) -> Result<(), OpenError> {
+        self.sign_lists(now)?;
         if self.home.plugged.is_some() {
-            self.reload(now)?;
+            return self.reload(now);
         }
         let ring = self.ring();
         let half = ring.issuing.ends.duration_since(ring.issuing.starts);
-        let half = half.unwrap_or_default() / 2;
-        let due = ring.issuing.starts + half <= now && self.home.plugged.is_none();
-        if due {
-            match self.rotate_issuing(now) {
-                Ok(()) => {}
-                Err(RotateError::Open(e)) => return Err(e),
-                Err(RotateError::File(e)) => return Err(e.into()),
-                Err(e @ (RotateError::KeyAway { .. } | RotateError::Plugged { .. })) => {
-                    warn!(error = %e, "the intermediate is past half of its life and is not replaced");
-                }
+        if ring.issuing.starts + half.unwrap_or_default() / 2 > now {
+            return Ok(());
+        }
+        match self.rotate_issuing(now) {
+            Ok(()) => Ok(()),
+            Err(RotateError::Open(e)) => Err(e),
+            Err(RotateError::File(e)) => Err(e.into()),
+            Err(e @ (RotateError::KeyAway { .. } | RotateError::Plugged { .. })) => {
+                let reason = e.to_string();
+                Err(OpenError::Due { reason })
             }
         }
+    }
+
+    fn sign_lists(&self, now: SystemTime) -> Result<(), OpenError> {
         let mut books = self.lock();
         let listed = books.manifest.crl_number;
         let age = seconds(now).saturating_sub(books.manifest.crl_signed);
-        let unsigned = listed != books.revoked.number || listed == 0;
+        let ring = self.ring();
+        let missing = ring.crls.len() <= ring.retired.len();
+        let unsigned = listed != books.revoked.number || listed == 0 || missing;
         if unsigned || age >= revoke::RESIGN.as_secs() {
             let (manifest, revoked) = (books.manifest.clone(), books.revoked.clone());
             self.publish(&mut books, manifest, revoked, now)?;
@@ -122,35 +125,31 @@ impl Authority {
     /// Takes up other files of a plugged-in authority.
     fn reload(&self, now: SystemTime) -> Result<(), OpenError> {
         let mut books = self.lock();
-        let before = self.ring();
-        let found = self.home.ring(&books.manifest, &books.revoked, now)?;
-        let certificates = |r: &Ring| r.believed.certificates().to_vec();
-        let (was, is) = (certificates(&before), certificates(&found));
-        let replaced = found.issuing.certificate != before.issuing.certificate;
-        if was == is && !replaced {
+        let (Some(directory), Some(before)) = (&self.home.plugged, &books.brought) else {
+            return Ok(());
+        };
+        let found = self.home.brought(directory, &books.manifest, now)?;
+        if found.is_told_like(before) {
             return Ok(());
         }
-        let within =
-            |a: &[CertificateDer<'_>], b: &[CertificateDer<'_>]| a.iter().all(|c| b.contains(c));
-        if !within(&was, &is) && !within(&is, &was) {
-            return Err(OpenError::Plugged(PluggedError::Content {
-                path: self.home.plugged.clone().unwrap_or_default(),
-                reason: "its roots are others than before; first put the new root beside the old one in the root file, and take the old one out once every node has the new one".to_owned(),
-            }));
-        }
         let mut manifest = books.manifest.clone();
-        manifest.sequence += 1;
-        if replaced {
-            manifest.reissue_before_ms = seconds(now).saturating_mul(1000);
+        if !found.signs_like(before) {
+            manifest.reissue_before_ms = (seconds(now) + 1).saturating_mul(1000);
         }
+        manifest.roots = found.root_keys();
+        let former = books.brought.replace(found);
         let revoked = books.revoked.clone();
-        self.publish(&mut books, manifest, revoked, now)
+        let published = self.publish(&mut books, manifest, revoked, now);
+        if published.is_err() {
+            books.brought = former;
+        }
+        published
     }
 
     fn change<T>(
         &self,
         now: SystemTime,
-        act: impl FnOnce(&Rotation<'_>, &mut Books) -> Result<T, RotateError>,
+        act: impl FnOnce(&Rotation<'_>, &mut Manifest) -> Result<T, RotateError>,
     ) -> Result<T, RotateError> {
         let mut books = self.lock();
         let rotation = Rotation {
@@ -158,12 +157,10 @@ impl Authority {
             trust_domain: &self.trust_domain,
             now,
         };
-        let mut next = Books {
-            manifest: books.manifest.clone(),
-            revoked: books.revoked.clone(),
-        };
-        let outcome = act(&rotation, &mut next)?;
-        self.publish(&mut books, next.manifest, next.revoked, now)?;
+        let mut manifest = books.manifest.clone();
+        let outcome = act(&rotation, &mut manifest)?;
+        let revoked = books.revoked.clone();
+        self.publish(&mut books, manifest, revoked, now)?;
         Ok(outcome)
     }
 
@@ -177,17 +174,20 @@ impl Authority {
         now: SystemTime,
     ) -> Result<(), OpenError> {
         manifest.retired.retain(|r| r.until > seconds(now));
-        revoked.advance(now);
+        revoked.advance(books.manifest.crl_number, now);
         revoked.save(&self.home.directory)?;
-        let unlisted = self.home.ring(&manifest, &revoked, now)?;
+        // From here on it is so, whatever becomes of the rest: the next look goes on with it.
+        books.revoked = revoked;
+        let (revoked, brought) = (&books.revoked, books.brought.as_ref());
+        let unlisted = self.home.ring(&manifest, revoked, brought, now)?;
         revoked.sign(&self.home, &unlisted, now)?;
         manifest.crl_number = revoked.number;
         manifest.crl_signed = seconds(now);
         manifest.sequence += 1;
-        let ring = self.home.ring(&manifest, &revoked, now)?;
+        let ring = self.home.ring(&manifest, revoked, brought, now)?;
         let bundle = bundle(&ring)?;
         self.home.write_manifest(&manifest)?;
-        *books = Books { manifest, revoked };
+        books.manifest = manifest;
         self.trust.replace(bundle);
         self.ring.send_replace(Arc::new(ring));
         Ok(())

@@ -10,14 +10,16 @@ use rustls_pki_types::CertificateDer;
 
 use super::make;
 use super::manifest::Manifest;
-use super::plugged::{self, PluggedError};
+use super::plugged::{self, Brought, PluggedError};
 use super::revoke::Revoked;
 use super::ring::{Intermediate, Ring, Root, RootState};
 use super::seconds;
 use super::serial::{SerialError, Serials};
 use crate::files::{self, FileError};
 use crate::identity::TrustDomain;
-use crate::tls::{Roots, SvidError, certificates_from_pem, spki_sha256, to_pem, validity_of};
+use crate::tls::{
+    Bundle, Roots, SvidError, certificates_from_pem, spki_sha256, to_pem, validity_of,
+};
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,7 @@ pub enum OpenError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The mesh has an authority and part of it is gone.
-    #[error("{} says that this mesh has a certificate authority, but {} is missing; restore the backup of {}, or, to start an entirely new mesh, move {} away first", epoch.display(), missing.display(), directory.display(), epoch.display())]
+    #[error("{} says that this mesh has a certificate authority, but {} is missing; restore the backup of {} with it, or, to start an entirely new mesh, move both away first", epoch.display(), missing.display(), directory.display())]
     Missing {
         /// The file that says so.
         epoch: PathBuf,
@@ -34,6 +36,20 @@ pub enum OpenError {
         missing: PathBuf,
         /// Where it should be.
         directory: PathBuf,
+    },
+    /// There is an authority, and nothing that says which mesh's.
+    #[error("{} holds a certificate authority, but {} is missing; restore it from the same backup, or, to start an entirely new mesh, move {} away first", directory.display(), epoch.display(), directory.display())]
+    NoEpoch {
+        /// The file that is gone.
+        epoch: PathBuf,
+        /// Where the authority is.
+        directory: PathBuf,
+    },
+    /// The key that a rotation which is due needs is somewhere else.
+    #[error("the intermediate is past half of its life, and cannot be replaced: {reason}")]
+    Due {
+        /// Why.
+        reason: String,
     },
     /// A file of it does not read.
     #[error("{} is damaged; restore it from a backup", path.display())]
@@ -82,6 +98,7 @@ pub(super) struct Opened {
     pub(super) revoked: Revoked,
     pub(super) serials: Serials,
     pub(super) ring: Ring,
+    pub(super) brought: Option<Brought>,
 }
 
 impl Home {
@@ -116,6 +133,13 @@ impl Home {
         now: SystemTime,
     ) -> Result<Opened, OpenError> {
         if files::read(&self.epoch)?.is_none() {
+            if self.manifest().exists() {
+                // Restored without it, perhaps: to begin anew here would destroy what is there.
+                return Err(OpenError::NoEpoch {
+                    epoch: self.epoch,
+                    directory: self.directory,
+                });
+            }
             make::authority(&self, trust_domain, now)?;
         }
         let epoch = self.there(files::read(&self.epoch)?, &self.epoch)?;
@@ -125,11 +149,16 @@ impl Home {
         let text = self.there(files::read(&path)?, &path)?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|_json| damaged(&path))?;
         self.same_origin(&manifest)?;
-        let revoked = Revoked::load(&self.directory)?;
+        let revoked = Revoked::load(&self)?;
         let key = manifest.serial_key().ok_or_else(|| damaged(&path))?;
         let serials = Serials::open(&self.directory.join("serials"), key, now)?;
-        let ring = self.ring(&manifest, &revoked, now)?;
+        let brought = match &self.plugged {
+            Some(directory) => Some(self.brought(directory, &manifest, now)?),
+            None => None,
+        };
+        let ring = self.ring(&manifest, &revoked, brought.as_ref(), now)?;
         Ok(Opened {
+            brought,
             home: self,
             epoch,
             manifest,
@@ -150,29 +179,48 @@ impl Home {
         Err(OpenError::Origin { began, told, epoch })
     }
 
+    /// What is plugged in, if its roots may follow those the mesh was last told of.
+    pub(super) fn brought(
+        &self,
+        directory: &Path,
+        manifest: &Manifest,
+        now: SystemTime,
+    ) -> Result<Brought, OpenError> {
+        let brought = plugged::load(directory, now)?;
+        match manifest.may_be_followed_by(&brought.root_keys()) {
+            true => Ok(brought),
+            false => Err(OpenError::Plugged(PluggedError::Roots {
+                directory: directory.to_owned(),
+            })),
+        }
+    }
+
     /// What a manifest stands for.
     pub(super) fn ring(
         &self,
         manifest: &Manifest,
         revoked: &Revoked,
+        brought: Option<&Brought>,
         now: SystemTime,
     ) -> Result<Ring, OpenError> {
-        let (issuing, roots, brought) = match &self.plugged {
-            Some(directory) => {
-                let plugged = plugged::load(directory, now)?;
-                (plugged.issuing, plugged.roots, plugged.crls)
-            }
-            None => (self.issuing(manifest)?, self.roots(manifest)?, Vec::new()),
+        let (issuing, roots, mut crls) = match brought {
+            Some(brought) => brought.parts(),
+            None => (
+                Arc::new(self.issuing(manifest)?),
+                self.roots(manifest)?,
+                Vec::new(),
+            ),
         };
         let retired = manifest.retired.iter().filter(|r| r.until > seconds(now));
         let retired = retired.filter(|r| r.name != plugged::NAME);
         let retired: Result<Vec<_>, _> = retired
-            .map(|r| self.intermediate(&r.name, Vec::new()))
+            .map(|r| self.intermediate(&r.name, Vec::new()).map(Arc::new))
             .collect();
         let retired = retired?;
-        let mut crls = brought;
         for name in retired.iter().chain([&issuing]).map(|i| &i.name) {
-            crls.extend(files::read(&self.crl(name))?);
+            // One that does not parse is signed anew.
+            let list = files::read(&self.crl(name))?;
+            crls.extend(list.filter(|der| Bundle::is_list(der)));
         }
         let certificates = roots.iter().map(|r| r.certificate.clone()).collect();
         Ok(Ring {
@@ -185,7 +233,7 @@ impl Home {
             retired,
             crls,
             crl_number: manifest.crl_number,
-            revoked: revoked.len(),
+            revoked: revoked.listed(now).count(),
             reissue_before: UNIX_EPOCH + Duration::from_millis(manifest.reissue_before_ms),
         })
     }
@@ -283,7 +331,11 @@ impl Home {
         files::write(&self.manifest(), &text)
     }
 
-    fn there(&self, content: Option<Vec<u8>>, path: &Path) -> Result<Vec<u8>, OpenError> {
+    pub(super) fn there(
+        &self,
+        content: Option<Vec<u8>>,
+        path: &Path,
+    ) -> Result<Vec<u8>, OpenError> {
         content.ok_or_else(|| OpenError::Missing {
             epoch: self.epoch.clone(),
             missing: path.to_owned(),
@@ -334,6 +386,9 @@ mod tests {
             ("ca/issuing-1.pem", "remove", "is missing"),
             ("ca/issuing-1.key", "remove", "is missing"),
             ("ca/authority.json", "remove", "is missing"),
+            ("ca/revoked.json", "remove", "is missing"),
+            ("ca/revoked.json", "truncate", "is damaged"),
+            ("epoch", "remove", "is missing"),
             ("ca/authority.json", "truncate", "is damaged"),
             ("ca/issuing-1.key", "truncate", "is damaged"),
             ("ca/root.pem", "truncate", "is damaged"),
@@ -374,5 +429,25 @@ mod tests {
         let home = Home::new(dir.path(), Some(dir.path()));
         let refused = home.open(&TrustDomain::default(), SystemTime::now());
         assert!(matches!(refused.err(), Some(OpenError::Origin { .. })));
+    }
+
+    #[test]
+    fn a_list_that_is_torn_or_gone_is_signed_anew() {
+        for spoil in [
+            |p: &Path| fs::write(p, "x").unwrap(),
+            |p: &Path| {
+                fs::remove_file(p).unwrap();
+            },
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let td = TrustDomain::default();
+            let open =
+                || crate::control::ca::Authority::open(dir.path(), None, &td, SystemTime::now());
+            let before = open().unwrap().ring().crl_number;
+            spoil(&dir.path().join("control/ca/issuing-1.crl"));
+            let ring = open().unwrap().ring();
+            assert_eq!(ring.crls.len(), 1);
+            assert!(ring.crl_number > before);
+        }
     }
 }

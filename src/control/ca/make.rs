@@ -9,6 +9,7 @@ use rcgen::{
 
 use super::keep::{Home, OpenError};
 use super::manifest::Manifest;
+use super::revoke::Revoked;
 use super::{plugged, seconds};
 use crate::files;
 use crate::identity::TrustDomain;
@@ -31,9 +32,10 @@ pub(super) fn authority(
     let mut manifest = Manifest::first(seconds(now));
     let epoch = match &home.plugged {
         Some(directory) => {
-            let plugged = plugged::load(directory, now)?;
+            let brought = plugged::load(directory, now)?;
             manifest.issuing = plugged::NAME.to_owned();
-            plugged.epoch()
+            manifest.roots = brought.root_keys();
+            brought.epoch()
         }
         None => {
             let root = root(home, &manifest.root, 1, trust_domain, now)?;
@@ -41,6 +43,7 @@ pub(super) fn authority(
             rand::random()
         }
     };
+    Revoked::default().save(&home.directory)?;
     home.write_manifest(&manifest)?;
     files::write(&home.epoch, &epoch)?;
     Ok(())

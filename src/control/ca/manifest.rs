@@ -43,6 +43,8 @@ pub(super) struct Manifest {
     pub(super) crl_number: u64,
     /// When they were signed, in seconds since 1970.
     pub(super) crl_signed: u64,
+    /// SHA-256 of the keys of a plugged-in authority's roots, in hex, as the mesh was last told.
+    pub(super) roots: Vec<String>,
     /// Encrypts serial numbers; hex.
     pub(super) serial_key: String,
 }
@@ -73,6 +75,7 @@ impl Manifest {
             reissue_before_ms: 0,
             crl_number: 0,
             crl_signed: 0,
+            roots: Vec::new(),
             serial_key: key.iter().map(|b| format!("{b:02x}")).collect(),
         }
     }
@@ -82,6 +85,13 @@ impl Manifest {
             |at: usize| u8::from_str_radix(self.serial_key.get(2 * at..2 * at + 2)?, 16).ok();
         let bytes: Option<Vec<u8>> = (0..16).map(digits).collect();
         bytes?.try_into().ok()
+    }
+
+    /// Whether roots may take the place of those that were told: some added or some taken away, but
+    /// never all exchanged at once, which would cut off everyone.
+    pub(super) fn may_be_followed_by(&self, roots: &[String]) -> bool {
+        let within = |a: &[String], b: &[String]| a.iter().all(|key| b.contains(key));
+        self.roots.is_empty() || within(&self.roots, roots) || within(roots, &self.roots)
     }
 
     /// The name of the next file of a kind.

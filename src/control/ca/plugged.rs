@@ -2,6 +2,7 @@
 //! `cacerts` (`spec/control-plane.md` §4.7). Nothing of it is copied; it is read where it is.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{Issuer, KeyPair, PublicKeyData as _};
@@ -11,7 +12,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::ring::{Intermediate, Root, RootState};
 use crate::files::{self, FileError};
-use crate::tls::{SvidError, certificates_from_pem, spki_sha256, validity_of};
+use crate::tls::{Bundle, SvidError, certificates_from_pem, spki_sha256, validity_of};
 
 /// What its intermediate is called in the manifest.
 pub(super) const NAME: &str = "plugged-in";
@@ -42,6 +43,12 @@ pub enum PluggedError {
         /// What is not there.
         missing: String,
     },
+    /// All roots are others than before.
+    #[error("the roots in {} are others than the mesh believes; put the new root beside the old one first, and take the old one out once every node has the new one", directory.display())]
+    Roots {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// A file has other content than it should.
     #[error("{}: {reason}", path.display())]
     Content {
@@ -56,13 +63,39 @@ pub enum PluggedError {
 }
 
 /// What is in the directory, checked.
-pub(super) struct Plugged {
-    pub(super) issuing: Intermediate,
-    pub(super) roots: Vec<Root>,
-    pub(super) crls: Vec<Vec<u8>>,
+#[derive(Clone)]
+pub(super) struct Brought {
+    issuing: Arc<Intermediate>,
+    roots: Vec<Root>,
+    crls: Vec<Vec<u8>>,
 }
 
-impl Plugged {
+impl Brought {
+    /// Its intermediate, its roots, and what the authorities above have revoked.
+    pub(super) fn parts(&self) -> (Arc<Intermediate>, Vec<Root>, Vec<Vec<u8>>) {
+        let issuing = Arc::clone(&self.issuing);
+        (issuing, self.roots.clone(), self.crls.clone())
+    }
+
+    /// SHA-256 of the keys of its roots, in hex.
+    pub(super) fn root_keys(&self) -> Vec<String> {
+        let hex = |root: &Root| root.spki.iter().map(|b| format!("{b:02x}")).collect();
+        self.roots.iter().map(hex).collect()
+    }
+
+    /// Whether another intermediate signs in it.
+    pub(super) fn signs_like(&self, other: &Self) -> bool {
+        self.issuing.certificate == other.issuing.certificate
+    }
+
+    /// Whether peers are to be told the same of both.
+    pub(super) fn is_told_like(&self, other: &Self) -> bool {
+        self.signs_like(other)
+            && self.issuing.above == other.issuing.above
+            && self.root_keys() == other.root_keys()
+            && self.crls == other.crls
+    }
+
     /// What tells meshes under this root from others: the same for every control plane of one.
     pub(super) fn epoch(&self) -> [u8; 16] {
         let root = self.roots.first().map(|r| r.spki).unwrap_or_default();
@@ -82,7 +115,7 @@ struct Found {
 }
 
 /// Reads and checks a directory.
-pub(super) fn load(directory: &Path, now: SystemTime) -> Result<Plugged, PluggedError> {
+pub(super) fn load(directory: &Path, now: SystemTime) -> Result<Brought, PluggedError> {
     let found = find(directory)?;
     let mut given = certificates(&found.certificate)?;
     if given.is_empty() {
@@ -111,8 +144,8 @@ pub(super) fn load(directory: &Path, now: SystemTime) -> Result<Plugged, Plugged
         ends,
     };
     let roots = leads_to(&found, &issuing, root_certificates, now)?;
-    Ok(Plugged {
-        issuing,
+    Ok(Brought {
+        issuing: Arc::new(issuing),
         roots,
         crls: crls(&directory.join(CRL))?,
     })
@@ -222,7 +255,11 @@ fn crls(path: &Path) -> Result<Vec<Vec<u8>>, PluggedError> {
     };
     let lists = CertificateRevocationListDer::pem_slice_iter(&pem);
     let lists: Result<Vec<_>, _> = lists.map(|l| l.map(|l| l.to_vec())).collect();
-    lists.map_err(|e| content(path, e.to_string()))
+    let lists = lists.map_err(|e| content(path, e.to_string()))?;
+    match lists.iter().all(|der| Bundle::is_list(der)) {
+        true => Ok(lists),
+        false => Err(content(path, "a revocation list in it does not parse")),
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PluggedError> {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::keep::{Home, OpenError, damaged};
 use super::ring::{Intermediate, Ring};
-use super::seconds;
 use super::serial::Serial;
+use super::{REMEMBERED, seconds};
 use crate::files::{self, FileError};
 
 /// How long a list says that it is good for.
@@ -35,7 +35,7 @@ pub(super) struct Revoked {
 /// A certificate that is revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Its serial number in hex.
     pub serial: String,
     /// The node it was given to.
@@ -47,12 +47,10 @@ pub struct Entry {
 }
 
 impl Revoked {
-    pub(super) fn load(directory: &Path) -> Result<Self, OpenError> {
-        let path = path(directory);
-        match files::read(&path)? {
-            None => Ok(Self::default()),
-            Some(text) => serde_json::from_slice(&text).map_err(|_json| damaged(&path)),
-        }
+    pub(super) fn load(home: &Home) -> Result<Self, OpenError> {
+        let path = path(&home.directory);
+        let text = home.there(files::read(&path)?, &path)?;
+        serde_json::from_slice(&text).map_err(|_json| damaged(&path))
     }
 
     pub(super) fn save(&self, directory: &Path) -> Result<(), FileError> {
@@ -84,18 +82,27 @@ impl Revoked {
         self.entries.len() - before
     }
 
-    /// Forgets what has expired, and counts on.
-    pub(super) fn advance(&mut self, now: SystemTime) {
-        self.entries.retain(|e| e.until > seconds(now));
-        self.number += 1;
+    /// Forgets what can matter no more, and counts on from whichever number is higher.
+    pub(super) fn advance(&mut self, listed: u64, now: SystemTime) {
+        let ends = |e: &Entry| e.until + REMEMBERED.as_secs();
+        self.entries.retain(|e| ends(e) > seconds(now));
+        self.number = self.number.max(listed) + 1;
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Whether a certificate has been taken back, though it may have expired since.
+    pub(super) fn has(&self, serial: &Serial) -> bool {
+        let serial = hex(serial);
+        self.entries.iter().any(|e| e.serial == serial)
+    }
+
+    /// What lists say at a time: what has not expired.
+    pub(super) fn listed(&self, now: SystemTime) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |e| e.until > seconds(now))
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
     }
 
     /// Signs the lists of all intermediates and keeps them.
@@ -120,7 +127,7 @@ impl Revoked {
             next_update: (now + GOOD_FOR).into(),
             crl_number: SerialNumber::from(self.number),
             issuing_distribution_point: None,
-            revoked_certs: self.entries.iter().map(entry).collect(),
+            revoked_certs: self.listed(now).map(entry).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
         Ok(params.signed_by(&intermediate.issuer)?.der().to_vec())
@@ -193,9 +200,14 @@ mod tests {
             2
         );
         assert_eq!(revoked.add(&node, &[([1; 16], 1500)], now), 0, "known");
-        revoked.advance(now);
-        assert_eq!((revoked.len(), revoked.number), (2, 1));
-        revoked.advance(now + Duration::from_secs(1000));
-        assert_eq!((revoked.len(), revoked.number), (1, 2));
+        revoked.advance(0, now);
+        let listed = |revoked: &Revoked, at| revoked.listed(at).count();
+        assert_eq!((listed(&revoked, now), revoked.number), (2, 1));
+        let later = now + Duration::from_secs(1000);
+        assert_eq!(listed(&revoked, later), 1, "expired, so no list needs it");
+        assert!(revoked.has(&[1; 16]), "and it still lets nobody back in");
+        revoked.advance(9, later + REMEMBERED);
+        assert_eq!((revoked.len(), revoked.number), (1, 10));
+        assert!(!revoked.has(&[1; 16]));
     }
 }

@@ -59,9 +59,9 @@ pub struct Ring {
     /// The same, for those who judge.
     pub believed: Arc<Roots>,
     /// Who signs.
-    pub issuing: Intermediate,
+    pub issuing: Arc<Intermediate>,
     /// Who signed, and revokes.
-    pub retired: Vec<Intermediate>,
+    pub retired: Vec<Arc<Intermediate>>,
     /// Revocation lists in DER, one of each intermediate.
     pub crls: Vec<Vec<u8>>,
     /// Their number.
