@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use prost::Message as _;
 use prost_types::Any;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
@@ -44,6 +45,7 @@ use crate::wire::proto::lateen::{
     ChallengeRequest, ChallengeResponse, Enrolled, JoinRequest, NodeReport, ReenrollRequest,
     RenewRequest, ReportAck,
 };
+use crate::wire::proto::security::{Authorization, Scope};
 use crate::wire::{ADDRESS, AUTHORIZATION, REVISION};
 
 /// The node that follows.
@@ -243,10 +245,21 @@ pub(super) fn resource(workload: &Workload, version: &str) -> Resource {
     of(ADDRESS, &workload.uid, version, body)
 }
 
-/// A policy, of which nothing but its name matters.
+/// A policy for the workloads that it is listed on.
 pub(super) fn policy(name: &str) -> Resource {
+    policy_of(name, "shop", Scope::WorkloadSelector)
+}
+
+/// A policy that reaches so far.
+pub(super) fn policy_of(name: &str, namespace: &str, scope: Scope) -> Resource {
+    let policy = Authorization {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        scope: scope.into(),
+        dry_run: false,
+    };
     // An istiod gives policies no versions.
-    of(AUTHORIZATION, name, "", Vec::new())
+    of(AUTHORIZATION, name, "", policy.encode_to_vec())
 }
 
 /// The revision of these workloads.

@@ -10,22 +10,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::agent::channel::{ChannelError, Controls, Who};
-use crate::agent::mirror::{Mirror, TYPES};
+use crate::agent::mirror::{ESSENTIAL, Mirror, TYPES};
 use crate::agent::trust::Believed;
 use crate::dial::{Line, RECEIVE_LIMIT};
 use crate::telemetry::access_log::chain;
+use crate::wire::TRUST;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,
 };
-use crate::wire::{ADDRESS, AUTHORIZATION, TRUST};
 
 /// Requests on their way out; each answers one response, so more than a few never wait.
 const REQUESTS: usize = 16;
 /// Header by which a control plane of ours says that it sends revisions.
 const OURS: &str = "lateen-control";
-/// The types that every control plane has: a view needs both.
-const ESSENTIAL: [&str; 2] = [ADDRESS, AUTHORIZATION];
 /// How long a refusal may take to get out before the connection goes.
 const PARTING: Duration = Duration::from_secs(1);
 

@@ -8,13 +8,14 @@ use crate::agent::channel::Who;
 use crate::agent::guest::{Guest, LocalCapture};
 use crate::agent::issuer::{ControlIssuer, IssueError, Issuer as _};
 use crate::agent::keep::certs::Shelf;
-use crate::agent::scripted::{self, NODE, Script, Scripted, policy, resource};
+use crate::agent::scripted::{self, NODE, Script, Scripted, policy, policy_of, resource};
 use crate::model::declaration::Capture;
 use crate::model::inbound::{Refusal, Target, tunnelled};
 use crate::model::testing::workload;
 use crate::tls::testing::TestCa;
 use crate::tls::to_pem;
 use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Resource};
+use crate::wire::proto::security::Scope;
 use crate::wire::{ADDRESS, AUTHORIZATION};
 use prost_types::value::Kind;
 
@@ -186,42 +187,47 @@ async fn one_bad_workload_among_a_hundred_is_named_and_the_rest_applied() {
     assert!(client.link.borrow().connected.is_some(), "and it goes on");
 }
 
+fn asked(mesh: &MeshState) -> Option<Refusal> {
+    let cart = mesh.view.workload("cart").unwrap();
+    let target = Target::Address((cart.addresses[0], 80).into());
+    tunnelled(&mesh.view, cart, cart.addresses[0], target, None).err()
+}
+
 #[tokio::test]
-async fn a_workload_whose_policy_is_not_there_is_closed_and_stays_so() {
+async fn a_workload_whose_policy_is_not_there_is_closed() {
     let ca = TestCa::new();
     let mut cart = workload("cart", &["10.0.0.1"]);
     cart.authorization_policies = vec![Arc::from("shop/p")];
+    let istiod = Scripted::istiod(&ca, script(vec![resource(&cart, "v1")], &[])).await;
+    let files = files(&ca, &[&istiod.url], None);
+    let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
+    client.connects(&istiod.url).await;
+    let refused = asked(&client.mesh.borrow());
+    assert!(matches!(refused, Some(Refusal::Policy { .. })));
+}
+
+#[tokio::test]
+async fn nothing_is_seen_before_its_policies_and_those_of_all_close_it() {
+    let ca = TestCa::new();
+    let cart = workload("cart", &["10.0.0.1"]);
     let mut unanswered = script(vec![resource(&cart, "v1")], &[]);
     unanswered.resources.remove(AUTHORIZATION);
     let istiod = Scripted::istiod(&ca, unanswered).await;
     let files = files(&ca, &[&istiod.url], None);
     let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
-    let refused = |mesh: &MeshState| {
-        let cart = mesh.view.workload("cart").unwrap();
-        let (at, port) = (cart.addresses[0], 80);
-        let asked = tunnelled(
-            &mesh.view,
-            cart,
-            at,
-            Target::Address((at, port).into()),
-            None,
-        );
-        matches!(asked, Err(Refusal::Policy { .. }))
-    };
-    let before = client
-        .sees("the workload", |mesh| mesh.view.size() == (1, 0))
-        .await;
-    assert!(refused(&before), "Address comes before Authorization");
+    let taken = |h: &scripted::Heard| h.acks.iter().any(|of| of == ADDRESS);
+    istiod.hears("the workloads taken", taken).await;
+    assert_eq!(client.mesh.borrow().view.size(), (0, 0));
     assert!(client.link.borrow().connected.is_none(), "not whole yet");
+    let wide = policy_of("shop/p", "shop", Scope::Namespace);
     istiod.rewrite(|script| {
-        script
-            .resources
-            .insert(AUTHORIZATION, vec![policy("shop/p")]);
+        script.resources.insert(AUTHORIZATION, vec![wide]);
     });
     istiod.push(AUTHORIZATION);
     let link = client.connects(&istiod.url).await;
     assert!(link.viewed);
-    assert!(refused(&client.mesh.borrow()), "nobody evaluates it yet");
+    let refused = asked(&client.mesh.borrow());
+    assert!(matches!(refused, Some(Refusal::WidePolicy { .. })));
 }
 
 #[tokio::test]
