@@ -3,6 +3,7 @@
 
 mod stream;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(super) struct Discovery {
     link: watch::Sender<Link>,
     /// What the next stream goes on from; empty while one is followed.
     mirror: Mirror,
+    /// Better ones with whose revision what the present one sent did not add up.
+    afresh: BTreeSet<usize>,
     held: watch::Sender<Resources>,
 }
 
@@ -68,6 +71,7 @@ impl Discovery {
             mesh,
             link,
             mirror: Mirror::default(),
+            afresh: BTreeSet::new(),
             held: watch::Sender::new(Resources::default()),
         }
     }
@@ -154,7 +158,8 @@ impl Discovery {
                 None => self.failover.beside(Instant::now()),
             };
             let until = match beside {
-                Beside::Look(better) => {
+                Beside::Look => {
+                    let better = self.failover.better();
                     errand = Some(Box::pin(look(self.controls.clone(), better)));
                     None
                 }
@@ -252,9 +257,13 @@ impl Discovery {
         }
     }
 
-    /// Opens a stream to a better one beside the present one, from what that one holds.
+    /// Opens a stream to a better one beside the present one, from what that one holds unless the two
+    /// do not agree on it.
     fn switch(&self, control: usize, present: &Stream) -> Errand {
-        let mirror = present.mirror.clone();
+        let mirror = match self.afresh.contains(&control) {
+            true => Mirror::default(),
+            false => present.mirror.clone(),
+        };
         let silence = self.timing.silence;
         let whole = Stream::whole(
             self.controls.clone(),
@@ -300,7 +309,10 @@ impl Discovery {
             Err(e) => e,
         };
         link::noted(&self.link, control, Some(chain(&failed)));
-        self.failover.stay(Instant::now());
+        if matches!(failed, StreamError::Lost) {
+            self.afresh.insert(control);
+        }
+        self.failover.stay(control, Instant::now());
         None
     }
 
@@ -313,6 +325,7 @@ impl Discovery {
             return;
         }
         self.controls.set_best(control);
+        self.afresh.clear();
         self.failover.following(control, Instant::now());
         link::connected(&self.link, control, url);
     }
@@ -323,12 +336,12 @@ impl Discovery {
     }
 }
 
-/// Sees which is the first of so many that answers.
-async fn look(controls: Controls, better: usize) -> Done {
+/// Sees which is the first of these that is fit to be followed.
+async fn look(controls: Controls, better: Vec<usize>) -> Done {
     let mut failed = Vec::new();
-    for control in 0..better {
-        match controls.connect(control).await {
-            Ok(_answered) => return Done::Looked(Some(control), failed),
+    for control in better {
+        match controls.serves(control).await {
+            Ok(()) => return Done::Looked(Some(control), failed),
             Err(e) => failed.push((control, chain(&e))),
         }
     }

@@ -1,6 +1,8 @@
 //! Control planes that do as they are told, for tests: one of ours or, in what it says and leaves
 //! unsaid, an istiod (`spec/control-plane.md` §3.8).
 
+mod fitness;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,6 +21,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
+
+pub(super) use fitness::Fitness;
 
 use super::channel::{Controls, Who};
 use super::identity::{Mesh, NodeIdentity};
@@ -39,6 +43,7 @@ use crate::wire::proto::discovery::aggregated_discovery_service_server::{
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
+use crate::wire::proto::grpc_health::health_server::HealthServer;
 use crate::wire::proto::lateen::enrollment_server::{Enrollment, EnrollmentServer};
 use crate::wire::proto::lateen::node_service_server::{NodeService, NodeServiceServer};
 use crate::wire::proto::lateen::{
@@ -66,6 +71,8 @@ pub(super) struct Script {
     pub(super) resources: BTreeMap<&'static str, Vec<Resource>>,
     /// It refuses certificates and renewals so.
     pub(super) refuses: Option<Code>,
+    /// It says that it has nothing to serve.
+    pub(super) unfit: bool,
 }
 
 /// What it has heard.
@@ -262,12 +269,14 @@ pub(super) fn policy_of(name: &str, namespace: &str, scope: Scope) -> Resource {
     of(AUTHORIZATION, name, "", policy.encode_to_vec())
 }
 
-/// The revision of these workloads.
-pub(super) fn revision(epoch: u8, serial: u64, workloads: &[Resource]) -> Resource {
-    let lines = workloads
-        .iter()
-        .map(|r| (ADDRESS, r.name.as_str(), r.version.as_str()));
-    let total = u32::try_from(workloads.len()).unwrap();
+/// The revision of these workloads and policies.
+pub(super) fn revision(epoch: u8, serial: u64, resources: &[Resource]) -> Resource {
+    let lines = resources.iter().map(|r| {
+        let type_url = &r.resource.as_ref().unwrap().type_url;
+        (&**type_url, r.name.as_str(), r.version.as_str())
+    });
+    let workloads = lines.clone().filter(|line| line.0 == ADDRESS);
+    let total = u32::try_from(workloads.count()).unwrap();
     let summary = RevisionSummary {
         epoch: [epoch; 16],
         serial,
@@ -332,7 +341,8 @@ impl Part {
         let routes = Routes::new(AggregatedDiscoveryServiceServer::new(self.clone()))
             .add_service(IstioCertificateServiceServer::new(self.clone()))
             .add_service(EnrollmentServer::new(self.clone()))
-            .add_service(NodeServiceServer::new(self.clone()));
+            .add_service(NodeServiceServer::new(self.clone()))
+            .add_service(HealthServer::new(Fitness(Arc::clone(&self.script))));
         serve_tls(routes, listener, Arc::clone(tls))
     }
 
