@@ -126,7 +126,8 @@ impl Discovery {
     fn publish(&mut self, mirror: &mut Mirror) -> (usize, usize) {
         let mut state = mirror.state();
         if let Who::Guest(guest) = self.controls.who() {
-            state.placements = guest.placements(&state.view);
+            let known = Arc::clone(&self.mesh.borrow());
+            state.placements = guest.placements(&state.view, &known.placements);
         }
         if let Some(revision) = &state.revision {
             self.order.applied(revision);
@@ -333,6 +334,27 @@ impl Discovery {
     fn lost(&mut self, control: usize, error: &StreamError) {
         self.failover.failed(control, Instant::now());
         link::lost(&self.link, control, chain(error));
+        self.capture_unseen();
+    }
+
+    /// Captures what is named on this host when nobody is there to say what it is: it must not go
+    /// out plainly until somebody is.
+    fn capture_unseen(&self) {
+        let Who::Guest(guest) = self.controls.who() else {
+            return;
+        };
+        self.mesh.send_if_modified(|mesh| {
+            let placements = guest.placements(&mesh.view, &mesh.placements);
+            if placements == mesh.placements {
+                return false;
+            }
+            *mesh = Arc::new(MeshState {
+                revision: mesh.revision.clone(),
+                view: Arc::clone(&mesh.view),
+                placements,
+            });
+            true
+        });
     }
 }
 

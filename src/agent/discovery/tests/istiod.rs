@@ -130,6 +130,40 @@ async fn it_is_followed_as_a_stock_proxy_would() {
 }
 
 #[tokio::test]
+async fn what_is_named_here_is_captured_whether_the_view_has_it_or_not() {
+    let ca = TestCa::new();
+    let cart = vec![resource(&workload("cart", &["10.0.0.1"]), "v1")];
+    let mut istiod = Scripted::istiod(&ca, script(Vec::new(), &[])).await;
+    istiod.stop().await;
+    let files = files(&ca, &[&istiod.url], None);
+    let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
+    let placed = |uid: &'static str| {
+        move |mesh: &MeshState| {
+            let placed = mesh.placements.iter().filter(|p| p.enrolled);
+            placed.map(|p| &*p.uid).eq([uid])
+        }
+    };
+    let nobody = "lateen.toml/shop/cart";
+    client.sees("with nobody there", placed(nobody)).await;
+    istiod.resume().await;
+    client.connects(&istiod.url).await;
+    assert!(placed(nobody)(&client.mesh.borrow()), "not in the view");
+    istiod.rewrite(|script| {
+        script.resources.insert(ADDRESS, cart);
+    });
+    istiod.push(ADDRESS);
+    client.sees("in the view", placed("cart")).await;
+    istiod.stop().await;
+    istiod.rewrite(|script| {
+        script.resources.insert(ADDRESS, Vec::new());
+    });
+    istiod.resume().await;
+    let gone = |mesh: &MeshState| mesh.view.size() == (0, 0);
+    let state = client.sees("gone from the view", gone).await;
+    assert!(placed("cart")(&state), "as it was known last");
+}
+
+#[tokio::test]
 async fn streams_that_end_well_are_no_reason_to_hurry() {
     let ca = TestCa::new();
     let ends = Script {
