@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "istio/workload.proto",
     "istio/citadel.proto",
+    "istio/authorization.proto",
     "envoy/discovery.proto",
     "grpc/health.proto",
     "lateen/lateen.proto",

@@ -1,6 +1,8 @@
 //! A gRPC connection over our own TLS, for whoever talks to a control plane: nodes, and control planes
 //! among themselves.
 
+mod received;
+
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -19,6 +21,8 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::tls::PeerRefused;
+use received::Counted;
+pub use received::Received;
 
 /// Longest attempt at one control plane (`spec/control-plane.md` §9.2).
 const CONNECT: Duration = Duration::from_secs(3);
@@ -75,6 +79,8 @@ pub struct Line {
     pub channel: Channel,
     /// Our own address on it.
     pub local: Option<IpAddr>,
+    /// Bytes that have come over it so far.
+    pub received: Received,
 }
 
 /// Connects to one control plane with the given TLS settings.
@@ -111,12 +117,14 @@ pub async fn dial(
     let name = name.map_or_else(|| host.clone(), str::to_owned);
     let name = ServerName::try_from(name).map_err(|_odd| bad())?;
     let local = Arc::new(OnceLock::new());
+    let received = Received::default();
     let dialer = Dialer {
         host,
         port,
         name,
         tls,
         local: Arc::clone(&local),
+        received: received.clone(),
     };
     // gRPC sees a plain connection: the TLS beneath it is ours.
     let channel = Endpoint::from(uri)
@@ -133,8 +141,14 @@ pub async fn dial(
             source,
         })?;
     let local = local.get().copied();
-    Ok(Line { channel, local })
+    Ok(Line {
+        channel,
+        local,
+        received,
+    })
 }
+
+type Dialled = TokioIo<TlsStream<Counted<TcpStream>>>;
 
 #[derive(Clone)]
 struct Dialer {
@@ -144,10 +158,11 @@ struct Dialer {
     tls: Arc<ClientConfig>,
     /// Told our own address once connected.
     local: Arc<OnceLock<IpAddr>>,
+    received: Received,
 }
 
 impl Dialer {
-    async fn dial(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    async fn dial(self) -> io::Result<Dialled> {
         let attempt = async {
             let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
             tcp.set_nodelay(true)?;
@@ -155,7 +170,10 @@ impl Dialer {
                 // A connection made again by the channel leaves from the same host.
                 let _already_known = self.local.set(address.ip().to_canonical());
             }
-            TlsConnector::from(self.tls).connect(self.name, tcp).await
+            let counted = Counted::new(tcp, self.received);
+            TlsConnector::from(self.tls)
+                .connect(self.name, counted)
+                .await
         };
         match tokio::time::timeout(CONNECT, attempt).await {
             Ok(stream) => Ok(TokioIo::new(stream?)),
@@ -168,7 +186,7 @@ impl Dialer {
 }
 
 impl tower_service::Service<Uri> for Dialer {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = Dialled;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, io::Error>> + Send>>;
 

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod declaration;
 pub mod inbound;
 pub mod outbound;
+pub mod policy;
 pub mod service;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -23,6 +23,10 @@ pub mod proto {
     pub mod workload {
         tonic::include_proto!("istio.workload");
     }
+    /// `istio.security`.
+    pub mod security {
+        tonic::include_proto!("istio.security");
+    }
     /// `istio.v1.auth`.
     pub mod citadel {
         tonic::include_proto!("istio.v1.auth");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -11,6 +12,12 @@ use super::guest::{Guest, GuestError};
 use super::identity::NodeIdentity;
 use crate::dial::{DialError, Line, connect, dial};
 use crate::tls::{PeerRefused, control_client};
+use crate::wire::proto::grpc_health::HealthCheckRequest;
+use crate::wire::proto::grpc_health::health_check_response::ServingStatus;
+use crate::wire::proto::grpc_health::health_client::HealthClient;
+
+/// Longest wait for one to say how it is.
+const HEALTH: Duration = Duration::from_secs(3);
 
 /// Why a control plane cannot be talked to.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +33,20 @@ pub enum ChannelError {
         /// What failed.
         #[source]
         source: crate::tls::TlsError,
+    },
+    /// It does not say how it is.
+    #[error("{url} does not say whether it serves: {}", .status.message())]
+    Unwell {
+        /// The address.
+        url: String,
+        /// What it said.
+        status: Box<Status>,
+    },
+    /// It says that it has nothing to serve.
+    #[error("{url} is up and has no mesh to serve yet")]
+    NotServing {
+        /// The address.
+        url: String,
     },
     /// A file that names this node, or whom it trusts, is no use.
     #[error(transparent)]
@@ -118,6 +139,30 @@ impl Controls {
             Who::Guest(guest) => (guest.tls().await?, guest.server_name.as_deref()),
         };
         Ok(dial(url, name, tls).await?)
+    }
+
+    /// Whether one of them can be reached and, where it says, is fit to serve: an istiod does not say.
+    ///
+    /// # Errors
+    /// [`ChannelError`], by what it lacks.
+    pub(super) async fn serves(&self, control: usize) -> Result<(), ChannelError> {
+        let line = self.connect(control).await?;
+        let Who::Node(_) = &self.who else {
+            return Ok(());
+        };
+        let url = || self.urls.get(control).cloned().unwrap_or_default();
+        let mut client = HealthClient::new(line.channel);
+        let asked = client.check(HealthCheckRequest::default());
+        let asked = tokio::time::timeout(HEALTH, asked).await;
+        let asked = asked.unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no answer")));
+        match asked.map(|answer| answer.into_inner().status()) {
+            Ok(ServingStatus::Serving) => Ok(()),
+            Ok(_) => Err(ChannelError::NotServing { url: url() }),
+            Err(status) => Err(ChannelError::Unwell {
+                url: url(),
+                status: Box::new(status),
+            }),
+        }
     }
 
     /// Connects to one of them as nobody: a node whose certificate has expired.

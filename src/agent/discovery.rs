@@ -3,6 +3,7 @@
 
 mod stream;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(super) struct Discovery {
     link: watch::Sender<Link>,
     /// What the next stream goes on from; empty while one is followed.
     mirror: Mirror,
+    /// Better ones with whose revision what the present one sent did not add up.
+    afresh: BTreeSet<usize>,
     held: watch::Sender<Resources>,
 }
 
@@ -68,6 +71,7 @@ impl Discovery {
             mesh,
             link,
             mirror: Mirror::default(),
+            afresh: BTreeSet::new(),
             held: watch::Sender::new(Resources::default()),
         }
     }
@@ -127,7 +131,8 @@ impl Discovery {
     fn publish(&mut self, mirror: &mut Mirror) -> (usize, usize) {
         let mut state = mirror.state();
         if let Who::Guest(guest) = self.controls.who() {
-            state.placements = guest.placements(&state.view);
+            let known = Arc::clone(&self.mesh.borrow());
+            state.placements = guest.placements(&state.view, &known.placements);
         }
         if let Some(revision) = &state.revision {
             self.order.applied(revision);
@@ -159,7 +164,8 @@ impl Discovery {
                 None => self.failover.beside(Instant::now()),
             };
             let until = match beside {
-                Beside::Look(better) => {
+                Beside::Look => {
+                    let better = self.failover.better();
                     errand = Some(Box::pin(look(self.controls.clone(), better)));
                     None
                 }
@@ -257,9 +263,13 @@ impl Discovery {
         }
     }
 
-    /// Opens a stream to a better one beside the present one, from what that one holds.
+    /// Opens a stream to a better one beside the present one, from what that one holds unless the two
+    /// do not agree on it.
     fn switch(&self, control: usize, present: &Stream) -> Errand {
-        let mirror = present.mirror.clone();
+        let mirror = match self.afresh.contains(&control) {
+            true => Mirror::default(),
+            false => present.mirror.clone(),
+        };
         let silence = self.timing.silence;
         let whole = Stream::whole(
             self.controls.clone(),
@@ -305,7 +315,10 @@ impl Discovery {
             Err(e) => e,
         };
         link::noted(&self.link, control, Some(chain(&failed)));
-        self.failover.stay(Instant::now());
+        if matches!(failed, StreamError::Lost) {
+            self.afresh.insert(control);
+        }
+        self.failover.stay(control, Instant::now());
         None
     }
 
@@ -318,6 +331,7 @@ impl Discovery {
             return;
         }
         self.controls.set_best(control);
+        self.afresh.clear();
         self.failover.following(control, Instant::now());
         link::connected(&self.link, control, url);
     }
@@ -325,15 +339,36 @@ impl Discovery {
     fn lost(&mut self, control: usize, error: &StreamError) {
         self.failover.failed(control, Instant::now());
         link::lost(&self.link, control, chain(error));
+        self.capture_unseen();
+    }
+
+    /// Captures what is named on this host when nobody is there to say what it is: it must not go
+    /// out plainly until somebody is.
+    fn capture_unseen(&self) {
+        let Who::Guest(guest) = self.controls.who() else {
+            return;
+        };
+        self.mesh.send_if_modified(|mesh| {
+            let placements = guest.placements(&mesh.view, &mesh.placements);
+            if placements == mesh.placements {
+                return false;
+            }
+            *mesh = Arc::new(MeshState {
+                revision: mesh.revision.clone(),
+                view: Arc::clone(&mesh.view),
+                placements,
+            });
+            true
+        });
     }
 }
 
-/// Sees which is the first of so many that answers.
-async fn look(controls: Controls, better: usize) -> Done {
+/// Sees which is the first of these that is fit to be followed.
+async fn look(controls: Controls, better: Vec<usize>) -> Done {
     let mut failed = Vec::new();
-    for control in 0..better {
-        match controls.connect(control).await {
-            Ok(_answered) => return Done::Looked(Some(control), failed),
+    for control in better {
+        match controls.serves(control).await {
+            Ok(()) => return Done::Looked(Some(control), failed),
             Err(e) => failed.push((control, chain(&e))),
         }
     }

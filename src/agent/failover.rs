@@ -84,8 +84,8 @@ pub(super) enum Seek {
 /// What to do beside following a control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beside {
-    /// See which is the first of so many that answers.
-    Look(usize),
+    /// See which is the first of [`Failover::better`] that answers.
+    Look,
     /// Open a stream to this one, and drop the present one when it has sent a whole view.
     Switch(usize),
     /// Nothing until then.
@@ -116,6 +116,9 @@ enum State {
         since: Instant,
         /// The better one that answers, and since when.
         answering: Option<(usize, Instant)>,
+        /// Better ones that answer and yet cannot be followed, passed over until all have been
+        /// seen to.
+        useless: BTreeSet<usize>,
         look: Instant,
     },
 }
@@ -147,15 +150,25 @@ impl Failover {
             answering,
             look,
             ..
-        } = self.state
+        } = &self.state
         else {
             return Beside::Content;
         };
-        match answering {
-            _ if control == 0 => Beside::Content,
+        match *answering {
+            _ if *control == 0 => Beside::Content,
             Some((better, since)) if now >= since + self.timing.answers => Beside::Switch(better),
-            _ if now >= look => Beside::Look(control),
-            _ => Beside::Wait(look),
+            _ if now >= *look => Beside::Look,
+            _ => Beside::Wait(*look),
+        }
+    }
+
+    /// The better ones to look at, in order.
+    pub(super) fn better(&self) -> Vec<usize> {
+        match &self.state {
+            State::Seeking { .. } => Vec::new(),
+            State::Following {
+                control, useless, ..
+            } => (0..*control).filter(|c| !useless.contains(c)).collect(),
         }
     }
 
@@ -165,6 +178,7 @@ impl Failover {
             control,
             since: now,
             answering: None,
+            useless: BTreeSet::new(),
             look: now + self.until_look(),
         };
     }
@@ -197,7 +211,10 @@ impl Failover {
     pub(super) fn looked(&mut self, answered: Option<usize>, now: Instant) {
         let (until_look, confirm) = (self.until_look(), self.timing.confirm);
         let State::Following {
-            answering, look, ..
+            answering,
+            useless,
+            look,
+            ..
         } = &mut self.state
         else {
             return;
@@ -205,7 +222,10 @@ impl Failover {
         *answering = match (answered, *answering) {
             (Some(now_best), Some((best, since))) if now_best == best => Some((best, since)),
             (Some(best), _) => Some((best, now)),
-            (None, _) => None,
+            (None, _) => {
+                useless.clear();
+                None
+            }
         };
         *look = now
             + if answering.is_some() {
@@ -215,9 +235,25 @@ impl Failover {
             };
     }
 
-    /// The better one is none after all.
-    pub(super) fn stay(&mut self, now: Instant) {
-        self.looked(None, now);
+    /// The better one that answered cannot be followed. Those after it have their turn first before
+    /// it is tried again: one that is of no use must not hide one that is.
+    pub(super) fn stay(&mut self, better: usize, now: Instant) {
+        let again = now + self.until_look();
+        if let State::Following {
+            control,
+            answering,
+            useless,
+            look,
+            ..
+        } = &mut self.state
+        {
+            useless.insert(better);
+            if useless.len() >= *control {
+                useless.clear();
+            }
+            *answering = None;
+            *look = again;
+        }
     }
 
     fn until_look(&self) -> Duration {
@@ -245,7 +281,7 @@ mod tests {
         Failed(usize),
         Following(usize),
         Looked(Option<usize>),
-        Stay,
+        Stay(usize),
     }
 
     #[test]
@@ -336,18 +372,18 @@ mod tests {
                 900.0,
                 Beside::Content,
             ),
-            ("due", from(Following(2), vec![]), 60.0, Beside::Look(2)),
+            ("due", from(Following(2), vec![]), 60.0, Beside::Look),
             (
                 "nobody answered",
                 from(Following(2), vec![(60.0, Looked(None))]),
                 120.0,
-                Beside::Look(2),
+                Beside::Look,
             ),
             (
                 "one answered: soon again",
                 from(Following(2), vec![(60.0, Looked(Some(1)))]),
                 65.0,
-                Beside::Look(2),
+                Beside::Look,
             ),
             (
                 "for thirty seconds",
@@ -369,7 +405,7 @@ mod tests {
                     looks
                 }),
                 90.0,
-                Beside::Look(2),
+                Beside::Look,
             ),
             (
                 "a better one yet begins anew",
@@ -379,13 +415,13 @@ mod tests {
                     looks
                 }),
                 90.0,
-                Beside::Look(2),
+                Beside::Look,
             ),
             (
                 "a switch that failed waits for the next look",
                 from(Following(2), {
                     let mut looks = answers(60, 1);
-                    looks.push((91.0, Stay));
+                    looks.push((91.0, Stay(1)));
                     looks
                 }),
                 150.0,
@@ -402,6 +438,45 @@ mod tests {
             let mut failover = Failover::new(3, timing(), start);
             play(&mut failover, start, steps);
             assert_eq!(failover.beside(start + seconds(at)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_of_no_use_does_not_hide_the_next() {
+        use Step::{Following, Looked, Stay};
+        let following = || (0.0, Following(2));
+        for (name, steps, want) in [
+            ("all at first", vec![following()], vec![0, 1]),
+            (
+                "then those after it",
+                vec![following(), (60.0, Looked(Some(0))), (90.0, Stay(0))],
+                vec![1],
+            ),
+            (
+                "all again when none of them answers",
+                vec![following(), (90.0, Stay(0)), (150.0, Looked(None))],
+                vec![0, 1],
+            ),
+            (
+                "or none can be followed",
+                vec![following(), (90.0, Stay(0)), (180.0, Stay(1))],
+                vec![0, 1],
+            ),
+            (
+                "while one of them answers the others wait",
+                vec![following(), (90.0, Stay(0)), (150.0, Looked(Some(1)))],
+                vec![1],
+            ),
+            (
+                "whoever is followed next begins anew",
+                vec![following(), (90.0, Stay(0)), (180.0, Following(1))],
+                vec![0],
+            ),
+        ] {
+            let start = Instant::now();
+            let mut failover = Failover::new(3, timing(), start);
+            play(&mut failover, start, steps);
+            assert_eq!(failover.better(), want, "{name}");
         }
     }
 
@@ -452,7 +527,7 @@ mod tests {
                 Step::Failed(control) => failover.failed(control, now),
                 Step::Following(control) => failover.following(control, now),
                 Step::Looked(answered) => failover.looked(answered, now),
-                Step::Stay => failover.stay(now),
+                Step::Stay(better) => failover.stay(better, now),
             }
         }
         now

@@ -155,27 +155,44 @@ impl Guest {
         hash.iter().take(16).copied().collect()
     }
 
-    /// The workloads to capture: those of this node that are named here.
-    pub(super) fn placements(&self, view: &View) -> Vec<Arc<Placement>> {
-        let placed = |workload: &Arc<crate::model::workload::Workload>| {
-            let named = |local: &&LocalCapture| {
-                local.namespace == workload.namespace && local.name == workload.name
+    /// The workloads to capture: all that are named here, whether the view has them or not, or their
+    /// traffic would go out plainly. One that it lacks keeps what was `known` of it; where that is
+    /// nothing, it has a name that no control plane gives.
+    pub(super) fn placements(&self, view: &View, known: &[Arc<Placement>]) -> Vec<Arc<Placement>> {
+        let placed = |local: &LocalCapture| {
+            let of = |namespace: &Arc<str>, name: &Arc<str>| {
+                *namespace == local.namespace && *name == local.name
             };
-            let local = self.captures.iter().find(named)?;
-            Some(Arc::new(Placement {
-                uid: Arc::clone(&workload.uid),
-                name: Arc::clone(&workload.name),
-                namespace: Arc::clone(&workload.namespace),
-                service_account: Arc::clone(&workload.service_account),
+            let own = view.workloads().filter(|w| w.node == self.node);
+            let here = own.filter(|w| of(&w.namespace, &w.name));
+            let here = here.min_by(|a, b| a.uid.cmp(&b.uid));
+            let known = || known.iter().find(|p| of(&p.namespace, &p.name));
+            let (uid, service_account) = match here {
+                Some(w) => (Arc::clone(&w.uid), Arc::clone(&w.service_account)),
+                None => known().map_or_else(
+                    || (local.placeholder(), Arc::from("")),
+                    |p| (Arc::clone(&p.uid), Arc::clone(&p.service_account)),
+                ),
+            };
+            Arc::new(Placement {
+                uid,
+                name: Arc::clone(&local.name),
+                namespace: Arc::clone(&local.namespace),
+                service_account,
                 enrolled: true,
                 capture: Some(local.capture.clone()),
                 health: None,
-            }))
+            })
         };
-        let own = view.workloads().filter(|w| w.node == self.node);
-        let mut placements: Vec<_> = own.filter_map(placed).collect();
+        let mut placements: Vec<_> = self.captures.iter().map(placed).collect();
         placements.sort_by(|a, b| a.uid.cmp(&b.uid));
         placements
+    }
+}
+
+impl LocalCapture {
+    fn placeholder(&self) -> Arc<str> {
+        Arc::from(format!("lateen.toml/{}/{}", self.namespace, self.name))
     }
 }
 

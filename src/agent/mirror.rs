@@ -2,14 +2,15 @@
 //! (`spec/control-plane.md` §3.7). A pure state machine: responses in, acknowledgements and views
 //! out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::compile::Placement;
+use crate::model::policy::{Reach, Wide};
 use crate::model::view::View;
 use crate::wire::convert::{
-    Address, REVISION_NAME, RevisionSummary, decode_placement, decode_revision, digest,
-    encode_placement, encode_revision,
+    Address, REVISION_NAME, RevisionSummary, decode_placement, decode_reach, decode_revision,
+    digest, encode_placement, encode_revision,
 };
 use crate::wire::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
@@ -27,6 +28,8 @@ pub struct MeshState {
 
 /// The types subscribed to, in this order: a revision speaks of all that came before it.
 pub(super) const TYPES: [&str; 5] = [TRUST, ADDRESS, AUTHORIZATION, PLACEMENT, REVISION];
+/// The types that every control plane has: a view needs both.
+pub(super) const ESSENTIAL: [&str; 2] = [ADDRESS, AUTHORIZATION];
 
 /// What a response led to.
 #[derive(Debug, PartialEq)]
@@ -52,15 +55,23 @@ type Table<T> = BTreeMap<String, Held<T>>;
 pub(super) struct Mirror {
     held: Resources,
     view: Option<Arc<View>>,
+    /// Which types have been told at all: before the policies have, nobody knows what is closed.
+    told: BTreeSet<&'static str>,
+}
+
+/// A policy: how far it reaches, and all it says, to be kept for whoever can evaluate it.
+#[derive(Clone, Debug)]
+struct Policy {
+    body: Arc<[u8]>,
+    reach: Reach,
 }
 
 /// What is held of each type. Cloning it copies names and shares the rest.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resources {
     addresses: Table<Address>,
-    /// Policies are held by version only until they can be evaluated; the workloads they are
-    /// listed on are closed meanwhile.
-    authorizations: Table<()>,
+    /// Until they can be evaluated, the workloads they hold for are closed.
+    authorizations: Table<Policy>,
     placements: Table<Arc<Placement>>,
     revision: Option<(String, RevisionSummary)>,
 }
@@ -81,7 +92,7 @@ impl Resources {
             of(ADDRESS, encoded(ADDRESS, &self.addresses, Address::encode)),
             of(
                 AUTHORIZATION,
-                encoded(AUTHORIZATION, &self.authorizations, |()| Vec::new()),
+                encoded(AUTHORIZATION, &self.authorizations, |p| p.body.to_vec()),
             ),
             of(
                 PLACEMENT,
@@ -128,7 +139,7 @@ impl Mirror {
     }
 
     /// Takes a response in. `staged` says that the server sends revisions, so that nothing is
-    /// complete before one has come.
+    /// complete before one has come; else nothing is before each essential type has.
     pub(super) fn take(&mut self, response: DeltaDiscoveryResponse, staged: bool) -> Heard {
         let type_url = response.type_url;
         let mut bad: Vec<String> = Vec::new();
@@ -140,6 +151,8 @@ impl Mirror {
         for name in &response.removed_resources {
             self.remove(&type_url, name);
         }
+        self.told
+            .extend(ESSENTIAL.iter().filter(|t| **t == type_url));
         let revision = type_url == REVISION && self.held.revision.is_some();
         let agrees = !revision || !bad.is_empty() || self.agrees();
         if !agrees {
@@ -150,7 +163,7 @@ impl Mirror {
                 && if staged {
                     revision
                 } else {
-                    type_url != REVISION
+                    type_url != REVISION && self.told.len() == ESSENTIAL.len()
                 },
             lost: !agrees,
             refused: (!bad.is_empty()).then(|| bad.join("; ")),
@@ -219,27 +232,26 @@ impl Mirror {
                 Address::Service(service) => services.push(Arc::clone(service)),
             }
         }
-        View::new(workloads, services)
+        let policies = self.held.authorizations.iter();
+        let policies = policies.map(|(name, h)| (Arc::from(&**name), h.value.reach.clone()));
+        View::new(workloads, services).under(Wide::new(policies))
     }
 
     fn put(&mut self, type_url: &str, resource: Resource) -> Result<(), String> {
         let name = resource.name;
         let version = resource.version;
-        let body = resource
-            .resource
-            .ok_or_else(|| format!("{name}: no body"))?;
+        let body = resource.resource;
+        if type_url == AUTHORIZATION {
+            let body = body.as_ref().map_or(&[][..], |b| &b.value);
+            self.put_policy(&name, version.clone(), body);
+        }
+        let body = body.ok_or_else(|| format!("{name}: no body"))?;
         let bytes = &body.value;
         match type_url {
             ADDRESS => {
                 let value = Address::decode(&name, bytes).map_err(|e| e.to_string())?;
                 self.held.addresses.insert(name, Held { version, value });
                 self.view = None;
-            }
-            AUTHORIZATION => {
-                let value = ();
-                self.held
-                    .authorizations
-                    .insert(name, Held { version, value });
             }
             PLACEMENT => {
                 let value = decode_placement(&name, bytes).map_err(|e| e.to_string())?;
@@ -255,6 +267,17 @@ impl Mirror {
         Ok(())
     }
 
+    /// Whatever it says: one that was refused and forgotten would leave open what it closes.
+    fn put_policy(&mut self, name: &str, version: String, body: &[u8]) {
+        let value = Policy {
+            body: Arc::from(body),
+            reach: decode_reach(body),
+        };
+        let held = Held { version, value };
+        self.held.authorizations.insert(name.to_owned(), held);
+        self.view = None;
+    }
+
     fn remove(&mut self, type_url: &str, name: &str) {
         match type_url {
             ADDRESS => {
@@ -263,6 +286,7 @@ impl Mirror {
             }
             AUTHORIZATION => {
                 self.held.authorizations.remove(name);
+                self.view = None;
             }
             PLACEMENT => {
                 self.held.placements.remove(name);
@@ -337,6 +361,19 @@ mod tests {
         }
     }
 
+    fn policies(bodies: &[(&str, Option<&[u8]>)]) -> DeltaDiscoveryResponse {
+        let one = |(name, body): &(&str, Option<&[u8]>)| {
+            let mut one = resource(name, "", body.unwrap_or_default().to_vec());
+            one.resource = one.resource.filter(|_| body.is_some());
+            one
+        };
+        DeltaDiscoveryResponse {
+            type_url: AUTHORIZATION.to_owned(),
+            resources: bodies.iter().map(one).collect(),
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+
     fn revision(names: &[&str]) -> DeltaDiscoveryResponse {
         let names: Vec<String> = names
             .iter()
@@ -396,9 +433,42 @@ mod tests {
     #[test]
     fn a_server_without_revisions_is_followed_response_by_response() {
         let mut mirror = Mirror::default();
-        assert!(mirror.take(addresses(&["cart"], &[]), false).complete);
+        let first = mirror.take(addresses(&["cart"], &[]), false);
+        assert!(!first.complete, "nobody knows yet which policies hold");
+        assert!(mirror.take(policies(&[]), false).complete);
+        assert!(mirror.take(addresses(&["web"], &[]), false).complete);
+        assert!(mirror.take(addresses(&[], &["web"]), false).complete);
         assert!(mirror.take(addresses(&[], &["cart"]), false).complete);
         assert_eq!(mirror.state().view.size(), (0, 0));
+    }
+
+    #[test]
+    fn what_a_policy_closes_is_closed_after_a_start_from_disk_too() {
+        // Field 2 is the namespace, field 3 the scope.
+        let of_shop: &[u8] = b"\x12\x04shop\x18\x01";
+        for (name, body, shop, bank) in [
+            ("a namespace's", Some(of_shop), true, false),
+            ("unreadable", Some(&[0xff][..]), true, true),
+            ("no body", None, true, true),
+            ("listed", Some(&b"\x18\x02"[..]), false, false),
+        ] {
+            let closed = |mirror: &mut Mirror| {
+                let view = mirror.state().view;
+                ["shop", "bank"].map(|n| view.policies().over(n).is_some())
+            };
+            let mut before = Mirror::default();
+            before.take(addresses(&["cart"], &[]), false);
+            assert_eq!(closed(&mut before), [false; 2], "{name}");
+            before.take(policies(&[("p", body)]), false);
+            assert_eq!(closed(&mut before), [shop, bank], "{name}");
+            let mut after = Mirror::default();
+            assert!(after.restore(before.held().responses()), "{name}");
+            assert_eq!(closed(&mut after), [shop, bank], "{name}, from disk");
+            let mut gone = policies(&[]);
+            gone.removed_resources = vec!["p".to_owned()];
+            before.take(gone, false);
+            assert_eq!(closed(&mut before), [false; 2], "{name}, removed");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Control planes that do as they are told, for tests: one of ours or, in what it says and leaves
 //! unsaid, an istiod (`spec/control-plane.md` §3.8).
 
+mod fitness;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use prost::Message as _;
 use prost_types::Any;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
@@ -18,6 +21,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
+
+pub(super) use fitness::Fitness;
 
 use super::channel::{Controls, Who};
 use super::identity::{Mesh, NodeIdentity};
@@ -38,12 +43,14 @@ use crate::wire::proto::discovery::aggregated_discovery_service_server::{
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
+use crate::wire::proto::grpc_health::health_server::HealthServer;
 use crate::wire::proto::lateen::enrollment_server::{Enrollment, EnrollmentServer};
 use crate::wire::proto::lateen::node_service_server::{NodeService, NodeServiceServer};
 use crate::wire::proto::lateen::{
     ChallengeRequest, ChallengeResponse, Enrolled, JoinRequest, NodeReport, ReenrollRequest,
     RenewRequest, ReportAck,
 };
+use crate::wire::proto::security::{Authorization, Scope};
 use crate::wire::{ADDRESS, AUTHORIZATION, REVISION};
 
 /// The node that follows.
@@ -64,6 +71,8 @@ pub(super) struct Script {
     pub(super) resources: BTreeMap<&'static str, Vec<Resource>>,
     /// It refuses certificates and renewals so.
     pub(super) refuses: Option<Code>,
+    /// It says that it has nothing to serve.
+    pub(super) unfit: bool,
 }
 
 /// What it has heard.
@@ -243,18 +252,31 @@ pub(super) fn resource(workload: &Workload, version: &str) -> Resource {
     of(ADDRESS, &workload.uid, version, body)
 }
 
-/// A policy, of which nothing but its name matters.
+/// A policy for the workloads that it is listed on.
 pub(super) fn policy(name: &str) -> Resource {
-    // An istiod gives policies no versions.
-    of(AUTHORIZATION, name, "", Vec::new())
+    policy_of(name, "shop", Scope::WorkloadSelector)
 }
 
-/// The revision of these workloads.
-pub(super) fn revision(epoch: u8, serial: u64, workloads: &[Resource]) -> Resource {
-    let lines = workloads
-        .iter()
-        .map(|r| (ADDRESS, r.name.as_str(), r.version.as_str()));
-    let total = u32::try_from(workloads.len()).unwrap();
+/// A policy that reaches so far.
+pub(super) fn policy_of(name: &str, namespace: &str, scope: Scope) -> Resource {
+    let policy = Authorization {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        scope: scope.into(),
+        dry_run: false,
+    };
+    // An istiod gives policies no versions.
+    of(AUTHORIZATION, name, "", policy.encode_to_vec())
+}
+
+/// The revision of these workloads and policies.
+pub(super) fn revision(epoch: u8, serial: u64, resources: &[Resource]) -> Resource {
+    let lines = resources.iter().map(|r| {
+        let type_url = &r.resource.as_ref().unwrap().type_url;
+        (&**type_url, r.name.as_str(), r.version.as_str())
+    });
+    let workloads = lines.clone().filter(|line| line.0 == ADDRESS);
+    let total = u32::try_from(workloads.count()).unwrap();
     let summary = RevisionSummary {
         epoch: [epoch; 16],
         serial,
@@ -319,7 +341,8 @@ impl Part {
         let routes = Routes::new(AggregatedDiscoveryServiceServer::new(self.clone()))
             .add_service(IstioCertificateServiceServer::new(self.clone()))
             .add_service(EnrollmentServer::new(self.clone()))
-            .add_service(NodeServiceServer::new(self.clone()));
+            .add_service(NodeServiceServer::new(self.clone()))
+            .add_service(HealthServer::new(Fitness(Arc::clone(&self.script))));
         serve_tls(routes, listener, Arc::clone(tls))
     }
 

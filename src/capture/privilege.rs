@@ -1,7 +1,7 @@
 //! Who the proxy runs as, and what it may do.
 //!
-//! The capture rules know the proxy by its user, so it must run as one that no workload runs as,
-//! with just the capabilities that namespaces, rules and marked sockets take (DESIGN §7).
+//! The capture rules know the proxy by its user and mark, so it must run as one that no workload runs
+//! as, with just the capabilities that namespaces, rules and marked sockets take (DESIGN §7).
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 /// How the proxy's own packets are told from the workloads'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exemption {
-    /// By the user who owns the socket.
+    /// By the user who owns the socket, and its mark.
     Uid(u32),
     /// By mark: only where a user namespace maps a single user, as an unprivileged rig's does.
     Mark,

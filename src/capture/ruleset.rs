@@ -2,8 +2,9 @@
 //! (`spec/hbone-dataplane.md` §6, DESIGN §7).
 //!
 //! Everything is in one `inet` table, so that IPv6 cannot leak beside IPv4. The proxy's own packets
-//! are known by the user who owns their socket. A packet mark exempts nothing: any program with
-//! NET_RAW can set one (`spec/reliability.md` §0 F3).
+//! are known by the user who owns their socket and the mark that it bears. Neither exempts alone: any
+//! program with NET_RAW can set a mark (`spec/reliability.md` §0 F3), and commands that probe a
+//! workload run as the proxy's user, though without what setting a mark takes.
 //!
 //! The way back of a connection that the proxy opened under its client's address needs help, since
 //! the program's answers are addressed to that client. The connection is marked where the proxy
@@ -64,9 +65,10 @@ struct Rule {
 
 /// The plan for a workload in a namespace of its own.
 pub fn plan(exemption: &Exemption) -> Plan {
+    let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
     let own = match exemption {
-        Exemption::Uid(uid) => format!("meta skuid {uid}"),
-        Exemption::Mark => format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}"),
+        Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
+        Exemption::Mark => mark,
     };
     Plan {
         exemption: *exemption,
@@ -255,23 +257,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_exempts_only_where_there_is_one_user() {
-        let by_mark = "meta mark &";
-        for (name, exemption, exempt, other) in [
-            ("by user", Exemption::Uid(1337), "meta skuid 1337", by_mark),
-            ("by mark", Exemption::Mark, by_mark, "meta skuid"),
+    fn the_proxy_is_told_by_user_and_mark_or_where_there_is_one_user_by_mark() {
+        let mark = "meta mark & 0xfff == 0x539";
+        for (name, exemption, exempt, by_user) in [
+            (
+                "users",
+                Exemption::Uid(1337),
+                format!("meta skuid 1337 {mark}"),
+                3,
+            ),
+            ("one user", Exemption::Mark, mark.to_owned(), 0),
         ] {
             let text = plan(&exemption).nft();
-            assert_eq!(text.matches(exempt).count(), 3, "{name}");
-            assert!(!text.contains(other), "{name}");
-        }
-    }
-
-    #[test]
-    fn no_rule_reads_a_packet_mark_when_the_proxy_is_known_by_its_user() {
-        let text = plan(&Exemption::Uid(1337)).nft();
-        for rule in text.lines().filter(|l| l.contains("meta mark")) {
-            assert!(rule.contains("meta mark set"), "{rule}");
+            assert_eq!(text.matches(&exempt).count(), 3, "{name}");
+            assert_eq!(text.matches(mark).count(), 3, "{name}: never by half of it");
+            assert_eq!(text.matches("meta skuid").count(), by_user, "{name}");
         }
     }
 

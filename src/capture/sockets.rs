@@ -2,8 +2,8 @@
 //! allowed to bear a foreign address (`spec/hbone-dataplane.md` §2.1, §3.5, §6.5).
 //!
 //! What asks for sockets does not care where they come from: that is what lets the privileged half
-//! become a process of its own. The capture rules know the proxy by the user who *opened* a socket,
-//! so whoever opens them does it as the proxy's user.
+//! become a process of its own. The capture rules know the proxy by the user who *opened* a socket
+//! and by its mark, so whoever opens them does it as the proxy's user, and leaves none unmarked.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

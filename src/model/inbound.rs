@@ -61,6 +61,14 @@ pub enum Refusal {
         /// One of them.
         policy: Arc<str>,
     },
+    /// The same, of policies that hold for every workload of the namespace or the mesh.
+    #[error("policy {policy} holds for {reach}, and this version cannot evaluate it")]
+    WidePolicy {
+        /// One of them.
+        policy: Arc<str>,
+        /// For whom it holds, in words.
+        reach: String,
+    },
 }
 
 impl Refusal {
@@ -69,7 +77,7 @@ impl Refusal {
         match self {
             Self::NotHere { .. } => 400,
             Self::NoService { .. } | Self::ProxyPort { .. } => 503,
-            Self::Policy { .. } => 401,
+            Self::Policy { .. } | Self::WidePolicy { .. } => 401,
         }
     }
 
@@ -77,7 +85,7 @@ impl Refusal {
     pub fn flag(&self) -> &'static str {
         match self {
             Self::NotHere { .. } | Self::NoService { .. } | Self::ProxyPort { .. } => "CONNECT",
-            Self::Policy { .. } => "DENY",
+            Self::Policy { .. } | Self::WidePolicy { .. } => "DENY",
         }
     }
 }
@@ -121,7 +129,7 @@ pub fn tunnelled(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
-    permit(workload)?;
+    permit(view, workload)?;
     Ok(Delivery {
         to: SocketAddr::new(local_ip, port),
         service,
@@ -162,18 +170,27 @@ pub fn plaintext(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
-    permit(workload)?;
+    permit(view, workload)?;
     Ok(Delivery {
         to: destination,
         service: label(view, workload, port, None),
     })
 }
 
-/// A policy nobody evaluates must not read as one that allows.
-fn permit(workload: &Workload) -> Result<(), Refusal> {
-    match workload.authorization_policies.first() {
-        Some(policy) => Err(Refusal::Policy {
+/// A policy nobody evaluates must not read as one that allows. It holds where it is listed, in its
+/// namespace, or everywhere (`spec/control-plane.md` §2.2).
+fn permit(view: &View, workload: &Workload) -> Result<(), Refusal> {
+    if let Some(policy) = workload.authorization_policies.first() {
+        let policy = Arc::clone(policy);
+        return Err(Refusal::Policy { policy });
+    }
+    match view.policies().over(&workload.namespace) {
+        Some((policy, mesh)) => Err(Refusal::WidePolicy {
             policy: Arc::clone(policy),
+            reach: match mesh {
+                true => "the whole mesh".to_owned(),
+                false => format!("namespace {}", workload.namespace),
+            },
         }),
         None => Ok(()),
     }

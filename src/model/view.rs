@@ -10,6 +10,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::policy::Wide;
 use super::service::{Service, ServiceKey, Visibility};
 use super::workload::{GatewayDestination, NetworkMode, TunnelProtocol, Workload};
 
@@ -22,6 +23,7 @@ pub struct View {
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
+    policies: Wide,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl View {
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
             by_workload_hostname: HashMap::new(),
+            policies: Wide::default(),
         };
         for service in services.into_values() {
             view.add_service(service);
@@ -71,6 +74,17 @@ impl View {
             indexed.endpoints.shrink_to_fit();
         }
         view
+    }
+
+    /// The same mesh, in which these policies hold.
+    #[must_use]
+    pub fn under(self, policies: Wide) -> Self {
+        Self { policies, ..self }
+    }
+
+    /// The policies that hold for workloads they are not listed on.
+    pub fn policies(&self) -> &Wide {
+        &self.policies
     }
 
     fn add_service(&mut self, service: Arc<Service>) {

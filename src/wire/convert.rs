@@ -15,6 +15,7 @@ use crate::identity::IdentityError;
 use crate::model::service::{Service, ServiceKey};
 use crate::model::workload::Workload;
 
+mod authorization;
 pub mod delta;
 mod gateway;
 mod health;
@@ -24,6 +25,7 @@ mod service;
 mod trust;
 mod workload;
 
+pub use authorization::decode_reach;
 pub use placement::{decode_placement, encode_placement};
 pub use revision::{
     REVISION_NAME, RevisionSummary, TRUST_NAME, decode_revision, digest, encode_revision,

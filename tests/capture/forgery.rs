@@ -45,6 +45,21 @@ cases! {
         });
     }
 
+    fn a_command_of_the_proxys_user_is_no_way_out(room: &Room) {
+        let server = Server::outside(80);
+        Proxy::start(room).stop();
+        let wire = Wire::new();
+        for mark in [None, Some(PROXY_MARK)] {
+            for ip in OUTSIDE {
+                let how = How { mark, ..How::default() };
+                let outcome = room.probe(|| connect_how(at(ip, 80), how));
+                assert!(outcome.is_err(), "{mark:?} to {ip}: {outcome:?}");
+            }
+        }
+        assert!(wire.openings().is_empty());
+        assert_eq!(server.accepted(), 0);
+    }
+
     fn a_stray_segment_first_is_no_way_out(room: &Room) {
         let server = Server::outside(80);
         Proxy::start(room).stop();

@@ -176,12 +176,26 @@ impl Room {
 
     /// Does something as a program of the workload, which has NET_RAW, as containers do.
     pub(crate) fn workload<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.program(WORKLOAD, CapabilitySet::NET_RAW, work)
+    }
+
+    /// Does something as a command that probes the workload: the proxy's user, without powers.
+    pub(crate) fn probe<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.program(PROXY, CapabilitySet::empty(), work)
+    }
+
+    fn program<T: Send>(
+        &self,
+        user: u32,
+        capabilities: CapabilitySet,
+        work: impl FnOnce() -> T + Send,
+    ) -> T {
         let act = || {
             // For good: without SYS_ADMIN there is no way home, and the thread ends here.
             let cart = File::open("/run/netns/cart").unwrap();
             let network = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(cart.as_fd(), network).unwrap();
-            self.users.become_user(WORKLOAD, CapabilitySet::NET_RAW);
+            self.users.become_user(user, capabilities);
             work()
         };
         thread::scope(|scope| scope.spawn(act).join().unwrap())

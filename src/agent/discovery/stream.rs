@@ -6,26 +6,27 @@ use std::time::Duration;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::agent::channel::{ChannelError, Controls, Who};
-use crate::agent::mirror::{Mirror, TYPES};
+use crate::agent::mirror::{ESSENTIAL, Mirror, TYPES};
 use crate::agent::trust::Believed;
-use crate::dial::{Line, RECEIVE_LIMIT};
+use crate::dial::{Line, RECEIVE_LIMIT, Received};
 use crate::telemetry::access_log::chain;
+use crate::wire::TRUST;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,
 };
-use crate::wire::{ADDRESS, AUTHORIZATION, TRUST};
 
 /// Requests on their way out; each answers one response, so more than a few never wait.
 const REQUESTS: usize = 16;
 /// Header by which a control plane of ours says that it sends revisions.
 const OURS: &str = "lateen-control";
-/// The types that every control plane has: a view needs both.
-const ESSENTIAL: [&str; 2] = [ADDRESS, AUTHORIZATION];
+/// How often the longest silence is looked into.
+const LOOKS: u32 = 8;
 /// How long a refusal may take to get out before the connection goes.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -85,6 +86,7 @@ pub(super) struct Stream {
     pub(super) mirror: Mirror,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
+    received: Received,
     believed: Option<Believed>,
     staged: bool,
     revised: bool,
@@ -99,7 +101,11 @@ impl Stream {
         mirror: &Mirror,
         believed: Option<Believed>,
     ) -> Result<Self, StreamError> {
-        let Line { channel, local } = controls.connect(control).await?;
+        let Line {
+            channel,
+            local,
+            received,
+        } = controls.connect(control).await?;
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RECEIVE_LIMIT);
         let (node, types): (Node, &[&str]) = match controls.who() {
@@ -129,6 +135,7 @@ impl Stream {
             mirror: Mirror::default(),
             requests,
             responses: opened.into_inner(),
+            received,
             believed,
             staged,
             revised: false,
@@ -162,7 +169,8 @@ impl Stream {
         }
     }
 
-    /// The next response. One that has not sent a whole view yet must not be silent for long.
+    /// The next response. One that has not sent a whole view yet must not be silent for long; a
+    /// large response on its way over a slow line is no silence.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -174,9 +182,9 @@ impl Stream {
         let next = self.responses.message();
         let response = match whole {
             true => next.await,
-            false => match tokio::time::timeout(silence, next).await {
-                Ok(response) => response,
-                Err(_elapsed) => return Err(StreamError::Silent),
+            false => tokio::select! {
+                response = next => response,
+                () = silent(&self.received, silence) => return Err(StreamError::Silent),
             },
         };
         response
@@ -228,6 +236,18 @@ impl Stream {
         };
         // Whoever does not end it in this time has heard it or never will.
         let _late = tokio::time::timeout(PARTING, parting).await;
+    }
+}
+
+/// Waits until nothing at all has come for so long.
+async fn silent(received: &Received, silence: Duration) {
+    let (mut last, mut before) = (Instant::now(), received.bytes());
+    while last.elapsed() < silence {
+        tokio::time::sleep(silence / LOOKS).await;
+        let now = received.bytes();
+        if now != before {
+            (last, before) = (Instant::now(), now);
+        }
     }
 }
 

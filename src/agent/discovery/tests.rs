@@ -2,6 +2,7 @@
 
 mod failover;
 mod istiod;
+mod silence;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,7 +17,7 @@ use crate::files;
 use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::DeltaDiscoveryResponse;
 
-const FORMAT: &[u8] = b"lateen-view-1\n";
+const FORMAT: &[u8] = b"lateen-view-2\n";
 const HASH: usize = 32;
 /// Writing takes no more than this part of the time, however large the mesh and frequent its
 /// changes.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::agent::report::{CaptureState, LocalStates, WorkloadState, streams};
-use crate::agent::scripted::{self, Script, Scripted, joined, resource};
+use crate::agent::scripted::{self, Fitness, Script, Scripted, joined, policy, resource};
 use crate::control::discovery::{Clients, Limits};
 use crate::control::loopback::serve_tls;
 use crate::control::revision::Revision;
@@ -14,8 +14,10 @@ use crate::model::compile::sample;
 use crate::model::testing::workload;
 use crate::telemetry::ControlMetrics;
 use crate::tls::testing::TestCa;
-use crate::wire::{ADDRESS, REVISION};
+use crate::wire::proto::grpc_health::health_server::HealthServer;
+use crate::wire::{ADDRESS, AUTHORIZATION, REVISION};
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 
 /// The discovery service of a real control plane.
 struct Real {
@@ -39,7 +41,8 @@ impl Real {
         );
         let mut tasks = JoinSet::new();
         tasks.spawn(discovery.run(CancellationToken::new()));
-        let server = serve_tls(service, listener, scripted::control_tls(ca));
+        let routes = Routes::new(service).add_service(HealthServer::new(Fitness::default()));
+        let server = serve_tls(routes, listener, scripted::control_tls(ca));
         Self {
             url: scripted::url(address),
             address,
@@ -92,6 +95,69 @@ async fn a_control_plane_that_stops_is_left_and_returned_to() {
         }
     };
     tokio::time::timeout(PATIENCE, left).await.unwrap();
+}
+
+/// A node that came to the last of three control planes, and finds the others up again, so.
+async fn returned(ca: &TestCa, first: Script, second: Script, last: Script) -> [Scripted; 3] {
+    let mut a = Scripted::lateen(ca, first).await;
+    let mut b = Scripted::lateen(ca, second).await;
+    let c = Scripted::lateen(ca, last).await;
+    a.stop().await;
+    b.stop().await;
+    let controls = joined(ca, EPOCH, &[&a.url, &b.url, &c.url]);
+    let mut client = Client::start(controls, brisk(), vec![EPOCH; 16]);
+    client.connects(&c.url).await;
+    a.resume().await;
+    b.resume().await;
+    let better = b.url.clone();
+    client.connects(&better).await;
+    [a, b, c]
+}
+
+#[tokio::test]
+async fn a_better_one_that_is_of_no_use_does_not_hide_the_next() {
+    let ca = TestCa::new();
+    let mesh = |serial| Script {
+        resources: scripted::mesh(EPOCH, serial, &[]),
+        ..Script::default()
+    };
+    let [older, ..] = returned(&ca, mesh(4), mesh(5), mesh(5)).await;
+    assert!(older.heard().streams > 0, "it was tried");
+    let unfit = Script {
+        unfit: true,
+        ..mesh(5)
+    };
+    let [unfit, ..] = returned(&ca, unfit, mesh(5), mesh(5)).await;
+    assert_eq!(unfit.heard().streams, 0, "it said so before it was tried");
+}
+
+#[tokio::test]
+async fn one_with_whom_nothing_adds_up_is_asked_for_everything() {
+    let ca = TestCa::new();
+    let cart = resource(&workload("cart", &[]), "v1");
+    let with_policy = [cart.clone(), policy("shop/p")];
+    let mut present = scripted::mesh(EPOCH, 5, std::slice::from_ref(&cart));
+    present.insert(AUTHORIZATION, vec![policy("shop/p")]);
+    present.insert(REVISION, vec![scripted::revision(EPOCH, 5, &with_policy)]);
+    // The better one has no policies, and does not say that the one held is gone.
+    let mut better = scripted::mesh(EPOCH, 5, std::slice::from_ref(&cart));
+    better.remove(AUTHORIZATION);
+    let script = |resources| Script {
+        resources,
+        ..Script::default()
+    };
+    let mut a = Scripted::lateen(&ca, script(better)).await;
+    let b = Scripted::lateen(&ca, script(present)).await;
+    a.stop().await;
+    let controls = joined(&ca, EPOCH, &[&a.url, &b.url]);
+    let mut client = Client::start(controls, brisk(), vec![EPOCH; 16]);
+    client.connects(&b.url).await;
+    a.resume().await;
+    let url = a.url.clone();
+    client.connects(&url).await;
+    let heard = a.heard();
+    assert!(heard.nacks[0].1.contains("does not add up"), "{heard:?}");
+    assert_eq!(client.mesh.borrow().view.size(), (1, 0));
 }
 
 #[tokio::test]

@@ -8,13 +8,14 @@ use crate::agent::channel::Who;
 use crate::agent::guest::{Guest, LocalCapture};
 use crate::agent::issuer::{ControlIssuer, IssueError, Issuer as _};
 use crate::agent::keep::certs::Shelf;
-use crate::agent::scripted::{self, NODE, Script, Scripted, policy, resource};
+use crate::agent::scripted::{self, NODE, Script, Scripted, policy, policy_of, resource};
 use crate::model::declaration::Capture;
 use crate::model::inbound::{Refusal, Target, tunnelled};
 use crate::model::testing::workload;
 use crate::tls::testing::TestCa;
 use crate::tls::to_pem;
 use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Resource};
+use crate::wire::proto::security::Scope;
 use crate::wire::{ADDRESS, AUTHORIZATION};
 use prost_types::value::Kind;
 
@@ -129,6 +130,40 @@ async fn it_is_followed_as_a_stock_proxy_would() {
 }
 
 #[tokio::test]
+async fn what_is_named_here_is_captured_whether_the_view_has_it_or_not() {
+    let ca = TestCa::new();
+    let cart = vec![resource(&workload("cart", &["10.0.0.1"]), "v1")];
+    let mut istiod = Scripted::istiod(&ca, script(Vec::new(), &[])).await;
+    istiod.stop().await;
+    let files = files(&ca, &[&istiod.url], None);
+    let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
+    let placed = |uid: &'static str| {
+        move |mesh: &MeshState| {
+            let placed = mesh.placements.iter().filter(|p| p.enrolled);
+            placed.map(|p| &*p.uid).eq([uid])
+        }
+    };
+    let nobody = "lateen.toml/shop/cart";
+    client.sees("with nobody there", placed(nobody)).await;
+    istiod.resume().await;
+    client.connects(&istiod.url).await;
+    assert!(placed(nobody)(&client.mesh.borrow()), "not in the view");
+    istiod.rewrite(|script| {
+        script.resources.insert(ADDRESS, cart);
+    });
+    istiod.push(ADDRESS);
+    client.sees("in the view", placed("cart")).await;
+    istiod.stop().await;
+    istiod.rewrite(|script| {
+        script.resources.insert(ADDRESS, Vec::new());
+    });
+    istiod.resume().await;
+    let gone = |mesh: &MeshState| mesh.view.size() == (0, 0);
+    let state = client.sees("gone from the view", gone).await;
+    assert!(placed("cart")(&state), "as it was known last");
+}
+
+#[tokio::test]
 async fn streams_that_end_well_are_no_reason_to_hurry() {
     let ca = TestCa::new();
     let ends = Script {
@@ -186,42 +221,47 @@ async fn one_bad_workload_among_a_hundred_is_named_and_the_rest_applied() {
     assert!(client.link.borrow().connected.is_some(), "and it goes on");
 }
 
+fn asked(mesh: &MeshState) -> Option<Refusal> {
+    let cart = mesh.view.workload("cart").unwrap();
+    let target = Target::Address((cart.addresses[0], 80).into());
+    tunnelled(&mesh.view, cart, cart.addresses[0], target, None).err()
+}
+
 #[tokio::test]
-async fn a_workload_whose_policy_is_not_there_is_closed_and_stays_so() {
+async fn a_workload_whose_policy_is_not_there_is_closed() {
     let ca = TestCa::new();
     let mut cart = workload("cart", &["10.0.0.1"]);
     cart.authorization_policies = vec![Arc::from("shop/p")];
+    let istiod = Scripted::istiod(&ca, script(vec![resource(&cart, "v1")], &[])).await;
+    let files = files(&ca, &[&istiod.url], None);
+    let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
+    client.connects(&istiod.url).await;
+    let refused = asked(&client.mesh.borrow());
+    assert!(matches!(refused, Some(Refusal::Policy { .. })));
+}
+
+#[tokio::test]
+async fn nothing_is_seen_before_its_policies_and_those_of_all_close_it() {
+    let ca = TestCa::new();
+    let cart = workload("cart", &["10.0.0.1"]);
     let mut unanswered = script(vec![resource(&cart, "v1")], &[]);
     unanswered.resources.remove(AUTHORIZATION);
     let istiod = Scripted::istiod(&ca, unanswered).await;
     let files = files(&ca, &[&istiod.url], None);
     let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
-    let refused = |mesh: &MeshState| {
-        let cart = mesh.view.workload("cart").unwrap();
-        let (at, port) = (cart.addresses[0], 80);
-        let asked = tunnelled(
-            &mesh.view,
-            cart,
-            at,
-            Target::Address((at, port).into()),
-            None,
-        );
-        matches!(asked, Err(Refusal::Policy { .. }))
-    };
-    let before = client
-        .sees("the workload", |mesh| mesh.view.size() == (1, 0))
-        .await;
-    assert!(refused(&before), "Address comes before Authorization");
+    let taken = |h: &scripted::Heard| h.acks.iter().any(|of| of == ADDRESS);
+    istiod.hears("the workloads taken", taken).await;
+    assert_eq!(client.mesh.borrow().view.size(), (0, 0));
     assert!(client.link.borrow().connected.is_none(), "not whole yet");
+    let wide = policy_of("shop/p", "shop", Scope::Namespace);
     istiod.rewrite(|script| {
-        script
-            .resources
-            .insert(AUTHORIZATION, vec![policy("shop/p")]);
+        script.resources.insert(AUTHORIZATION, vec![wide]);
     });
     istiod.push(AUTHORIZATION);
     let link = client.connects(&istiod.url).await;
     assert!(link.viewed);
-    assert!(refused(&client.mesh.borrow()), "nobody evaluates it yet");
+    let refused = asked(&client.mesh.borrow());
+    assert!(matches!(refused, Some(Refusal::WidePolicy { .. })));
 }
 
 #[tokio::test]
