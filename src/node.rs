@@ -202,6 +202,9 @@ impl Node {
                 running.stop.cancel();
             }
         }
+        let placed: BTreeSet<&str> = state.placements.iter().map(|p| &*p.uid).collect();
+        self.states
+            .send_if_modified(|states| states.keep(|uid| placed.contains(uid)));
         self.shared.certs.set_wanted(identities(state));
         for (uid, placement) in wanted {
             if !self.running.contains_key(&uid) {

@@ -44,9 +44,12 @@ struct Shared {
 #[derive(Debug)]
 struct Books {
     ledger: Ledger,
-    /// Ends each node's stream when it opens another.
-    streams: HashMap<Arc<str>, CancellationToken>,
+    /// Ends each node's stream, when it opens another or is not to be heard any more.
+    streams: HashMap<Arc<str>, End>,
 }
+
+/// Tells a stream why it ends.
+type End = watch::Sender<Option<Status>>;
 
 impl Health {
     /// A service that starts from what the store remembers and from `captured`, what was captured
@@ -91,6 +94,31 @@ impl Health {
         self.0.books().ledger.mass_loss()
     }
 
+    /// Ends the stream of a node with `status`, and hears nothing more of it. Streams that are opened
+    /// later are not touched: refuse them at the door, before this.
+    pub fn end(&self, node: &str, status: Status) {
+        let mut books = self.0.books();
+        books.ledger.closed(node);
+        if let Some(end) = books.streams.remove(node) {
+            end.send_replace(Some(status));
+        }
+    }
+
+    /// Takes the workloads of a node that is shut out from service at once, until it reports again
+    /// (§6.4). Its stream is no longer heard; [`Health::end`] ends it.
+    pub fn revoked(&self, node: &str) {
+        let revision = self.0.revisions.borrow().clone();
+        let news = in_context(revision.as_deref(), millis(SystemTime::now()), |context| {
+            let mut books = self.0.books();
+            let news = books.ledger.revoked(node, context);
+            self.0.publish(&books, &news);
+            news
+        });
+        for news in &news {
+            self.0.note_news(news);
+        }
+    }
+
     /// Notices, until `shutdown`, what happens by nobody saying anything.
     pub async fn run(self, shutdown: CancellationToken) {
         loop {
@@ -110,14 +138,14 @@ impl Shared {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opened(&self, node: &Arc<str>) -> (StreamId, CancellationToken) {
-        let end = self.shutdown.child_token();
+    fn opened(&self, node: &Arc<str>) -> (StreamId, watch::Receiver<Option<Status>>) {
+        let (end, ending) = watch::channel(None);
         let mut books = self.books();
         let id = books.ledger.opened(node, now());
-        if let Some(older) = books.streams.insert(node.clone(), end.clone()) {
-            older.cancel();
+        if let Some(older) = books.streams.insert(node.clone(), end) {
+            older.send_replace(Some(superseded()));
         }
-        (id, end)
+        (id, ending)
     }
 
     /// Takes a report in; none when a newer stream of the node has taken over.
@@ -198,6 +226,9 @@ impl Shared {
         for news in &passed.news {
             self.note_news(news);
         }
+        for uid in &passed.forgotten {
+            memory::forget(&*self.store, uid);
+        }
     }
 
     fn note_news(&self, news: &News) {
@@ -232,8 +263,9 @@ fn in_context<T>(
 ) -> T {
     let context = Context {
         revision: revision.map_or(0, Revision::number),
-        placed: &|node, uid| revision.is_some_and(|r| r.places(node, uid)),
-        declared: &|node| revision.is_some_and(|r| r.knows(node)),
+        placed: &|node, uid| revision.and_then(|r| r.expects(node, uid)),
+        known: &|uid| revision.is_some_and(|r| r.declares(uid)),
+        declared: &|node| revision.is_some_and(|r| r.hears(node)),
         now: now(),
         wall_clock_ms,
     };
@@ -256,26 +288,53 @@ struct ReportStream {
     shared: Arc<Shared>,
     node: Arc<str>,
     id: StreamId,
-    end: CancellationToken,
+    ending: watch::Receiver<Option<Status>>,
+    /// When the credential it was opened with ends.
+    expires: Option<SystemTime>,
     reports: Streaming<NodeReport>,
 }
 
 impl ReportStream {
     async fn next(&mut self) -> Result<ReportAck, Status> {
         let report = tokio::select! {
-            () = self.end.cancelled() => return Err(self.ended()),
+            // Who is not to be heard is not, whatever it has sent meanwhile.
+            biased;
+            () = self.shared.shutdown.cancelled() => {
+                return Err(Status::cancelled("the control plane is going down"));
+            }
+            status = told(&mut self.ending) => return Err(status),
+            () = expired(self.expires) => {
+                return Err(Status::unauthenticated("the certificate that opened this stream has expired"));
+            }
             report = self.reports.message() => report?,
         };
         let report = report.ok_or_else(|| Status::cancelled("the node has ended its side"))?;
-        let ack = self.shared.hear(&self.node, self.id, report);
-        ack.ok_or_else(|| self.ended())
-    }
-
-    fn ended(&self) -> Status {
-        match self.shared.shutdown.is_cancelled() {
-            true => Status::cancelled("the control plane is going down"),
-            false => Status::aborted("a newer report stream of this node has taken over"),
+        match self.shared.hear(&self.node, self.id, report) {
+            Some(ack) => Ok(ack),
+            None => Err(self.ending.borrow().clone().unwrap_or_else(superseded)),
         }
+    }
+}
+
+/// Why a stream is to end, once that is so.
+async fn told(ending: &mut watch::Receiver<Option<Status>>) -> Status {
+    let told = ending.wait_for(Option::is_some).await;
+    told.ok()
+        .and_then(|status| status.clone())
+        .unwrap_or_else(superseded)
+}
+
+fn superseded() -> Status {
+    Status::aborted("a newer report stream of this node has taken over")
+}
+
+async fn expired(at: Option<SystemTime>) {
+    match at {
+        Some(at) => {
+            let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(left).await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -287,7 +346,10 @@ impl NodeService for Health {
         &self,
         request: Request<Streaming<NodeReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let node = Arc::clone(Caller::of(&request)?.node()?);
+        let caller = Caller::of(&request)?;
+        let node = Arc::clone(caller.node()?);
+        // From here on: whoever loses the right to be here meanwhile must not be let in.
+        let (id, ending) = self.0.opened(&node);
         match &*self.0.revisions.borrow() {
             None => return Err(Status::unavailable("no revision is loaded")),
             Some(revision) if !revision.knows(&node) => {
@@ -296,12 +358,12 @@ impl NodeService for Health {
             }
             Some(_) => {}
         }
-        let (id, end) = self.0.opened(&node);
         let stream = ReportStream {
             shared: self.0.clone(),
             node,
             id,
-            end,
+            ending,
+            expires: caller.expires,
             reports: request.into_inner(),
         };
         let acks = stream::unfold(Some(stream), |stream| async {

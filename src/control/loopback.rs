@@ -19,17 +19,7 @@ use tower_service::Service;
 use super::caller::Caller;
 use crate::tls::peer_identity;
 
-/// Serves until the tasks are dropped, taking every caller for `node`.
-pub(crate) async fn serve<S>(service: S, node: Option<&'static str>) -> (SocketAddr, JoinSet<()>)
-where
-    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
-    serve_until(service, node, None).await
-}
-
-/// The same, with credentials that end.
+/// Serves until the tasks are dropped, taking every caller for `node` with credentials that end.
 pub(crate) async fn serve_until<S>(
     service: S,
     node: Option<&'static str>,

@@ -18,7 +18,7 @@ use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
 
 mod content;
 
-pub use content::Content;
+pub use content::{Content, Expected};
 
 /// A type of resource this control plane serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -254,9 +254,19 @@ impl Revision {
         all.map(|(namespace, account)| (&**namespace, &**account))
     }
 
-    /// Whether the mesh places the workload `uid` on `node`.
-    pub fn places(&self, node: &str, uid: &str) -> bool {
-        self.resources(Kind::Placement, node).contains_key(uid)
+    /// What `node` is to report of a workload; none when that is not placed on it.
+    pub fn expects(&self, node: &str, uid: &str) -> Option<Expected> {
+        self.content.expected.get(node)?.get(uid).copied()
+    }
+
+    /// Whether the mesh files declare the workload, wherever it is.
+    pub fn declares(&self, uid: &str) -> bool {
+        self.content.addresses.contains_key(uid)
+    }
+
+    /// Whether the node is to report: it is declared, and the proxy it runs is ours.
+    pub fn hears(&self, node: &str) -> bool {
+        self.knows(node) && !self.content.mute.contains(node)
     }
 
     /// All resources of a type, as `node` sees them.

@@ -51,6 +51,11 @@ impl Reported {
         self.0.iter()
     }
 
+    /// Forgets a workload.
+    pub fn forget(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+
     /// Replaces what is known of a workload; says whether that changed anything.
     pub fn set(&mut self, uid: Arc<str>, observed: Observed) -> bool {
         self.0.insert(uid, observed).unwrap_or_default() != observed
@@ -100,6 +105,8 @@ pub struct Compiled {
     pub services: Vec<Arc<Service>>,
     /// Placements by node, each in the order of their uids. Every declared node has an entry.
     pub placements: BTreeMap<Arc<str>, Vec<Placement>>,
+    /// Declared nodes that run another proxy, which reports nothing.
+    pub mute: BTreeSet<Arc<str>>,
     /// How many endpoints each service has that has any.
     pub endpoints: ByService,
     /// Addresses of the services that declare none; to be handed to the next compilation.
@@ -213,14 +220,15 @@ pub fn compile(
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
     let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
-    let (mut workloads, placements) = workloads(mesh, &keys, reported, &mut warnings)?;
-    let endpoints = endpoints::settle(&mut workloads, reported);
+    let (mut workloads, placements, held) = workloads(mesh, &keys, reported, &mut warnings)?;
+    let endpoints = endpoints::settle(&mut workloads, &held);
     let services = services(mesh, &keys, &assignments, &endpoints)?;
     warnings.extend(ignored_waypoints(mesh));
     Ok(Compiled {
         workloads: workloads.into_iter().map(Arc::new).collect(),
         services,
         placements,
+        mute: mute(mesh),
         endpoints,
         assignments,
         warnings,
@@ -306,7 +314,12 @@ fn port(declared: &declaration::Port) -> ServicePort {
     }
 }
 
-type Workloads = (Vec<Workload>, BTreeMap<Arc<str>, Vec<Placement>>);
+/// Workloads, what each node runs, and the uids of those that are held back.
+type Workloads = (
+    Vec<Workload>,
+    BTreeMap<Arc<str>, Vec<Placement>>,
+    BTreeSet<Arc<str>>,
+);
 
 fn workloads(
     mesh: &Mesh,
@@ -318,6 +331,7 @@ fn workloads(
     let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
         mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
     let mut workloads = Vec::with_capacity(mesh.workloads.len());
+    let mut held = BTreeSet::new();
     for declared in &mesh.workloads {
         let uid = workload_uid(
             &mesh.settings.cluster_id,
@@ -343,7 +357,14 @@ fn workloads(
             placed.push(placement(&uid, declared, captured && !foreign));
         }
         let services = membership.of(declared).map(|k| (k.clone(), Vec::new()));
-        let observed = reported.of(&uid);
+        let observed = match foreign || declared.node.is_none() {
+            // What was last heard would hold for ever where nobody reports.
+            true => Observed::default(),
+            false => reported.of(&uid),
+        };
+        if observed.held {
+            held.insert(Arc::clone(&uid));
+        }
         workloads.push(Workload {
             tunnel: match captured && (foreign || observed.captured) {
                 true => TunnelProtocol::Hbone,
@@ -362,7 +383,7 @@ fn workloads(
         Some(pair) => Err(CompileError::Duplicate {
             name: pair[0].uid.to_string(),
         }),
-        None => Ok((workloads, placements)),
+        None => Ok((workloads, placements, held)),
     }
 }
 
@@ -417,6 +438,12 @@ fn proxy_of(mesh: &Mesh, declared: &declaration::Workload) -> Proxy {
     let node = declared.node.as_ref();
     let node = node.and_then(|name| mesh.nodes.get(name));
     node.map(|node| node.proxy).unwrap_or_default()
+}
+
+fn mute(mesh: &Mesh) -> BTreeSet<Arc<str>> {
+    let nodes = mesh.nodes.iter();
+    let mute = nodes.filter(|(_, node)| node.proxy == Proxy::Ztunnel);
+    mute.map(|(name, _)| Arc::clone(name)).collect()
 }
 
 /// `spec/labels-and-policy.md` §1.3: the workload's own word, else its namespace's.

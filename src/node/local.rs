@@ -15,8 +15,8 @@ use super::Shared;
 use super::lane::{Hands, Lane};
 use super::listener::Dealer;
 use super::load::Kind;
-use crate::agent::Placement;
 use crate::agent::report::{CaptureState, LocalStates};
+use crate::agent::{MeshState, Placement};
 use crate::capture::reconcile::State;
 use crate::capture::{self, AttachError as NoNetwork, Netns, Reconcile, Target, near};
 use crate::model::declaration::Capture;
@@ -220,9 +220,22 @@ impl Local {
 
     /// Whether the state is new.
     fn publish(&self, state: CaptureState) -> bool {
-        let uid = &self.placement.uid;
+        // The placements are looked at here, where nobody can have tidied up meanwhile.
         self.states
-            .send_if_modified(|states| states.captured(uid, state))
+            .send_if_modified(|states| note(states, &self.shared.mesh(), &self.placement, state))
+    }
+}
+
+/// Takes note of how the capture of `own` is, as the mesh as last heard places it; tells whether
+/// that is news. To have let go of a workload that has moved away says nothing of the workload:
+/// whoever took that for RELEASED would reach it in plain text where it now is.
+fn note(states: &mut LocalStates, mesh: &MeshState, own: &Placement, state: CaptureState) -> bool {
+    let mut placed = mesh.placements.iter();
+    match placed.find(|p| p.uid == own.uid) {
+        None => states.forgotten(&own.uid),
+        // It came back while it was let go, and is taken up again.
+        Some(now) if state == CaptureState::Released && now.captured_like(own) => false,
+        Some(_) => states.captured(&own.uid, state),
     }
 }
 
@@ -239,4 +252,71 @@ async fn ended(mut lanes: JoinSet<io::Result<usize>>, stop: &CancellationToken) 
         stop.cancel();
     }
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(name: &str, enrolled: bool) -> Arc<Placement> {
+        Arc::new(Placement {
+            uid: Arc::from("cart"),
+            name: Arc::from(name),
+            namespace: Arc::from("shop"),
+            service_account: Arc::from("cart"),
+            enrolled,
+            capture: Some(Capture::Netns(Arc::from("cart"))),
+            health: None,
+        })
+    }
+
+    #[test]
+    fn only_a_workload_that_stays_is_released() {
+        use CaptureState::{Captured, Released};
+        let failed = || CaptureState::Failed("no rules".to_owned());
+        let own = placed("cart-1", true);
+        for (name, now, state, want) in [
+            ("captured", Some(Arc::clone(&own)), Captured, Some(Captured)),
+            ("failed", Some(Arc::clone(&own)), failed(), Some(failed())),
+            (
+                "no longer enrolled",
+                Some(placed("cart-1", false)),
+                Released,
+                Some(Released),
+            ),
+            (
+                "captured differently",
+                Some(placed("cart-2", true)),
+                Released,
+                Some(Released),
+            ),
+            ("moved away", None, Released, None),
+            ("failed as it moved away", None, failed(), None),
+            (
+                "away and back",
+                Some(Arc::clone(&own)),
+                Released,
+                Some(Captured),
+            ),
+        ] {
+            let mut states = LocalStates::default();
+            states.captured(&own.uid, Captured);
+            let mesh = MeshState {
+                placements: now.into_iter().collect(),
+                ..MeshState::default()
+            };
+            note(&mut states, &mesh, &own, state);
+            let known = states.workloads.get("cart");
+            assert_eq!(known.and_then(|w| w.capture.clone()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_is_no_longer_placed_here() {
+        let mut states = LocalStates::default();
+        states.captured(&Arc::from("cart"), CaptureState::Released);
+        assert!(!states.keep(|uid| uid == "cart"));
+        assert!(states.keep(|uid| uid == "web"));
+        assert!(states.workloads.is_empty() && !states.forgotten(&Arc::from("cart")));
+    }
 }

@@ -22,7 +22,7 @@ use crate::agent::report::{LocalStates, ProbeState, Verdict};
 use crate::agent::{MeshState, Placement};
 use crate::capture::Sockets;
 use crate::model::declaration::{Capture, HealthCheck};
-use ask::{Asker, Failure, Question};
+use ask::{Asker, Failure, Question, Side};
 use tally::{Rules, Tally};
 
 /// Commands of `exec` probes that run at once.
@@ -220,14 +220,23 @@ impl Probing {
                 result = asker.ask() => result,
             };
             let ended = Instant::now();
-            let turned = tally.hear(result.is_ok(), ended);
-            self.tell(&tally, result.err(), turned);
+            self.heard(&mut tally, result, ended);
             let next = tally.next(begun, ended);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
+    }
+
+    /// Takes a result in. What the node could not ask does not count.
+    fn heard(&mut self, tally: &mut Tally, result: Result<(), Failure>, now: Instant) {
+        let turned = match result.as_ref().map_err(|failure| failure.side) {
+            Ok(()) => tally.hear(true, now),
+            Err(Side::Workload) => tally.hear(false, now),
+            Err(Side::Node) => false,
+        };
+        self.tell(tally, result.err(), turned);
     }
 
     /// Tells a verdict when it changes, and while a workload does not pass, why, when that changes.
@@ -243,6 +252,10 @@ impl Probing {
         };
         let last = || told.map_or(("", String::new()), |t| (t.code, t.detail.clone()));
         let (code, detail) = match (verdict, failure) {
+            // It keeps the verdict, whichever that is, so the reason is all there is to see.
+            (_, Some(failure)) if failure.side == Side::Node && failure.code != last().0 => {
+                (failure.code, failure.detail)
+            }
             // What was last wrong stays known while a workload passes.
             (Verdict::Passing | Verdict::NoProbe, _) | (_, None) => last(),
             (_, Some(failure)) if failure.code == last().0 && !turned => last(),

@@ -72,6 +72,25 @@ impl LocalStates {
         news
     }
 
+    /// Takes note that nothing is known of a capture any more; tells whether that is news.
+    pub fn forgotten(&mut self, uid: &Arc<str>) -> bool {
+        let Some(known) = self.workloads.get_mut(uid) else {
+            return false;
+        };
+        let news = known.capture.take().is_some();
+        if *known == WorkloadState::default() {
+            self.workloads.remove(uid);
+        }
+        news
+    }
+
+    /// Drops workloads that are not `placed` here; tells whether that is news.
+    pub fn keep(&mut self, placed: impl Fn(&str) -> bool) -> bool {
+        let before = self.workloads.len();
+        self.workloads.retain(|uid, _| placed(uid));
+        self.workloads.len() != before
+    }
+
     /// Takes note of a probe, or that there is none any more; tells whether that is news.
     pub fn probed(&mut self, uid: &Arc<str>, state: Option<ProbeState>) -> bool {
         let known = self.workloads.entry(Arc::clone(uid)).or_default();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::memory::Memory;
+use crate::control::revision::Expected;
 use crate::model::compile::{Observed, Reported};
 use crate::model::workload::Health;
 use crate::wire::proto::lateen::HostInfo;
@@ -28,6 +29,8 @@ pub use heard::{CaptureState, ProbeVerdict, WorkloadHealth};
 
 /// How long a node counts as reachable after it was last heard (§7.2).
 pub const LEASE: Duration = Duration::from_secs(15);
+/// How long a workload that no mesh file declares any more is remembered.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// How one node is, for `lateen status`.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,9 +58,12 @@ pub(super) type StreamId = u64;
 pub(super) struct Context<'a> {
     /// The number of the revision in force.
     pub(super) revision: u64,
-    /// Whether that revision places a workload, the second, on a node, the first.
-    pub(super) placed: &'a dyn Fn(&str, &str) -> bool,
-    /// Whether it declares a node.
+    /// What a node, the first, is to report of a workload, the second; none when that revision
+    /// does not place it there.
+    pub(super) placed: &'a dyn Fn(&str, &str) -> Option<Expected>,
+    /// Whether it declares a workload.
+    pub(super) known: &'a dyn Fn(&str) -> bool,
+    /// Whether it declares a node that is to report.
     pub(super) declared: &'a dyn Fn(&str) -> bool,
     /// Now, for leases.
     pub(super) now: Instant,
@@ -97,6 +103,8 @@ pub(super) struct Passed {
     pub(super) given_up: Vec<Arc<str>>,
     /// Whether most nodes fell silent at once, or no longer are; none when that did not change.
     pub(super) mass_loss: Option<bool>,
+    /// Workloads that are remembered no longer.
+    pub(super) forgotten: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -109,7 +117,7 @@ struct Node {
     boot_id: String,
     heard_at: Instant,
     draining: bool,
-    /// It was silent for too long; ends with a full report.
+    /// It was silent for too long, or is revoked; ends with a full report.
     given_up: bool,
     host: HostInfo,
     clock_ahead_ms: i64,
@@ -145,6 +153,10 @@ struct Subject {
     kept: Memory,
     /// What its probe has come to; before it is told, what was last published.
     probe: Health,
+    /// Its node went away, and since it is back has not said that it serves it again.
+    absent: bool,
+    /// Since when no mesh file declares it.
+    lost: Option<Instant>,
     damping: Damping,
 }
 
@@ -152,6 +164,8 @@ impl Subject {
     fn new(memory: Memory, now: Instant) -> Self {
         Self {
             probe: memory.health,
+            absent: false,
+            lost: None,
             damping: Damping::new(memory.health == Health::Healthy, now),
             kept: memory.clone(),
             memory,
@@ -170,10 +184,20 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Starts from what was known before a restart. Nodes that are remembered count as heard now.
+    /// Starts from what was known before a restart. Nodes that are remembered count as heard now,
+    /// but for those of which no workload was healthy: they were dead, or may as well have been.
     pub(super) fn new(known: BTreeMap<Arc<str>, Memory>, now: Instant) -> Self {
-        let nodes = known.values().filter_map(|memory| memory.node.clone());
-        let nodes = nodes.map(|name| (name, Node::new(now))).collect();
+        let mut nodes: BTreeMap<Arc<str>, Node> = BTreeMap::new();
+        for memory in known.values() {
+            if let Some(name) = &memory.node {
+                let gone = || Node {
+                    given_up: true,
+                    ..Node::new(now)
+                };
+                let node = nodes.entry(Arc::clone(name)).or_insert_with(gone);
+                node.given_up &= memory.health == Health::Unhealthy;
+            }
+        }
         let observed = |(uid, memory): (&Arc<str>, &Memory)| {
             let observed = Observed {
                 captured: memory.captured,
@@ -210,13 +234,43 @@ impl Ledger {
         stream
     }
 
+    /// Ends the stream of a node; tells whether it is known.
+    pub(super) fn closed(&mut self, node: &str) -> bool {
+        self.streams += 1;
+        let entry = self.nodes.get_mut(node);
+        entry.is_some_and(|entry| {
+            // Nobody's, so that what is still on its way is not heard.
+            entry.stream = Some(self.streams);
+            entry.synced = false;
+            true
+        })
+    }
+
+    /// Takes a node's workloads out of service until it reports again on another stream.
+    pub(super) fn revoked(&mut self, node: &str, context: &Context<'_>) -> Vec<News> {
+        if !self.closed(node) {
+            return Vec::new();
+        }
+        if let Some(entry) = self.nodes.get_mut(node) {
+            entry.given_up = true;
+        }
+        self.judge_all(node, context)
+    }
+
     /// Looks at the clock: gives up nodes that have been silent for too long, and lets workloads
     /// go that have calmed down.
     pub(super) fn pass(&mut self, context: &Context<'_>) -> Passed {
         let now = context.now;
+        if self.silence.stalled(now) {
+            // What was said meanwhile was not heard.
+            let silent = self.nodes.values_mut().filter(|node| !node.given_up);
+            silent.for_each(|node| node.heard_at = now);
+        }
         self.nodes
             .retain(|name, node| (context.declared)(name) || node.heard_at + LEASE > now);
-        let heard: Vec<Instant> = self.nodes.values().map(|node| node.heard_at).collect();
+        // Those that are known to be dead say nothing of a loss.
+        let nodes = self.nodes.values().filter(|node| !node.given_up);
+        let heard: Vec<Instant> = nodes.map(|node| node.heard_at).collect();
         let mut passed = Passed::default();
         if self.silence.look(&heard, now) {
             passed.mass_loss = Some(self.silence.mass_loss());
@@ -239,7 +293,29 @@ impl Ledger {
         let calm: Vec<_> = self.subjects.iter().filter_map(calm).collect();
         let calm = calm.iter().filter_map(|uid| self.judge(uid, context));
         passed.news.extend(calm);
+        passed.forgotten = self.forget(context);
         passed
+    }
+
+    /// Drops what is long declared nowhere.
+    fn forget(&mut self, context: &Context<'_>) -> Vec<Arc<str>> {
+        let now = context.now;
+        let mut forgotten = Vec::new();
+        self.subjects.retain(|uid, subject| {
+            subject.lost = match (context.known)(uid) {
+                true => None,
+                false => subject.lost.or(Some(now)),
+            };
+            let keep = subject.lost.is_none_or(|since| now < since + REMEMBERED);
+            if !keep {
+                forgotten.push(Arc::clone(uid));
+            }
+            keep
+        });
+        for uid in &forgotten {
+            self.reported.forget(uid);
+        }
+        forgotten
     }
 
     /// Whether most nodes have fallen silent at once.
@@ -295,17 +371,18 @@ impl Ledger {
         let subject = self.subjects.get_mut(uid)?;
         // What became of a node says nothing of a workload that has moved away.
         let name = subject.memory.node.as_deref();
-        let name = name.filter(|node| (context.placed)(node, uid));
+        let name = name.filter(|node| (context.placed)(node, uid).is_some());
         let node = name.and_then(|name| self.nodes.get(name));
+        let absent = name.is_some() && subject.absent;
         let up = subject.probe == Health::Healthy && node.is_none_or(|node| !node.given_up);
         let draining = node.is_some_and(|node| node.draining);
         let now = Observed {
             captured: subject.memory.captured,
-            health: match up && !draining {
+            health: match up && !draining && !absent {
                 true => Health::Healthy,
                 false => Health::Unhealthy,
             },
-            // To drain is no sign of trouble, and does not count.
+            // To drain and come back is no sign of trouble, and does not count.
             held: subject.damping.hear(up, context.now),
         };
         let before = self.reported.of(uid);

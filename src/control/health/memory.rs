@@ -98,6 +98,16 @@ pub(super) fn keep(store: &dyn Store, uid: &str, memory: &Memory) {
     }
 }
 
+/// Forgets one workload.
+pub(super) fn forget(store: &dyn Store, uid: &str) {
+    if let Err(e) = store.remove(Tree::Health, uid.as_bytes()) {
+        warn!(
+            error = &e as &dyn Error,
+            "cannot forget what a node reported"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::*;
-use crate::control::loopback::serve;
+use crate::control::loopback::serve_until;
 use crate::control::revision::tests::{compiled, revision};
 use crate::control::store::Memory;
 use crate::model::compile::sample;
@@ -28,13 +28,17 @@ struct Served {
 
 impl Served {
     async fn start(node: Option<&'static str>) -> Self {
+        Self::until(node, None).await
+    }
+
+    async fn until(node: Option<&'static str>, expires: Option<SystemTime>) -> Self {
         let first = revision(1, &compiled(&sample::mesh()), &[], None);
         let (revisions, seen) = watch::channel(Some(first));
         let store: Arc<dyn Store> = Arc::new(Memory::default());
         let shutdown = CancellationToken::new();
         let (health, reported) =
             Health::open(store.clone(), Reported::default(), seen, shutdown.clone());
-        let (address, server) = serve(health.service(), node).await;
+        let (address, server) = serve_until(health.service(), node, expires).await;
         Self {
             address,
             health,
@@ -119,6 +123,50 @@ async fn ends_with_a_reason() {
     second.message().await.unwrap().unwrap();
     served.shutdown.cancel();
     assert_eq!(second.message().await.unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn one_that_is_shut_out_is_not_heard() {
+    let served = Served::start(Some("edge-1")).await;
+    let (reports, mut acks) = served.open().await.unwrap();
+    reports.send(full(Capture::Captured)).await.unwrap();
+    acks.message().await.unwrap().unwrap();
+    let status = || Status::permission_denied("edge-1 is revoked");
+    served
+        .health
+        .end("edge-2", Status::internal("not this one"));
+    served.health.end("edge-1", status());
+    served.health.revoked("edge-1");
+    let mut released = full(Capture::Released);
+    released.seq = 2;
+    // The stream may have ended before it is sent.
+    let _gone = reports.send(released).await;
+    assert_eq!(
+        acks.message().await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    let observed = served.reported.borrow().of(CART);
+    assert!(observed.captured);
+    assert_eq!(observed.health, workload::Health::Unhealthy);
+    let kept = memory::recall(&*served.store, &Reported::default());
+    assert_eq!(kept[CART].health, workload::Health::Unhealthy);
+    let (reports, mut acks) = served.open().await.unwrap();
+    reports.send(full(Capture::Captured)).await.unwrap();
+    acks.message().await.unwrap().unwrap();
+    let observed = served.reported.borrow().of(CART);
+    assert_eq!(observed.health, workload::Health::Healthy);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_credential_that_opened_it() {
+    let soon = SystemTime::now() + std::time::Duration::from_millis(300);
+    let served = Served::until(Some("edge-1"), Some(soon)).await;
+    let (_reports, mut acks) = served.open().await.unwrap();
+    let end = tokio::time::timeout(2 * LEASE, acks.message()).await;
+    assert_eq!(
+        end.expect("in time").unwrap_err().code(),
+        Code::Unauthenticated
+    );
 }
 
 #[tokio::test]

@@ -22,6 +22,19 @@ pub struct Content {
     pub(super) placements: BTreeMap<Arc<str>, Resources>,
     /// Which service accounts each node runs.
     pub(super) identities: BTreeMap<Arc<str>, BTreeSet<Account>>,
+    /// What is to be heard of each workload, by node and uid.
+    pub(super) expected: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Expected>>,
+    /// Nodes of which nothing is to be heard.
+    pub(super) mute: BTreeSet<Arc<str>>,
+}
+
+/// What a node is to report of a workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// It is to be captured.
+    pub capture: bool,
+    /// It has a health check.
+    pub probe: bool,
 }
 
 impl Content {
@@ -52,12 +65,22 @@ impl Content {
             let accounts = placed.map(|p| (p.namespace.clone(), p.service_account.clone()));
             (node.clone(), accounts.collect())
         };
+        let expected = |(node, placed): (&Arc<str>, &Vec<Placement>)| {
+            let of = |placement: &Placement| Expected {
+                capture: placement.enrolled,
+                probe: placement.health.is_some(),
+            };
+            let placed = placed.iter().map(|p| (p.uid.clone(), of(p)));
+            (node.clone(), placed.collect())
+        };
         Self {
             addresses: services.chain(workloads).map(address).map(named).collect(),
             authorizations: Resources::new(),
             trust: Resources::new(),
             placements: compiled.placements.iter().map(placement).collect(),
             identities: compiled.placements.iter().map(accounts).collect(),
+            expected: compiled.placements.iter().map(expected).collect(),
+            mute: compiled.mute.clone(),
         }
     }
 
@@ -102,6 +125,7 @@ impl Content {
     /// Whether both offer the same resources to the same nodes.
     pub fn same_as(&self, other: &Self) -> bool {
         self.placements.keys().eq(other.placements.keys())
+            && self.mute == other.mute
             && self.changes_to(other) == Changes::default()
     }
 

@@ -66,7 +66,10 @@ fn names_versions_and_info() {
     assert!(revision.knows("edge-1") && !revision.knows("edge-3"));
     assert!(revision.runs("edge-1", "shop", "cart"));
     assert!(!revision.runs("edge-1", "shop", "web"));
-    assert!(revision.places("edge-1", CART) && !revision.places("edge-2", CART));
+    let here = revision.expects("edge-1", CART);
+    assert!(here.is_some_and(|e| e.capture && !e.probe));
+    assert_eq!(revision.expects("edge-2", CART), None);
+    assert!(revision.hears("edge-1") && revision.declares(CART));
     assert_eq!(revision.by_alias("/10.1.0.11"), [Arc::from(CART)]);
     assert!(revision.by_alias("/10.1.0.99").is_empty());
     assert_eq!(revision.resources(Kind::Placement, "edge-1").len(), 1);

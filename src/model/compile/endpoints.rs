@@ -5,8 +5,8 @@
 //! any healthy endpoint is served by all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::Reported;
 use crate::model::service::{HealthPolicy, ServiceKey};
 use crate::model::workload::{Health, Workload};
 
@@ -39,8 +39,8 @@ pub type ByService = BTreeMap<ServiceKey, Endpoints>;
 
 /// Takes those that are held back out of service, but never the last healthy ones of a service,
 /// and counts what is left.
-pub(super) fn settle(workloads: &mut [Workload], reported: &Reported) -> ByService {
-    hold_back(workloads, reported);
+pub(super) fn settle(workloads: &mut [Workload], held: &BTreeSet<Arc<str>>) -> ByService {
+    hold_back(workloads, held);
     let mut counts = ByService::new();
     for workload in workloads.iter().filter(|w| w.capacity > 0) {
         for key in workload.services.keys() {
@@ -52,8 +52,8 @@ pub(super) fn settle(workloads: &mut [Workload], reported: &Reported) -> ByServi
     counts
 }
 
-fn hold_back(workloads: &mut [Workload], reported: &Reported) {
-    let held = |w: &Workload| w.health == Health::Healthy && reported.of(&w.uid).held;
+fn hold_back(workloads: &mut [Workload], held: &BTreeSet<Arc<str>>) {
+    let held = |w: &Workload| w.health == Health::Healthy && held.contains(&w.uid);
     if !workloads.iter().any(held) {
         return;
     }

@@ -165,6 +165,47 @@ fn a_ztunnels_workloads_tunnel_from_the_start() {
 }
 
 #[test]
+fn nobody_is_down_where_nobody_reports() {
+    use Health::{Healthy, Unhealthy};
+    let bad = Observed {
+        captured: false,
+        health: Unhealthy,
+        held: false,
+    };
+    let held = Observed {
+        captured: false,
+        health: Healthy,
+        held: true,
+    };
+    for (name, proxy, placed, observed, want) in [
+        ("ours", Proxy::Lateen, true, bad, Unhealthy),
+        ("ours, held back", Proxy::Lateen, true, held, Unhealthy),
+        ("another proxy", Proxy::Ztunnel, true, bad, Healthy),
+        ("held back before", Proxy::Ztunnel, true, held, Healthy),
+        ("on no node", Proxy::Lateen, false, bad, Healthy),
+    ] {
+        let mut mesh = mesh();
+        let node = mesh.workloads[0].node.clone().unwrap();
+        mesh.nodes.get_mut(&node).unwrap().proxy = proxy;
+        let mut twin = mesh.workloads[0].clone();
+        twin.name = Arc::from("cart-2");
+        mesh.workloads.push(twin);
+        if !placed {
+            mesh.workloads[0].node = None;
+        }
+        let uid = workload_uid("Kubernetes", "shop", "cart-1");
+        let reported = Reported::from_iter([(uid, observed)]);
+        let compiled = compile(&mesh, &reported, &Assignments::default()).unwrap();
+        assert_eq!(compiled.workloads[0].health, want, "{name}");
+        assert_eq!(
+            compiled.mute.contains(&node),
+            proxy == Proxy::Ztunnel,
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn telemetry_names() {
     for (name, set, want) in [
         ("nothing set", &[][..], ["cart-1", "latest", "cart-1"]),

@@ -40,12 +40,33 @@ pub(super) struct Failure {
     pub(super) code: &'static str,
     /// The same for people.
     pub(super) detail: String,
+    /// Whose fault it is.
+    pub(super) side: Side,
+}
+
+/// Who is to blame for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The workload did not answer as it should.
+    Workload,
+    /// The node could not ask, which says nothing of the workload.
+    Node,
 }
 
 impl Failure {
+    /// The workload's.
     pub(super) fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self { code, detail }
+        let (detail, side) = (detail.into(), Side::Workload);
+        Self { code, detail, side }
+    }
+
+    /// The node's own.
+    pub(super) fn of_node(code: &'static str, detail: impl Into<String>) -> Self {
+        let side = Side::Node;
+        Self {
+            side,
+            ..Self::new(code, detail)
+        }
     }
 }
 
@@ -90,7 +111,7 @@ impl Asker {
             Probe::Exec { command } => {
                 // Waiting for a turn is not the command's fault.
                 let turn = self.commands.acquire().await;
-                let _turn = turn.map_err(|e| Failure::new("exec-failed", e.to_string()))?;
+                let _turn = turn.map_err(|e| Failure::of_node("exec-failed", e.to_string()))?;
                 exec::run(network, command, self.timeout).await
             }
         }
@@ -109,34 +130,35 @@ impl Asker {
     fn network(&self) -> Result<Netns, Failure> {
         let Some(name) = &self.netns else {
             let here = Netns::current();
-            return here.map_err(|e| Failure::new("netns-unusable", chain(&e)));
+            return here.map_err(|e| Failure::of_node("netns-unusable", chain(&e)));
         };
         Target::Netns(Arc::clone(name))
             .attach()
             .map_err(|e| match e {
                 AttachError::Missing { .. } => Failure::new("netns-missing", e.to_string()),
-                other => Failure::new("netns-unusable", chain(&other)),
+                other => Failure::of_node("netns-unusable", chain(&other)),
             })
     }
 
     fn address(&self) -> Result<IpAddr, Failure> {
-        let missing = || Failure::new("no-address", "the mesh as last heard does not have it");
+        let missing = || Failure::of_node("no-address", "the mesh as last heard does not have it");
         self.address.ok_or_else(missing)
     }
 
     async fn connect(&self, network: &Netns, port: u16) -> Result<TcpStream, Failure> {
         let to = SocketAddr::new(self.address()?, port);
         let connected = self.sockets.connect(network, to, None).await;
-        connected.map_err(|e| Failure::new(code(&e), chain(&e)))
+        connected.map_err(|e| unconnected(&e))
     }
 }
 
-fn code(error: &ConnectError) -> &'static str {
+fn unconnected(error: &ConnectError) -> Failure {
+    let detail = chain(error);
     match error {
-        ConnectError::TimedOut { .. } => "timeout",
-        ConnectError::Refused { .. } => "refused",
-        ConnectError::Unreachable { .. } => "unreachable",
-        ConnectError::Local { .. } => "connect-failed",
+        ConnectError::TimedOut { .. } => Failure::new("timeout", detail),
+        ConnectError::Refused { .. } => Failure::new("refused", detail),
+        ConnectError::Unreachable { .. } => Failure::new("unreachable", detail),
+        ConnectError::Local { .. } => Failure::of_node("connect-failed", detail),
     }
 }
 
@@ -257,9 +279,39 @@ mod tests {
             commands: Arc::new(Semaphore::new(1)),
         };
         let missing = ask("lateen-no-such").ask().await.unwrap_err();
-        assert_eq!(missing.code, "netns-missing");
+        assert_eq!(
+            (missing.code, missing.side),
+            ("netns-missing", Side::Workload)
+        );
         let odd = ask("/etc/passwd").ask().await.unwrap_err();
-        assert_eq!(odd.code, "netns-unusable");
+        assert_eq!((odd.code, odd.side), ("netns-unusable", Side::Node));
         assert_eq!(ask("/proc/self/ns/net").ask().await, Ok(()));
+    }
+
+    #[test]
+    fn what_the_node_cannot_do_is_not_the_workloads_fault() {
+        let to = SocketAddr::from(([10, 0, 0, 1], 80));
+        let source = || std::io::Error::from_raw_os_error(24);
+        for (error, want) in [
+            (ConnectError::TimedOut { to }, ("timeout", Side::Workload)),
+            (ConnectError::Refused { to }, ("refused", Side::Workload)),
+            (
+                ConnectError::Unreachable {
+                    to,
+                    source: source(),
+                },
+                ("unreachable", Side::Workload),
+            ),
+            (
+                ConnectError::Local {
+                    to,
+                    source: source(),
+                },
+                ("connect-failed", Side::Node),
+            ),
+        ] {
+            let failure = unconnected(&error);
+            assert_eq!((failure.code, failure.side), want, "{error}");
+        }
     }
 }

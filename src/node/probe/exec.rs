@@ -2,13 +2,14 @@
 //!
 //! It runs in the workload's network, as the node's own user without any of its powers, in a
 //! process group of its own that is killed when time is up, and when the command has exited: what
-//! it leaves behind would add up.
+//! it leaves behind would add up. What has left the group by setsid survives.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -33,11 +34,26 @@ pub(super) async fn run(
     command: &[Arc<str>],
     timeout: Duration,
 ) -> Result<(), Failure> {
-    let cannot = |e: io::Error| Failure::new("exec-failed", chain(&e));
-    let (group, mut output) = start(network, command).await.map_err(cannot)?;
-    match tokio::time::timeout(timeout, finish(group, &mut output)).await {
-        Ok(done) => done.map_err(cannot)?,
+    let running = async {
+        let (group, mut output) = start(network, command).await?;
+        finish(group, &mut output).await
+    };
+    match tokio::time::timeout(timeout, running).await {
+        Ok(done) => done.map_err(|e| cannot(&e))?,
         Err(_elapsed) => Err(timed_out(timeout)),
+    }
+}
+
+/// A program that is not there is the fault of whoever names it; for whatever else keeps one from
+/// being started, it is this node's.
+fn cannot(error: &io::Error) -> Failure {
+    use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, PermissionDenied};
+    let named = [InvalidInput, NotADirectory, NotFound, PermissionDenied];
+    let named =
+        named.contains(&error.kind()) || error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error());
+    match named {
+        true => Failure::new("exec-failed", chain(error)),
+        false => Failure::of_node("exec-failed", chain(error)),
     }
 }
 
@@ -58,9 +74,10 @@ async fn start(network: Netns, command: &[Arc<str>]) -> io::Result<(Group, pipe:
         .stderr(writer)
         .process_group(0)
         .kill_on_drop(true);
-    let child = spawn(network, command).await?;
+    // Whenever time is up, whoever holds the child ends all of its group.
+    let group = spawn(network, command, Group).await?;
     let output = pipe::Receiver::from_owned_fd(reader.into())?;
-    Ok((Group(child), output))
+    Ok((group, output))
 }
 
 async fn finish(mut group: Group, output: &mut pipe::Receiver) -> io::Result<Result<(), Failure>> {
@@ -143,6 +160,7 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::probe::ask::Side;
 
     async fn sh(script: &str, timeout: Duration) -> Result<(), Failure> {
         let command = ["sh", "-c", script].map(Arc::from);
@@ -199,7 +217,26 @@ mod tests {
     async fn a_program_that_is_not_there() {
         let command = ["/nonexistent/program"].map(Arc::from);
         let failure = run(Netns::current().unwrap(), &command, Duration::from_secs(9)).await;
-        assert_eq!(failure.unwrap_err().code, "exec-failed");
+        let failure = failure.unwrap_err();
+        assert_eq!(
+            (failure.code, failure.side),
+            ("exec-failed", Side::Workload)
+        );
+        let busy = cannot(&io::Error::from_raw_os_error(24));
+        assert_eq!((busy.code, busy.side), ("exec-failed", Side::Node));
+    }
+
+    #[tokio::test]
+    async fn to_start_takes_of_the_time_too() {
+        let network = || Netns::current().unwrap();
+        let command = ["/nonexistent/program"].map(Arc::from);
+        let mut codes = Vec::new();
+        // It may be faster than to look once, but not always.
+        for _attempt in 0..50 {
+            let failure = run(network(), &command, Duration::ZERO).await.unwrap_err();
+            codes.push(failure.code);
+        }
+        assert!(codes.contains(&"timeout"));
     }
 
     /// Runs a script that starts a child and reports once no process of it is left: each holds a

@@ -125,3 +125,58 @@ async fn follows_the_mesh() {
     assert_eq!(working.until(|p| p.is_none()).await, None);
     assert!(working.states.borrow().workloads.is_empty());
 }
+
+#[tokio::test]
+async fn a_node_that_cannot_ask_keeps_the_verdict() {
+    let (told, states) = watch::channel(LocalStates::default());
+    let mut probing = Probing {
+        uid: uid(),
+        states: told,
+        stop: CancellationToken::new(),
+        none: false,
+        told: None,
+    };
+    let rules = Rules {
+        rise: 1,
+        fall: 1,
+        ..EXISTENCE
+    };
+    let mut tally = Tally::new(rules, Instant::now());
+    let unable = || Failure::of_node("connect-failed", "too many open files");
+    let late = Instant::now() + EXISTENCE.start_timeout;
+    let known = |states: &watch::Receiver<LocalStates>| {
+        let probe = states.borrow().workloads[&uid()].probe.clone().unwrap();
+        (probe.verdict, probe.code)
+    };
+    for (name, result, want) in [
+        (
+            "before the first",
+            Err(unable()),
+            (Verdict::Unknown, "connect-failed"),
+        ),
+        ("passing", Ok(()), (Verdict::Passing, "connect-failed")),
+        (
+            "failing",
+            Err(Failure::new("refused", "")),
+            (Verdict::Failing, "refused"),
+        ),
+        (
+            "unable",
+            Err(unable()),
+            (Verdict::Failing, "connect-failed"),
+        ),
+        (
+            "passing again",
+            Ok(()),
+            (Verdict::Passing, "connect-failed"),
+        ),
+        (
+            "unable again",
+            Err(unable()),
+            (Verdict::Passing, "connect-failed"),
+        ),
+    ] {
+        probing.heard(&mut tally, result, late);
+        assert_eq!(known(&states), want, "{name}");
+    }
+}

@@ -9,11 +9,16 @@ struct Fleet {
     ledger: Ledger,
     start: Instant,
     now: Instant,
+    /// When the clock is looked at next.
+    due: Instant,
     streams: BTreeMap<Arc<str>, (StreamId, u64)>,
     /// What was remembered last of each workload.
     kept: BTreeMap<Arc<str>, Memory>,
     /// Workloads that have moved to a node that has never reported.
     moved: Vec<&'static str>,
+    /// Workloads that are declared no longer.
+    removed: Vec<&'static str>,
+    expected: Expected,
 }
 
 impl Fleet {
@@ -24,11 +29,18 @@ impl Fleet {
             ledger: Ledger::new(BTreeMap::new(), start),
             start,
             now: start,
+            due: start,
             streams: BTreeMap::new(),
             kept: BTreeMap::new(),
             moved: Vec::new(),
+            removed: Vec::new(),
+            expected: Expected {
+                capture: true,
+                probe: false,
+            },
         };
         fleet.now = start + silence::GIVE_UP;
+        fleet.look();
         for number in 1..=nodes {
             fleet.open(number);
             let news = fleet.full(number, Probe::Passing, false);
@@ -41,6 +53,7 @@ impl Fleet {
     fn restarted(&mut self) {
         self.ledger = Ledger::new(self.kept.clone(), self.now);
         self.start = self.now;
+        self.due = self.ledger.due(self.now);
         self.streams.clear();
     }
 
@@ -51,13 +64,15 @@ impl Fleet {
     }
 
     fn context<T>(&mut self, work: impl FnOnce(&mut Ledger, &Context<'_>) -> T) -> T {
-        let moved = &self.moved;
+        let (moved, removed, expected) = (&self.moved, &self.removed, self.expected);
         let placed = |node: &str, uid: &str| {
-            node.strip_prefix("edge-") == uid.strip_prefix("w-") && !moved.contains(&uid)
+            let own = node.strip_prefix("edge-") == uid.strip_prefix("w-");
+            (own && !moved.contains(&uid) && !removed.contains(&uid)).then_some(expected)
         };
         let context = Context {
             revision: 1,
             placed: &placed,
+            known: &|uid| !removed.contains(&uid),
             declared: &|node| node.starts_with("edge-"),
             now: self.now,
             wall_clock_ms: 0,
@@ -108,11 +123,7 @@ impl Fleet {
         let end = self.now + Duration::from_secs(seconds);
         let mut word = self.now + LEASE / 3;
         while self.now < end {
-            let due = self.ledger.due(self.now);
-            assert!(
-                due > self.now && due <= self.now + LEASE,
-                "it is looked at in time"
-            );
+            let due = self.due;
             self.now = due.min(word).min(end);
             if self.now == word {
                 for number in speaking {
@@ -121,10 +132,20 @@ impl Fleet {
                 word += LEASE / 3;
             }
             if self.now == due {
-                let passed = self.context(Ledger::pass);
-                self.keep(&passed.news);
+                self.look();
             }
         }
+    }
+
+    fn look(&mut self) -> Passed {
+        let passed = self.context(Ledger::pass);
+        self.keep(&passed.news);
+        self.due = self.ledger.due(self.now);
+        assert!(
+            self.due > self.now && self.due <= self.now + LEASE,
+            "it is looked at in time"
+        );
+        passed
     }
 
     fn observed(&self, number: usize) -> Observed {
@@ -323,4 +344,132 @@ fn what_has_moved_away_does_not_die_with_its_old_node() {
     fleet.moved.push("w-1");
     fleet.wait(40, &[2, 3]);
     assert!(fleet.healthy(1));
+}
+
+#[test]
+fn a_stall_of_the_control_plane_is_as_a_restart() {
+    let mut fleet = Fleet::of(4);
+    fleet.now += Duration::from_secs(90);
+    let passed = fleet.look();
+    assert_eq!((passed.given_up, passed.mass_loss), (vec![], None));
+    assert!((1..=4).all(|n| fleet.healthy(n)));
+    fleet.wait(29, &[2, 3, 4]);
+    assert!(fleet.healthy(1), "it has two leases to say something");
+    fleet.wait(2, &[2, 3, 4]);
+    assert!(!fleet.healthy(1) && fleet.healthy(2));
+}
+
+#[test]
+fn those_long_dead_are_no_mass_loss_after_a_restart() {
+    let mut fleet = Fleet::of(6);
+    for alive in [&[1, 2, 3, 4, 5][..], &[1, 2, 3, 4], &[1, 2, 3], &[1, 2]] {
+        fleet.wait(100, alive);
+    }
+    fleet.restarted();
+    for number in 1..=2 {
+        fleet.open(number);
+        fleet.full(number, Probe::Passing, false);
+    }
+    fleet.wait(100, &[1, 2]);
+    assert!(!fleet.ledger.mass_loss());
+    fleet.wait(31, &[1]);
+    let left: Vec<_> = (1..=6).filter(|n| fleet.healthy(*n)).collect();
+    assert_eq!(left, [1], "a death is noticed");
+}
+
+#[test]
+fn a_node_is_back_for_a_workload_once_it_serves_it() {
+    use Capture::{Captured, Failed, Unknown};
+    for (name, capture, said, want) in [
+        ("named as captured", true, Some(Captured), true),
+        ("not named yet", true, None, false),
+        ("not captured yet", true, Some(Unknown), false),
+        ("cannot be captured", true, Some(Failed), false),
+        ("not to be captured", false, Some(Unknown), true),
+        ("not named, nor to be captured", false, None, false),
+    ] {
+        let mut fleet = Fleet::of(3);
+        fleet.expected.capture = capture;
+        let going = NodeReport {
+            draining: true,
+            ..NodeReport::default()
+        };
+        fleet.send(1, going);
+        fleet.open(1);
+        let state = said.map(|capture| WorkloadReport {
+            capture: capture.into(),
+            ..about(1, Probe::Passing)
+        });
+        let back = NodeReport {
+            full: true,
+            workloads: state.into_iter().collect(),
+            ..NodeReport::default()
+        };
+        fleet.send(1, back);
+        assert_eq!(fleet.healthy(1), want, "{name}");
+        fleet.say(1, Probe::Unknown);
+        assert!(fleet.healthy(1), "{name}: captured at last");
+        assert!(!fleet.observed(1).held, "{name}");
+    }
+}
+
+#[test]
+fn a_new_workload_has_to_pass_first() {
+    use Probe::{Failing, NoProbe, Passing, Unknown};
+    for (name, probe, said, want) in [
+        ("not known yet", true, vec![Unknown], false),
+        ("passing", true, vec![Passing], true),
+        ("passing at last", true, vec![Unknown, Passing], true),
+        ("failing", true, vec![Failing], false),
+        ("without a check", false, vec![Unknown], true),
+        ("without a check, there", false, vec![NoProbe], true),
+        ("restarted", true, vec![Passing, Unknown], true),
+    ] {
+        let mut fleet = Fleet::of(0);
+        fleet.expected.probe = probe;
+        for probe in said {
+            fleet.open(1);
+            fleet.full(1, probe, false);
+        }
+        assert_eq!(fleet.healthy(1), want, "{name}");
+        let kept = fleet.kept["w-1"].health;
+        assert_eq!(kept, fleet.observed(1).health, "{name}");
+    }
+}
+
+#[test]
+fn a_revoked_node_is_out_until_it_reports_again() {
+    let mut fleet = Fleet::of(3);
+    let news = fleet.context(|ledger, context| ledger.revoked("edge-1", context));
+    assert_eq!(news.len(), 1);
+    assert!(!fleet.healthy(1) && fleet.healthy(2) && fleet.observed(1).captured);
+    let node: Arc<str> = Arc::from("edge-1");
+    let (stream, _) = fleet.streams[&node];
+    let late = fleet
+        .context(|ledger, context| ledger.report(&node, stream, NodeReport::default(), context));
+    assert_eq!(late, None, "its stream is heard no more");
+    fleet.open(1);
+    fleet.full(1, Probe::Passing, false);
+    assert!(fleet.healthy(1));
+    let nobody = fleet.context(|ledger, context| ledger.revoked("edge-9", context));
+    assert_eq!(nobody, []);
+}
+
+#[test]
+fn what_is_long_declared_nowhere_is_forgotten() {
+    let mut fleet = Fleet::of(2);
+    let forgotten = |fleet: &mut Fleet| fleet.look().forgotten;
+    fleet.removed = vec!["w-1"];
+    assert_eq!(forgotten(&mut fleet), []);
+    fleet.wait(3500, &[1, 2]);
+    fleet.removed.clear();
+    assert_eq!(forgotten(&mut fleet), [], "it is back");
+    fleet.removed = vec!["w-1"];
+    forgotten(&mut fleet);
+    fleet.wait(3599, &[1, 2]);
+    assert!(fleet.observed(1).captured);
+    fleet.now += Duration::from_secs(1);
+    assert_eq!(forgotten(&mut fleet), [Arc::from("w-1")]);
+    assert!(!fleet.observed(1).captured && fleet.observed(2).captured);
+    assert_eq!(fleet.ledger.subjects.len(), 1);
 }

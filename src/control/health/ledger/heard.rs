@@ -97,6 +97,7 @@ impl Ledger {
         node.seq = report.seq;
         node.synced = true;
         let turned = node.draining != report.draining || node.given_up;
+        let back = report.full && !report.draining && (node.draining || node.given_up);
         node.draining = report.draining;
         if let Some(host) = report.host {
             node.clock_ahead_ms = host.wall_clock_ms.saturating_sub(context.wall_clock_ms);
@@ -111,6 +112,9 @@ impl Ledger {
         for uid in &report.gone {
             node.workloads.remove(uid.as_str());
         }
+        if back {
+            self.came_back(name);
+        }
         let mut heard = Heard::default();
         for said in report.workloads {
             self.hear(name, said, context, &mut heard);
@@ -123,6 +127,13 @@ impl Ledger {
         Some(heard)
     }
 
+    /// A node that has just started is there before it listens.
+    fn came_back(&mut self, node: &str) {
+        let own = |subject: &&mut Subject| subject.memory.node.as_deref() == Some(node);
+        let own = self.subjects.values_mut().filter(own);
+        own.for_each(|subject| subject.absent = true);
+    }
+
     fn hear(
         &mut self,
         name: &Arc<str>,
@@ -133,22 +144,37 @@ impl Ledger {
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
-        if !(context.placed)(name, &said.uid) {
+        let Some(expected) = (context.placed)(name, &said.uid) else {
             node.ignored_by = Some(context.revision);
             heard.strangers.push(said.uid);
             return;
-        }
+        };
         let health = WorkloadHealth::new(said);
         let before = node.workloads.insert(health.uid.clone(), health.clone());
         let failed_before = before.is_some_and(|b| b.capture == CaptureState::Failed);
         let subject = self.subjects.entry(health.uid.clone());
-        let subject = subject.or_insert_with(|| Subject::new(Memory::default(), context.now));
+        let new = || {
+            // Nobody has seen it work yet.
+            let health = match expected.probe && health.probe == ProbeVerdict::Unknown {
+                true => Health::Unhealthy,
+                false => Health::Healthy,
+            };
+            let memory = Memory {
+                health,
+                ..Memory::default()
+            };
+            Subject::new(memory, context.now)
+        };
+        let subject = subject.or_insert_with(new);
         subject.memory.node = Some(Arc::clone(name));
         match health.capture {
             CaptureState::Captured => subject.memory.captured = true,
             CaptureState::Released => subject.memory.captured = false,
             CaptureState::Failed | CaptureState::Unknown => {}
         }
+        // Peers come through a tunnel, for which somebody must listen.
+        let tunnelled = expected.capture && subject.memory.captured;
+        subject.absent &= tunnelled && health.capture != CaptureState::Captured;
         match health.probe {
             ProbeVerdict::Passing | ProbeVerdict::NoProbe => subject.probe = Health::Healthy,
             ProbeVerdict::Failing => subject.probe = Health::Unhealthy,

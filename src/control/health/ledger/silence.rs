@@ -18,6 +18,8 @@ const MASS: usize = 3;
 #[derive(Debug)]
 pub(super) struct Silence {
     started: Instant,
+    /// When the clock was last looked at.
+    looked: Instant,
     mass_loss: bool,
 }
 
@@ -26,8 +28,20 @@ impl Silence {
     pub(super) fn new(started: Instant) -> Self {
         Self {
             started,
+            looked: started,
             mass_loss: false,
         }
+    }
+
+    /// Takes note that the clock is looked at; tells whether that was long overdue. This control
+    /// plane did not listen then, and begins to now, as after a restart.
+    pub(super) fn stalled(&mut self, now: Instant) -> bool {
+        let overdue = now > self.looked + GIVE_UP;
+        if overdue {
+            *self = Self::new(now);
+        }
+        self.looked = now;
+        overdue
     }
 
     /// Looks at when each node was last heard. Tells whether a mass loss has begun or ended.

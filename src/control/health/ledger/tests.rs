@@ -28,10 +28,14 @@ impl Desk {
     }
 
     fn report(&mut self, report: NodeReport) -> Option<Heard> {
-        let placed = |node: &str, uid: &str| node == "edge-1" && self.placed.contains(&uid);
+        let placed = |node: &str, uid: &str| {
+            let here = node == "edge-1" && self.placed.contains(&uid);
+            here.then(Expected::default)
+        };
         let context = Context {
             revision: self.revision,
             placed: &placed,
+            known: &|_uid| true,
             declared: &|_node| true,
             now: self.start,
             wall_clock_ms: 1_000,

@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::model::compile::sample::{labels, mesh, service, workload};
-use crate::model::compile::{Assignments, Compiled, Observed, compile, workload_uid};
+use crate::model::compile::{Assignments, Compiled, Observed, Reported, compile, workload_uid};
 
 /// A service `cart` of workloads `a`, `b` and so on, one for each letter of `states`: `+` healthy,
 /// `-` unhealthy, `~` healthy and held back, `=` unhealthy and held back, `0` healthy without a
