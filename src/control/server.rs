@@ -380,7 +380,11 @@ impl Control {
         let authority = Arc::clone(&self.authority);
         let enrolment = self.enrolment;
         let clients = Arc::clone(&self.handle.clients);
-        let ends: join::Ends = Arc::new(move |node, status| clients.end(node, status));
+        let reports = self.health.clone();
+        let ends: join::Ends = Arc::new(move |node, status| {
+            clients.end(node, status.clone());
+            reports.end(node, status);
+        });
         let primary = self.settings.primary.clone();
         // Only the primary knows who has joined.
         let registry = primary.is_none().then(|| Arc::clone(&enrolment));

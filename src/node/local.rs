@@ -199,7 +199,8 @@ impl Local {
     /// only stopping they stay. At once, not after the drain: until then new connections would be
     /// redirected to nobody.
     async fn release(&self, ns: &Netns) {
-        let wanted = |p: &Arc<Placement>| p.captured_like(&self.placement);
+        // By whichever name: rules that are there for another are not to be gone for a moment.
+        let wanted = |p: &Arc<Placement>| p.enrolled && p.capture == self.placement.capture;
         if self.shared.mesh().placements.iter().any(wanted) {
             return;
         }

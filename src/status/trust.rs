@@ -125,7 +125,8 @@ impl Sources {
                 // If it was the node's own, its streams rest on nothing now; if not, it comes back.
                 let reason = format!("a certificate of node {node} has been revoked");
                 let status = tonic::Status::permission_denied(reason);
-                control.clients.end(&node, status);
+                control.clients.end(&node, status.clone());
+                control.health.end(&node, status);
                 Answer::text(format!(
                     "the certificate {serial} of node {node} is revoked"
                 ))
@@ -240,9 +241,10 @@ fn shut_out(control: &ControlHandle, node: &str) -> Result<Option<usize>, String
     }
     control.bearers.revoke_node(node).map_err(|e| chain(&e))?;
     let reason = format!("node {node} has been revoked");
-    control
-        .clients
-        .end(node, tonic::Status::permission_denied(reason));
+    let status = tonic::Status::permission_denied(reason);
+    control.clients.end(node, status.clone());
+    control.health.end(node, status);
+    control.health.revoked(node);
     let now = SystemTime::now();
     let count = control
         .authority
