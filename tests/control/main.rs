@@ -9,6 +9,7 @@
 
 mod damage;
 mod full_disk;
+mod joining;
 mod kills;
 mod peers;
 mod port;
