@@ -39,6 +39,7 @@ use guest::Guest;
 use identity::{Keeper, NodeIdentity};
 use issuer::ControlIssuer;
 use keep::certs::Shelf;
+use keep::clock::ClockFile;
 use keep::view::ViewFile;
 use report::{LocalStates, streams};
 use trust::Believed;
@@ -61,6 +62,7 @@ pub struct Agent {
     certs: certs::Manager<ControlIssuer>,
     states: watch::Receiver<LocalStates>,
     kept: ViewFile,
+    clock: ClockFile,
 }
 
 /// What the rest of the process sees of the agent.
@@ -108,7 +110,12 @@ impl Agent {
         let controls = Controls::new(controls, who);
         let (mesh, mesh_seen) = watch::channel(Arc::new(MeshState::default()));
         let (link, link_seen) = watch::channel(Link::new(controls.urls()));
+        let clock = ClockFile::of(state);
         let identity = keeper.as_ref().map(Keeper::subscribe);
+        if let Some(identity) = &identity {
+            crate::clock::at_least(identity.borrow().svid.not_before());
+        }
+        clock.load();
         let trust = keeper.as_ref().map(Keeper::trust);
         let shelf = Shelf::of(state, &epoch, trust.clone());
         let believed = trust.map(|trust| Believed::new(trust, &epoch, state, Some(exports)));
@@ -117,6 +124,7 @@ impl Agent {
         let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
         let (certs, handle) = certs::Manager::new(issuer, link_seen.clone());
         let agent = Self {
+            clock,
             kept,
             discovery: Discovery::new(controls.clone(), timing, told, believed, mesh, link),
             timing,
@@ -148,6 +156,7 @@ impl Agent {
                 self.controls,
                 self.states,
                 self.timing,
+                self.clock,
                 shutdown.child_token(),
             );
             tasks.spawn(reports);

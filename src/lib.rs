@@ -7,6 +7,7 @@ pub mod admin;
 pub mod agent;
 pub mod capture;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;

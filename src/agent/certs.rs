@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::issuer::Issuer;
 use super::link::Link;
 use super::trust::superseded;
+use crate::clock;
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
 use crate::tls::Svid;
@@ -149,7 +150,7 @@ impl Certs {
 }
 
 fn usable(id: &SpiffeId, state: State) -> Result<Arc<Svid>, CertError> {
-    let valid = |svid: &Arc<Svid>| SystemTime::now() < svid.not_after();
+    let valid = |svid: &Arc<Svid>| clock::now() < svid.not_after();
     let id = id.clone();
     match state {
         State::Fetching => Err(CertError::Unavailable),
@@ -338,7 +339,7 @@ impl<I: Issuer> Renewal<I> {
 }
 
 fn percent_left(svid: &Svid) -> u32 {
-    let left = svid.not_after().duration_since(SystemTime::now());
+    let left = svid.not_after().duration_since(clock::now());
     let life = svid.not_after().duration_since(svid.not_before());
     let (left, life) = (left.unwrap_or_default(), life.unwrap_or_default());
     let percent = left.as_secs().saturating_mul(100) / life.as_secs().max(1);
@@ -352,7 +353,7 @@ fn until_renewal(svid: &Svid) -> Duration {
     let jitter = rand::rng().random_range(0.9..1.1);
     let due = svid.not_before() + after.mul_f64(jitter);
     // A certificate that is due already, by a clock that is wrong, must not be refetched in a loop.
-    let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
+    let wait = due.duration_since(clock::now()).unwrap_or_default();
     wait.max(RETRY.0)
 }
 

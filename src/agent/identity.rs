@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rand::Rng as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::channel::{ChannelError, Controls, elsewhere};
 use super::trust;
+use crate::clock;
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
 use crate::telemetry::access_log::chain;
@@ -301,7 +302,7 @@ impl Keeper {
         let after = RENEW_AFTER.min(life.unwrap_or_default() / 2);
         let jitter = rand::rng().random_range(0.9..1.1);
         let due = identity.svid.not_before() + after.mul_f64(jitter);
-        due.duration_since(SystemTime::now()).unwrap_or_default()
+        due.duration_since(clock::now()).unwrap_or_default()
     }
 
     async fn renew(&self, controls: &Controls) -> Result<u64, NodeIdentityError> {
@@ -309,7 +310,7 @@ impl Keeper {
         let id = current.svid.id().clone();
         let request = Request::new(&id)?;
         let csr = request.csr.to_vec();
-        let answer = match current.svid.not_after() <= SystemTime::now() {
+        let answer = match current.svid.not_after() <= clock::now() {
             true => self.reenroll(controls, &current, csr).await?,
             false => ask(controls, csr).await?,
         };

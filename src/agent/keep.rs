@@ -3,6 +3,7 @@
 //! one mesh, told by its epoch, and all of it can be had again: what is damaged is set aside.
 
 pub(super) mod certs;
+pub(super) mod clock;
 pub(super) mod view;
 
 use std::path::Path;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::warn;
 
 use super::channel::{ChannelError, Controls};
+use super::keep::clock::ClockFile;
 use crate::wire::proto::lateen::node_service_client::NodeServiceClient;
 
 mod message;
@@ -35,6 +37,7 @@ async fn stream(
     controls: &Controls,
     control: usize,
     mut states: watch::Receiver<LocalStates>,
+    clock: &ClockFile,
 ) -> Result<(), ReportError> {
     let channel = controls.connect(control).await?.channel;
     let (reports, outgoing) = mpsc::channel(1);
@@ -47,13 +50,24 @@ async fn stream(
         .await
         .map_err(ReportError::Status)?;
     let mut acks = answer.into_inner();
+    let mut told_apart = false;
     loop {
         let mut full = false;
         tokio::select! {
             ack = acks.message() => match ack.map_err(ReportError::Status)? {
                 None => return Ok(()),
-                Some(ack) if ack.need_full => full = true,
-                Some(_noted) => continue,
+                Some(ack) => {
+                    let apart = heard(clock, ack.server_time_ms).await;
+                    if let Some(apart) = apart.filter(|_| !told_apart) {
+                        warn!(code = "clock-apart", seconds = apart.as_secs(),
+                            "this machine's clock and its control plane's are far apart");
+                        told_apart = true;
+                    }
+                    if !ack.need_full {
+                        continue;
+                    }
+                    full = true;
+                }
             },
             changed = states.changed() => {
                 changed.map_err(|_gone| ReportError::Stopping)?;
@@ -72,4 +86,11 @@ async fn stream(
             return Ok(());
         }
     }
+}
+
+/// Takes note of a control plane's time; how far it is from ours where that is too far.
+async fn heard(clock: &ClockFile, milliseconds: i64) -> Option<Duration> {
+    let clock = clock.clone();
+    let noted = tokio::task::spawn_blocking(move || clock.heard(milliseconds));
+    noted.await.ok().flatten()
 }

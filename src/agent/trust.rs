@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::keep::set_aside;
+use crate::clock;
 use crate::files::{self, FileError};
 use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, Svid, Trust};
@@ -200,7 +201,7 @@ pub(super) async fn superseded(svid: &Svid) {
     // A moment to come is of a clock that is wrong: to heed it would be to ask for ever.
     let asked = |b: &Bundle| {
         let before = b.reissue_before();
-        made < before && before <= SystemTime::now() + AHEAD
+        made < before && before <= clock::now() + AHEAD
     };
     let due = bundles.wait_for(|b| asked(b) || revoked(b));
     if due.await.is_err() {

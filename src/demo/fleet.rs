@@ -144,6 +144,7 @@ impl Fleet {
         fleet.wait("capture of four workloads", Self::settled)?;
         step("starting the programs");
         fleet.programs()?;
+        fleet.wait("every endpoint to pass its probe", Self::healthy)?;
         Ok(fleet)
     }
 
@@ -275,6 +276,14 @@ impl Fleet {
             }
         }
         Ok(true)
+    }
+
+    /// Whether every endpoint is given traffic, and every node knows.
+    fn healthy(&self) -> Result<bool, DemoError> {
+        let control = self.status("control")?.control;
+        let all =
+            |c: crate::status::ControlStatus| c.endpoints.iter().all(|e| e.healthy == e.total);
+        Ok(control.is_some_and(all) && self.settled()?)
     }
 
     fn wait(

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use super::Limits;
 use super::liveness::{self, Heard, Watched};
 use super::stream::{self, Turn};
+use crate::clock;
 use crate::identity::SpiffeId;
 use crate::tls::{self, CertificateKey, ServerSide, peer_identity};
 
@@ -301,7 +302,7 @@ async fn until(moment: Option<SystemTime>) {
     let Some(moment) = moment else {
         return std::future::pending().await;
     };
-    while let Ok(left) = moment.duration_since(SystemTime::now()) {
+    while let Ok(left) = moment.duration_since(clock::now()) {
         tokio::time::sleep(left.min(LOOK)).await;
     }
 }

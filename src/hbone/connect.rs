@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::liveness::{Heard, Watched};
 use super::stream::{self, Turn};
 use super::{Authority, Limits, headers};
+use crate::clock;
 use crate::identity::SpiffeId;
 use crate::tls::{self, CertificateKey, PeerRefused, Svid, TlsError, Trust, peer_identity};
 
@@ -209,7 +210,7 @@ pub(super) struct Dialled {
 /// TLS settings towards a hop.
 pub(super) fn settings(hop: &Hop) -> Result<Arc<ClientConfig>, DialError> {
     // The peer would say as much, but later, and to us it would look like its own fault.
-    if hop.svid.not_after() <= SystemTime::now() {
+    if hop.svid.not_after() <= clock::now() {
         let id = hop.svid.id().clone();
         return Err(DialError::Expired { id });
     }

@@ -12,7 +12,7 @@ mod dial;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{Request, StatusCode};
 use rustls::ClientConfig;
@@ -25,6 +25,7 @@ use super::connect::{
     self, ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop,
 };
 use super::{Limits, Tunnel, headers};
+use crate::clock;
 use crate::identity::SpiffeId;
 use crate::tls::Svid;
 use connection::Pooled;
@@ -233,7 +234,7 @@ impl<C: Connector> Pool<C> {
         state.reap(limits);
         let State { entries, tasks, .. } = &mut *state;
         let entry = entries.entry(key.clone()).or_default();
-        let wall = SystemTime::now();
+        let wall = clock::now();
         entry.connections.retain(|c| c.usable(wall));
         // A dial that panicked leaves its channel closed.
         entry.dialling.take_if(|o| o.has_changed().is_err());
@@ -335,7 +336,7 @@ impl State {
         }
         self.reaped = Some(Instant::now());
         while self.tasks.try_join_next().is_some() {}
-        let now = SystemTime::now();
+        let now = clock::now();
         self.entries.retain(|_key, entry| {
             entry
                 .connections

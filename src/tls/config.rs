@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::svid::{Roots, Svid};
 use super::trust::Trust;
 use super::verify::{ClientRule, ClientVerifier, ServerRule, ServerVerifier};
+use crate::clock;
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// The one application protocol of every connection.
@@ -159,10 +162,22 @@ fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<ServerConf
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.time_provider = Arc::new(Clock);
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
+}
+
+/// Our clock, by which certificates are in date or not.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = clock::now().duration_since(SystemTime::UNIX_EPOCH);
+        Some(UnixTime::since_unix_epoch(since.ok()?))
+    }
 }
 
 /// Whether the name dialled is told in clear; HBONE never does (§1.1).
@@ -183,6 +198,7 @@ fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<ClientConfi
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.time_provider = Arc::new(Clock);
     config.resumption = Resumption::disabled();
     config.enable_sni = sni == Sni::Sent;
     Ok(config)
@@ -191,7 +207,7 @@ fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<ClientConfi
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use rustls::{ClientConnection, ServerConnection};
     use rustls_pki_types::ServerName;

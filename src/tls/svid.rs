@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::config::provider;
 use super::trust::{Bundle, CertificateKey, Trust};
 use super::verify::sole_identity;
+use crate::clock;
 use crate::identity::SpiffeId;
 
 /// Why a certificate cannot be used.
@@ -237,7 +238,7 @@ impl Svid {
             }
         };
         drop(judged);
-        let now = SystemTime::now();
+        let now = clock::now();
         sound && self.not_before <= now && now < self.not_after
     }
 
@@ -246,7 +247,7 @@ impl Svid {
     pub fn keeps(&self) -> bool {
         let bundle = self.trust.bundle();
         let then = self.not_before + Duration::from_secs(1);
-        bundle.believed_at(self.chain(), then) && SystemTime::now() < self.not_after
+        bundle.believed_at(self.chain(), then) && clock::now() < self.not_after
     }
 
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {

@@ -167,7 +167,7 @@ impl Bundle {
 
     /// Whether a chain, leaf first, leads to a root and is in date and unrevoked.
     pub fn believes(&self, chain: &[CertificateDer<'_>]) -> bool {
-        self.believed_at(chain, SystemTime::now())
+        self.believed_at(chain, crate::clock::now())
     }
 
     /// As [`Bundle::believes`], by the clock as it was at `time`.

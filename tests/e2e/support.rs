@@ -107,6 +107,13 @@ impl Testbed {
             testbed.daemon(edge);
         }
         testbed.programs();
+        eventually("every endpoint passes its probe", || {
+            let control = testbed.status("control").and_then(|s| s.control);
+            match control {
+                Some(c) if c.endpoints.iter().all(|e| e.healthy == e.total) => Ok(()),
+                other => Err(other),
+            }
+        });
         testbed
     }
 

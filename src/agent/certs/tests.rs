@@ -5,6 +5,7 @@ use crate::agent::issuer::IssueError;
 use crate::tls::testing::{Leaf, TestCa};
 use crate::tls::{Bundle, Roots, SvidError, Trust};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::set_aside;
+use crate::clock;
 use crate::files::{self, FileError};
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
@@ -87,7 +88,12 @@ impl Shelf {
         };
         match self.read(id, &text) {
             // Expired, revoked, or under a root that is believed no more: better asked for at once.
-            Ok(svid) => svid.filter(Svid::keeps),
+            Ok(svid) => {
+                // It was made once, so it is at least that time.
+                let made = svid.as_ref().map(Svid::not_before);
+                made.into_iter().for_each(clock::at_least);
+                svid.filter(Svid::keeps)
+            }
             Err(reason) => {
                 set_aside(&path, &reason);
                 None

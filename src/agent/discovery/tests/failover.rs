@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::*;
+use crate::agent::keep::clock::ClockFile;
 use crate::agent::report::{CaptureState, LocalStates, WorkloadState, streams};
 use crate::agent::scripted::{self, Fitness, Script, Scripted, joined, policy, resource};
 use crate::control::discovery::{Clients, Limits};
@@ -297,9 +298,16 @@ async fn every_control_plane_is_told_how_workloads_are() {
     let cart = captured(CaptureState::Captured);
     states.workloads.insert(Arc::from("cart"), cart);
     let (captures, seen) = watch::channel(states);
+    let directory = tempfile::tempdir().unwrap();
     let mut tasks = JoinSet::new();
     let shutdown = CancellationToken::new();
-    tasks.spawn(streams::run(controls, seen, brisk(), shutdown.clone()));
+    tasks.spawn(streams::run(
+        controls,
+        seen,
+        brisk(),
+        ClockFile::of(directory.path()),
+        shutdown.clone(),
+    ));
     b.hears("one of them", |h| h.reports == 1).await;
     a.resume().await;
     a.hears("the other once it is there", |h| h.reports == 1)
