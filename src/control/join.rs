@@ -438,3 +438,6 @@ fn milliseconds(now: SystemTime) -> i64 {
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
