@@ -4,6 +4,9 @@
 //! A token is spent before anything is signed. The same machine asking again with the same key
 //! within ten minutes gets its answer again, since the first may have been lost on the way.
 
+mod record;
+mod refusal;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +16,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use crate::files::{self, FileError};
+use crate::files::FileError;
 use crate::identity::token::Token;
+
+use record::{keep, records};
+pub use refusal::EnrolError;
 
 /// Life of a token unless another is asked for.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
@@ -103,97 +109,6 @@ impl NodeRecord {
             Self { revoked: true, .. } => Some(EnrolError::NodeRevoked { node }),
             Self { frozen: true, .. } => Some(EnrolError::CloneSuspected { node }),
             _ => None,
-        }
-    }
-}
-
-/// Why a machine may not join or renew; each is a row of `spec/control-plane.md` §6.2 or §6.3.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrolError {
-    /// No such token, or not its secret.
-    #[error("this join token is not known here")]
-    TokenUnknown,
-    /// Too late.
-    #[error("this join token has expired; make a new one with lateen token create")]
-    TokenExpired,
-    /// Spent by another key.
-    #[error("this join token was used {ago} s ago; a token joins one machine once")]
-    TokenUsed {
-        /// Seconds since then.
-        ago: u64,
-    },
-    /// For another node.
-    #[error("this join token is for node {node}, not for {asked}")]
-    TokenWrongNode {
-        /// The node it is for.
-        node: Arc<str>,
-        /// The node that asks.
-        asked: String,
-    },
-    /// Taken back.
-    #[error("this join token has been revoked")]
-    TokenRevoked,
-    /// The mesh files know no such node.
-    #[error("node {node} is not in the mesh files; add a [[node]] of that name first")]
-    NodeUnknown {
-        /// The node that asks.
-        node: String,
-    },
-    /// Already joined.
-    #[error("node {node} has joined already; to replace it, make the token with --replace")]
-    NodeEnrolled {
-        /// The node that asks.
-        node: String,
-    },
-    /// Never joined.
-    #[error("node {node} has not joined; it needs a join token")]
-    NotEnrolled {
-        /// The node that asks.
-        node: String,
-    },
-    /// Shut out.
-    #[error(
-        "node {node} has been revoked; to let it in again, make a token with --replace and join"
-    )]
-    NodeRevoked {
-        /// The node that asks.
-        node: String,
-    },
-    /// A certificate that was replaced.
-    #[error("this certificate of node {node} has been replaced by another")]
-    Superseded {
-        /// The node that asks.
-        node: String,
-    },
-    /// Two machines hold this identity.
-    #[error(
-        "node {node} renews with a certificate that another machine has replaced: two machines seem to share one identity; make a new token with --replace for the right one"
-    )]
-    CloneSuspected {
-        /// The node that asks.
-        node: String,
-    },
-    /// What was decided could not be made durable.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl EnrolError {
-    /// The stable word for it, sent beside the message and written to the audit log.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::TokenUnknown => "TOKEN_UNKNOWN",
-            Self::TokenExpired => "TOKEN_EXPIRED",
-            Self::TokenUsed { .. } => "TOKEN_USED",
-            Self::TokenWrongNode { .. } => "TOKEN_WRONG_NODE",
-            Self::TokenRevoked => "TOKEN_REVOKED",
-            Self::NodeUnknown { .. } => "NODE_UNKNOWN",
-            Self::NodeEnrolled { .. } => "NODE_ENROLLED",
-            Self::NotEnrolled { .. } => "NOT_ENROLLED",
-            Self::NodeRevoked { .. } => "NODE_REVOKED",
-            Self::Superseded { .. } => "SUPERSEDED",
-            Self::CloneSuspected { .. } => "CLONE_SUSPECTED",
-            Self::File(_) => "CA_UNAVAILABLE",
         }
     }
 }
@@ -583,42 +498,6 @@ fn again(
 
 fn seconds(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn keep<T: Serialize>(path: &Path, record: &T) -> Result<(), FileError> {
-    let json = serde_json::to_vec(record).map_err(|e| FileError::Write {
-        path: path.to_owned(),
-        source: e.into(),
-    })?;
-    files::write(path, &json)
-}
-
-/// Every record of a directory. One that does not read is set aside, named in the log: a damaged
-/// token or node must join again, the others are not to suffer.
-fn records<T: for<'a> Deserialize<'a>>(directory: &Path) -> Result<Vec<T>, FileError> {
-    files::directory(directory)?;
-    let failed = |source| FileError::Read {
-        path: directory.to_owned(),
-        source,
-    };
-    let mut records = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-        if name.is_none_or(|n| n.starts_with('.') || n.contains(".damaged-")) {
-            continue;
-        }
-        let content = files::read(&path)?.unwrap_or_default();
-        match serde_json::from_slice(&content) {
-            Ok(record) => records.push(record),
-            Err(e) => {
-                let aside = files::set_aside(&path, SystemTime::now()).map_err(failed)?;
-                warn!(path = %path.display(), aside = %aside.display(), error = %e,
-                    "damaged record set aside; what it was about must join again");
-            }
-        }
-    }
-    Ok(records)
 }
 
 #[cfg(test)]
