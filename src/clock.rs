@@ -27,6 +27,18 @@ pub fn behind() -> Option<Duration> {
         .filter(|by| *by > Duration::from_secs(1))
 }
 
+/// A moment in seconds since 1970; 0 before that.
+pub fn seconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// A moment in milliseconds since 1970, as messages carry it; 0 before that.
+pub fn milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn later(system: SystemTime, floor: u64) -> SystemTime {
     system.max(UNIX_EPOCH + Duration::from_secs(floor))
 }

@@ -25,7 +25,7 @@ pub enum NodeCommand {
         #[arg(long)]
         config: Option<PathBuf>,
     },
-    /// Shut a node out: its certificates and tokens are void everywhere within a second
+    /// Shut a node out: its certificates and tokens are void wherever the control plane is heard
     Revoke {
         /// Its name
         node: String,

@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::audit;
 use super::caller::Caller;
+use crate::clock::seconds;
 use crate::files::{self, FileError};
 use crate::identity::{SpiffeId, TrustDomain};
 
@@ -329,12 +330,6 @@ fn records(directory: &Path) -> Result<BTreeMap<String, Record>, BearerError> {
         records.insert(record.id.clone(), record);
     }
     Ok(records)
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 #[cfg(test)]

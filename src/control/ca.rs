@@ -17,7 +17,7 @@ mod serial;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
@@ -35,6 +35,7 @@ pub use ring::{Intermediate, Ring, Root, RootState};
 pub use rotate::RotateError;
 pub use serial::SerialError;
 
+use crate::clock::seconds;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, Request, RequestError, Roots, Svid, SvidError, Trust};
@@ -337,12 +338,6 @@ fn proves(issuing: &Intermediate, root: &CertificateDer<'static>, now: SystemTim
         Some(Bundle::of_roots(roots).ok()?.believes(&signed.chain))
     };
     attempt().unwrap_or(false)
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 /// The life to grant: what is asked for within bounds, the default for nothing (§4.1).

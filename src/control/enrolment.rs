@@ -10,12 +10,13 @@ mod refusal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+use crate::clock::seconds;
 use crate::files::FileError;
 use crate::identity::token::Token;
 
@@ -494,10 +495,6 @@ fn again(
         // Once the new machine speaks as the node, what is issued to the node is its own.
         replaces: redeemed.replaces && !node.confirmed,
     })
-}
-
-fn seconds(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

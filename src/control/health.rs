@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::caller::Caller;
 use super::revision::Revision;
 use super::store::Store;
+use crate::clock::milliseconds;
 use crate::model::compile::Reported;
 use crate::model::workload;
 use crate::wire::proto::lateen::node_service_server::{NodeService, NodeServiceServer};
@@ -108,12 +109,16 @@ impl Health {
     /// (§6.4). Its stream is no longer heard; [`Health::end`] ends it.
     pub fn revoked(&self, node: &str) {
         let revision = self.0.revisions.borrow().clone();
-        let news = in_context(revision.as_deref(), millis(SystemTime::now()), |context| {
-            let mut books = self.0.books();
-            let news = books.ledger.revoked(node, context);
-            self.0.publish(&books, &news);
-            news
-        });
+        let news = in_context(
+            revision.as_deref(),
+            milliseconds(SystemTime::now()),
+            |context| {
+                let mut books = self.0.books();
+                let news = books.ledger.revoked(node, context);
+                self.0.publish(&books, &news);
+                news
+            },
+        );
         for news in &news {
             self.0.note_news(news);
         }
@@ -152,7 +157,7 @@ impl Shared {
     fn hear(&self, node: &Arc<str>, stream: StreamId, report: NodeReport) -> Option<ReportAck> {
         let seq = report.seq;
         let revision = self.revisions.borrow().clone();
-        let wall_clock_ms = millis(SystemTime::now());
+        let wall_clock_ms = milliseconds(SystemTime::now());
         let heard = in_context(revision.as_deref(), wall_clock_ms, |context| {
             let mut books = self.books();
             let heard = books.ledger.report(node, stream, report, context)?;
@@ -173,7 +178,7 @@ impl Shared {
         let Some(revision) = self.revisions.borrow().clone() else {
             return;
         };
-        let wall_clock_ms = millis(SystemTime::now());
+        let wall_clock_ms = milliseconds(SystemTime::now());
         let passed = in_context(Some(&*revision), wall_clock_ms, |context| {
             let mut books = self.books();
             let passed = books.ledger.pass(context);
@@ -275,11 +280,6 @@ fn in_context<T>(
 /// By the runtime's clock, which the timer goes by too.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// One node's report stream. It is driven by whoever reads the answers: a node that does not read

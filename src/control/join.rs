@@ -15,6 +15,7 @@ use super::caller::Caller;
 use super::challenge::Challenges;
 use super::enrolment::{EnrolError, Enrolment, Joining, Presented};
 use super::trust;
+use crate::clock::milliseconds;
 use crate::identity::SpiffeId;
 use crate::model::declaration::Settings;
 use crate::telemetry::access_log::chain;
@@ -430,13 +431,6 @@ fn with_reason(code: Code, message: &str, reason: &'static str) -> Status {
     let value = tonic::metadata::MetadataValue::from_static(reason);
     status.metadata_mut().insert(REASON, value);
     status
-}
-
-fn milliseconds(now: SystemTime) -> i64 {
-    let since = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use rand::Rng as _;
@@ -27,6 +27,9 @@ use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Node, Status as Detai
 
 /// First wait after a stream ended; doubles up to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+
+/// How long a stream must have lived for the waits to begin anew.
+const HEALTHY: Duration = Duration::from_secs(30);
 
 /// Why the primary is not followed for the moment.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +68,7 @@ impl Follower {
         let mut backoff = BACKOFF.0;
         let mut told = String::new();
         loop {
-            let heard = self.bundle.borrow().len();
+            let begun = Instant::now();
             let ended = tokio::select! {
                 () = shutdown.cancelled() => return,
                 ended = self.follow() => ended,
@@ -79,7 +82,7 @@ impl Follower {
                 );
                 told = reason;
             }
-            if heard != self.bundle.borrow().len() {
+            if begun.elapsed() >= HEALTHY {
                 backoff = BACKOFF.0;
             }
             let wait = backoff.mul_f64(rand::rng().random_range(0.5..1.0));

@@ -1,7 +1,6 @@
 //! What the mesh believes, as it is told to nodes (`spec/control-plane.md` §2.6).
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ca::{Authority, Ring, Root, RootState};
+use crate::clock::milliseconds;
 use crate::wire::proto::lateen::trust_root::State;
 use crate::wire::proto::lateen::{TrustBundle, TrustRoot};
 
@@ -36,11 +36,6 @@ fn root(root: &Root) -> TrustRoot {
         spki_sha256: root.spki.to_vec(),
         state: state.into(),
     }
-}
-
-fn milliseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The bundle in force, encoded, and each one after it, until `shutdown`. `rings` are the authority's,

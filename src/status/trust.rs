@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Sources;
 use crate::admin::Answer;
 use crate::agent::trust::made_at;
+use crate::clock::seconds;
 use crate::control::audit;
 use crate::control::ca::{Phase, RootState};
 use crate::control::revision::Kind;
@@ -378,12 +379,6 @@ fn standings(control: &ControlHandle) -> Vec<Standing> {
         })
     };
     input.mesh.nodes.iter().filter_map(standing).collect()
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 fn hex(bytes: &[u8]) -> String {

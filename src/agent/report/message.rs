@@ -1,9 +1,8 @@
 //! What a report says: everything, or what has changed since the last one.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::LEASE;
 use super::state::{CaptureState, LocalStates, Verdict, WorkloadState};
+use crate::clock::milliseconds;
 use crate::wire::proto::lateen::workload_report::{Capture, Probe};
 use crate::wire::proto::lateen::{NodeReport, WorkloadReport};
 
@@ -57,17 +56,12 @@ fn workload(uid: &str, state: &WorkloadState) -> WorkloadReport {
     WorkloadReport {
         uid: uid.to_owned(),
         probe: verdict.into(),
-        since_ms: probe.map_or(0, |p| millis(p.since)),
+        since_ms: probe.map_or(0, |p| milliseconds(p.since)),
         code: code.to_owned(),
         detail: shortened(detail),
         capture: capture.into(),
         transitions: probe.map_or(0, |p| p.transitions),
     }
-}
-
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn shortened(text: &str) -> String {
@@ -81,7 +75,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use crate::agent::report::ProbeState;

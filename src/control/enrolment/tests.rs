@@ -1,6 +1,7 @@
 //! Tokens and nodes over time, with the clock handed in.
 
 use super::*;
+use std::time::UNIX_EPOCH;
 
 const A: [u8; 32] = [1; 32];
 const B: [u8; 32] = [2; 32];
