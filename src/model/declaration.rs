@@ -9,6 +9,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod policy;
+
+pub use policy::{
+    Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
+    PeerAuthentication, Rule, ServiceAccount, Source, TargetKind, TargetRef, Values,
+};
+
 use super::service::AppProtocol;
 use super::workload::Locality;
 use crate::identity::TrustDomain;
@@ -36,6 +43,10 @@ pub struct Mesh {
     pub workloads: Vec<Workload>,
     /// Services in the order they were written.
     pub services: Vec<Service>,
+    /// Authorization policies in the order they were written.
+    pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// Peer authentications in the order they were written.
+    pub peer_authentications: Vec<PeerAuthentication>,
 }
 
 /// Mesh-wide settings, the `[mesh]` table (DESIGN §5).
@@ -43,6 +54,9 @@ pub struct Mesh {
 pub struct Settings {
     /// Where identities are rooted; `cluster.local` unless set.
     pub trust_domain: TrustDomain,
+    /// Other trust domains whose identities are believed, under this mesh's roots, and meant when
+    /// a policy names one of them (`spec/labels-and-policy.md` §3.9); none unless set.
+    pub trust_domain_aliases: Vec<TrustDomain>,
     /// The suffix of service host names; `mesh.internal` unless set.
     pub domain: Arc<str>,
     /// The namespace whose policies hold for the whole mesh; `istio-system` unless set.

@@ -1,5 +1,9 @@
 //! For whom policies hold that this version does not evaluate (`spec/control-plane.md` §2.2).
 
+mod pattern;
+
+pub use pattern::{Pattern, PatternError};
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -23,6 +23,8 @@ pub(super) fn declare(context: &Context<'_>) -> Mesh {
             .map(|workload| declared_workload(context, workload))
             .collect(),
         services: written.services.iter().map(declared_service).collect(),
+        authorization_policies: Vec::new(),
+        peer_authentications: Vec::new(),
     }
 }
 

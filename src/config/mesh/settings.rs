@@ -35,6 +35,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         trust_domain: table
             .optional("trust-domain", trust_domain)
             .unwrap_or(default.trust_domain),
+        trust_domain_aliases: default.trust_domain_aliases,
         domain: table
             .optional("domain", scalar::domain)
             .map_or(default.domain, |domain| domain.value),
@@ -80,6 +81,7 @@ pub(in crate::config) fn defaults() -> Settings {
     let v6 = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48);
     Settings {
         trust_domain: TrustDomain::default(),
+        trust_domain_aliases: Vec::new(),
         domain: Arc::from("mesh.internal"),
         root_namespace: Arc::from("istio-system"),
         service_range: vec![IpNet::V4(v4), IpNet::V6(v6)],

@@ -94,6 +94,7 @@ pub(crate) fn mesh() -> Mesh {
     Mesh {
         settings: Settings {
             trust_domain: TrustDomain::default(),
+            trust_domain_aliases: Vec::new(),
             domain: Arc::from("mesh.internal"),
             root_namespace: Arc::from("istio-system"),
             service_range: vec![
@@ -112,6 +113,8 @@ pub(crate) fn mesh() -> Mesh {
             workload("web-1", "web", "edge-2", "10.1.0.12"),
         ],
         services: vec![service("cart"), service("web")],
+        authorization_policies: Vec::new(),
+        peer_authentications: Vec::new(),
     }
 }
 

@@ -1,0 +1,251 @@
+//! Policies as the operator declared them (`spec/labels-and-policy.md` §2–§4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::Origin;
+use crate::model::policy::Pattern;
+
+/// Values that a field must have and must not have. An empty list asks for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Values<T> {
+    /// One of these, when there are any.
+    pub any: Vec<T>,
+    /// None of these.
+    pub not: Vec<T>,
+}
+
+impl<T> Default for Values<T> {
+    fn default() -> Self {
+        Self {
+            any: Vec::new(),
+            not: Vec::new(),
+        }
+    }
+}
+
+impl<T> Values<T> {
+    /// Whether it asks for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.not.is_empty()
+    }
+}
+
+/// Whom a policy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// Every workload of its namespace; of the mesh, in the root namespace.
+    Namespace,
+    /// Workloads that carry all these labels: of its namespace; of the mesh, in the root
+    /// namespace. Never empty.
+    Selector(BTreeMap<String, String>),
+    /// What waypoints serve. Never empty, at most 16.
+    Targets(Vec<TargetRef>),
+}
+
+/// The kinds of object a policy can be attached to at a waypoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetKind {
+    /// A service, by whatever waypoint it is bound to.
+    Service,
+    /// A service entry, likewise.
+    ServiceEntry,
+    /// A waypoint.
+    Gateway,
+    /// All waypoints of a class.
+    GatewayClass,
+}
+
+/// One of a policy's `target-refs`; always in the policy's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetRef {
+    /// What it is.
+    pub kind: TargetKind,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// What a matching rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Lets in.
+    Allow,
+    /// Keeps out.
+    Deny,
+    /// Marks, and decides nothing; waypoints only.
+    Audit,
+    /// Asks this provider; waypoints only.
+    Custom(Arc<str>),
+}
+
+/// `[[authorization-policy]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationPolicy {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its name, unique in its namespace.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Whom it is for.
+    pub attachment: Attachment,
+    /// What a matching rule does.
+    pub action: Action,
+    /// Log what it would do, and do nothing (annotation `istio.io/dry-run`).
+    pub dry_run: bool,
+    /// One of these must match; with none it never matches.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule. It matches when a source does (or none is given), and an operation does (or none is
+/// given), and every condition does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The line it begins on, from 1.
+    pub line: u32,
+    /// `from`; none of them asks for nothing.
+    pub from: Vec<Source>,
+    /// `to`; none of them asks for nothing.
+    pub to: Vec<Operation>,
+    /// `when`.
+    pub when: Vec<Condition>,
+}
+
+/// A service account by namespace and name; of any trust domain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// Where a request comes from. Every field must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// SPIFFE IDs without `spiffe://`.
+    pub principals: Values<Pattern>,
+    /// Namespaces of the peer's identity.
+    pub namespaces: Values<Pattern>,
+    /// Service accounts of the peer's identity.
+    pub service_accounts: Values<ServiceAccount>,
+    /// Trust domains of the peer's identity.
+    pub trust_domains: Values<Pattern>,
+    /// The peer's address.
+    pub ip_blocks: Values<IpNet>,
+    /// The first client's address (HTTP).
+    pub remote_ip_blocks: Values<IpNet>,
+    /// `<iss>/<sub>` of a validated JWT, as written (HTTP).
+    pub request_principals: Values<Pattern>,
+}
+
+impl Source {
+    /// Names of the fields that need HTTP.
+    pub fn http_fields(&self) -> impl Iterator<Item = &'static str> {
+        let remote = (!self.remote_ip_blocks.is_empty()).then_some("remote-ip-blocks");
+        let principals = (!self.request_principals.is_empty()).then_some("request-principals");
+        [remote, principals].into_iter().flatten()
+    }
+}
+
+/// What a request is for. Every field must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operation {
+    /// Destination ports.
+    pub ports: Values<u16>,
+    /// `:authority` (HTTP).
+    pub hosts: Values<Pattern>,
+    /// HTTP methods.
+    pub methods: Values<Pattern>,
+    /// Paths (HTTP).
+    pub paths: Values<PathPattern>,
+}
+
+impl Operation {
+    /// Names of the fields that need HTTP.
+    pub fn http_fields(&self) -> impl Iterator<Item = &'static str> {
+        let hosts = (!self.hosts.is_empty()).then_some("hosts");
+        let methods = (!self.methods.is_empty()).then_some("methods");
+        let paths = (!self.paths.is_empty()).then_some("paths");
+        [hosts, methods, paths].into_iter().flatten()
+    }
+}
+
+/// How a path is matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    /// As text.
+    Text(Pattern),
+    /// As a template with `{*}` or `{**}`, checked, as written.
+    Template(Arc<str>),
+}
+
+/// One of a rule's `when`. At least one value is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// `source.ip`.
+    SourceIp(Values<IpNet>),
+    /// `source.namespace`.
+    SourceNamespace(Values<Pattern>),
+    /// `source.principal`.
+    SourcePrincipal(Values<Pattern>),
+    /// `source.serviceAccount`.
+    SourceServiceAccount(Values<ServiceAccount>),
+    /// `source.trustDomain`.
+    SourceTrustDomain(Values<Pattern>),
+    /// `destination.ip`.
+    DestinationIp(Values<IpNet>),
+    /// `destination.port`.
+    DestinationPort(Values<u16>),
+    /// Any other: known to a waypoint only.
+    Waypoint {
+        /// The key, such as `request.headers[x-token]` or `connection.sni`.
+        key: Arc<str>,
+        /// What is compared; an address or network for `remote.ip`.
+        values: Values<Pattern>,
+    },
+}
+
+impl Condition {
+    /// The key, if a node proxy cannot know it.
+    pub fn http_field(&self) -> Option<&str> {
+        match self {
+            Self::Waypoint { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// What a workload does with connections that are not mutually authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MtlsMode {
+    /// As a wider policy says.
+    #[default]
+    Unset,
+    /// Takes them; the same as permissive in this mesh.
+    Disable,
+    /// Takes them.
+    Permissive,
+    /// Refuses them.
+    Strict,
+}
+
+/// `[[peer-authentication]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAuthentication {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its name, unique in its namespace.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Labels of the workloads it is for; none given, all of the namespace, or of the mesh in the
+    /// root namespace.
+    pub selector: BTreeMap<String, String>,
+    /// `mtls.mode`.
+    pub mode: MtlsMode,
+    /// `port-level-mtls`, by the workload's port; only with a selector.
+    pub ports: BTreeMap<u16, MtlsMode>,
+}
