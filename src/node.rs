@@ -8,6 +8,7 @@
 mod carried;
 mod connections;
 mod inbound;
+mod judged;
 mod lane;
 mod listener;
 mod load;

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::compile::Placement;
-use crate::model::policy::{Reach, Wide};
+use crate::model::policy::{self, Policies};
 use crate::model::view::View;
 use crate::wire::convert::{
-    Address, REVISION_NAME, RevisionSummary, decode_placement, decode_reach, decode_revision,
-    digest, encode_placement, encode_revision,
+    Address, REVISION_NAME, RevisionSummary, closed_policy, decode_placement, decode_policy,
+    decode_revision, digest, encode_placement, encode_revision,
 };
 use crate::wire::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
@@ -59,18 +59,17 @@ pub(super) struct Mirror {
     told: BTreeSet<&'static str>,
 }
 
-/// A policy: how far it reaches, and all it says, to be kept for whoever can evaluate it.
+/// A policy, and the bytes that said it: what this version cannot read a later one may.
 #[derive(Clone, Debug)]
 struct Policy {
     body: Arc<[u8]>,
-    reach: Reach,
+    policy: Arc<policy::Policy>,
 }
 
 /// What is held of each type. Cloning it copies names and shares the rest.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resources {
     addresses: Table<Address>,
-    /// Until they can be evaluated, the workloads they hold for are closed.
     authorizations: Table<Policy>,
     placements: Table<Arc<Placement>>,
     revision: Option<(String, RevisionSummary)>,
@@ -182,8 +181,10 @@ impl Mirror {
         let staged = responses.iter().any(staged);
         let mut whole = !staged;
         for response in responses {
+            // A policy that cannot be read is held, and closes what it holds for.
+            let policies = response.type_url == AUTHORIZATION;
             let heard = self.take(response, staged);
-            if heard.refused.is_some() {
+            if heard.refused.is_some() && !policies {
                 whole = false;
                 break;
             }
@@ -232,9 +233,9 @@ impl Mirror {
                 Address::Service(service) => services.push(Arc::clone(service)),
             }
         }
-        let policies = self.held.authorizations.iter();
-        let policies = policies.map(|(name, h)| (Arc::from(&**name), h.value.reach.clone()));
-        View::new(workloads, services).under(Wide::new(policies))
+        let policies = self.held.authorizations.values();
+        let policies = policies.map(|held| Arc::clone(&held.value.policy));
+        View::new(workloads, services).under(Policies::new(policies))
     }
 
     fn put(&mut self, type_url: &str, resource: Resource) -> Result<(), String> {
@@ -243,7 +244,7 @@ impl Mirror {
         let body = resource.resource;
         if type_url == AUTHORIZATION {
             let body = body.as_ref().map_or(&[][..], |b| &b.value);
-            self.put_policy(&name, version.clone(), body);
+            return self.put_policy(name, version, body);
         }
         let body = body.ok_or_else(|| format!("{name}: no body"))?;
         let bytes = &body.value;
@@ -268,14 +269,21 @@ impl Mirror {
     }
 
     /// Whatever it says: one that was refused and forgotten would leave open what it closes.
-    fn put_policy(&mut self, name: &str, version: String, body: &[u8]) {
+    fn put_policy(&mut self, name: String, version: String, body: &[u8]) -> Result<(), String> {
+        let read = decode_policy(&name, body);
+        let policy = match &read {
+            Ok(policy) => policy.clone(),
+            Err(unreadable) => closed_policy(&name, body, unreadable),
+        };
         let value = Policy {
             body: Arc::from(body),
-            reach: decode_reach(body),
+            policy: Arc::new(policy),
         };
-        let held = Held { version, value };
-        self.held.authorizations.insert(name.to_owned(), held);
+        self.held
+            .authorizations
+            .insert(name, Held { version, value });
         self.view = None;
+        read.map(drop).map_err(|e| e.to_string())
     }
 
     fn remove(&mut self, type_url: &str, name: &str) {
@@ -320,7 +328,10 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::policy::{Request, Verdict};
     use crate::model::service::{Service, ServiceKey};
+    use crate::model::testing::workload;
+    use crate::model::workload::Workload;
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 
@@ -444,8 +455,13 @@ mod tests {
 
     #[test]
     fn what_a_policy_closes_is_closed_after_a_start_from_disk_too() {
-        // Field 2 is the namespace, field 3 the scope.
+        // Field 2 is the namespace, field 3 the scope; without a name nobody can read it.
         let of_shop: &[u8] = b"\x12\x04shop\x18\x01";
+        let request = Request::new(None, [10, 0, 0, 9].into(), ([10, 0, 0, 2], 80).into());
+        let of = |namespace: &str| Workload {
+            namespace: Arc::from(namespace),
+            ..workload("me", &["10.0.0.2"])
+        };
         for (name, body, shop, bank) in [
             ("a namespace's", Some(of_shop), true, false),
             ("unreadable", Some(&[0xff][..]), true, true),
@@ -454,12 +470,18 @@ mod tests {
         ] {
             let closed = |mirror: &mut Mirror| {
                 let view = mirror.state().view;
-                ["shop", "bank"].map(|n| view.policies().over(n).is_some())
+                let guard = |n| view.policies().guard(&of(n));
+                let closed = |n| matches!(guard(n).judge(&request), Verdict::Denied(_));
+                ["shop", "bank"].map(closed)
             };
             let mut before = Mirror::default();
             before.take(addresses(&["cart"], &[]), false);
             assert_eq!(closed(&mut before), [false; 2], "{name}");
-            before.take(policies(&[("p", body)]), false);
+            let heard = before.take(policies(&[("p", body)]), false);
+            assert!(
+                heard.refused.is_some(),
+                "{name}: and its sender hears of it"
+            );
             assert_eq!(closed(&mut before), [shop, bank], "{name}");
             let mut after = Mirror::default();
             assert!(after.restore(before.held().responses()), "{name}");

@@ -259,11 +259,12 @@ pub(super) fn policy(name: &str) -> Resource {
 
 /// A policy that reaches so far.
 pub(super) fn policy_of(name: &str, namespace: &str, scope: Scope) -> Resource {
+    let short = name.rsplit_once('/').map_or(name, |(_, short)| short);
     let policy = Authorization {
-        name: name.to_owned(),
+        name: short.to_owned(),
         namespace: namespace.to_owned(),
         scope: scope.into(),
-        dry_run: false,
+        ..Authorization::default()
     };
     // An istiod gives policies no versions.
     of(AUTHORIZATION, name, "", policy.encode_to_vec())

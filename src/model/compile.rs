@@ -13,16 +13,20 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy, UseWaypoint};
+use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
 mod endpoints;
 mod membership;
+pub mod policies;
+mod selectors;
 
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
 use membership::Membership;
+use policies::Attached;
 
 /// What is known of one workload beyond its declaration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +107,8 @@ pub struct Compiled {
     pub workloads: Vec<Arc<Workload>>,
     /// Services in the order of their keys.
     pub services: Vec<Arc<Service>>,
+    /// The policies that node proxies evaluate, in the order of their keys.
+    pub policies: Vec<Arc<Policy>>,
     /// Placements by node, each in the order of their uids. Every declared node has an entry.
     pub placements: BTreeMap<Arc<str>, Vec<Placement>>,
     /// Declared nodes that run another proxy, which reports nothing.
@@ -220,19 +226,33 @@ pub fn compile(
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
     let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
-    let (mut workloads, placements, held) = workloads(mesh, &keys, reported, &mut warnings)?;
+    let mut attached = Attached::new(mesh);
+    let (mut workloads, placements, held) =
+        workloads(mesh, &keys, reported, &mut attached, &mut warnings)?;
     let endpoints = endpoints::settle(&mut workloads, &held);
     let services = services(mesh, &keys, &assignments, &endpoints)?;
     warnings.extend(ignored_waypoints(mesh));
     Ok(Compiled {
         workloads: workloads.into_iter().map(Arc::new).collect(),
         services,
+        policies: unique(attached)?,
         placements,
         mute: mute(mesh),
         endpoints,
         assignments,
         warnings,
     })
+}
+
+/// A policy of the operator's must not pass for one that a peer authentication came to.
+fn unique(attached: Attached<'_>) -> Result<Vec<Arc<Policy>>, CompileError> {
+    let policies = attached.into_policies();
+    match policies.windows(2).find(|pair| pair[0].key == pair[1].key) {
+        Some(pair) => Err(CompileError::Duplicate {
+            name: pair[0].key.to_string(),
+        }),
+        None => Ok(policies),
+    }
 }
 
 /// One key per service, in the order they were written.
@@ -325,6 +345,7 @@ fn workloads(
     mesh: &Mesh,
     keys: &[ServiceKey],
     reported: &Reported,
+    attached: &mut Attached<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Workloads, CompileError> {
     let membership = Membership::new(mesh, keys);
@@ -372,6 +393,7 @@ fn workloads(
             },
             health: observed.health,
             services: services.collect(),
+            authorization_policies: attached.listed_on(declared),
             ..plain(mesh, declared, uid)
         });
     }

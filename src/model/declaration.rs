@@ -11,9 +11,10 @@ use ipnet::IpNet;
 
 mod policy;
 
+pub use super::policy::{ServiceAccount, Values};
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
-    PeerAuthentication, Rule, ServiceAccount, Source, TargetKind, TargetRef, Values,
+    PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 
 use super::service::AppProtocol;

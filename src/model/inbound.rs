@@ -55,20 +55,6 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
-    /// Policies hold that this version cannot evaluate.
-    #[error("policy {policy} holds for this workload, and this version cannot evaluate it")]
-    Policy {
-        /// One of them.
-        policy: Arc<str>,
-    },
-    /// The same, of policies that hold for every workload of the namespace or the mesh.
-    #[error("policy {policy} holds for {reach}, and this version cannot evaluate it")]
-    WidePolicy {
-        /// One of them.
-        policy: Arc<str>,
-        /// For whom it holds, in words.
-        reach: String,
-    },
 }
 
 impl Refusal {
@@ -77,22 +63,13 @@ impl Refusal {
         match self {
             Self::NotHere { .. } => 400,
             Self::NoService { .. } | Self::ProxyPort { .. } => 503,
-            Self::Policy { .. } | Self::WidePolicy { .. } => 401,
-        }
-    }
-
-    /// The response flag that tells it in metrics.
-    pub fn flag(&self) -> &'static str {
-        match self {
-            Self::NotHere { .. } | Self::NoService { .. } | Self::ProxyPort { .. } => "CONNECT",
-            Self::Policy { .. } | Self::WidePolicy { .. } => "DENY",
         }
     }
 }
 
 /// Decides a tunnel that arrived at `local_ip` of `workload`: it must ask for that address, for
 /// one whose waypoint the workload is, or for a service of the workload's by name. In each case it
-/// is delivered here.
+/// is delivered here, if the workload's [`Guard`](super::policy::Guard) lets it.
 ///
 /// `forwarded_host` is the service the peer says was addressed; it only ever labels.
 ///
@@ -129,7 +106,6 @@ pub fn tunnelled(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
-    permit(view, workload)?;
     Ok(Delivery {
         to: SocketAddr::new(local_ip, port),
         service,
@@ -157,7 +133,8 @@ fn stands_for(
     }
 }
 
-/// Decides a plain connection to `destination` of `workload`.
+/// Decides a plain connection to `destination` of `workload`; the workload's
+/// [`Guard`](super::policy::Guard) has to let it in, too.
 ///
 /// # Errors
 /// [`Refusal`], in words for the log.
@@ -170,30 +147,10 @@ pub fn plaintext(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
-    permit(view, workload)?;
     Ok(Delivery {
         to: destination,
         service: label(view, workload, port, None),
     })
-}
-
-/// A policy nobody evaluates must not read as one that allows. It holds where it is listed, in its
-/// namespace, or everywhere (`spec/control-plane.md` §2.2).
-fn permit(view: &View, workload: &Workload) -> Result<(), Refusal> {
-    if let Some(policy) = workload.authorization_policies.first() {
-        let policy = Arc::clone(policy);
-        return Err(Refusal::Policy { policy });
-    }
-    match view.policies().over(&workload.namespace) {
-        Some((policy, mesh)) => Err(Refusal::WidePolicy {
-            policy: Arc::clone(policy),
-            reach: match mesh {
-                true => "the whole mesh".to_owned(),
-                false => format!("namespace {}", workload.namespace),
-            },
-        }),
-        None => Ok(()),
-    }
 }
 
 /// The service a connection to this port counts for: the one the peer names if the workload really

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::policy::Wide;
+use super::policy::Policies;
 use super::service::{Service, ServiceKey, Visibility};
 use super::workload::{GatewayDestination, NetworkMode, TunnelProtocol, Workload};
 
@@ -23,7 +23,7 @@ pub struct View {
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
-    policies: Wide,
+    policies: Policies,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl View {
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
             by_workload_hostname: HashMap::new(),
-            policies: Wide::default(),
+            policies: Policies::default(),
         };
         for service in services.into_values() {
             view.add_service(service);
@@ -78,12 +78,12 @@ impl View {
 
     /// The same mesh, in which these policies hold.
     #[must_use]
-    pub fn under(self, policies: Wide) -> Self {
+    pub fn under(self, policies: Policies) -> Self {
         Self { policies, ..self }
     }
 
-    /// The policies that hold for workloads they are not listed on.
-    pub fn policies(&self) -> &Wide {
+    /// The policies that hold in it.
+    pub fn policies(&self) -> &Policies {
         &self.policies
     }
 

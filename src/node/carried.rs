@@ -2,6 +2,7 @@
 //! and made is gone by then, and so is the view of the mesh that it was decided by.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
@@ -36,19 +37,28 @@ pub(super) struct Guest {
 }
 
 impl Carried {
-    /// Moves bytes until both directions have ended.
+    /// Moves bytes until both directions have ended, or it is let in no more.
     async fn run(self) {
         let Self {
-            session,
+            mut session,
             program,
             onward,
         } = self;
+        let traffic = Arc::clone(&session.traffic);
         let relayed = match onward {
-            Onward::Tunnel(tunnel) => hbone::relay(program, tunnel, &session.traffic).await,
-            Onward::Plain(onward) => hbone::relay_tcp(program, onward, &session.traffic).await,
+            Onward::Tunnel(tunnel) => tokio::select! {
+                biased;
+                relayed = hbone::relay(program, tunnel, &traffic) => relayed,
+                denial = session.over() => return session.denied(&denial),
+            },
+            Onward::Plain(onward) => tokio::select! {
+                biased;
+                relayed = hbone::relay_tcp(program, onward, &traffic) => relayed,
+                denial = session.over() => return session.denied(&denial),
+            },
             Onward::Guest(guest) => {
                 let Guest {
-                    session: theirs,
+                    session: mut theirs,
                     program: server,
                     stay,
                 } = *guest;
@@ -56,9 +66,13 @@ impl Carried {
                 let over = Box::pin(stay.over());
                 let relayed = tokio::select! {
                     biased;
-                    relayed = hbone::relay_tcp(program, server, &session.traffic) => relayed,
+                    relayed = hbone::relay_tcp(program, server, &traffic) => relayed,
                     // Dropped accounts say that they were cut.
                     () = over => return,
+                    denial = theirs.over() => {
+                        theirs.denied(&denial);
+                        return session.closed(Some("the server's policies let it in no more".to_owned()));
+                    }
                 };
                 theirs.closed(relayed.as_ref().err().map(|e| chain(e)));
                 relayed

@@ -10,6 +10,7 @@ use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::carried::{Carried, Onward, carry};
+use super::judged::Plea;
 use super::lane::Lane;
 use super::outbound::baggage;
 use super::session::{Forth, Session};
@@ -143,6 +144,11 @@ pub(super) async fn admit(
         let status = StatusCode::from_u16(refusal.status());
         status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     })?;
+    let plea = Plea {
+        identity: asked.peer.clone(),
+        source: source.ip(),
+        destination: delivery.to,
+    };
     let entry = Entry {
         direction: "inbound",
         source,
@@ -154,8 +160,16 @@ pub(super) async fn admit(
         destination_workload: Some(Arc::clone(&workload)),
         destination_identity: workload.identity().ok(),
     };
+    let mut session = session(local, entry, &workload, started);
+    match local.judge(plea) {
+        Ok(tenure) => session.tenure = Some(tenure),
+        Err(denial) => {
+            session.failed("DENY", denial.to_string());
+            return Err(StatusCode::UNAUTHORIZED);
+        }
+    }
     Ok(Admitted {
-        session: session(local, entry, &workload, started),
+        session,
         workload,
         to: delivery.to,
         client: source.ip(),

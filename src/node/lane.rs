@@ -9,14 +9,16 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::debug;
+use tracing::{debug, info};
 
+use super::judged::{Judged, Plea, Tenure};
 use super::listener::{Hand, serve};
 use super::{Shared, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
 use crate::capture::{Netns, near};
 use crate::hbone;
+use crate::model::policy::{Denial, Guard, Verdict};
 use crate::model::workload::Workload;
 use crate::tls::{ServerSide, Svid, TlsError, hbone_server};
 
@@ -36,6 +38,9 @@ pub(super) struct Lane {
     pub(super) pool: hbone::Pool<Connector>,
     pub(super) stop: CancellationToken,
     server: Mutex<Option<(String, Arc<ServerSide>)>>,
+    /// Policies that hold for the workload, and the mesh they are of.
+    guard: Mutex<Option<(Arc<MeshState>, Arc<Guard>)>>,
+    judged: Judged,
     /// Connections that neighbours on this host have handed over.
     guests: TaskTracker,
     /// Ends them.
@@ -99,6 +104,8 @@ impl Lane {
             ns,
             stop,
             server: Mutex::new(None),
+            guard: Mutex::new(None),
+            judged: Judged::default(),
             guests: TaskTracker::new(),
             cut: CancellationToken::new(),
         }
@@ -152,6 +159,7 @@ impl Lane {
         let cut = tokio::select! {
             cut = served => cut,
             never = lane.reap() => match never {},
+            never = lane.police() => match never {},
         };
         // Its tunnels have ended or been cut; what is left only waits for peers.
         if tokio::time::timeout(LAST, lane.pool.drain()).await.is_err() {
@@ -166,6 +174,60 @@ impl Lane {
         loop {
             tick.tick().await;
             self.pool.reap();
+        }
+    }
+
+    /// Judges what is open anew whenever other policies hold for the workload than before.
+    async fn police(&self) -> std::convert::Infallible {
+        let mut mesh = self.shared.mesh.clone();
+        let mut before = None;
+        loop {
+            mesh.borrow_and_update();
+            if let Some((state, workload)) = self.known() {
+                let guard = self.guard(&state, &workload);
+                if before.replace(Arc::clone(&guard)) != Some(Arc::clone(&guard)) {
+                    let ended = self.judged.review(&guard);
+                    if ended > 0 {
+                        info!(workload = %self.uid, ended, "policy changed, connections closed");
+                    }
+                }
+            }
+            if mesh.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// What holds for the workload as `mesh` knows it.
+    pub(super) fn guard(&self, mesh: &Arc<MeshState>, workload: &Workload) -> Arc<Guard> {
+        let mut cached = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, guard)) = &*cached
+            && Arc::ptr_eq(of, mesh)
+        {
+            return Arc::clone(guard);
+        }
+        let guard = Arc::new(mesh.view.policies().guard(workload));
+        *cached = Some((Arc::clone(mesh), Arc::clone(&guard)));
+        guard
+    }
+
+    /// Judges a connection that arrives; one that is let in is judged again with every change.
+    pub(super) fn judge(&self, plea: Plea) -> Result<Tenure, Denial> {
+        let request = plea.request();
+        // On the list first: a change from here on is seen there, one before it here.
+        let tenure = self.judged.enter(plea);
+        let Some((mesh, workload)) = self.known() else {
+            return Ok(tenure);
+        };
+        let guard = self.guard(&mesh, &workload);
+        if guard.rehearses() {
+            for rehearsal in guard.rehearse(&request) {
+                info!(workload = %self.uid, src.addr = %request.source, dst.addr = %request.destination, policy.dry_run = %rehearsal, "policy dry run");
+            }
+        }
+        match guard.judge(&request) {
+            Verdict::Allowed(_) => Ok(tenure),
+            Verdict::Denied(denial) => Err(denial),
         }
     }
 

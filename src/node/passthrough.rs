@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::carried::{Carried, Onward, carry};
+use super::judged::Plea;
 use super::lane::Lane;
 use super::session::{Forth, Session};
 use crate::capture::original_destination;
@@ -65,7 +66,20 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
         destination_identity: None,
     };
     let (shared, uid) = (&local.shared, &local.uid);
-    let session = Session::open(shared, uid, entry, labels, Forth::ToServer, started);
+    let mut session = Session::open(shared, uid, entry, labels, Forth::ToServer, started);
+    let plea = Plea {
+        identity: None,
+        source: source.ip(),
+        destination: delivery.to,
+    };
+    match local.judge(plea) {
+        Ok(tenure) => session.tenure = Some(tenure),
+        Err(denial) => {
+            session.failed("DENY", denial.to_string());
+            hbone::reset(stream);
+            return None;
+        }
+    }
     match local.deliver(delivery.to, source.ip()).await {
         Ok(program) => Some(Carried {
             session,

@@ -6,7 +6,9 @@ use std::time::{Instant, SystemTime};
 
 use super::Shared;
 use super::connections::{Connection, Open};
+use super::judged::Tenure;
 use crate::hbone::Traffic;
+use crate::model::policy::Denial;
 use crate::telemetry::access_log::{Ending, Entry};
 use crate::telemetry::{ConnectionLabels, Series};
 
@@ -24,6 +26,8 @@ pub(super) struct Session {
     series: Arc<Series>,
     /// What the log will say of it; may be completed while it is open.
     pub(super) entry: Entry,
+    /// How long it is let in; none where nobody judges it here.
+    pub(super) tenure: Option<Tenure>,
     /// What has been moved.
     pub(super) traffic: Arc<Traffic>,
     forth: Forth,
@@ -62,6 +66,7 @@ impl Session {
         Box::new(Self {
             series,
             entry,
+            tenure: None,
             traffic: Arc::default(),
             forth,
             started,
@@ -82,6 +87,24 @@ impl Session {
         let (to_client, from_client) = self.totals();
         self.series.closed(flag, to_client, from_client);
         self.log(error);
+    }
+
+    /// Waits until it is let in no more, and tells why.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(super) async fn over(&mut self) -> Denial {
+        match &mut self.tenure {
+            Some(tenure) => tenure.over().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It was let in, and is no more.
+    pub(super) fn denied(mut self, denial: &Denial) {
+        let (to_client, from_client) = self.totals();
+        self.series.closed("DENY", to_client, from_client);
+        self.log(Some(format!("closed, for policy has changed: {denial}")));
     }
 
     /// It never worked.

@@ -25,7 +25,7 @@ mod service;
 mod trust;
 mod workload;
 
-pub use authorization::decode_reach;
+pub use authorization::{closed_policy, decode_policy, encode_policy};
 pub use placement::{decode_placement, encode_placement};
 pub use revision::{
     REVISION_NAME, RevisionSummary, TRUST_NAME, decode_revision, digest, encode_revision,
@@ -67,6 +67,9 @@ pub enum Reason {
     /// An address range where one address is meant.
     #[error("a range of prefix length {0}, must be one address")]
     Range(u32),
+    /// The length of a prefix that its address does not have.
+    #[error("prefix length {0} is longer than the address")]
+    Prefix(u32),
     /// A number that is no port.
     #[error("port {0} is above 65535")]
     Port(u32),

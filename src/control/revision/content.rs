@@ -4,6 +4,7 @@ use super::{
     Arc, BTreeMap, BTreeSet, Changes, Compiled, Kind, Names, Placement, Resource, Resources,
     Version, convert, resource,
 };
+use crate::model::policy::Policy;
 use crate::model::service::{HealthPolicy, Service, ServiceKey};
 use crate::model::workload::{NetworkMode, Workload};
 use crate::wire::convert::Address;
@@ -55,6 +56,13 @@ impl Content {
             let had = known(|p| &p.addresses, &name, version);
             had.unwrap_or_else(|| Arc::new(encode_address(&address, &name, version, body)))
         };
+        let policy = |policy: &Arc<Policy>| {
+            let body = convert::encode_policy(policy);
+            let version = Version::of(&body, &[]);
+            let kind = Kind::Authorization;
+            let had = known(|p| &p.authorizations, &policy.key, version);
+            had.unwrap_or_else(|| Arc::new(resource(kind, &policy.key, version, Vec::new(), body)))
+        };
         let placement = |(node, placed): (&Arc<str>, &Vec<Placement>)| {
             let had = previous.and_then(|p| p.placements.get(node));
             let placed = placed.iter().map(|p| encode_placement(p, had));
@@ -75,7 +83,7 @@ impl Content {
         };
         Self {
             addresses: services.chain(workloads).map(address).map(named).collect(),
-            authorizations: Resources::new(),
+            authorizations: compiled.policies.iter().map(policy).map(named).collect(),
             trust: Resources::new(),
             placements: compiled.placements.iter().map(placement).collect(),
             identities: compiled.placements.iter().map(accounts).collect(),
@@ -84,9 +92,10 @@ impl Content {
         }
     }
 
-    /// The same content with L4 policies, given as name and encoded `istio.security.Authorization`.
+    /// The same content with other L4 policies, given as name and encoded `istio.security.Authorization`.
+    #[cfg(test)]
     #[must_use]
-    pub fn with_authorizations(
+    pub(crate) fn with_authorizations(
         self,
         policies: impl IntoIterator<Item = (String, Vec<u8>)>,
     ) -> Self {

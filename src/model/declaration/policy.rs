@@ -6,32 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Origin;
-use crate::model::policy::Pattern;
-
-/// Values that a field must have and must not have. An empty list asks for nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Values<T> {
-    /// One of these, when there are any.
-    pub any: Vec<T>,
-    /// None of these.
-    pub not: Vec<T>,
-}
-
-impl<T> Default for Values<T> {
-    fn default() -> Self {
-        Self {
-            any: Vec::new(),
-            not: Vec::new(),
-        }
-    }
-}
-
-impl<T> Values<T> {
-    /// Whether it asks for nothing.
-    pub fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.not.is_empty()
-    }
-}
+use crate::model::policy::{Pattern, ServiceAccount, Values};
 
 /// Whom a policy is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,15 +86,6 @@ pub struct Rule {
     pub to: Vec<Operation>,
     /// `when`.
     pub when: Vec<Condition>,
-}
-
-/// A service account by namespace and name; of any trust domain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceAccount {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
 }
 
 /// Where a request comes from. Every field must hold.
@@ -230,6 +196,14 @@ pub enum MtlsMode {
     Permissive,
     /// Refuses them.
     Strict,
+}
+
+impl MtlsMode {
+    /// This mode, or the wider one where this leaves it open.
+    #[must_use]
+    pub fn or(self, wider: Self) -> Self {
+        if self == Self::Unset { wider } else { self }
+    }
 }
 
 /// `[[peer-authentication]]`.

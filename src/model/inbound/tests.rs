@@ -1,7 +1,6 @@
 //! The vectors of `spec/hbone-dataplane.md` §12 that are decisions of the server's node.
 
 use super::*;
-use crate::model::policy::{Reach, Wide};
 use crate::model::testing::{port, service, view, waypoint_at, waypoint_named, workload};
 
 fn told(outcome: Result<Delivery, Refusal>) -> String {
@@ -150,54 +149,5 @@ fn the_peer_names_the_service_only_where_it_is_true() {
             want,
             "{row}"
         );
-    }
-}
-
-#[test]
-fn a_policy_nobody_can_evaluate_closes_the_workload() {
-    let mut me = workload("me", &["10.0.0.2"]);
-    me.authorization_policies.push(Arc::from("shop/only-web"));
-    let view = view(vec![me.clone()], vec![]);
-    let to: SocketAddr = "10.0.0.2:80".parse().unwrap();
-    assert_eq!(
-        told(tunnelled(&view, &me, to.ip(), Target::Address(to), None)),
-        "401"
-    );
-    assert_eq!(told(plaintext(&view, &me, to)), "401");
-    assert_eq!(
-        told(plaintext(&view, &workload("free", &["10.0.0.2"]), to)),
-        "10.0.0.2:80"
-    );
-}
-
-#[test]
-fn a_policy_of_a_namespace_or_the_mesh_closes_all_it_holds_for() {
-    let me = workload("me", &["10.0.0.2"]);
-    let to: SocketAddr = "10.0.0.2:80".parse().unwrap();
-    let of = |namespace: &str| Reach::Namespace(Arc::from(namespace));
-    for (name, reach, want) in [
-        ("the mesh's", Reach::Mesh, Some("holds for the whole mesh")),
-        (
-            "its namespace's",
-            of("shop"),
-            Some("holds for namespace shop"),
-        ),
-        ("another namespace's", of("bank"), None),
-        ("one that lists workloads", Reach::Listed, None),
-        ("one that is only tried", Reach::Nobody, None),
-    ] {
-        let view = view(vec![me.clone()], vec![]);
-        let view = view.under(Wide::new([(Arc::from("shop/p"), reach)]));
-        let tunnel = tunnelled(&view, &me, to.ip(), Target::Address(to), None);
-        for decided in [tunnel, plaintext(&view, &me, to)] {
-            match want {
-                Some(want) => {
-                    let refusal = decided.unwrap_err();
-                    assert!(refusal.to_string().contains(want), "{name}: {refusal}");
-                    assert_eq!((refusal.status(), refusal.flag()), (401, "DENY"), "{name}");
-                }
-                None => assert_eq!(told(decided), "10.0.0.2:80", "{name}"),
-            }
-        }
     }
 }

@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::model::compile::Placement;
-use crate::model::declaration::{Capture, HealthCheck, Probe};
+use crate::model::declaration::{Capture, HealthCheck, Origin, Probe};
+use crate::model::policy::{
+    Clause, Effect, Match, Pattern, Policy, Rule, Scope as PolicyScope, ServiceAccount, Values,
+};
 use crate::model::service::{
     AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
     Service, ServiceKey, ServicePort, Visibility,
@@ -239,4 +243,82 @@ fn health() -> impl Strategy<Value = HealthCheck> {
         fall,
         start_timeout: Duration::from_millis(times.2),
     })
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    prop_oneof![
+        text().prop_map(Pattern::Exact),
+        text().prop_map(Pattern::Prefix),
+        text().prop_map(Pattern::Suffix),
+        Just(Pattern::Present),
+    ]
+}
+
+fn values<T: std::fmt::Debug + Clone + 'static>(
+    of: impl Strategy<Value = T> + Clone + 'static,
+) -> impl Strategy<Value = Values<T>> {
+    let list = || proptest::collection::vec(of.clone(), 0..3);
+    (list(), list()).prop_map(|(any, not)| Values { any, not })
+}
+
+fn net() -> impl Strategy<Value = IpNet> + Clone {
+    (any::<IpAddr>(), 0..=128_u8).prop_map(|(address, length)| {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new_assert(address, length.min(most))
+    })
+}
+
+fn account() -> impl Strategy<Value = ServiceAccount> {
+    (word(), word()).prop_map(|(namespace, name)| ServiceAccount { namespace, name })
+}
+
+fn policy_match() -> impl Strategy<Value = Match> {
+    let texts = || values(pattern().boxed());
+    let nets = || values(net().boxed());
+    let accounts = values(account().boxed());
+    let ports = values(any::<u16>());
+    (texts(), texts(), accounts, nets(), nets(), ports).prop_map(
+        |(namespaces, principals, service_accounts, source_ips, destination_ips, ports)| Match {
+            namespaces,
+            principals,
+            service_accounts,
+            source_ips,
+            destination_ips,
+            destination_ports: ports,
+        },
+    )
+}
+
+/// A policy that was written somewhere.
+pub(crate) fn policy() -> impl Strategy<Value = Policy> {
+    let clause = proptest::collection::vec(policy_match(), 0..3);
+    let clauses = proptest::collection::vec(clause, 0..3);
+    let rule = (any::<u32>(), clauses).prop_map(|(line, clauses)| Rule {
+        line,
+        clauses: clauses
+            .into_iter()
+            .map(|matches| Clause { matches })
+            .collect(),
+    });
+    let scope = prop_oneof![
+        Just(PolicyScope::Mesh),
+        Just(PolicyScope::Namespace),
+        Just(PolicyScope::Listed)
+    ];
+    let effect = prop_oneof![Just(Effect::Allow), Just(Effect::Deny)];
+    let rules = proptest::collection::vec(rule, 0..3);
+    let origin = (text(), any::<u32>()).prop_map(|(file, line)| Origin { file, line });
+    (word(), word(), scope, effect, any::<bool>(), rules, origin).prop_map(
+        |(namespace, name, scope, effect, dry_run, rules, origin)| Policy {
+            key: Policy::key_of(&namespace, &name),
+            namespace,
+            name,
+            scope,
+            effect,
+            dry_run,
+            rules,
+            origin: Some(origin),
+            unreadable: None,
+        },
+    )
 }

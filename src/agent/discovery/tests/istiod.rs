@@ -10,7 +10,7 @@ use crate::agent::issuer::{ControlIssuer, IssueError, Issuer as _};
 use crate::agent::keep::certs::Shelf;
 use crate::agent::scripted::{self, NODE, Script, Scripted, policy, policy_of, resource};
 use crate::model::declaration::Capture;
-use crate::model::inbound::{Refusal, Target, tunnelled};
+use crate::model::policy::{Denial, Request, Verdict};
 use crate::model::testing::workload;
 use crate::tls::testing::TestCa;
 use crate::tls::to_pem;
@@ -221,10 +221,11 @@ async fn one_bad_workload_among_a_hundred_is_named_and_the_rest_applied() {
     assert!(client.link.borrow().connected.is_some(), "and it goes on");
 }
 
-fn asked(mesh: &MeshState) -> Option<Refusal> {
+fn asked(mesh: &MeshState) -> Verdict {
     let cart = mesh.view.workload("cart").unwrap();
-    let target = Target::Address((cart.addresses[0], 80).into());
-    tunnelled(&mesh.view, cart, cart.addresses[0], target, None).err()
+    let to = (cart.addresses[0], 80).into();
+    let request = Request::new(None, [10, 0, 0, 9].into(), to);
+    mesh.view.policies().guard(cart).judge(&request)
 }
 
 #[tokio::test]
@@ -237,7 +238,7 @@ async fn a_workload_whose_policy_is_not_there_is_closed() {
     let mut client = Client::start(files.controls.clone(), brisk(), Vec::new());
     client.connects(&istiod.url).await;
     let refused = asked(&client.mesh.borrow());
-    assert!(matches!(refused, Some(Refusal::Policy { .. })));
+    assert!(matches!(refused, Verdict::Denied(Denial::Missing(_))));
 }
 
 #[tokio::test]
@@ -261,7 +262,10 @@ async fn nothing_is_seen_before_its_policies_and_those_of_all_close_it() {
     let link = client.connects(&istiod.url).await;
     assert!(link.viewed);
     let refused = asked(&client.mesh.borrow());
-    assert!(matches!(refused, Some(Refusal::WidePolicy { .. })));
+    let Verdict::Denied(Denial::NotAllowed { first, .. }) = refused else {
+        panic!("let in: {refused:?}");
+    };
+    assert_eq!(&*first.key, "shop/p");
 }
 
 #[tokio::test]
