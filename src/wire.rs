@@ -55,3 +55,6 @@ pub const REVISION: &str = "type.googleapis.com/lateen.v1.Revision";
 pub const TRUST: &str = "type.googleapis.com/lateen.v1.TrustBundle";
 /// Type URL of [`proto::lateen::Placement`].
 pub const PLACEMENT: &str = "type.googleapis.com/lateen.v1.Placement";
+
+/// The key of a node's metadata under which our own tell their version.
+pub const LATEEN_VERSION: &str = "LATEEN_VERSION";

@@ -280,6 +280,12 @@ impl Revision {
         }
     }
 
+    /// The policies without those that are only tried.
+    pub fn enforced(&self) -> &Resources {
+        let enforced = self.content.enforced.as_ref();
+        enforced.unwrap_or(&self.content.authorizations)
+    }
+
     /// Names of the resources an alias such as `/10.0.0.1` stands for.
     pub fn by_alias(&self, alias: &str) -> &[Arc<str>] {
         let aliases = self.aliases.get_or_init(|| self.content.aliases());

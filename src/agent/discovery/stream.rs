@@ -15,11 +15,11 @@ use crate::agent::mirror::{ESSENTIAL, Mirror, TYPES};
 use crate::agent::trust::Believed;
 use crate::dial::{Line, RECEIVE_LIMIT, Received};
 use crate::telemetry::access_log::chain;
-use crate::wire::TRUST;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,
 };
+use crate::wire::{LATEEN_VERSION, TRUST};
 
 /// Requests on their way out; each answers one response, so more than a few never wait.
 const REQUESTS: usize = 16;
@@ -289,10 +289,13 @@ fn acknowledgement(
 }
 
 fn named(node: &str) -> Node {
-    let name = Value {
-        kind: Some(Kind::StringValue(node.to_owned())),
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
     };
-    let fields = [("NODE_NAME".to_owned(), name)];
+    let fields = [
+        ("NODE_NAME".to_owned(), text(node)),
+        (LATEEN_VERSION.to_owned(), text(env!("CARGO_PKG_VERSION"))),
+    ];
     Node {
         id: format!("lateen~{node}"),
         cluster: String::new(),

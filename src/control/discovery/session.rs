@@ -16,11 +16,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::revision::{Kind, Revision};
+use crate::wire::LATEEN_VERSION;
 use crate::wire::convert::delta::Response;
 use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Node};
 use prost_types::value::Kind as Value;
 
-use super::subscription::{Batch, Subscription};
+use super::subscription::{Batch, Subscription, Whose};
+
+/// By which metadata a stock proxy tells its version.
+const ISTIO_VERSION: &str = "ISTIO_VERSION";
 
 /// How much goes into one response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +140,7 @@ impl Who {
 #[derive(Debug)]
 pub struct Session {
     who: Who,
-    node: Arc<str>,
+    whose: Whose,
     chunk: Chunk,
     revision: Arc<Revision>,
     trust: Option<Subscription>,
@@ -165,9 +169,13 @@ impl Session {
             return Err(Refusal::OtherNode { node, claimed });
         }
         who.known(&revision)?;
+        let whose = Whose {
+            node,
+            rehearses: rehearses(first),
+        };
         Ok(Self {
             who,
-            node,
+            whose,
             chunk,
             revision,
             trust: None,
@@ -187,10 +195,10 @@ impl Session {
         let Some(kind) = kind else {
             return Ok(Outcome::UnknownType);
         };
-        let (node, revision) = (self.node.clone(), self.revision.clone());
+        let (whose, revision) = (self.whose.clone(), self.revision.clone());
         let slot = self.slot(kind);
         let Some(subscription) = slot else {
-            *slot = Some(Subscription::first(kind, node, &revision, request)?);
+            *slot = Some(Subscription::first(kind, whose, &revision, request)?);
             return Ok(Outcome::Noted);
         };
         let outcome = match request.response_nonce.as_str() {
@@ -218,7 +226,7 @@ impl Session {
             return Ok(());
         }
         let steps = revision.changes_since(from).ok_or(Refusal::HistoryLost)?;
-        let node = self.node.clone();
+        let node = self.whose.node.clone();
         for (changes, kind) in steps.flat_map(|c| Kind::ALL.map(|kind| (c, kind))) {
             if let (Some(names), Some(subscription)) = (changes.names(kind, &node), self.slot(kind))
             {
@@ -355,6 +363,17 @@ impl Session {
     }
 }
 
+/// Whether a client knows policies that are only tried: ours do, and stock ones from 1.29 on. An
+/// older one takes them for real (`spec/control-plane.md` §3.4 rule 7).
+fn rehearses(node: &Node) -> bool {
+    let number = |text: Option<&str>| text?.parse::<u32>().ok();
+    let stock = || {
+        let mut parts = metadata(node, ISTIO_VERSION)?.split(['.', '-']);
+        Some((number(parts.next())?, number(parts.next())?) >= (1, 29))
+    };
+    metadata(node, LATEEN_VERSION).is_some() || stock() == Some(true)
+}
+
 /// A text in the node's metadata.
 fn metadata<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     match node.metadata.as_ref()?.fields.get(key)?.kind.as_ref()? {
@@ -365,5 +384,7 @@ fn metadata<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rehearsal;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::history::Names;
-use crate::control::revision::{Kind, Resource, Revision};
+use crate::control::revision::{Kind, Resource, Resources, Revision};
 use crate::wire::convert::REVISION_NAME;
 use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Status};
 
@@ -70,11 +70,29 @@ struct InFlight {
     completes: Option<u64>,
 }
 
+/// Whose stream it is, as far as it decides what he is offered.
+#[derive(Clone, Debug)]
+pub(super) struct Whose {
+    /// The node.
+    pub(super) node: Arc<str>,
+    /// It knows that a policy may be one that is only tried.
+    pub(super) rehearses: bool,
+}
+
+impl Whose {
+    fn offered<'r>(&self, revision: &'r Revision, kind: Kind) -> &'r Resources {
+        match kind {
+            Kind::Authorization if !self.rehearses => revision.enforced(),
+            _ => revision.resources(kind, &self.node),
+        }
+    }
+}
+
 /// The state of one type on one stream.
 #[derive(Debug)]
 pub(super) struct Subscription {
     kind: Kind,
-    node: Arc<str>,
+    whose: Whose,
     wildcard: bool,
     /// What the client asked for or holds.
     names: Names,
@@ -98,7 +116,7 @@ impl Subscription {
     /// reports which versions it need not be sent.
     pub(super) fn first(
         kind: Kind,
-        node: Arc<str>,
+        whose: Whose,
         revision: &Revision,
         request: DeltaDiscoveryRequest,
     ) -> Result<Self, Refusal> {
@@ -109,7 +127,7 @@ impl Subscription {
         let wildcard = asked.is_empty() || asked.iter().any(|n| n == WILDCARD && stays(n));
         let mut subscription = Self {
             kind,
-            node,
+            whose,
             wildcard,
             names: Names::new(),
             brought: Names::new(),
@@ -134,6 +152,10 @@ impl Subscription {
         subscription.within_limit()
     }
 
+    fn offered<'r>(&self, revision: &'r Revision) -> &'r Resources {
+        self.whose.offered(revision, self.kind)
+    }
+
     /// Services that a client on demand holds bring what became theirs while it was away.
     fn bring_held(&mut self, revision: &Revision, held: &BTreeMap<String, String>) {
         if !self.wildcard {
@@ -152,7 +174,7 @@ impl Subscription {
 
     /// Takes out of what is pending whatever the client holds in its current version.
     fn report(&mut self, revision: &Revision, held: BTreeMap<String, String>) {
-        let resources = revision.resources(self.kind, &self.node);
+        let resources = self.offered(revision);
         for (name, version) in held {
             match resources.get(name.as_str()) {
                 Some(current) if current.version.to_string() == version => {
@@ -224,7 +246,7 @@ impl Subscription {
     }
 
     fn subscribe(&mut self, revision: &Revision, name: &str) {
-        let resources = revision.resources(self.kind, &self.node);
+        let resources = self.offered(revision);
         let by_alias = match resources.contains_key(name) {
             true => &[],
             false => self.by_alias(revision, name),
@@ -246,8 +268,8 @@ impl Subscription {
     fn unsubscribe(&mut self, revision: &Revision, name: &str) {
         if name == WILDCARD {
             self.wildcard = false;
-            let (names, brought, node) = (&self.names, &self.brought, &self.node);
-            let resources = revision.resources(self.kind, node);
+            let (names, brought, node) = (&self.names, &self.brought, &self.whose.node);
+            let resources = self.whose.offered(revision, self.kind);
             let is_own = |n: &Arc<str>| resources.get(n).is_some_and(|r| r.node == *node);
             let stays = |n: &Arc<str>| names.contains(n) || brought.contains(n) || is_own(n);
             self.pending.retain(stays);
@@ -266,7 +288,7 @@ impl Subscription {
         if self.kind != Kind::Address {
             return;
         }
-        let resources = revision.resources(self.kind, &self.node);
+        let resources = self.offered(revision);
         for name in revision.endpoints(service) {
             let services = resources.get(name).map_or(&[][..], |r| &r.services);
             if !services.iter().any(|s| self.names.contains(s)) {
@@ -291,7 +313,7 @@ impl Subscription {
     }
 
     fn pend_all(&mut self, revision: &Revision) {
-        let resources = revision.resources(self.kind, &self.node);
+        let resources = self.offered(revision);
         self.pending.extend(resources.keys().cloned());
     }
 
@@ -300,8 +322,8 @@ impl Subscription {
         if self.kind != Kind::Address || self.wildcard {
             return;
         }
-        let resources = revision.resources(self.kind, &self.node).values();
-        for own in resources.filter(|r| r.node == self.node) {
+        let resources = self.offered(revision).values();
+        for own in resources.filter(|r| r.node == self.whose.node) {
             self.names.insert(own.name.clone());
             self.pending.insert(own.name.clone());
         }
@@ -343,7 +365,7 @@ impl Subscription {
     /// Whether a changed name was asked for, by itself or by an address that is now its own, or is
     /// a workload of this node.
     fn concerns(&self, revision: &Revision, name: &str) -> bool {
-        let resource = revision.resources(self.kind, &self.node).get(name);
+        let resource = self.offered(revision).get(name);
         let now = |r: &Arc<Resource>| {
             self.is_own(r) || r.lookup.iter().any(|a| self.names.contains(a.as_str()))
         };
@@ -353,7 +375,7 @@ impl Subscription {
 
     /// Whether it is a workload of a service that was asked for.
     fn belongs(&self, revision: &Revision, name: &str) -> bool {
-        let resource = revision.resources(self.kind, &self.node).get(name);
+        let resource = self.offered(revision).get(name);
         resource.is_some_and(|r| r.services.iter().any(|s| self.names.contains(s)))
     }
 
@@ -420,12 +442,12 @@ impl Subscription {
 
     /// What is pending and exists, in the order of names.
     fn existing<'r>(&'r self, revision: &'r Revision) -> impl Iterator<Item = &'r Arc<Resource>> {
-        let resources = revision.resources(self.kind, &self.node);
+        let resources = self.offered(revision);
         self.pending.iter().filter_map(|name| resources.get(name))
     }
 
     fn is_own(&self, resource: &Resource) -> bool {
-        resource.node == self.node
+        resource.node == self.whose.node
     }
 
     /// What is pending and no longer exists.
@@ -433,7 +455,7 @@ impl Subscription {
         &'r self,
         revision: &'r Revision,
     ) -> impl Iterator<Item = Arc<str>> + 'r {
-        let resources = revision.resources(self.kind, &self.node);
+        let resources = self.offered(revision);
         let gone = |name: &&Arc<str>| !resources.contains_key(*name);
         self.pending.iter().filter(gone).cloned()
     }

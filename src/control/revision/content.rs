@@ -17,6 +17,8 @@ type Account = (Arc<str>, Arc<str>);
 pub struct Content {
     pub(super) addresses: Resources,
     pub(super) authorizations: Resources,
+    /// Those that are enforced, where some are only tried.
+    pub(super) enforced: Option<Resources>,
     /// Whom to believe; one resource, or none where nobody says.
     pub(super) trust: Resources,
     /// By node; every declared node has an entry.
@@ -81,9 +83,16 @@ impl Content {
             let placed = placed.iter().map(|p| (p.uid.clone(), of(p)));
             (node.clone(), placed.collect())
         };
+        let authorizations: Resources = compiled.policies.iter().map(policy).map(named).collect();
+        let enforced = compiled.policies.iter().any(|p| p.dry_run).then(|| {
+            let enforced = compiled.policies.iter().filter(|p| !p.dry_run);
+            let kept = enforced.filter_map(|p| authorizations.get(&p.key).cloned());
+            kept.map(named).collect()
+        });
         Self {
             addresses: services.chain(workloads).map(address).map(named).collect(),
-            authorizations: compiled.policies.iter().map(policy).map(named).collect(),
+            authorizations,
+            enforced,
             trust: Resources::new(),
             placements: compiled.placements.iter().map(placement).collect(),
             identities: compiled.placements.iter().map(accounts).collect(),
@@ -106,6 +115,7 @@ impl Content {
         };
         Self {
             authorizations: policies.into_iter().map(encode).collect(),
+            enforced: None,
             ..self
         }
     }
