@@ -7,6 +7,7 @@ pub mod capture;
 pub mod certificates;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod join;
 pub mod node;
 pub mod output;
@@ -41,6 +42,10 @@ enum Verb {
     Check(check::CheckArgs),
     /// Show what a running lateen knows: roles, revision, nodes, problems
     Status(status::StatusArgs),
+    /// Say whether a connection is let in, and what makes it so
+    Explain(explain::ExplainArgs),
+    /// Show the policies that node proxies evaluate
+    Policies(explain::PoliciesArgs),
     /// Show the connections open on this node
     Connections(status::ConnectionsArgs),
     /// Make, list and revoke join tokens (on the control plane's host)
@@ -82,6 +87,8 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Check(args) => return check::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Policies(args) => explain::policies(&args),
         Verb::Connections(args) => status::connections(&args),
         Verb::Token(command) => token::run(&command),
         Verb::Node(command) => node::run(&command),

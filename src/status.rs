@@ -1,6 +1,7 @@
 //! What a running process tells of itself over its admin socket: the one place that gathers it
 //! from every role.
 
+pub mod policy;
 pub mod trust;
 
 use std::sync::Arc;
@@ -263,6 +264,8 @@ impl Sources {
                 page(|s, _| Answer::json(&s.status())),
             )
             .on(Method::GET, "/connections", page(Self::connections))
+            .on(Method::GET, "/policies", page(Self::policies))
+            .on(Method::POST, "/explain", page(Self::explain))
             .on(Method::GET, "/tokens", page(Self::tokens))
             .on(Method::POST, "/tokens", page(Self::create_token))
             .on(Method::POST, "/tokens/node", page(Self::create_bearer))

@@ -218,7 +218,7 @@ pub(super) fn identifier(value: &Value<'_>) -> Option<Arc<str>> {
 }
 
 /// A name that is `known` and like `given`, as help.
-pub(super) fn did_you_mean<'a>(
+pub(crate) fn did_you_mean<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {

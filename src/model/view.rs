@@ -214,6 +214,11 @@ impl View {
         self.workloads.values()
     }
 
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().map(|indexed| &indexed.service)
+    }
+
     /// How many workloads and services there are.
     pub fn size(&self) -> (usize, usize) {
         (self.workloads.len(), self.services.len())

@@ -1,0 +1,216 @@
+//! `lateen explain` and `lateen policies`: what policies come to, and why.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+
+use super::Failure;
+use super::output::{NO, Output, USAGE};
+use super::status::{asked, unreadable};
+use crate::config::diagnose::Style;
+use crate::config::{self, report};
+use crate::explain::{Explanation, Judgement, Question, Step, Way, explain, intended};
+use crate::model::view::View;
+use crate::status::policy::{PolicyLine, lines};
+use crate::table::table;
+
+/// Say whether a connection is let in, and what makes it so.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  lateen explain --from shop/web-1 --to cart.shop.mesh.internal:80\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80    # before merging\n\nWith --dir every enrolled workload is taken to be captured and healthy; without it the view of\nthe node of this host is asked. Exit code 0 allowed, 1 refused, 2 the question does not read,\n3 no running node."
+)]
+pub struct ExplainArgs {
+    /// The client
+    #[arg(long, value_name = "NAMESPACE/WORKLOAD")]
+    from: String,
+    /// Where it connects to: a service by any of its names, or an address
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+    /// Answer from this mesh directory, and not from the running node
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The HTTP method; looked at by waypoints only, which this version does not serve
+    #[arg(long)]
+    method: Option<String>,
+    /// The HTTP path; looked at by waypoints only
+    #[arg(long)]
+    path: Option<String>,
+    /// An HTTP header as NAME=VALUE, any number of times; looked at by waypoints only
+    #[arg(long, value_name = "NAME=VALUE")]
+    header: Vec<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The settings of this host [default: /etc/lateen/lateen.toml]
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Show the policies that node proxies evaluate.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  lateen policies\n  lateen policies --dir ./mesh -o json\n\nExit code 1 when a policy could not be read, and so denies everything it holds for."
+)]
+pub struct PoliciesArgs {
+    /// Show those of this mesh directory, and not of the running node
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The settings of this host [default: /etc/lateen/lateen.toml]
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Runs `lateen explain`.
+///
+/// # Errors
+/// [`Failure`].
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
+pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
+    let question = Question {
+        from: args.from.clone(),
+        to: args.to.clone(),
+    };
+    let explanation = match &args.dir {
+        Some(dir) => {
+            explain(&view(dir)?, &question).map_err(|e| Failure::plain(USAGE, e.to_string()))?
+        }
+        None => live(args.config.as_deref(), &question)?,
+    };
+    match args.output {
+        Output::Json => println!("{}", json(&explanation)?),
+        Output::Table => {
+            print!("{}", render(&explanation));
+            if args.method.is_some() || args.path.is_some() || !args.header.is_empty() {
+                println!(
+                    "\nMethod, path and headers are not looked at: this is decided by connection, and\nwaypoints, which decide by request, are not served by this version."
+                );
+            }
+        }
+    }
+    Ok(match explanation.allowed {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(NO),
+    })
+}
+
+/// Runs `lateen policies`.
+///
+/// # Errors
+/// [`Failure`].
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
+pub fn policies(args: &PoliciesArgs) -> Result<ExitCode, Failure> {
+    let known: Vec<PolicyLine> = match &args.dir {
+        Some(dir) => lines(&view(dir)?),
+        None => {
+            let config = args.config.as_deref();
+            let text = asked(config, Method::GET, "/policies", String::new())?;
+            serde_json::from_str(&text).map_err(|e| unreadable(&e))?
+        }
+    };
+    match args.output {
+        Output::Json => println!("{}", json(&known)?),
+        Output::Table => print!("{}", listed(&known)),
+    }
+    Ok(match known.iter().any(|p| p.unreadable.is_some()) {
+        true => ExitCode::from(NO),
+        false => ExitCode::SUCCESS,
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|e| Failure::no("cannot write JSON", &e))
+}
+
+fn live(config: Option<&Path>, question: &Question) -> Result<Explanation, Failure> {
+    let body = json(question)?;
+    let text = asked(config, Method::POST, "/explain", body)?;
+    serde_json::from_str(&text).map_err(|e| unreadable(&e))
+}
+
+/// The mesh of a directory, everything in it as it is meant to be.
+fn view(dir: &Path) -> Result<View, Failure> {
+    let loaded = config::load(dir);
+    let Some(mesh) = &loaded.mesh else {
+        let text = report::text(&loaded, &Style::for_stream(false, true, 100));
+        return Err(Failure::plain(
+            USAGE,
+            format!("the mesh directory does not pass:\n{text}"),
+        ));
+    };
+    intended(mesh).map_err(|e| Failure::usage("the mesh does not compile", &e))
+}
+
+fn render(explanation: &Explanation) -> String {
+    let mut text = format!("{} -> {}\n", explanation.from, explanation.to);
+    steps(&mut text, "  ", &explanation.steps);
+    for way in &explanation.ways {
+        one_way(&mut text, way);
+    }
+    let verdict = match explanation.allowed {
+        true => "ALLOWED",
+        false => "REFUSED",
+    };
+    // Writing to a string cannot fail.
+    let _infallible = writeln!(text, "\n{verdict}: {}", explanation.reason);
+    text
+}
+
+fn steps(text: &mut String, indent: &str, steps: &[Step]) {
+    for step in steps {
+        let _infallible = writeln!(text, "{indent}{:<10} {}", step.stage, step.text);
+    }
+}
+
+fn one_way(text: &mut String, way: &Way) {
+    let _infallible = writeln!(text, "\n  endpoint   {} at {}", way.workload, way.address);
+    steps(text, "    ", &way.steps);
+    for judged in &way.policies {
+        let _infallible = writeln!(text, "    policy     {}", judgement(judged));
+    }
+    let verdict = if way.allowed { "allowed" } else { "refused" };
+    let _infallible = writeln!(text, "    {verdict}    {}", way.reason);
+}
+
+fn judgement(judged: &Judgement) -> String {
+    let matches = if judged.matches {
+        "matches"
+    } else {
+        "does not match"
+    };
+    let tried = if judged.dry_run { ", dry run" } else { "" };
+    let place = match judged.place.as_str() {
+        "" => String::new(),
+        place => format!(" ({place})"),
+    };
+    format!(
+        "{} {}{tried} {matches}{place}",
+        judged.action, judged.policy
+    )
+}
+
+fn listed(policies: &[PolicyLine]) -> String {
+    let row = |p: &PolicyLine| {
+        let action = match (p.dry_run, &p.unreadable) {
+            (_, Some(_)) => "DENY, unreadable".to_owned(),
+            (true, None) => format!("{}, dry run", p.action),
+            (false, None) => p.action.clone(),
+        };
+        vec![
+            p.policy.clone(),
+            action,
+            p.scope.clone(),
+            p.workloads.to_string(),
+            p.rules.to_string(),
+            p.place.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = policies.iter().map(row).collect();
+    let heading = ["POLICY", "ACTION", "SCOPE", "WORKLOADS", "RULES", "WRITTEN"];
+    table(&heading, &rows)
+}

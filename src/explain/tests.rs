@@ -1,0 +1,213 @@
+//! Questions and answers about the sample mesh.
+
+use super::*;
+use crate::model::compile::sample;
+use crate::model::declaration::{
+    Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Origin, Rule, Source, Values,
+};
+use crate::model::policy::Pattern;
+
+fn only(principal: &str, action: Action, line: u32) -> AuthorizationPolicy {
+    let source = Source {
+        principals: Values {
+            any: vec![Pattern::parse(principal).unwrap()],
+            not: Vec::new(),
+        },
+        ..Source::default()
+    };
+    AuthorizationPolicy {
+        origin: Origin {
+            file: Arc::from("shop.toml"),
+            line,
+        },
+        name: Arc::from(format!("p{line}")),
+        namespace: Arc::from("shop"),
+        attachment: Attachment::Selector([("app".to_owned(), "cart".to_owned())].into()),
+        action,
+        dry_run: false,
+        rules: vec![Rule {
+            line: line + 3,
+            from: vec![source],
+            ..Rule::default()
+        }],
+    }
+}
+
+/// Everything captured but `legacy-1`; a second endpoint of `cart` without the label.
+fn mesh(policies: Vec<AuthorizationPolicy>) -> View {
+    let mut mesh = sample::mesh();
+    for namespace in mesh.namespaces.values_mut() {
+        namespace.dataplane_mode = Some(DataplaneMode::Ambient);
+    }
+    for workload in &mut mesh.workloads {
+        workload.capture = Some(Capture::Netns(workload.name.clone()));
+    }
+    let mut legacy = sample::workload("legacy-1", "legacy", "edge-2", "10.1.0.13");
+    legacy.dataplane_mode = Some(DataplaneMode::None);
+    mesh.workloads.push(legacy);
+    mesh.authorization_policies = policies;
+    intended(&mesh).unwrap()
+}
+
+fn asked(view: &View, from: &str, to: &str) -> Result<Explanation, QuestionError> {
+    let (from, to) = (from.to_owned(), to.to_owned());
+    explain(view, &Question { from, to })
+}
+
+#[test]
+fn each_question_has_its_answer() {
+    let open = mesh(Vec::new());
+    let guarded = mesh(vec![
+        only("cluster.local/ns/shop/sa/web", Action::Allow, 10),
+        only("*/sa/evil", Action::Deny, 20),
+    ]);
+    for (view, from, to, allowed, reason) in [
+        (
+            &open,
+            "shop/web-1",
+            "cart:80",
+            true,
+            "no policy that allows",
+        ),
+        (
+            &open,
+            "shop/web-1",
+            "cart.shop:80",
+            true,
+            "no policy that allows",
+        ),
+        (
+            &guarded,
+            "shop/web-1",
+            "cart.shop.mesh.internal:80",
+            true,
+            "policy shop/p10 (shop.toml:13)",
+        ),
+        (
+            &guarded,
+            "shop/web-1",
+            "Cart.Shop.Mesh.Internal.:80",
+            true,
+            "policy shop/p10",
+        ),
+        (
+            &guarded,
+            "shop/web-1",
+            "10.1.0.11:8080",
+            true,
+            "policy shop/p10",
+        ),
+        (
+            &guarded,
+            "shop/cart-1",
+            "cart:80",
+            false,
+            "not allowed by policy shop/p10 (shop.toml:10)",
+        ),
+        (
+            &guarded,
+            "shop/legacy-1",
+            "10.1.0.11:8080",
+            false,
+            "not allowed by policy shop/p10",
+        ),
+        (
+            &guarded,
+            "shop/legacy-1",
+            "cart:80",
+            false,
+            "nobody answers",
+        ),
+        (&guarded, "shop/web-1", "10.1.0.13:80", true, "not captured"),
+        (
+            &open,
+            "shop/web-1",
+            "cart:81",
+            false,
+            "refused by the client's node: service",
+        ),
+        (&open, "shop/web-1", "192.0.2.1:80", true, "not of the mesh"),
+        (
+            &open,
+            "shop/legacy-1",
+            "192.0.2.1:80",
+            true,
+            "not of the mesh",
+        ),
+        (
+            &open,
+            "shop/web-1",
+            "10.1.0.11:15008",
+            false,
+            "the proxy's own",
+        ),
+    ] {
+        let answer = asked(view, from, to).unwrap();
+        let told = format!("{from} to {to}: {}", answer.reason);
+        assert_eq!(answer.allowed, allowed, "{told}");
+        assert!(answer.reason.contains(reason), "{told}");
+    }
+}
+
+#[test]
+fn every_policy_is_shown_with_its_line() {
+    let view = mesh(vec![
+        only("cluster.local/ns/shop/sa/web", Action::Allow, 10),
+        only("*/sa/evil", Action::Deny, 20),
+    ]);
+    let answer = asked(&view, "shop/web-1", "cart:80").unwrap();
+    let shown: Vec<_> = answer.ways[0].policies.iter().collect();
+    let told = shown
+        .iter()
+        .map(|j| (&*j.policy, &*j.action, j.matches, &*j.place));
+    let want = [
+        ("shop/p20", "DENY", false, "shop.toml:20"),
+        ("shop/p10", "ALLOW", true, "shop.toml:13"),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), want);
+}
+
+#[test]
+fn one_closed_way_of_several_is_told() {
+    let mut declared = sample::mesh();
+    for namespace in declared.namespaces.values_mut() {
+        namespace.dataplane_mode = Some(DataplaneMode::Ambient);
+    }
+    let mut second = sample::workload("cart-2", "cart", "edge-2", "10.1.0.14");
+    second.labels.insert("version".to_owned(), "v2".to_owned());
+    declared.workloads.push(second);
+    for workload in &mut declared.workloads {
+        workload.capture = Some(Capture::Netns(workload.name.clone()));
+    }
+    let mut closes = only("*", Action::Deny, 10);
+    closes.attachment = Attachment::Selector([("version".to_owned(), "v2".to_owned())].into());
+    declared.authorization_policies.push(closes);
+    let view = intended(&declared).unwrap();
+    let answer = asked(&view, "shop/web-1", "cart:80").unwrap();
+    assert!(!answer.allowed && answer.ways.len() == 2);
+    assert!(
+        answer
+            .reason
+            .starts_with("it depends on the endpoint: 1 of 2"),
+        "{}",
+        answer.reason
+    );
+    assert!(answer.reason.contains("shop/cart-2"), "{}", answer.reason);
+}
+
+#[test]
+fn a_question_about_nothing_says_so() {
+    let view = mesh(Vec::new());
+    for (from, to, want) in [
+        ("web-1", "cart:80", "namespace/name"),
+        ("shop/web-2", "cart:80", "did you mean `shop/web-1`?"),
+        ("shop/web-1", "cart", "host:port"),
+        ("shop/web-1", "cart:http", "host:port"),
+        ("shop/web-1", ":80", "host:port"),
+        ("shop/web-1", "carts:80", "did you mean `cart`?"),
+        ("shop/web-1", "cart.shoop:80", "did you mean `cart.shop`?"),
+    ] {
+        let refused = asked(&view, from, to).unwrap_err().to_string();
+        assert!(refused.contains(want), "{from} to {to}: {refused}");
+    }
+}
