@@ -5,15 +5,18 @@
 //! is read again at every change.
 
 mod addresses;
+mod carriers;
 mod declare;
 mod enrolment;
 mod names;
+mod policies;
 mod probes;
 mod references;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::carriers::Carriers;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{Written, WrittenNamespace, WrittenNode, WrittenWorkload, default_settings};
 use crate::model::declaration::{Mesh, Settings};
@@ -74,7 +77,9 @@ pub(super) fn check(written: &Written, whole: bool) -> (Mesh, Vec<Diagnostic>) {
     enrolment::check(&context, &mut found);
     probes::check(&context, &mut found);
     if whole && !written.unread {
-        references::check(&context, &mut found);
+        let carriers = Carriers::new(&written.workloads);
+        references::check(&context, &carriers, &mut found);
+        policies::check(&context, &carriers, &mut found);
     }
     (declare::declare(&context), found)
 }

@@ -96,10 +96,26 @@ codes! {
     WithoutCapture = Error "without-capture",
     /// A mesh directory without any file.
     EmptyDirectory = Warning "empty-directory",
-    /// A service whose selector no workload of its namespace matches.
+    /// A selector that no workload matches.
     SelectorMatchesNothing = Warning "selector-matches-nothing",
     /// Something written that has no effect.
     NoEffect = Warning "no-effect",
+    /// A policy that is kept and not enforced.
+    NotInForce = Warning "not-in-force",
+    /// A policy's target that is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
+    TargetNotFound = Warning "TargetNotFound",
+    /// A value of a policy that nothing in this mesh can have.
+    NeverMatches = Warning "never-matches",
+    /// A policy that lets nobody in.
+    AllowsNothing = Warning "allows-nothing",
+    /// A rule that node proxies leave out, so that less is allowed than is written.
+    AllowsLess = Warning "allows-less",
+    /// A rule that node proxies enforce without its HTTP part, so that more is denied than is written.
+    DeniesMore = Warning "denies-more",
+    /// A rule, or part of one, that node proxies never match, so that it denies nothing there.
+    DeniesNothing = Warning "denies-nothing",
+    /// A peer-authentication that another one of the same reach takes the place of.
+    Superseded = Warning "superseded",
 }
 
 /// One finding.

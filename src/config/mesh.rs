@@ -6,6 +6,7 @@
 mod labels;
 mod namespace;
 mod node;
+mod policy;
 mod service;
 mod settings;
 mod waypoint;
@@ -20,6 +21,7 @@ use super::suggest;
 
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
+pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 pub(super) use service::WrittenService;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
 pub(super) use workload::{WrittenWorkload, read_capture};
@@ -40,6 +42,10 @@ pub(super) struct Written {
     pub workloads: Vec<WrittenWorkload>,
     /// `[[service]]`.
     pub services: Vec<WrittenService>,
+    /// `[[authorization-policy]]`.
+    pub authorization_policies: Vec<WrittenAuthorization>,
+    /// `[[peer-authentication]]`.
+    pub peer_authentications: Vec<WrittenAuthentication>,
     /// Names of resources that are written but could not be read, by kind: what refers to them
     /// is not wrong for that.
     pub unread: bool,
@@ -47,10 +53,8 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 13] = [
+const LATER: [&str; 11] = [
     "gateway",
-    "authorization-policy",
-    "peer-authentication",
     "request-authentication",
     "telemetry",
     "wasm-plugin",
@@ -100,6 +104,20 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.services,
         &mut written.unread,
         |value| service::read(value, home),
+    );
+    read_kind(
+        root,
+        "authorization-policy",
+        &mut written.authorization_policies,
+        &mut written.unread,
+        |value| policy::read_authorization(value, home),
+    );
+    read_kind(
+        root,
+        "peer-authentication",
+        &mut written.peer_authentications,
+        &mut written.unread,
+        |value| policy::read_authentication(value, home),
     );
     refuse_later_kinds(root);
     for table in OF_THE_HOST {

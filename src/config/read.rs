@@ -11,14 +11,14 @@ pub(super) mod scalar;
 mod syntax;
 mod value;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnose::{Code, Diagnostic};
+use super::diagnose::{Code, Diagnostic, Severity};
 use super::source::{At, Place, Source};
 use super::suggest;
 
@@ -44,6 +44,7 @@ pub(super) fn document<T>(
     let file = File {
         source,
         findings: RefCell::default(),
+        errors: Cell::default(),
     };
     let root = Table::new(
         &file,
@@ -78,10 +79,15 @@ fn drop_consequences(findings: &mut Vec<Diagnostic>, broken: &HashSet<u32>) {
 struct File<'a> {
     source: &'a Arc<Source>,
     findings: RefCell<Vec<Diagnostic>>,
+    /// How many of them are errors.
+    errors: Cell<usize>,
 }
 
 impl File<'_> {
     fn report(&self, finding: Diagnostic) {
+        if finding.severity() == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
         self.findings.borrow_mut().push(finding);
     }
 }
@@ -134,6 +140,11 @@ impl<'a> Table<'a> {
     /// Its header, or its braces.
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// How many errors have been found in its file so far.
+    pub(super) fn errors(&self) -> usize {
+        self.file.errors.get()
     }
 
     /// Reports a finding.
@@ -230,8 +241,9 @@ impl<'a> Table<'a> {
                 )),
             });
         }
-        let missing = missing.into_iter().map(|(_, finding)| finding);
-        self.file.findings.borrow_mut().extend(missing);
+        for (_, finding) in missing {
+            self.report(finding);
+        }
     }
 
     fn child(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {

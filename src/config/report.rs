@@ -29,6 +29,8 @@ pub fn json(loaded: &Loaded) -> Value {
             "namespace": mesh.namespaces.len(),
             "workload": mesh.workloads.len(),
             "service": mesh.services.len(),
+            "authorization-policy": mesh.authorization_policies.len(),
+            "peer-authentication": mesh.peer_authentications.len(),
         });
     }
     value
@@ -39,11 +41,21 @@ fn contents(mesh: &Mesh) -> String {
         1 => format!("1 {kind}"),
         n => format!("{n} {kind}s"),
     };
+    let policies = match mesh.authorization_policies.len() {
+        0 => None,
+        1 => Some("1 authorization policy".to_owned()),
+        n => Some(format!("{n} authorization policies")),
+    };
+    let authentications = match mesh.peer_authentications.len() {
+        0 => None,
+        n => Some(count(n, "peer authentication")),
+    };
     let kinds = [
         count(mesh.nodes.len(), "node"),
         count(mesh.namespaces.len(), "namespace"),
         count(mesh.workloads.len(), "workload"),
         count(mesh.services.len(), "service"),
     ];
-    kinds.join(", ")
+    let kinds = kinds.into_iter().chain(policies).chain(authentications);
+    kinds.collect::<Vec<_>>().join(", ")
 }

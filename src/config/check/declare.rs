@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Context;
+use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{WrittenNamespace, WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::At;
+use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
 use crate::model::declaration::{Mesh, Namespace, Node, Service, Workload};
 
 pub(super) fn declare(context: &Context<'_>) -> Mesh {
@@ -23,8 +25,16 @@ pub(super) fn declare(context: &Context<'_>) -> Mesh {
             .map(|workload| declared_workload(context, workload))
             .collect(),
         services: written.services.iter().map(declared_service).collect(),
-        authorization_policies: Vec::new(),
-        peer_authentications: Vec::new(),
+        authorization_policies: written
+            .authorization_policies
+            .iter()
+            .map(declared_authorization)
+            .collect(),
+        peer_authentications: written
+            .peer_authentications
+            .iter()
+            .map(declared_authentication)
+            .collect(),
     }
 }
 
@@ -115,6 +125,36 @@ fn declared_service(written: &WrittenService) -> Service {
         selector: written.selector.clone(),
         use_waypoint: written.use_waypoint.clone(),
         labels: written.labels.clone(),
+    }
+}
+
+fn declared_authorization(written: &WrittenAuthorization) -> AuthorizationPolicy {
+    AuthorizationPolicy {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        attachment: match &written.attachment {
+            WrittenAttachment::Namespace => Attachment::Namespace,
+            WrittenAttachment::Selector(labels) => Attachment::Selector(labels.value.clone()),
+            WrittenAttachment::Targets(targets) => Attachment::Targets(values(&targets.value)),
+        },
+        action: written.action.value.clone(),
+        dry_run: written.dry_run,
+        rules: values(&written.rules.list),
+    }
+}
+
+fn declared_authentication(written: &WrittenAuthentication) -> PeerAuthentication {
+    let selector = written.selector.as_ref();
+    PeerAuthentication {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        selector: selector
+            .map(|labels| labels.value.clone())
+            .unwrap_or_default(),
+        mode: written.mode,
+        ports: written.ports.clone(),
     }
 }
 

@@ -30,6 +30,18 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         services.map(|s| (Some(&s.namespace), &s.name)),
         found,
     );
+    let policies = written.authorization_policies.iter();
+    unique(
+        "authorization-policy",
+        policies.map(|p| (Some(&p.namespace), &p.name)),
+        found,
+    );
+    let authentications = written.peer_authentications.iter();
+    unique(
+        "peer-authentication",
+        authentications.map(|p| (Some(&p.namespace), &p.name)),
+        found,
+    );
     host_names(context, found);
 }
 

@@ -1,24 +1,25 @@
 //! What one resource says of another by name.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Context;
+use super::carriers::Carriers;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService, WrittenWorkload, did_you_mean};
+use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService, did_you_mean};
 use crate::config::source::{At, Place};
-use std::sync::Arc;
 
 /// Unknown names looked for among the known ones. A directory that has lost its nodes would
 /// otherwise compare every workload's with every other name.
 const MOST_GUESSES: usize = 50;
 
-pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     let mut guesses = Guesses::default();
     nodes(context, &mut guesses, found);
     namespaces(context, &mut guesses, found);
     // A name means something in its own namespace only, so these are not the guesses above.
     service_accounts(context, &mut Guesses::default(), found);
-    selectors(context, found);
+    selectors(context, carriers, found);
 }
 
 #[derive(Default)]
@@ -81,18 +82,26 @@ fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnosti
 
 /// Reports each place once: a `default-namespace` stands for all resources of its file.
 fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
-    let of_workloads = context
-        .written
-        .workloads
-        .iter()
-        .map(|w| ("workload", &w.name, &w.namespace));
-    let of_services = context
-        .written
-        .services
-        .iter()
-        .map(|s| ("service", &s.name, &s.namespace));
+    let written = context.written;
+    let workloads = written.workloads.iter();
+    let of_workloads = workloads.map(|w| ("workload", &w.name, &w.namespace));
+    let services = written.services.iter();
+    let of_services = services.map(|s| ("service", &s.name, &s.namespace));
+    // Policies of the root namespace are for the whole mesh, and often all there is in it.
+    let outside_root = |(_, _, namespace): &(_, _, &At<Arc<str>>)| {
+        namespace.value != context.settings.root_namespace
+    };
+    let authorizations = written.authorization_policies.iter();
+    let of_authorizations = authorizations
+        .map(|p| ("authorization-policy", &p.name, &p.namespace))
+        .filter(outside_root);
+    let authentications = written.peer_authentications.iter();
+    let of_authentications = authentications
+        .map(|p| ("peer-authentication", &p.name, &p.namespace))
+        .filter(outside_root);
+    let of_policies = of_authorizations.chain(of_authentications);
     let mut reported: HashSet<(usize, usize)> = HashSet::new();
-    for (kind, name, namespace) in of_workloads.chain(of_services) {
+    for (kind, name, namespace) in of_workloads.chain(of_services).chain(of_policies) {
         let known = context.namespaces.contains_key(&*namespace.value);
         let place: &Place = &namespace.place;
         let at = (Arc::as_ptr(place.source()).addr(), place.span().start);
@@ -152,34 +161,15 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
     }
 }
 
-/// Of the labels of a selector the rarest is looked up, and only its workloads are compared.
-fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
-    let mut carrying: HashMap<(&str, &str, &str), Vec<&WrittenWorkload>> = HashMap::new();
-    for workload in &context.written.workloads {
-        for (key, value) in &workload.labels {
-            let label = (&*workload.namespace.value, key.as_str(), value.as_str());
-            carrying.entry(label).or_default().push(workload);
-        }
-    }
+fn selectors(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     for service in &context.written.services {
-        let rarest = service.selector.iter().map(|(key, value)| {
-            let label = (&*service.namespace.value, key.as_str(), value.as_str());
-            carrying.get(&label).map_or(&[][..], Vec::as_slice)
-        });
-        let Some(rarest) = rarest.min_by_key(|workloads| workloads.len()) else {
-            continue;
-        };
-        let carries_all = |w: &&WrittenWorkload| subset(&service.selector, &w.labels);
-        if !rarest.iter().any(carries_all) {
+        let namespace = Some(&*service.namespace.value);
+        // An empty one has been reported.
+        let empty = service.selector.is_empty();
+        if !empty && carriers.of(namespace, &service.selector).next().is_none() {
             found.push(matches_nothing(service));
         }
     }
-}
-
-fn subset(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    wanted
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn matches_nothing(service: &WrittenService) -> Diagnostic {

@@ -35,7 +35,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         trust_domain: table
             .optional("trust-domain", trust_domain)
             .unwrap_or(default.trust_domain),
-        trust_domain_aliases: default.trust_domain_aliases,
+        trust_domain_aliases: table
+            .optional("trust-domain-aliases", |value| value.list(trust_domain))
+            .unwrap_or_default(),
         domain: table
             .optional("domain", scalar::domain)
             .map_or(default.domain, |domain| domain.value),

@@ -1,5 +1,7 @@
 //! What is written becomes what it means, with every default filled in.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What several resources can get wrong together.
 
+mod policies;
+
 use super::{Code, Row, judge};
 
 #[test]
@@ -28,6 +30,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(ranges());
     rows.extend(enrolment());
     rows.extend(incomplete());
+    rows.extend(policies::rows());
     rows
 }
 

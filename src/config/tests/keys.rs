@@ -1,5 +1,6 @@
 //! What one file can get wrong by itself.
 
+mod policies;
 mod resources;
 
 use super::{Code, Row, judge};
@@ -84,6 +85,7 @@ pub(super) fn rows() -> Vec<Row> {
     nodes(&mut rows);
     namespaces(&mut rows);
     resources::add(&mut rows);
+    policies::add(&mut rows);
     rows.0
 }
 
@@ -161,11 +163,11 @@ fn kinds(rows: &mut Rows) {
     );
     rows.file(
         "later kinds, each one",
-        "[[gateway]]\nname = \"w\"\n[[authorization-policy]]\n[[authorization-policy]]\n[telemetry]\n",
+        "[[gateway]]\nname = \"w\"\n[[wasm-plugin]]\n[[wasm-plugin]]\n[telemetry]\n",
         &[
             (1, 1, Unsupported, "does not enforce `gateway`"),
-            (3, 1, Unsupported, "does not enforce `authorization-policy`"),
-            (4, 1, Unsupported, "does not enforce `authorization-policy`"),
+            (3, 1, Unsupported, "does not enforce `wasm-plugin`"),
+            (4, 1, Unsupported, "does not enforce `wasm-plugin`"),
             (5, 1, Unsupported, "does not enforce `telemetry`"),
         ],
     );

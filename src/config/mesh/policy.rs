@@ -1,0 +1,22 @@
+//! `[[authorization-policy]]` and `[[peer-authentication]]` (`spec/labels-and-policy.md` §2–§4):
+//! Istio's fields, camelCase turned kebab-case. What Istio would silently never match, or match
+//! more widely than it reads, is an error here.
+
+mod attachment;
+mod authentication;
+mod authorization;
+mod condition;
+mod dry_run;
+mod operation;
+mod path;
+mod rule;
+mod scope;
+mod source;
+mod values;
+
+pub(in crate::config) use attachment::WrittenAttachment;
+pub(in crate::config) use authentication::WrittenAuthentication;
+pub(super) use authentication::read as read_authentication;
+pub(in crate::config) use authorization::WrittenAuthorization;
+pub(super) use authorization::read as read_authorization;
+pub(in crate::config) use scope::Mention;
