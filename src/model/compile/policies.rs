@@ -72,3 +72,6 @@ impl<'a> Attached<'a> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests;
