@@ -74,6 +74,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// Over how long streams are ended at a stop.
     pub drain: Duration,
+    /// How long nodes take certificates past their end while no control plane is there.
+    pub expired_grace: Duration,
 }
 
 /// Why the control role cannot start.
@@ -265,6 +267,7 @@ impl Control {
             path: revisions_dir.clone(),
             source,
         })?;
+        let publisher = publisher.lenient(settings.expired_grace);
         let (health, reported) = Health::open(
             store,
             published.captured,
