@@ -2,6 +2,7 @@
 //! the certificate before it (`spec/control-plane.md` §6.2, §6.3).
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -36,6 +37,14 @@ const ADDRESSES: usize = 4096;
 const REENROL_WITHIN: Duration = super::ca::REMEMBERED;
 /// Header of a refusal that carries its stable word.
 pub const REASON: &str = "lateen-reason";
+
+/// Refusals that mean that a token or a node's key is in other hands (§6.2, §6.3).
+const ALERTS: [&str; 4] = [
+    "TOKEN_USED",
+    "TOKEN_WRONG_NODE",
+    "NODE_ENROLLED",
+    "CLONE_SUSPECTED",
+];
 
 /// What joining needs to know of the mesh in force.
 pub trait Mesh: Send + Sync + 'static {
@@ -281,7 +290,7 @@ impl Enrollment for Service {
             Err(status) => {
                 self.note_failure(caller.address.ip());
                 let node: String = ask.node.chars().take(64).collect();
-                audit::refused("join", &node, &caller.address, status.message());
+                told("join", &node, &caller, &status);
                 Err(status)
             }
         }
@@ -309,7 +318,7 @@ impl Enrollment for Service {
                 Ok(Response::new(enrolled))
             }
             Err(status) => {
-                audit::refused("renew", &node, &caller.address, status.message());
+                told("renew", &node, &caller, &status);
                 Err(status)
             }
         }
@@ -348,7 +357,7 @@ impl Enrollment for Service {
             }
             Err(status) => {
                 self.note_failure(caller.address.ip());
-                audit::refused("reenroll", &"-", &caller.address, status.message());
+                told("reenroll", &"-", &caller, &status);
                 Err(status)
             }
         }
@@ -408,6 +417,17 @@ impl Expired {
             not_after,
         })
     }
+}
+
+/// The audit line of a refusal.
+fn told(act: &'static str, node: &dyn Display, caller: &Caller, status: &Status) {
+    let reason = status.metadata().get(REASON);
+    let reason = reason.and_then(|r| r.to_str().ok()).unwrap_or_default();
+    let line = match ALERTS.contains(&reason) {
+        true => audit::alarmed,
+        false => audit::refused,
+    };
+    line(act, node, &caller.address, status.message());
 }
 
 fn refusal(error: &EnrolError) -> Status {
