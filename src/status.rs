@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use crate::admin::{Answer, Routes};
 use crate::agent;
@@ -261,8 +262,14 @@ impl Sources {
         let page = |answer: fn(&Self, &[u8]) -> Answer| {
             let sources = Arc::clone(self);
             move |body: Bytes| {
-                let answer = answer(&sources, &body);
-                async move { answer }
+                let sources = Arc::clone(&sources);
+                // Some of them are answered only once something is on disk.
+                let answered = spawn_blocking(move || answer(&sources, &body));
+                async move {
+                    answered.await.unwrap_or_else(|e| {
+                        Answer::error(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())
+                    })
+                }
             }
         };
         Routes::default()

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use tonic::{Code, Request, Response, Status};
 
+use super::aside::aside;
 use super::audit;
 use super::ca::{Authority, Csr, CsrError, NODE_TTL};
 use super::caller::Caller;
@@ -274,31 +275,24 @@ impl Service {
     }
 }
 
-#[tonic::async_trait]
-impl Enrollment for Service {
-    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Enrolled>, Status> {
-        self.here()?;
-        let caller = Caller::of(&request)?;
-        let ask = request.into_inner();
-        self.throttle(caller.address.ip())?;
-        match self.enrol(&ask, SystemTime::now()) {
+impl Service {
+    fn joined(&self, caller: &Caller, ask: &JoinRequest) -> Result<Enrolled, Status> {
+        match self.enrol(ask, SystemTime::now()) {
             Ok(enrolled) => {
                 let detail = format!("token {} generation {}", ask.token_id, enrolled.generation);
                 audit::granted("join", &ask.node, &caller.address, &detail);
-                Ok(Response::new(enrolled))
+                Ok(enrolled)
             }
             Err(status) => {
                 self.note_failure(caller.address.ip());
                 let node: String = ask.node.chars().take(64).collect();
-                told("join", &node, &caller, &status);
+                told("join", &node, caller, &status);
                 Err(status)
             }
         }
     }
 
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Enrolled>, Status> {
-        self.here()?;
-        let caller = Caller::of(&request)?;
+    fn renewal(&self, caller: &Caller, csr: &[u8]) -> Result<Enrolled, Status> {
         // As it was presented: the registry tells below what has become of it.
         let node = Arc::clone(caller.presented()?);
         let presented = Presented {
@@ -306,8 +300,7 @@ impl Enrollment for Service {
             made: caller.made.unwrap_or(SystemTime::UNIX_EPOCH),
         };
         let now = SystemTime::now();
-        let csr = request.into_inner().csr;
-        let renewed = self.csr(&csr, &node).and_then(|csr| {
+        let renewed = self.csr(csr, &node).and_then(|csr| {
             let generation = self.renewed(&node, presented, csr.spki_sha256(), now)?;
             self.answer(&csr, &node, generation, now)
         });
@@ -315,13 +308,48 @@ impl Enrollment for Service {
             Ok(enrolled) => {
                 let detail = format!("generation {}", enrolled.generation);
                 audit::granted("renew", &node, &caller.address, &detail);
-                Ok(Response::new(enrolled))
+                Ok(enrolled)
             }
             Err(status) => {
-                told("renew", &node, &caller, &status);
+                told("renew", &node, caller, &status);
                 Err(status)
             }
         }
+    }
+
+    fn returned(&self, caller: &Caller, ask: &ReenrollRequest) -> Result<Enrolled, Status> {
+        match self.reenrol(ask, SystemTime::now()) {
+            Ok((node, enrolled)) => {
+                let detail = format!("generation {}", enrolled.generation);
+                audit::granted("reenroll", &node, &caller.address, &detail);
+                Ok(enrolled)
+            }
+            Err(status) => {
+                self.note_failure(caller.address.ip());
+                told("reenroll", &"-", caller, &status);
+                Err(status)
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Enrollment for Arc<Service> {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
+        let caller = Caller::of(&request)?;
+        self.throttle(caller.address.ip())?;
+        let (service, ask) = (Self::clone(self), request.into_inner());
+        let joined = aside(move || service.joined(&caller, &ask)).await?;
+        Ok(Response::new(joined))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
+        let caller = Caller::of(&request)?;
+        let (service, csr) = (Self::clone(self), request.into_inner().csr);
+        let renewed = aside(move || service.renewal(&caller, &csr)).await?;
+        Ok(Response::new(renewed))
     }
 
     async fn challenge(
@@ -349,18 +377,9 @@ impl Enrollment for Service {
         self.here()?;
         let caller = Caller::of(&request)?;
         self.throttle(caller.address.ip())?;
-        match self.reenrol(&request.into_inner(), SystemTime::now()) {
-            Ok((node, enrolled)) => {
-                let detail = format!("generation {}", enrolled.generation);
-                audit::granted("reenroll", &node, &caller.address, &detail);
-                Ok(Response::new(enrolled))
-            }
-            Err(status) => {
-                self.note_failure(caller.address.ip());
-                told("reenroll", &"-", &caller, &status);
-                Err(status)
-            }
-        }
+        let (service, ask) = (Self::clone(self), request.into_inner());
+        let returned = aside(move || service.returned(&caller, &ask)).await?;
+        Ok(Response::new(returned))
     }
 }
 

@@ -382,6 +382,7 @@ impl Control {
         let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
         let authority = Arc::clone(&self.authority);
         let enrolment = self.enrolment;
+        tasks.spawn(Arc::clone(&enrolment).run(shutdown.clone()));
         let clients = Arc::clone(&self.handle.clients);
         let reports = self.health.clone();
         let ends: join::Ends = Arc::new(move |node, status| {
@@ -396,8 +397,8 @@ impl Control {
         let readiness = Readiness::new(self.handle.revisions, Arc::clone(&self.authority));
         let certificates = citadel::Service::new(self.authority, self.in_force, self.issued);
         let certificates = certificates.counted(self.counts).judged_by(gate.clone());
-        let certificates = IstioCertificateServiceServer::new(certificates);
-        let joining = EnrollmentServer::new(joining);
+        let certificates = IstioCertificateServiceServer::new(Arc::new(certificates));
+        let joining = EnrollmentServer::new(Arc::new(joining));
         let named = InterceptorLayer::new(move |request| gate.check(request));
         let router = Server::builder()
             .layer(named)
@@ -462,13 +463,13 @@ impl Upkeep {
                 () = shutdown.cancelled() => return,
                 // Another root or intermediate is to be shown at once.
                 Ok(()) = rings.changed() => {
-                    self.renew();
+                    self.renew().await;
                     renewed = Instant::now();
                 }
                 () = tokio::time::sleep(LOOK) => {
                     self.maintain(&mut told).await;
                     if renewed.elapsed() >= RENEW {
-                        self.renew();
+                        self.renew().await;
                         renewed = Instant::now();
                     }
                 }
@@ -496,17 +497,21 @@ impl Upkeep {
         }
     }
 
-    fn renew(&self) {
+    async fn renew(&self) {
         let Some(input) = self.inputs.borrow().clone() else {
             return;
         };
-        match serving(&self.authority, &self.settings, &input) {
-            Ok(config) => self.tls.store(config),
-            Err(e) => warn!(
-                error = chain(&e),
-                "the control plane's certificate is not renewed"
-            ),
-        }
+        let (authority, settings) = (Arc::clone(&self.authority), self.settings.clone());
+        let made = tokio::task::spawn_blocking(move || serving(&authority, &settings, &input));
+        let reason = match made.await {
+            Ok(Ok(config)) => return self.tls.store(config),
+            Ok(Err(e)) => chain(&e),
+            Err(e) => e.to_string(),
+        };
+        warn!(
+            error = reason,
+            "the control plane's certificate is not renewed"
+        );
     }
 }
 
