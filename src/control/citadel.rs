@@ -110,10 +110,7 @@ impl Service {
 
     /// A caller as it stands now.
     fn again(&self, caller: Caller) -> Caller {
-        match &self.gate {
-            Some(gate) => gate.again(caller),
-            None => caller,
-        }
+        Gate::judged(self.gate.as_ref(), caller)
     }
 
     /// Signs for a caller, who must be somebody before and after.

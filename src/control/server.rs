@@ -399,6 +399,8 @@ impl Control {
         let certificates = certificates.counted(self.counts).judged_by(gate.clone());
         let certificates = IstioCertificateServiceServer::new(Arc::new(certificates));
         let joining = EnrollmentServer::new(Arc::new(joining));
+        let discovery = self.discovery_service.judged_by(gate.clone());
+        let reports = self.health.service(Some(gate.clone()));
         let named = InterceptorLayer::new(move |request| gate.check(request));
         let router = Server::builder()
             .layer(named)
@@ -407,8 +409,8 @@ impl Control {
             .max_concurrent_streams(Some(1000))
             // Of what is asked once; streams end otherwise.
             .timeout(ANSWER)
-            .add_service(self.discovery_service)
-            .add_service(self.health.service())
+            .add_service(discovery)
+            .add_service(reports)
             .add_service(readiness)
             .add_service(certificates.max_decoding_message_size(REQUEST_LIMIT))
             .add_service(joining.max_decoding_message_size(REQUEST_LIMIT));
