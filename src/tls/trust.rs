@@ -109,8 +109,12 @@ impl Bundle {
         })?;
         let issuer = list.issuer().as_raw();
         let number = list.crl_number().map(|n| n.to_bytes_be());
-        self.lists
-            .insert(issuer.to_vec(), number.unwrap_or_default());
+        let number = number.unwrap_or_default();
+        // Two authorities of one name, one after the other, have a list each.
+        let known = self.lists.entry(issuer.to_vec()).or_default();
+        if (known.len(), &*known) < (number.len(), &number) {
+            *known = number;
+        }
         let shared: Arc<[u8]> = Arc::from(issuer);
         for entry in list.iter_revoked_certificates() {
             let mut key = CertificateKey::new(&[], entry.raw_serial());
