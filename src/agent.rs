@@ -5,6 +5,7 @@ pub mod certs;
 pub mod channel;
 mod discovery;
 mod failover;
+mod grace;
 pub mod guest;
 pub mod identity;
 pub mod issuer;
@@ -35,6 +36,7 @@ use certs::Certs;
 use channel::{Controls, Who};
 use discovery::Discovery;
 use failover::Timing;
+use grace::Watcher;
 use guest::Guest;
 use identity::{Keeper, NodeIdentity};
 use issuer::ControlIssuer;
@@ -63,6 +65,7 @@ pub struct Agent {
     states: watch::Receiver<LocalStates>,
     kept: ViewFile,
     clock: ClockFile,
+    grace: Option<Watcher>,
 }
 
 /// What the rest of the process sees of the agent.
@@ -116,8 +119,13 @@ impl Agent {
             crate::clock::at_least(identity.borrow().svid.not_before());
         }
         clock.load();
+        let heard = clock.heard_by();
         let trust = keeper.as_ref().map(Keeper::trust);
         let shelf = Shelf::of(state, &epoch, trust.clone());
+        let grace = trust.clone().map(|trust| {
+            let (mesh, link) = (mesh_seen.clone(), link_seen.clone());
+            Watcher::new(trust, mesh, link, heard)
+        });
         let believed = trust.map(|trust| Believed::new(trust, &epoch, state, Some(exports)));
         let kept = ViewFile::of(state, &epoch);
         let told = keeper.as_ref().map(|_joined| epoch).unwrap_or_default();
@@ -125,6 +133,7 @@ impl Agent {
         let (certs, handle) = certs::Manager::new(issuer, link_seen.clone());
         let agent = Self {
             clock,
+            grace,
             kept,
             discovery: Discovery::new(controls.clone(), timing, told, believed, mesh, link),
             timing,
@@ -160,6 +169,9 @@ impl Agent {
                 shutdown.child_token(),
             );
             tasks.spawn(reports);
+        }
+        if let Some(grace) = self.grace {
+            tasks.spawn(grace.run(shutdown.child_token()));
         }
         tasks.spawn(self.discovery.run(self.kept, shutdown.child_token()));
         tasks.spawn(self.certs.run(shutdown.child_token()));

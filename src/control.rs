@@ -6,6 +6,7 @@
 //! revision. [`ca`] signs; [`enrolment`] knows which machines may ask, [`join`] and [`citadel`] are
 //! how they do; [`bearer`] is for proxies that cannot present a certificate. [`store`] keeps what can be rebuilt.
 
+mod aside;
 pub mod audit;
 pub mod bearer;
 pub mod ca;

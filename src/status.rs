@@ -11,10 +11,12 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use crate::admin::{Answer, Routes};
 use crate::agent;
 use crate::agent::report::{CaptureState, LocalStates};
+use crate::clock;
 use crate::config::diagnose::Style;
 use crate::control::enrolment::DEFAULT_TTL;
 use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
@@ -22,6 +24,7 @@ use crate::control::server::Handle as ControlHandle;
 use crate::control::{audit, bearer};
 use crate::node::Connections;
 use crate::telemetry::access_log::chain;
+use crate::tls::Svid;
 
 mod health;
 
@@ -127,6 +130,10 @@ pub struct NodeStatus {
     /// Seconds since the mesh view in force was kept, while it is one from disk.
     #[serde(default)]
     pub kept: Option<u64>,
+    /// Seconds that workloads' certificates are taken past their end at the moment, since no control
+    /// plane is there to renew them.
+    #[serde(default)]
+    pub expired_grace: Option<u64>,
     /// The revision in force here.
     pub revision: Option<u64>,
     /// The workloads placed here.
@@ -174,6 +181,9 @@ pub struct CertificateLine {
     pub serial: Option<String>,
     /// Seconds of life left.
     pub left: Option<u64>,
+    /// Seconds of grace left, once it has expired and is taken all the same.
+    #[serde(default)]
+    pub grace: Option<u64>,
     /// Why renewing it fails.
     pub error: Option<String>,
 }
@@ -253,8 +263,14 @@ impl Sources {
         let page = |answer: fn(&Self, &[u8]) -> Answer| {
             let sources = Arc::clone(self);
             move |body: Bytes| {
-                let answer = answer(&sources, &body);
-                async move { answer }
+                let sources = Arc::clone(&sources);
+                // Some of them are answered only once something is on disk.
+                let answered = spawn_blocking(move || answer(&sources, &body));
+                async move {
+                    answered.await.unwrap_or_else(|e| {
+                        Answer::error(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())
+                    })
+                }
             }
         };
         Routes::default()
@@ -496,6 +512,13 @@ fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
     names.iter().map(line).collect()
 }
 
+/// Seconds for which a certificate that has expired is still taken.
+fn grace_left(svid: &Svid) -> Option<u64> {
+    let now = clock::now();
+    let left = svid.good_until().duration_since(now).ok()?;
+    (svid.not_after() <= now).then_some(left.as_secs())
+}
+
 fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
     let Some(handle) = handle else {
         return NodeStatus {
@@ -506,6 +529,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             stale_since: None,
             since: None,
             kept: None,
+            expired_grace: None,
             revision: None,
             workloads: Vec::new(),
             certificates: Vec::new(),
@@ -535,11 +559,15 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
         identity: status.id.to_string(),
         serial: status.svid.as_ref().map(|s| s.serial().to_owned()),
         left: status.svid.as_ref().map(|s| {
-            let left = s.not_after().duration_since(SystemTime::now());
+            let left = s.not_after().duration_since(clock::now());
             left.unwrap_or_default().as_secs()
         }),
+        grace: status.svid.as_ref().and_then(|s| grace_left(s)),
         error: status.error.map(|e| e.to_string()),
     };
+    let identity = handle.agent.identity.as_ref();
+    let grace = identity.map(|id| id.borrow().svid.trust().grace());
+    let grace = grace.filter(|g| g.alone.is_some() && !g.lasts.is_zero());
     let stale_since = link.stale_since();
     let controls = link.controls.into_iter().map(|line| ControlLine {
         connected: link.connected.as_ref() == Some(&line.url),
@@ -556,6 +584,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
         since: link
             .since
             .map(|s| s.elapsed().unwrap_or_default().as_secs()),
+        expired_grace: grace.map(|g| g.lasts.as_secs()),
         revision: mesh.revision.as_ref().map(|r| r.number),
         workloads: mesh.placements.iter().map(workload).collect(),
         certificates: handle

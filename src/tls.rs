@@ -1,10 +1,11 @@
 //! Certificates and TLS settings: who we are, whom we believe, and how a handshake proves it.
 //!
-//! [`svid`] holds a certificate with its key, [`request`] asks for one, [`trust`] is whom we believe,
+//! [`svid`] holds a certificate with its key, [`request`] asks for one, [`trust`] is whom we believe, [`grace`] how long past its end,
 //! [`verify`] judges a peer's, and [`config`] joins them into rustls configurations. TLS 1.3 only, no resumption and
 //! no early data anywhere (`spec/hbone-dataplane.md` §1.1). Pure: the network is the caller's.
 
 pub mod config;
+pub mod grace;
 pub mod proof;
 pub mod request;
 pub mod svid;
@@ -15,6 +16,7 @@ pub use config::{
     ServerSide, TlsError, control_client, control_server, hbone_client, hbone_server, join_client,
     named_client,
 };
+pub use grace::Grace;
 pub use proof::{reenrol_payload, sign_with, signed_by};
 pub use request::{Request, RequestError};
 pub use svid::{

@@ -150,7 +150,7 @@ impl Certs {
 }
 
 fn usable(id: &SpiffeId, state: State) -> Result<Arc<Svid>, CertError> {
-    let valid = |svid: &Arc<Svid>| clock::now() < svid.not_after();
+    let valid = |svid: &Arc<Svid>| clock::now() < svid.good_until();
     let id = id.clone();
     match state {
         State::Fetching => Err(CertError::Unavailable),
@@ -253,11 +253,16 @@ struct Renewal<I> {
 impl<I: Issuer> Renewal<I> {
     /// Until nobody has wanted the certificate for a minute; then its identity.
     async fn run(mut self) -> SpiffeId {
-        let mut current: Option<Arc<Svid>> = None;
         let mut backoff = RETRY.0;
         let mut warned = 100;
-        if let Some(svid) = self.shared.issuer.kept(&self.id).await {
-            let svid = Arc::new(svid);
+        let kept = self.shared.issuer.kept(&self.id).await.map(Arc::new);
+        let (kept, expired) = match kept {
+            Some(svid) if svid.not_after() <= clock::now() => (None, Some(svid)),
+            kept => (kept, None),
+        };
+        // Of use only while it is given grace, so another is asked for at once.
+        let mut current = expired;
+        if let Some(svid) = kept {
             info!(identity = %self.id, serial = svid.serial(), "certificate from disk");
             self.state.send_replace(State::Ready(Arc::clone(&svid)));
             let wait = until_renewal(&svid);
@@ -315,7 +320,9 @@ impl<I: Issuer> Renewal<I> {
     /// Once per step of life left, more urgently each time (`spec/control-plane.md` §6.7).
     fn tell(&self, current: Option<&Svid>, reason: &str, warned: &mut u32) {
         let left = current.map_or(0, percent_left);
+        let graced = current.is_some_and(|svid| clock::now() < svid.good_until());
         let step = match left {
+            0 if graced => 1,
             0 => 0,
             1..=10 => 10,
             11..=25 => 25,
@@ -332,6 +339,8 @@ impl<I: Issuer> Renewal<I> {
             0 | 10 => {
                 tracing::error!(identity = %id, life_left, error = reason, "certificate not fetched");
             }
+            1 => warn!(identity = %id, error = reason,
+                "certificate has expired; nodes of ours take it until its grace ends"),
             25 => warn!(identity = %id, life_left, error = reason, "certificate not renewed"),
             _ => info!(identity = %id, life_left, error = reason, "certificate not renewed"),
         }

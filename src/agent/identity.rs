@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::channel::{ChannelError, Controls, elsewhere};
 use super::trust;
@@ -305,12 +305,17 @@ impl Keeper {
         due.duration_since(clock::now()).unwrap_or_default()
     }
 
-    async fn renew(&self, controls: &Controls) -> Result<u64, NodeIdentityError> {
+    /// Renews now; tells the generation of the new certificate. Unless the answer is lost, this is the
+    /// end of the former one: the control plane sees the new one in use at once.
+    ///
+    /// # Errors
+    /// [`NodeIdentityError`]; the identity in force stays.
+    pub async fn renew(&self, controls: &Controls) -> Result<u64, NodeIdentityError> {
         let current = Arc::clone(&self.current.borrow());
         let id = current.svid.id().clone();
         let request = Request::new(&id)?;
         let csr = request.csr.to_vec();
-        let answer = match current.svid.not_after() <= clock::now() {
+        let (control, answer) = match current.svid.not_after() <= clock::now() {
             true => self.reenroll(controls, &current, csr).await?,
             false => ask(controls, csr).await?,
         };
@@ -320,7 +325,20 @@ impl Keeper {
         renewed.keep(&self.state, key)?;
         let generation = renewed.mesh.generation;
         self.current.send_replace(Arc::new(renewed));
+        confirm(controls, control).await;
         Ok(generation)
+    }
+}
+
+/// Shows the new certificate to whom it came from, which otherwise would see it with the next
+/// connection only: until then another machine with a copy of the former one passes for this one,
+/// whose answer was lost (§6.3).
+async fn confirm(controls: &Controls, control: usize) {
+    if let Err(e) = controls.serves(control).await {
+        debug!(
+            error = chain(&e),
+            "the new certificate is shown with the next connection"
+        );
     }
 }
 
@@ -332,11 +350,11 @@ impl Keeper {
         controls: &Controls,
         current: &NodeIdentity,
         csr: Vec<u8>,
-    ) -> Result<Enrolled, NodeIdentityError> {
+    ) -> Result<(usize, Enrolled), NodeIdentityError> {
         let mut last = NodeIdentityError::Channel(ChannelError::None);
         for control in controls.order() {
             match self.reenroll_at(control, controls, current, &csr).await {
-                Ok(enrolled) => return Ok(enrolled),
+                Ok(enrolled) => return Ok((control, enrolled)),
                 Err(NodeIdentityError::Refused { status }) if !elsewhere(&status) => {
                     return Err(NodeIdentityError::Refused { status });
                 }
@@ -380,8 +398,8 @@ fn refused(status: tonic::Status) -> NodeIdentityError {
     NodeIdentityError::Refused { status }
 }
 
-/// Asks one control plane after another: only one of them renews (§9.1).
-async fn ask(controls: &Controls, csr: Vec<u8>) -> Result<Enrolled, NodeIdentityError> {
+/// Asks one control plane after another: only one of them renews (§9.1). Which one did, and its answer.
+async fn ask(controls: &Controls, csr: Vec<u8>) -> Result<(usize, Enrolled), NodeIdentityError> {
     let mut last = NodeIdentityError::Channel(ChannelError::None);
     for control in controls.order() {
         let channel = match controls.connect(control).await {
@@ -396,7 +414,7 @@ async fn ask(controls: &Controls, csr: Vec<u8>) -> Result<Enrolled, NodeIdentity
             host: None,
         };
         match EnrollmentClient::new(channel).renew(ask).await {
-            Ok(answer) => return Ok(answer.into_inner()),
+            Ok(answer) => return Ok((control, answer.into_inner())),
             Err(status) if elsewhere(&status) => {
                 last = NodeIdentityError::Refused { status };
             }

@@ -399,6 +399,7 @@ mod tests {
             compiled_at: SystemTime::UNIX_EPOCH,
             totals: BTreeMap::default(),
             warnings: 0,
+            expired_grace: std::time::Duration::ZERO,
         };
         DeltaDiscoveryResponse {
             type_url: REVISION.to_owned(),

@@ -92,6 +92,7 @@ mod tests {
             compiled_at: SystemTime::UNIX_EPOCH,
             totals: BTreeMap::default(),
             warnings: 0,
+            expired_grace: Duration::ZERO,
         }
     }
 

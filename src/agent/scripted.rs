@@ -287,6 +287,7 @@ pub(super) fn revision(epoch: u8, serial: u64, resources: &[Resource]) -> Resour
         compiled_at: std::time::SystemTime::UNIX_EPOCH,
         totals: [(ADDRESS.to_owned(), total)].into(),
         warnings: 0,
+        expired_grace: Duration::ZERO,
     };
     let version = serial.to_string();
     of(REVISION, REVISION_NAME, &version, encode_revision(&summary))

@@ -279,6 +279,7 @@ fn control(config: &Config) -> Settings {
         name: control.name().to_string(),
         names,
         drain: config.drain_deadline(),
+        expired_grace: control.expired_grace(),
     }
 }
 

@@ -183,6 +183,12 @@ fn render_node(node: &NodeStatus) -> String {
         "\nnode {name}: {link}{since}, revision {revision}{kept}{stale}, {} connections\n",
         node.connections
     );
+    if let Some(grace) = node.expired_grace {
+        let minutes = grace / 60;
+        text.push_str(&format!(
+            "no control plane is there to renew certificates: those that expire meanwhile are taken for {minutes} min more\n"
+        ));
+    }
     // A single one has said all there is in the line above.
     if node.controls.len() > 1 {
         text.push_str(&render_controls(node));
@@ -205,7 +211,10 @@ fn render_node(node: &NodeStatus) -> String {
         .certificates
         .iter()
         .map(|c| {
-            let left = or_none(c.left.map(|l| l / 3600), "-") + "h";
+            let left = match c.grace {
+                Some(grace) => format!("expired, {} min of grace", grace / 60),
+                None => or_none(c.left.map(|l| l / 3600), "-") + "h",
+            };
             vec![
                 c.identity.clone(),
                 left,
@@ -298,6 +307,7 @@ pub fn connections(args: &ConnectionsArgs) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::CertificateLine;
 
     #[test]
     fn times_are_written_in_utc() {
@@ -331,6 +341,7 @@ mod tests {
             stale_since: None,
             since: Some(3),
             kept: None,
+            expired_grace: None,
             revision: Some(7),
             workloads: Vec::new(),
             certificates: Vec::new(),
@@ -350,8 +361,23 @@ mod tests {
             control: None,
             control_error: Some("gone".to_owned()),
             stale_since: Some(0),
+            expired_grace: Some(3600),
+            certificates: vec![CertificateLine {
+                identity: "spiffe://cluster.local/ns/shop/sa/cart".to_owned(),
+                serial: None,
+                left: Some(0),
+                grace: Some(1800),
+                error: None,
+            }],
             ..node
         };
-        assert!(render_node(&stale).contains("stale since 1970-01-01T00:00:00Z"));
+        let text = render_node(&stale);
+        for words in [
+            "stale since 1970-01-01T00:00:00Z",
+            "taken for 60 min more",
+            "expired, 30 min of grace",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
     }
 }

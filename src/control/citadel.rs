@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tonic::{Request, Response, Status};
 
+use super::aside::aside;
 use super::audit;
 use super::ca::{Authority, Csr, MIN_TTL, granted_ttl};
 use super::caller::Caller;
@@ -109,10 +110,7 @@ impl Service {
 
     /// A caller as it stands now.
     fn again(&self, caller: Caller) -> Caller {
-        match &self.gate {
-            Some(gate) => gate.again(caller),
-            None => caller,
-        }
+        Gate::judged(self.gate.as_ref(), caller)
     }
 
     /// Signs for a caller, who must be somebody before and after.
@@ -246,27 +244,39 @@ fn identity(ask: &IstioCertificateRequest, csr: &Csr) -> Result<SpiffeId, Status
     }
 }
 
-#[tonic::async_trait]
-impl IstioCertificateService for Service {
-    async fn create_certificate(
+impl Service {
+    fn created(
         &self,
-        request: Request<IstioCertificateRequest>,
-    ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let caller = Caller::of(&request)?;
+        caller: Caller,
+        ask: &IstioCertificateRequest,
+    ) -> Result<IstioCertificateResponse, Status> {
         let node = Arc::clone(caller.named()?);
         let address = caller.address;
-        let issued = self.serve(caller, &request.into_inner());
+        let issued = self.serve(caller, ask);
         self.metrics.certificate(issued.is_ok());
         match issued {
             Ok((id, response)) => {
                 audit::granted("certificate", &id, &node, "");
-                Ok(Response::new(response))
+                Ok(response)
             }
             Err(status) => {
                 audit::refused("certificate", &node, &address, status.message());
                 Err(status)
             }
         }
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Arc<Service> {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let (service, ask) = (Self::clone(self), request.into_inner());
+        let created = aside(move || service.created(caller, &ask)).await?;
+        Ok(Response::new(created))
     }
 }
 

@@ -79,6 +79,7 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Publisher {
     epoch: [u8; 16],
+    expired_grace: Duration,
     state: State,
     last_good: LastGood,
     /// The input whose files are saved.
@@ -117,6 +118,7 @@ impl Publisher {
         let captured = captured.map(|uid| (uid, observed)).collect();
         let publisher = Self {
             epoch,
+            expired_grace: Duration::ZERO,
             state,
             last_good: LastGood::new(dir),
             kept: None,
@@ -131,6 +133,13 @@ impl Publisher {
             captured,
         };
         Ok((publisher, published))
+    }
+
+    /// Says with every revision how long certificates are taken past their end.
+    #[must_use]
+    pub fn lenient(mut self, expired_grace: Duration) -> Self {
+        self.expired_grace = expired_grace;
+        self
     }
 
     /// Publishes a revision for what `inputs` and `reported` hold and for `trust`, an encoded bundle,
@@ -234,6 +243,7 @@ impl Publisher {
                 source: input.source.clone(),
                 compiled_at: SystemTime::now(),
                 warnings: u32::try_from(total).unwrap_or(u32::MAX),
+                expired_grace: self.expired_grace,
             }
         });
         if title.is_some() {

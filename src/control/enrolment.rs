@@ -7,13 +7,15 @@
 mod record;
 mod refusal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::clock::seconds;
@@ -152,14 +154,20 @@ pub struct Joined {
 pub struct Enrolment {
     tokens: PathBuf,
     nodes: PathBuf,
-    /// Decisions are rare and must not overlap, so one lock is enough for all.
+    /// Held by who decides, until what is decided is on disk: decisions are rare and must not overlap.
+    deciding: Mutex<()>,
+    /// What is decided. Never held while the disk is at work, since every request asks it.
     state: Mutex<State>,
+    /// Told when there is something in [`State::seen`].
+    unsaved: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     tokens: BTreeMap<String, TokenRecord>,
     nodes: BTreeMap<Arc<str>, NodeRecord>,
+    /// Nodes whose current certificate has been seen in use, which is not on disk yet.
+    seen: BTreeSet<Arc<str>>,
 }
 
 impl Enrolment {
@@ -180,11 +188,13 @@ impl Enrolment {
         Ok(Self {
             tokens,
             nodes,
+            deciding: Mutex::default(),
             state: Mutex::new(known),
+            unsaved: Notify::new(),
         })
     }
 
-    /// Makes a token for a node of the mesh.
+    /// Makes a token for a node of the mesh. Blocks on the disk, as all that decides does.
     ///
     /// # Errors
     /// When it cannot be made durable.
@@ -208,9 +218,8 @@ impl Enrolment {
             revoked: false,
             redeemed: None,
         };
-        let mut state = self.lock();
-        self.keep_token(&record)?;
-        state.tokens.insert(record.id.clone(), record);
+        let _alone = self.decide();
+        self.keep_token(record)?;
         Ok(token)
     }
 
@@ -229,16 +238,14 @@ impl Enrolment {
     /// # Errors
     /// When that cannot be made durable.
     pub fn revoke(&self, id: &str) -> Result<bool, EnrolError> {
-        let mut state = self.lock();
-        let Some(record) = state.tokens.get_mut(id) else {
+        let _alone = self.decide();
+        let Some(record) = self.lock().tokens.get(id).cloned() else {
             return Ok(false);
         };
-        let revoked = TokenRecord {
+        self.keep_token(TokenRecord {
             revoked: true,
-            ..record.clone()
-        };
-        self.keep_token(&revoked)?;
-        *record = revoked;
+            ..record
+        })?;
         Ok(true)
     }
 
@@ -247,9 +254,10 @@ impl Enrolment {
     /// # Errors
     /// [`EnrolError`], by the row that refuses it.
     pub fn join(&self, ask: &Joining<'_>, now: SystemTime) -> Result<Joined, EnrolError> {
-        let mut state = self.lock();
-        let record = self.judge(&state, ask, now)?;
-        let known = state.nodes.get(ask.node);
+        let _alone = self.decide();
+        let record = self.judge(ask, now)?;
+        let known = self.node(ask.node);
+        let known = known.as_ref();
         let redeemed = match &record.redeemed {
             // The machine asks again: its answer may be lost, or may never have been made.
             Some(redeemed) => {
@@ -278,8 +286,8 @@ impl Enrolment {
             redeemed: Some(redeemed.clone()),
             ..record
         };
-        self.keep_token(&spent)?;
-        let node = NodeRecord {
+        self.keep_token(spent)?;
+        self.keep_node(NodeRecord {
             name: Arc::from(ask.node),
             generation: redeemed.generation,
             joined: seconds(now),
@@ -290,24 +298,16 @@ impl Enrolment {
             frozen: false,
             revoked: false,
             renewed: seconds(now),
-        };
-        state.tokens.insert(spent.id.clone(), spent);
-        self.keep_node(&node)?;
-        state.nodes.insert(Arc::clone(&node.name), node);
+        })?;
         Ok(Joined {
             generation: redeemed.generation,
             replaces: redeemed.replaces,
         })
     }
 
-    fn judge(
-        &self,
-        state: &State,
-        ask: &Joining<'_>,
-        now: SystemTime,
-    ) -> Result<TokenRecord, EnrolError> {
+    fn judge(&self, ask: &Joining<'_>, now: SystemTime) -> Result<TokenRecord, EnrolError> {
         let hash: [u8; 32] = Sha256::digest(ask.secret).into();
-        let record = state.tokens.get(ask.token);
+        let record = self.lock().tokens.get(ask.token).cloned();
         // Hashes are compared, so the time this takes tells nothing of the secret.
         let record = record.filter(|r| r.secret_sha256 == hash);
         let record = record.ok_or(EnrolError::TokenUnknown)?;
@@ -332,7 +332,7 @@ impl Enrolment {
             let node = ask.node.to_owned();
             return Err(EnrolError::NodeUnknown { node });
         }
-        Ok(record.clone())
+        Ok(record)
     }
 
     /// Lets a node replace its certificate; the generation of the new one. `presented` is the
@@ -348,9 +348,8 @@ impl Enrolment {
         wanted: [u8; 32],
         now: SystemTime,
     ) -> Result<u64, EnrolError> {
-        let mut state = self.lock();
-        let record = state.nodes.get_mut(node);
-        let record = record.ok_or_else(|| EnrolError::NotEnrolled {
+        let _alone = self.decide();
+        let record = self.node(node).ok_or_else(|| EnrolError::NotEnrolled {
             node: node.to_owned(),
         })?;
         if record.revoked {
@@ -367,37 +366,35 @@ impl Enrolment {
             return Err(EnrolError::Superseded { node });
         }
         if record.frozen || !(current || unconfirmed) {
-            let frozen = NodeRecord {
+            self.keep_node(NodeRecord {
                 frozen: true,
-                ..record.clone()
-            };
-            self.keep_node(&frozen)?;
-            *record = frozen;
+                ..record
+            })?;
             let node = node.to_owned();
             return Err(EnrolError::CloneSuspected { node });
         }
-        let renewed = NodeRecord {
-            generation: record.generation + 1,
+        let generation = record.generation + 1;
+        self.keep_node(NodeRecord {
+            generation,
             expires: seconds(now) + super::ca::NODE_TTL.as_secs(),
             renewed: seconds(now),
             previous: Some(key),
             current: wanted,
             confirmed: false,
-            ..record.clone()
-        };
-        self.keep_node(&renewed)?;
-        let generation = renewed.generation;
-        *record = renewed;
+            ..record
+        })?;
         Ok(generation)
     }
 
-    /// Whether a node may speak as itself with this key; notes that its current key is in use.
+    /// Whether a node may speak as itself with this key; notes that its current key is in use, which
+    /// [`Enrolment::run`] puts on disk.
     ///
     /// # Errors
     /// [`EnrolError`], by the reason why not.
     pub fn admit(&self, node: &str, presented: [u8; 32]) -> Result<(), EnrolError> {
         let mut state = self.lock();
-        let Some(record) = state.nodes.get_mut(node) else {
+        let State { nodes, seen, .. } = &mut *state;
+        let Some(record) = nodes.get_mut(node) else {
             let node = node.to_owned();
             return Err(EnrolError::NotEnrolled { node });
         };
@@ -405,15 +402,9 @@ impl Enrolment {
             return Err(shut_out);
         }
         if presented == record.current && !record.confirmed {
-            let confirmed = NodeRecord {
-                confirmed: true,
-                ..record.clone()
-            };
-            match self.keep_node(&confirmed) {
-                Ok(()) => *record = confirmed,
-                // Only the clone check is weakened until the next use.
-                Err(e) => warn!(error = %e, node, "use of a node certificate not noted"),
-            }
+            record.confirmed = true;
+            seen.insert(Arc::clone(&record.name));
+            self.unsaved.notify_one();
         }
         let replaced = record.previous == Some(presented) && !record.confirmed;
         if presented == record.current || replaced {
@@ -421,6 +412,40 @@ impl Enrolment {
         }
         let node = node.to_owned();
         Err(EnrolError::Superseded { node })
+    }
+
+    /// Puts on disk, until `shutdown`, which certificates have been seen in use. Should that be lost,
+    /// only the clone check is weaker until they are used again.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        while shutdown
+            .run_until_cancelled(self.unsaved.notified())
+            .await
+            .is_some()
+        {
+            self.saved().await;
+        }
+        self.saved().await;
+    }
+
+    async fn saved(self: &Arc<Self>) {
+        let enrolment = Arc::clone(self);
+        if let Err(e) = tokio::task::spawn_blocking(move || enrolment.save_seen()).await {
+            warn!(error = %e, "noting the use of node certificates died");
+        }
+    }
+
+    fn save_seen(&self) {
+        let _alone = self.decide();
+        let seen = std::mem::take(&mut self.lock().seen);
+        for node in seen {
+            let Some(record) = self.node(&node) else {
+                continue;
+            };
+            if let Err(e) = self.write_node(&record) {
+                warn!(error = %e, %node, "use of a node certificate not noted");
+                self.lock().seen.insert(node);
+            }
+        }
     }
 
     /// Shuts a node out until it joins anew. Whether there was one.
@@ -451,23 +476,41 @@ impl Enrolment {
     }
 
     fn amend(&self, node: &str, change: impl FnOnce(&mut NodeRecord)) -> Result<bool, EnrolError> {
-        let mut state = self.lock();
-        let Some(record) = state.nodes.get_mut(node) else {
+        let _alone = self.decide();
+        let Some(mut record) = self.node(node) else {
             return Ok(false);
         };
-        let mut amended = record.clone();
-        change(&mut amended);
-        self.keep_node(&amended)?;
-        *record = amended;
+        change(&mut record);
+        self.keep_node(record)?;
         Ok(true)
     }
 
-    fn keep_token(&self, record: &TokenRecord) -> Result<(), FileError> {
-        keep(&self.tokens.join(&record.id), record)
+    fn node(&self, name: &str) -> Option<NodeRecord> {
+        self.lock().nodes.get(name).cloned()
     }
 
-    fn keep_node(&self, record: &NodeRecord) -> Result<(), FileError> {
+    fn keep_token(&self, record: TokenRecord) -> Result<(), FileError> {
+        keep(&self.tokens.join(&record.id), &record)?;
+        self.lock().tokens.insert(record.id.clone(), record);
+        Ok(())
+    }
+
+    fn keep_node(&self, mut record: NodeRecord) -> Result<(), FileError> {
+        self.write_node(&record)?;
+        let mut state = self.lock();
+        // Its certificate may have been seen in use while the disk was at work.
+        let known = state.nodes.get(&record.name);
+        record.confirmed |= known.is_some_and(|k| k.confirmed && k.generation == record.generation);
+        state.nodes.insert(Arc::clone(&record.name), record);
+        Ok(())
+    }
+
+    fn write_node(&self, record: &NodeRecord) -> Result<(), FileError> {
         keep(&self.nodes.join(&*record.name), record)
+    }
+
+    fn decide(&self) -> MutexGuard<'_, ()> {
+        self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
 use super::caller::Caller;
+use super::gate::Gate;
 use super::revision::Revision;
 use super::store::Store;
 use crate::clock::milliseconds;
@@ -80,9 +81,10 @@ impl Health {
         (Self(Arc::new(shared)), receiver)
     }
 
-    /// What the gRPC server is given.
-    pub fn service(&self) -> NodeServiceServer<Self> {
-        NodeServiceServer::new(self.clone())
+    /// What the gRPC server is given; `gate` judges callers anew once their streams are registered.
+    pub fn service(&self, gate: Option<Gate>) -> NodeServiceServer<Desk> {
+        let health = self.clone();
+        NodeServiceServer::new(Desk { health, gate })
     }
 
     /// How every node that has reported since this process started is, in the order of names.
@@ -338,8 +340,15 @@ async fn expired(at: Option<SystemTime>) {
     }
 }
 
+/// Where reports come in.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    health: Health,
+    gate: Option<Gate>,
+}
+
 #[tonic::async_trait]
-impl NodeService for Health {
+impl NodeService for Desk {
     type ReportStream = BoxStream<'static, Result<ReportAck, Status>>;
 
     async fn report(
@@ -349,8 +358,11 @@ impl NodeService for Health {
         let caller = Caller::of(&request)?;
         let node = Arc::clone(caller.node()?);
         // From here on: whoever loses the right to be here meanwhile must not be let in.
-        let (id, ending) = self.0.opened(&node);
-        match &*self.0.revisions.borrow() {
+        let shared = &self.health.0;
+        let (id, ending) = shared.opened(&node);
+        let caller = Gate::judged(self.gate.as_ref(), caller);
+        caller.node()?;
+        match &*shared.revisions.borrow() {
             None => return Err(Status::unavailable("no revision is loaded")),
             Some(revision) if !revision.knows(&node) => {
                 let text = format!("node `{node}` is not declared in the mesh files");
@@ -359,7 +371,7 @@ impl NodeService for Health {
             Some(_) => {}
         }
         let stream = ReportStream {
-            shared: self.0.clone(),
+            shared: Arc::clone(shared),
             node,
             id,
             ending,

@@ -2,6 +2,7 @@
 //! the certificate before it (`spec/control-plane.md` §6.2, §6.3).
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use tonic::{Code, Request, Response, Status};
 
+use super::aside::aside;
 use super::audit;
 use super::ca::{Authority, Csr, CsrError, NODE_TTL};
 use super::caller::Caller;
@@ -36,6 +38,14 @@ const ADDRESSES: usize = 4096;
 const REENROL_WITHIN: Duration = super::ca::REMEMBERED;
 /// Header of a refusal that carries its stable word.
 pub const REASON: &str = "lateen-reason";
+
+/// Refusals that mean that a token or a node's key is in other hands (§6.2, §6.3).
+const ALERTS: [&str; 4] = [
+    "TOKEN_USED",
+    "TOKEN_WRONG_NODE",
+    "NODE_ENROLLED",
+    "CLONE_SUSPECTED",
+];
 
 /// What joining needs to know of the mesh in force.
 pub trait Mesh: Send + Sync + 'static {
@@ -265,31 +275,24 @@ impl Service {
     }
 }
 
-#[tonic::async_trait]
-impl Enrollment for Service {
-    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Enrolled>, Status> {
-        self.here()?;
-        let caller = Caller::of(&request)?;
-        let ask = request.into_inner();
-        self.throttle(caller.address.ip())?;
-        match self.enrol(&ask, SystemTime::now()) {
+impl Service {
+    fn joined(&self, caller: &Caller, ask: &JoinRequest) -> Result<Enrolled, Status> {
+        match self.enrol(ask, SystemTime::now()) {
             Ok(enrolled) => {
                 let detail = format!("token {} generation {}", ask.token_id, enrolled.generation);
                 audit::granted("join", &ask.node, &caller.address, &detail);
-                Ok(Response::new(enrolled))
+                Ok(enrolled)
             }
             Err(status) => {
                 self.note_failure(caller.address.ip());
                 let node: String = ask.node.chars().take(64).collect();
-                audit::refused("join", &node, &caller.address, status.message());
+                told("join", &node, caller, &status);
                 Err(status)
             }
         }
     }
 
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Enrolled>, Status> {
-        self.here()?;
-        let caller = Caller::of(&request)?;
+    fn renewal(&self, caller: &Caller, csr: &[u8]) -> Result<Enrolled, Status> {
         // As it was presented: the registry tells below what has become of it.
         let node = Arc::clone(caller.presented()?);
         let presented = Presented {
@@ -297,8 +300,7 @@ impl Enrollment for Service {
             made: caller.made.unwrap_or(SystemTime::UNIX_EPOCH),
         };
         let now = SystemTime::now();
-        let csr = request.into_inner().csr;
-        let renewed = self.csr(&csr, &node).and_then(|csr| {
+        let renewed = self.csr(csr, &node).and_then(|csr| {
             let generation = self.renewed(&node, presented, csr.spki_sha256(), now)?;
             self.answer(&csr, &node, generation, now)
         });
@@ -306,13 +308,48 @@ impl Enrollment for Service {
             Ok(enrolled) => {
                 let detail = format!("generation {}", enrolled.generation);
                 audit::granted("renew", &node, &caller.address, &detail);
-                Ok(Response::new(enrolled))
+                Ok(enrolled)
             }
             Err(status) => {
-                audit::refused("renew", &node, &caller.address, status.message());
+                told("renew", &node, caller, &status);
                 Err(status)
             }
         }
+    }
+
+    fn returned(&self, caller: &Caller, ask: &ReenrollRequest) -> Result<Enrolled, Status> {
+        match self.reenrol(ask, SystemTime::now()) {
+            Ok((node, enrolled)) => {
+                let detail = format!("generation {}", enrolled.generation);
+                audit::granted("reenroll", &node, &caller.address, &detail);
+                Ok(enrolled)
+            }
+            Err(status) => {
+                self.note_failure(caller.address.ip());
+                told("reenroll", &"-", caller, &status);
+                Err(status)
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Enrollment for Arc<Service> {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
+        let caller = Caller::of(&request)?;
+        self.throttle(caller.address.ip())?;
+        let (service, ask) = (Self::clone(self), request.into_inner());
+        let joined = aside(move || service.joined(&caller, &ask)).await?;
+        Ok(Response::new(joined))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Enrolled>, Status> {
+        self.here()?;
+        let caller = Caller::of(&request)?;
+        let (service, csr) = (Self::clone(self), request.into_inner().csr);
+        let renewed = aside(move || service.renewal(&caller, &csr)).await?;
+        Ok(Response::new(renewed))
     }
 
     async fn challenge(
@@ -340,18 +377,9 @@ impl Enrollment for Service {
         self.here()?;
         let caller = Caller::of(&request)?;
         self.throttle(caller.address.ip())?;
-        match self.reenrol(&request.into_inner(), SystemTime::now()) {
-            Ok((node, enrolled)) => {
-                let detail = format!("generation {}", enrolled.generation);
-                audit::granted("reenroll", &node, &caller.address, &detail);
-                Ok(Response::new(enrolled))
-            }
-            Err(status) => {
-                self.note_failure(caller.address.ip());
-                audit::refused("reenroll", &"-", &caller.address, status.message());
-                Err(status)
-            }
-        }
+        let (service, ask) = (Self::clone(self), request.into_inner());
+        let returned = aside(move || service.returned(&caller, &ask)).await?;
+        Ok(Response::new(returned))
     }
 }
 
@@ -408,6 +436,17 @@ impl Expired {
             not_after,
         })
     }
+}
+
+/// The audit line of a refusal.
+fn told(act: &'static str, node: &dyn Display, caller: &Caller, status: &Status) {
+    let reason = status.metadata().get(REASON);
+    let reason = reason.and_then(|r| r.to_str().ok()).unwrap_or_default();
+    let line = match ALERTS.contains(&reason) {
+        true => audit::alarmed,
+        false => audit::refused,
+    };
+    line(act, node, &caller.address, status.message());
 }
 
 fn refusal(error: &EnrolError) -> Status {

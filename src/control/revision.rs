@@ -153,6 +153,8 @@ pub struct Title {
     pub compiled_at: std::time::SystemTime,
     /// How many warnings there were.
     pub warnings: u32,
+    /// How long certificates are taken past their end while no control plane is there.
+    pub expired_grace: std::time::Duration,
 }
 
 impl Revision {
@@ -167,6 +169,7 @@ impl Revision {
             source: title.source,
             compiled_at: title.compiled_at,
             warnings: title.warnings,
+            expired_grace: title.expired_grace,
         };
         let history = previous.map(|previous| {
             let changes = previous.content.changes_to(&content);
@@ -196,6 +199,7 @@ impl Revision {
             source: self.summary.source.clone(),
             compiled_at: self.summary.compiled_at,
             warnings: self.summary.warnings,
+            expired_grace: self.summary.expired_grace,
         }
     }
 

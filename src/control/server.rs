@@ -74,6 +74,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// Over how long streams are ended at a stop.
     pub drain: Duration,
+    /// How long nodes take certificates past their end while no control plane is there.
+    pub expired_grace: Duration,
 }
 
 /// Why the control role cannot start.
@@ -265,6 +267,7 @@ impl Control {
             path: revisions_dir.clone(),
             source,
         })?;
+        let publisher = publisher.lenient(settings.expired_grace);
         let (health, reported) = Health::open(
             store,
             published.captured,
@@ -379,6 +382,7 @@ impl Control {
         let mesh: Arc<dyn Mesh> = Arc::<InForce>::clone(&self.in_force);
         let authority = Arc::clone(&self.authority);
         let enrolment = self.enrolment;
+        tasks.spawn(Arc::clone(&enrolment).run(shutdown.clone()));
         let clients = Arc::clone(&self.handle.clients);
         let reports = self.health.clone();
         let ends: join::Ends = Arc::new(move |node, status| {
@@ -393,8 +397,10 @@ impl Control {
         let readiness = Readiness::new(self.handle.revisions, Arc::clone(&self.authority));
         let certificates = citadel::Service::new(self.authority, self.in_force, self.issued);
         let certificates = certificates.counted(self.counts).judged_by(gate.clone());
-        let certificates = IstioCertificateServiceServer::new(certificates);
-        let joining = EnrollmentServer::new(joining);
+        let certificates = IstioCertificateServiceServer::new(Arc::new(certificates));
+        let joining = EnrollmentServer::new(Arc::new(joining));
+        let discovery = self.discovery_service.judged_by(gate.clone());
+        let reports = self.health.service(Some(gate.clone()));
         let named = InterceptorLayer::new(move |request| gate.check(request));
         let router = Server::builder()
             .layer(named)
@@ -403,8 +409,8 @@ impl Control {
             .max_concurrent_streams(Some(1000))
             // Of what is asked once; streams end otherwise.
             .timeout(ANSWER)
-            .add_service(self.discovery_service)
-            .add_service(self.health.service())
+            .add_service(discovery)
+            .add_service(reports)
             .add_service(readiness)
             .add_service(certificates.max_decoding_message_size(REQUEST_LIMIT))
             .add_service(joining.max_decoding_message_size(REQUEST_LIMIT));
@@ -459,13 +465,13 @@ impl Upkeep {
                 () = shutdown.cancelled() => return,
                 // Another root or intermediate is to be shown at once.
                 Ok(()) = rings.changed() => {
-                    self.renew();
+                    self.renew().await;
                     renewed = Instant::now();
                 }
                 () = tokio::time::sleep(LOOK) => {
                     self.maintain(&mut told).await;
                     if renewed.elapsed() >= RENEW {
-                        self.renew();
+                        self.renew().await;
                         renewed = Instant::now();
                     }
                 }
@@ -493,17 +499,21 @@ impl Upkeep {
         }
     }
 
-    fn renew(&self) {
+    async fn renew(&self) {
         let Some(input) = self.inputs.borrow().clone() else {
             return;
         };
-        match serving(&self.authority, &self.settings, &input) {
-            Ok(config) => self.tls.store(config),
-            Err(e) => warn!(
-                error = chain(&e),
-                "the control plane's certificate is not renewed"
-            ),
-        }
+        let (authority, settings) = (Arc::clone(&self.authority), self.settings.clone());
+        let made = tokio::task::spawn_blocking(move || serving(&authority, &settings, &input));
+        let reason = match made.await {
+            Ok(Ok(config)) => return self.tls.store(config),
+            Ok(Err(e)) => chain(&e),
+            Err(e) => e.to_string(),
+        };
+        warn!(
+            error = reason,
+            "the control plane's certificate is not renewed"
+        );
     }
 }
 

@@ -26,7 +26,7 @@ use super::liveness::{self, Heard, Watched};
 use super::stream::{self, Turn};
 use crate::clock;
 use crate::identity::SpiffeId;
-use crate::tls::{self, CertificateKey, ServerSide, peer_identity};
+use crate::tls::{self, CertificateKey, ServerSide, Trust, peer_identity};
 
 pub use refusal::AcceptError;
 pub use request::{Incoming, Refusal};
@@ -91,8 +91,9 @@ pub async fn serve<H: Handler>(
         phase: Phase::Waiting(deadline),
     };
     let revoked = tls.trust.revoked(opened.key);
+    let expired = ended(opened.expires, &tls.trust);
     tokio::select! {
-        ended = served.run(opened.heard, opened.expires, limits, shutdown) => ended,
+        ended = served.run(opened.heard, expired, limits, shutdown) => ended,
         // Dropping what is served resets its tunnels.
         () = revoked => Err(AcceptError::Cut { peer }),
     }
@@ -178,13 +179,12 @@ impl<H: Handler> Served<H> {
     async fn run(
         mut self,
         heard: Arc<Heard>,
-        expires: Option<SystemTime>,
+        expired: impl Future<Output = ()>,
         limits: &Limits,
         shutdown: CancellationToken,
     ) -> Result<(), AcceptError> {
         let ping = self.connection.ping_pong();
         let silent = liveness::silent(ping, heard, limits.ping_after, limits.ping_timeout);
-        let expired = until(expires);
         let idle = tokio::time::sleep(limits.idle_in);
         tokio::pin!(silent, expired, idle);
         let outcome = loop {
@@ -295,14 +295,18 @@ fn report(done: Result<(), JoinError>) {
     }
 }
 
-/// Pends until a moment of the wall clock, for ever without one.
-async fn until(moment: Option<SystemTime>) {
-    /// A timer cannot see the wall clock being set, so it looks again now and then.
+/// Pends until the end of a certificate and of the grace there is after it, for ever without one.
+async fn ended(not_after: Option<SystemTime>, trust: &Trust) {
+    /// A timer cannot see the wall clock being set, nor the grace, so it looks again now and then.
     const LOOK: Duration = Duration::from_secs(60);
-    let Some(moment) = moment else {
+    let Some(not_after) = not_after else {
         return std::future::pending().await;
     };
-    while let Ok(left) = moment.duration_since(clock::now()) {
+    let left = || {
+        let until = trust.grace().extends(not_after);
+        until.duration_since(clock::now())
+    };
+    while let Ok(left) = left() {
         tokio::time::sleep(left.min(LOOK)).await;
     }
 }

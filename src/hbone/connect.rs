@@ -203,14 +203,15 @@ pub(super) struct Dialled {
     /// The certificate by which it proved that.
     pub(super) key: Option<CertificateKey>,
     pub(super) trust: Trust,
-    /// When the first of the two certificates expires: no new streams from then on.
+    /// When the first of the two certificates expires: no new streams from then on, or from the end
+    /// of the grace after it.
     pub(super) retire: SystemTime,
 }
 
 /// TLS settings towards a hop.
 pub(super) fn settings(hop: &Hop) -> Result<Arc<ClientConfig>, DialError> {
     // The peer would say as much, but later, and to us it would look like its own fault.
-    if hop.svid.not_after() <= clock::now() {
+    if hop.svid.good_until() <= clock::now() {
         let id = hop.svid.id().clone();
         return Err(DialError::Expired { id });
     }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::identity::SpiffeId;
 use crate::tls::testing::{Leaf, TestCa};
-use crate::tls::{Svid, hbone_client, hbone_server};
+use crate::tls::{Svid, Trust, hbone_client, hbone_server};
 
 pub(super) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 pub(super) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -86,6 +86,8 @@ impl Handler for Deliver {
 pub(super) struct Server {
     pub(super) ca: TestCa,
     pub(super) at: SocketAddr,
+    /// What its clients are judged by.
+    pub(super) trust: Trust,
     /// How each connection ended, in order.
     pub(super) ends: mpsc::Receiver<Result<(), AcceptError>>,
     pub(super) stop: CancellationToken,
@@ -105,6 +107,7 @@ pub(super) async fn server_as<H: Handler>(
 ) -> Server {
     let ca = TestCa::new();
     let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
+    let trust = tls.trust.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (tell, ends) = mpsc::channel(1024);
@@ -131,6 +134,7 @@ pub(super) async fn server_as<H: Handler>(
     Server {
         ca,
         at,
+        trust,
         ends,
         stop,
         crash,

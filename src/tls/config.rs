@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::tls::testing::{Leaf, TestCa};
-    use crate::tls::{Bundle, PeerRefused, spki_sha256};
+    use crate::tls::{Bundle, Grace, PeerRefused, spki_sha256};
 
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
     const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -380,6 +380,57 @@ mod tests {
             let client = control_client(client.map(|c| &**c), mesh.trust()).unwrap();
             let got = reason(handshake(client, server));
             assert!(got.contains(want), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_taken_while_its_grace_lasts_and_by_workloads_only() {
+        let now = SystemTime::now();
+        let ago = |minutes: u64| now - Duration::from_secs(60 * minutes);
+        let hour = Duration::from_secs(3600);
+        for (name, lasts, alone, ended, taken) in [
+            ("none is set", Duration::ZERO, Some(ago(40)), ago(30), false),
+            ("nobody was there", hour, Some(ago(40)), ago(30), true),
+            ("somebody is there", hour, None, ago(30), false),
+            ("somebody was", hour, Some(ago(20)), ago(30), false),
+            ("it is over", hour, Some(ago(90)), ago(61), false),
+        ] {
+            let mesh = TestCa::new();
+            let trust = mesh.trust();
+            trust.give(Grace { lasts, alone });
+            let svid = |ids: &[&str], dns: &[&str], not_after| {
+                let leaf = Leaf {
+                    dns,
+                    not_before: ago(120),
+                    not_after,
+                    ..Leaf::uris(ids)
+                };
+                let (chain, key) = mesh.leaf(&leaf);
+                Svid::new(vec![chain], key, trust.clone()).unwrap()
+            };
+            let web = |ends| hbone_client(&svid(&[WEB], &[], ends), accept(&[CART])).unwrap();
+            let cart = |ends| hbone_server(&svid(&[CART], &[], ends)).unwrap();
+            let meet =
+                |client, server: Arc<ServerSide>| handshake(client, Arc::clone(&server.config));
+            let good = now + hour;
+            for (side, outcome) in [
+                ("client", meet(web(ended), cart(good))),
+                ("server", meet(web(good), cart(ended))),
+            ] {
+                let got = reason(outcome);
+                assert_eq!(got == "accepted", taken, "{name}, {side}: {got}");
+                assert!(taken || got.contains("expired"), "{name}, {side}: {got}");
+            }
+            let td = TrustDomain::default();
+            let control = svid(&[CONTROL], &["control.site"], good);
+            let node = svid(&[NODE], &[], ended);
+            let node = control_client(Some(&node), trust.clone()).unwrap();
+            let got = reason(handshake(node, control_server(&control, &td).unwrap()));
+            assert!(got.contains("expired"), "{name}, a node: {got}");
+            let control = svid(&[CONTROL], &["control.site"], ended);
+            let client = control_client(None, trust.clone()).unwrap();
+            let got = reason(handshake(client, control_server(&control, &td).unwrap()));
+            assert!(got.contains("expired"), "{name}, a control plane: {got}");
         }
     }
 

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::provider;
+use super::grace;
 use super::trust::{Bundle, CertificateKey, Trust};
 use super::verify::sole_identity;
 use crate::clock;
@@ -143,6 +144,8 @@ pub struct Svid {
     trust: Trust,
     not_before: SystemTime,
     not_after: SystemTime,
+    /// When the first of the certificates above it expires; never where there is none.
+    issuers_end: Option<SystemTime>,
     serial: String,
     certificate: Option<CertificateKey>,
     /// Whether the chain was sound by the bundle that was last asked: proving it costs too much to
@@ -167,6 +170,8 @@ impl Svid {
         let (not_before, not_after) = validity(&parsed);
         let serial = hex(parsed.raw_serial());
         let certificate = CertificateKey::of(leaf);
+        let issuers_end = chain.iter().skip(1);
+        let issuers_end = issuers_end.filter_map(|c| Some(validity_of(c)?.1)).min();
         let signing = provider()
             .key_provider
             .load_private_key(key)
@@ -180,6 +185,7 @@ impl Svid {
             trust,
             not_before,
             not_after,
+            issuers_end,
             serial,
             certificate,
             judged: Mutex::new(None),
@@ -216,13 +222,22 @@ impl Svid {
         self.not_after
     }
 
+    /// Until when peers of ours take it: its end, and the grace there is after that.
+    pub fn good_until(&self) -> SystemTime {
+        let extended = self.trust.grace().extends(self.not_after);
+        match self.issuers_end {
+            Some(end) => extended.min(end.max(self.not_after)),
+            None => extended,
+        }
+    }
+
     /// The leaf's serial number in lower-case hex.
     pub fn serial(&self) -> &str {
         &self.serial
     }
 
     /// Whether we would believe it ourselves now: its chain leads to a root of the bundle in force,
-    /// it is in date, and nothing of it is revoked.
+    /// it is in date or in grace, and nothing of it is revoked.
     pub fn stands(&self) -> bool {
         let bundle = self.trust.bundle();
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,15 +254,15 @@ impl Svid {
         };
         drop(judged);
         let now = clock::now();
-        sound && self.not_before <= now && now < self.not_after
+        sound && self.not_before <= now && now < self.good_until()
     }
 
-    /// Whether it will stand as soon as clocks agree that it has begun: a machine whose clock is
-    /// behind at boot still has it.
+    /// Whether it will stand as soon as clocks agree that it has begun, and may yet be given grace: a
+    /// machine that boots with a clock that is behind, or without control plane, still has it.
     pub fn keeps(&self) -> bool {
         let bundle = self.trust.bundle();
         let then = self.not_before + Duration::from_secs(1);
-        bundle.believed_at(self.chain(), then) && clock::now() < self.not_after
+        bundle.believed_at(self.chain(), then) && clock::now() < self.not_after + grace::MOST
     }
 
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::server::WebPkiClientVerifier;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::config::provider;
+use super::grace::Grace;
 use super::svid::{Roots, SvidError};
 
 /// Names one certificate: who issued it, and under which number (RFC 5280 §4.1.2.2).
@@ -108,8 +109,12 @@ impl Bundle {
         })?;
         let issuer = list.issuer().as_raw();
         let number = list.crl_number().map(|n| n.to_bytes_be());
-        self.lists
-            .insert(issuer.to_vec(), number.unwrap_or_default());
+        let number = number.unwrap_or_default();
+        // Two authorities of one name, one after the other, have a list each.
+        let known = self.lists.entry(issuer.to_vec()).or_default();
+        if (known.len(), &*known) < (number.len(), &number) {
+            *known = number;
+        }
         let shared: Arc<[u8]> = Arc::from(issuer);
         for entry in list.iter_revoked_certificates() {
             let mut key = CertificateKey::new(&[], entry.raw_serial());
@@ -222,12 +227,18 @@ impl fmt::Debug for Bundle {
 
 /// The bundle in force, for everyone who judges peers. Cheap to clone; all clones see a change.
 #[derive(Clone, Debug)]
-pub struct Trust(watch::Sender<Arc<Bundle>>);
+pub struct Trust {
+    bundle: watch::Sender<Arc<Bundle>>,
+    grace: Arc<Mutex<Grace>>,
+}
 
 impl Trust {
     /// Begins with a bundle.
     pub fn new(bundle: Bundle) -> Self {
-        Self(watch::Sender::new(Arc::new(bundle)))
+        Self {
+            bundle: watch::Sender::new(Arc::new(bundle)),
+            grace: Arc::default(),
+        }
     }
 
     /// Roots that never change and under which nothing is revoked.
@@ -240,17 +251,27 @@ impl Trust {
 
     /// The bundle in force.
     pub fn bundle(&self) -> Arc<Bundle> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.bundle.borrow())
     }
 
     /// Puts another bundle in force.
     pub fn replace(&self, bundle: Bundle) {
-        self.0.send_replace(Arc::new(bundle));
+        self.bundle.send_replace(Arc::new(bundle));
     }
 
     /// The bundle in force and each one after it.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Bundle>> {
-        self.0.subscribe()
+        self.bundle.subscribe()
+    }
+
+    /// What workloads' leaves are given past their end.
+    pub fn grace(&self) -> Grace {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives workloads' leaves this from now on.
+    pub fn give(&self, grace: Grace) {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
     }
 
     /// Returns once a certificate is revoked.
@@ -259,7 +280,7 @@ impl Trust {
     /// Safe: it holds nothing.
     pub async fn revoked(&self, certificate: Option<CertificateKey>) {
         if let Some(certificate) = certificate {
-            let mut bundles = self.0.subscribe();
+            let mut bundles = self.bundle.subscribe();
             let revoked = bundles.wait_for(|b| b.revokes(&certificate)).await;
             if revoked.is_ok() {
                 return;

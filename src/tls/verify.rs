@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -17,11 +18,13 @@ use rustls::{
     SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tracing::debug;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::provider;
-use super::svid::spki_sha256;
+use super::grace::Grace;
+use super::svid::{not_after, spki_sha256};
 use super::trust::Trust;
 use crate::identity::{SpiffeId, TrustDomain};
 
@@ -160,7 +163,13 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let bundle = self.trust.bundle();
         let chain = bundle.clients();
-        let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
+        let check = |now| chain.verify_client_cert(end_entity, intermediates, now);
+        let verified = match self.rule {
+            ClientRule::Workload(_) => {
+                with_grace(end_entity, intermediates, &self.trust, now, check)?
+            }
+            ClientRule::NodeOrControl(_) => check(now)?,
+        };
         // A control plane tells a revoked node so in words, which no alert of the handshake can: with
         // TLS 1.3 it would come after the client's half is over, and be lost.
         match self.rule {
@@ -243,7 +252,8 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         match &self.rule {
             ServerRule::Workload { trust, accepted } => {
-                believe(end_entity, intermediates, trust, now)?;
+                let check = |now| believe(end_entity, intermediates, trust, now);
+                with_grace(end_entity, intermediates, trust, now, check)?;
                 check_accepted(end_entity, accepted)?;
             }
             ServerRule::Control { trust } => {
@@ -294,6 +304,55 @@ impl ServerCertVerifier for ServerVerifier {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// Checks a workload's chain by the clock; where its leaf has expired and the grace lasts, as it was
+/// when the leaf was good, under issuers that still are (`spec/control-plane.md` §6.7).
+fn with_grace<T>(
+    leaf: &CertificateDer<'_>,
+    above: &[CertificateDer<'_>],
+    trust: &Trust,
+    now: UnixTime,
+    check: impl Fn(UnixTime) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let refused = match check(now) {
+        Err(refused) if is_expired(&refused) => refused,
+        other => return other,
+    };
+    let Some(good) = graced(leaf, above, trust.grace(), now) else {
+        return Err(refused);
+    };
+    let taken = check(good)?;
+    if let Some(peer) = sole_identity(leaf) {
+        debug!(src.identity = %peer, "an expired certificate is taken: no control plane is there to renew it");
+    }
+    Ok(taken)
+}
+
+fn is_expired(refused: &Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext};
+    matches!(
+        refused,
+        Error::InvalidCertificate(Expired | ExpiredContext { .. })
+    )
+}
+
+/// A moment at which a leaf that has expired was good, if it is to be taken `now`.
+fn graced(
+    leaf: &CertificateDer<'_>,
+    above: &[CertificateDer<'_>],
+    grace: Grace,
+    now: UnixTime,
+) -> Option<UnixTime> {
+    let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+    let ended = not_after(leaf)?;
+    let good = ended.checked_sub(Duration::from_secs(1))?;
+    let issuers = above
+        .iter()
+        .all(|c| not_after(c).is_some_and(|end| moment < end));
+    let taken = issuers && ended <= moment && moment < grace.extends(ended);
+    let since = good.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    taken.then(|| UnixTime::since_unix_epoch(since))
 }
 
 /// Chain to a root of the bundle in force, nothing of it revoked.

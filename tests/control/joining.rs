@@ -1,7 +1,12 @@
-//! Each misuse of joining over the wire, by its status, its reason and its line in the audit log; and
-//! a node that asks for everybody's certificates.
+//! Each misuse of joining over the wire, by its status, its reason and its line in the audit log; two
+//! machines with one identity; and a node that asks for everybody's certificates.
+
+use std::fs;
+use std::path::Path;
 
 use http::Method;
+use lateen::agent::channel::{Controls, Who};
+use lateen::agent::identity::{Keeper, NodeIdentity, NodeIdentityError};
 use lateen::identity::SpiffeId;
 use lateen::identity::token::Token;
 use lateen::status::TokenAsk;
@@ -209,6 +214,63 @@ async fn a_lost_answer_is_given_again_and_guessing_is_slowed_down() {
     }
     let slowed = outcomes.iter().filter(|c| **c == Code::ResourceExhausted);
     assert_eq!(slowed.count(), 2, "{outcomes:?}");
+}
+
+/// A machine with a state directory of its own.
+struct Machine {
+    keeper: Keeper,
+    controls: Controls,
+}
+
+impl Machine {
+    fn of(site: &Site, name: &str) -> Self {
+        let state = site.path(name);
+        let identity = NodeIdentity::load(&state).unwrap().unwrap();
+        let keeper = Keeper::new(&state, identity);
+        let controls = Controls::new(vec![site.url()], Who::Node(keeper.subscribe()));
+        Self { keeper, controls }
+    }
+
+    /// The generation of its next certificate, or the word of who refuses it.
+    async fn renew(&self) -> Result<u64, String> {
+        match self.keeper.renew(&self.controls).await {
+            Ok(generation) => Ok(generation),
+            Err(NodeIdentityError::Refused { status }) => Err(reason(&status).to_owned()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let mut command = std::process::Command::new("cp");
+    let copied = command.arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[tokio::test]
+async fn of_two_machines_with_one_identity_the_second_is_found_out() {
+    let clone = || Err("CLONE_SUSPECTED".to_owned());
+    let (site, _running) = site().await;
+    let joined = site.join("edge-1", &token(&site, &token_for("edge-1")).await.reveal());
+    assert!(joined.status.success(), "{joined:?}");
+    copy(&site.path("edge-1"), &site.path("copy"));
+    let (first, second) = (Machine::of(&site, "edge-1"), Machine::of(&site, "copy"));
+    assert_eq!(first.renew().await, Ok(2));
+    assert_eq!(second.renew().await, clone(), "at once, not a day later");
+    let nodes = site.status().await.unwrap().nodes;
+    let edge = nodes.iter().find(|n| n.name == "edge-1").unwrap();
+    assert_eq!(edge.state, "frozen");
+    site.logged("an alert", |log| {
+        let alert = |l: &str| l.contains("ERROR") && l.contains("audit") && l.contains("renew");
+        log.lines().any(alert)
+    })
+    .await;
+    assert_eq!(first.renew().await, clone(), "nobody knows which is which");
+    let approved = site.ask(Method::POST, "/nodes/approve", "edge-1".to_owned());
+    approved.await.unwrap();
+    assert_eq!(first.renew().await, Ok(3));
+    let kept = fs::read_dir(site.path("edge-1/agent/identity")).unwrap();
+    assert_eq!(kept.count(), 2, "the new one and the link to it");
 }
 
 #[tokio::test]

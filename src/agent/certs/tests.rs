@@ -3,7 +3,7 @@
 use super::*;
 use crate::agent::issuer::IssueError;
 use crate::tls::testing::{Leaf, TestCa};
-use crate::tls::{Bundle, Roots, SvidError, Trust};
+use crate::tls::{Bundle, Grace, Roots, SvidError, Trust};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
@@ -216,4 +216,26 @@ async fn a_control_plane_that_returns_is_asked_at_once() {
     connected(Some("https://control:15012"));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(rig.certs.get(&cart()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_certificate_from_disk_serves_while_it_has_grace() {
+    let hour = Duration::from_secs(3600);
+    for (name, lasts, good) in [("none", Duration::ZERO, false), ("an hour", hour, true)] {
+        let rig = rig_with(hour, Some(Duration::ZERO));
+        rig.trust.give(Grace {
+            lasts,
+            alone: Some(clock::now() - hour),
+        });
+        rig.broken.store(true, Ordering::Relaxed);
+        let got = rig.certs.get(&cart()).await;
+        assert_eq!(got.is_ok(), good, "{name}: {got:?}");
+        assert!(
+            good || matches!(got, Err(CertError::Expired { .. })),
+            "{name}"
+        );
+        rig.broken.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(rig.certs.get(&cart()).await.is_ok(), "{name}: renewed");
+    }
 }

@@ -87,7 +87,7 @@ impl Shelf {
             }
         };
         match self.read(id, &text) {
-            // Expired, revoked, or under a root that is believed no more: better asked for at once.
+            // Expired long ago, revoked, or under a root that is believed no more: no use to anyone.
             Ok(svid) => {
                 // It was made once, so it is at least that time.
                 let made = svid.as_ref().map(Svid::not_before);
@@ -153,9 +153,14 @@ mod tests {
     const EPOCH: [u8; 16] = [7; 16];
 
     fn svid(life: Duration) -> (Svid, Vec<u8>) {
+        until(SystemTime::now() + life)
+    }
+
+    fn until(not_after: SystemTime) -> (Svid, Vec<u8>) {
         let ca = TestCa::new();
         let leaf = Leaf {
-            not_after: SystemTime::now() + life,
+            not_before: not_after - Duration::from_secs(3600),
+            not_after,
             ..Leaf::uris(&[CART])
         };
         let (certificate, key) = ca.leaf(&leaf);
@@ -207,7 +212,7 @@ mod tests {
         type Spoil = fn(&Path);
         let cases: [(&str, u64, Spoil, bool); 5] = [
             ("whole", 3600, |_| {}, true),
-            ("expired", 0, |_| {}, false),
+            ("expired, and given grace perhaps", 0, |_| {}, true),
             (
                 "readable by others",
                 3600,
@@ -244,5 +249,11 @@ mod tests {
             spoil(&shelf.path(svid.id()));
             assert_eq!(shelf.get(svid.id()).is_some(), used, "{name}");
         }
+        let dir = tempfile::tempdir().unwrap();
+        let long_ago = SystemTime::now() - crate::tls::grace::MOST - Duration::from_secs(1);
+        let (svid, key) = until(long_ago);
+        let shelf = Shelf::of(dir.path(), &EPOCH, Some(svid.trust().clone()));
+        shelf.put(&svid, &key).unwrap();
+        assert!(shelf.get(svid.id()).is_none(), "expired long ago");
     }
 }

@@ -47,6 +47,13 @@ impl ClockFile {
         }
     }
 
+    /// The latest that a control plane can have been heard before this process began: the time kept may
+    /// be older than the last contact by as long as writes are apart.
+    pub(in crate::agent) fn heard_by(&self) -> SystemTime {
+        let now = clock::now();
+        self.kept().map_or(now, |kept| now.min(kept + EVERY))
+    }
+
     fn kept(&self) -> Option<SystemTime> {
         let text = files::read(&self.path).ok()??;
         let seconds: u64 = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;

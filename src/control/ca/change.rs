@@ -2,14 +2,16 @@
 //! puts it in force as a whole.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use tracing::warn;
 
 use super::keep::OpenError;
 use super::manifest::{Manifest, Phase};
 use super::revoke::{self, Revoked};
 use super::rotate::{RotateError, Rotation};
 use super::serial::Serial;
-use super::{Authority, Books, RevokeError, bundle, seconds};
+use super::{Authority, Books, MAX_TTL, RevokeError, bundle, plugged, seconds};
 
 impl Authority {
     /// Has another intermediate sign. Certificates of the former one stay good.
@@ -69,10 +71,26 @@ impl Authority {
         let mut revoked = books.revoked.clone();
         let added = revoked.add(node, serials, now);
         if added > 0 {
+            self.tell_unlistable(&books, node);
             let manifest = books.manifest.clone();
             self.publish(&mut books, manifest, revoked, now)?;
         }
         Ok(added)
+    }
+
+    /// Says so where a list that ought to name certificates of `node` cannot be signed any more.
+    fn tell_unlistable(&self, books: &Books, node: &str) {
+        let brought = books.brought.as_ref();
+        let at_hand = |name: &str| brought.is_some_and(|b| b.former(name).is_some());
+        let retired = books.manifest.retired.iter();
+        for gone in retired.filter(|r| plugged::is_one(&r.name) && !at_hand(&r.name)) {
+            warn!(
+                node,
+                intermediate = gone.name,
+                until = gone.until,
+                "certificates of this node by an intermediate that was plugged in before cannot be listed: its key is gone. They are taken until they expire"
+            );
+        }
     }
 
     /// Whether a certificate was taken back, by its serial in hex; also when it has expired since.
@@ -113,8 +131,7 @@ impl Authority {
         let listed = books.manifest.crl_number;
         let age = seconds(now).saturating_sub(books.manifest.crl_signed);
         let ring = self.ring();
-        let missing = ring.crls.len() <= ring.retired.len();
-        let unsigned = listed != books.revoked.number || listed == 0 || missing;
+        let unsigned = listed != books.revoked.number || listed == 0 || !ring.listed;
         if unsigned || age >= revoke::RESIGN.as_secs() {
             let (manifest, revoked) = (books.manifest.clone(), books.revoked.clone());
             self.publish(&mut books, manifest, revoked, now)?;
@@ -128,14 +145,13 @@ impl Authority {
         let (Some(directory), Some(before)) = (&self.home.plugged, &books.brought) else {
             return Ok(());
         };
-        let found = self.home.brought(directory, &books.manifest, now)?;
-        if found.is_told_like(before) {
+        let mut found = self.home.brought(directory, &books.manifest, now)?;
+        let signed_last = books.manifest.plugged.as_deref() == Some(found.name());
+        if signed_last && found.is_told_like(before) {
             return Ok(());
         }
+        found.follow(before);
         let mut manifest = books.manifest.clone();
-        if !found.signs_like(before) {
-            manifest.reissue_before_ms = (seconds(now) + 1).saturating_mul(1000);
-        }
         manifest.roots = found.root_keys();
         let former = books.brought.replace(found);
         let revoked = books.revoked.clone();
@@ -174,6 +190,10 @@ impl Authority {
         now: SystemTime,
     ) -> Result<(), OpenError> {
         manifest.retired.retain(|r| r.until > seconds(now));
+        if let Some(brought) = &books.brought {
+            let until = seconds(now + MAX_TTL + Duration::from_secs(60));
+            manifest.plugged_in(brought.name(), until, seconds(now));
+        }
         revoked.advance(books.manifest.crl_number, now);
         revoked.save(&self.home.directory)?;
         // From here on it is so, whatever becomes of the rest: the next look goes on with it.

@@ -211,16 +211,24 @@ impl Home {
                 Vec::new(),
             ),
         };
-        let retired = manifest.retired.iter().filter(|r| r.until > seconds(now));
-        let retired = retired.filter(|r| r.name != plugged::NAME);
-        let retired: Result<Vec<_>, _> = retired
-            .map(|r| self.intermediate(&r.name, Vec::new()).map(Arc::new))
-            .collect();
-        let retired = retired?;
+        let mut retired = Vec::new();
+        for former in manifest.retired.iter().filter(|r| r.until > seconds(now)) {
+            match (plugged::is_one(&former.name), brought) {
+                (false, _) => {
+                    retired.push(Arc::new(self.intermediate(&former.name, Vec::new())?));
+                }
+                // With its key gone, the list that it signed last is all there is.
+                (true, brought) => match brought.and_then(|b| b.former(&former.name)) {
+                    Some(former) => retired.push(Arc::clone(former)),
+                    None => crls.extend(self.list(&former.name)?),
+                },
+            }
+        }
+        let mut listed = true;
         for name in retired.iter().chain([&issuing]).map(|i| &i.name) {
-            // One that does not parse is signed anew.
-            let list = files::read(&self.crl(name))?;
-            crls.extend(list.filter(|der| Bundle::is_list(der)));
+            let list = self.list(name)?;
+            listed &= list.is_some();
+            crls.extend(list);
         }
         let certificates = roots.iter().map(|r| r.certificate.clone()).collect();
         Ok(Ring {
@@ -232,10 +240,17 @@ impl Home {
             issuing,
             retired,
             crls,
+            listed,
             crl_number: manifest.crl_number,
             revoked: revoked.listed(now).count(),
             reissue_before: UNIX_EPOCH + Duration::from_millis(manifest.reissue_before_ms),
         })
+    }
+
+    /// The list of an intermediate. One that does not parse is none, and is signed anew.
+    fn list(&self, name: &str) -> Result<Option<Vec<u8>>, FileError> {
+        let list = files::read(&self.crl(name))?;
+        Ok(list.filter(|der| Bundle::is_list(der)))
     }
 
     fn issuing(&self, manifest: &Manifest) -> Result<Intermediate, OpenError> {

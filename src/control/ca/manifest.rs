@@ -45,6 +45,9 @@ pub(super) struct Manifest {
     pub(super) crl_signed: u64,
     /// SHA-256 of the keys of a plugged-in authority's roots, in hex, as the mesh was last told.
     pub(super) roots: Vec<String>,
+    /// The plugged-in intermediate that signed last.
+    #[serde(default)]
+    pub(super) plugged: Option<String>,
     /// Encrypts serial numbers; hex.
     pub(super) serial_key: String,
 }
@@ -76,6 +79,7 @@ impl Manifest {
             crl_number: 0,
             crl_signed: 0,
             roots: Vec::new(),
+            plugged: None,
             serial_key: key.iter().map(|b| format!("{b:02x}")).collect(),
         }
     }
@@ -105,6 +109,20 @@ impl Manifest {
         let name = std::mem::replace(&mut self.issuing, issuing);
         self.retired.push(Retired { name, until });
         self.sequence += 1;
+    }
+
+    /// Takes note of the plugged-in intermediate that signs; another one that did before revokes until
+    /// `until`, and its certificates are to be replaced.
+    pub(super) fn plugged_in(&mut self, name: &str, until: u64, now: u64) {
+        self.retired.retain(|r| r.name != name);
+        let former = self.plugged.replace(name.to_owned());
+        if let Some(former) = former.filter(|former| former != name) {
+            self.retired.push(Retired {
+                name: former,
+                until,
+            });
+            self.reissue_before_ms = (now + 1).saturating_mul(1000);
+        }
     }
 
     /// Begins to believe another root.

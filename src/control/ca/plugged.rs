@@ -1,5 +1,6 @@
 //! An authority that is brought along: a directory with the files that Istio's users know as
-//! `cacerts` (`spec/control-plane.md` §4.7). Nothing of it is copied; it is read where it is.
+//! `cacerts` (`spec/control-plane.md` §4.7). Nothing of it is copied; it is read where it is. Of one that
+//! was replaced, the revocation list that it signed last is kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::ring::{Intermediate, Root, RootState};
 use crate::files::{self, FileError};
 use crate::tls::{Bundle, SvidError, certificates_from_pem, spki_sha256, validity_of};
 
-/// What its intermediate is called in the manifest.
+/// What stands in the manifest for its intermediate, whichever it is, and begins the name of each.
 pub(super) const NAME: &str = "plugged-in";
 
 /// The four files, by either set of names.
@@ -66,6 +67,8 @@ pub enum PluggedError {
 #[derive(Clone)]
 pub(super) struct Brought {
     issuing: Arc<Intermediate>,
+    /// Those that signed before it while this process ran, so that their keys are at hand.
+    former: Vec<Arc<Intermediate>>,
     roots: Vec<Root>,
     crls: Vec<Vec<u8>>,
 }
@@ -77,20 +80,32 @@ impl Brought {
         (issuing, self.roots.clone(), self.crls.clone())
     }
 
+    /// What its intermediate is called.
+    pub(super) fn name(&self) -> &str {
+        &self.issuing.name
+    }
+
+    /// One that signed before, where its key is still at hand.
+    pub(super) fn former(&self, name: &str) -> Option<&Arc<Intermediate>> {
+        self.former.iter().find(|f| f.name == name)
+    }
+
+    /// Takes the place of another.
+    pub(super) fn follow(&mut self, before: &Self) {
+        let former = before.former.iter().chain([&before.issuing]);
+        let others = former.filter(|f| f.name != self.issuing.name);
+        self.former = others.map(Arc::clone).collect();
+    }
+
     /// SHA-256 of the keys of its roots, in hex.
     pub(super) fn root_keys(&self) -> Vec<String> {
         let hex = |root: &Root| root.spki.iter().map(|b| format!("{b:02x}")).collect();
         self.roots.iter().map(hex).collect()
     }
 
-    /// Whether another intermediate signs in it.
-    pub(super) fn signs_like(&self, other: &Self) -> bool {
-        self.issuing.certificate == other.issuing.certificate
-    }
-
     /// Whether peers are to be told the same of both.
     pub(super) fn is_told_like(&self, other: &Self) -> bool {
-        self.signs_like(other)
+        self.issuing.certificate == other.issuing.certificate
             && self.issuing.above == other.issuing.above
             && self.root_keys() == other.root_keys()
             && self.crls == other.crls
@@ -136,7 +151,7 @@ pub(super) fn load(directory: &Path, now: SystemTime) -> Result<Brought, Plugged
     let (starts, ends) = validity_of(&certificate).unwrap_or((now, now));
     let issuer = Issuer::from_ca_cert_der(&certificate, key);
     let issuing = Intermediate {
-        name: NAME.to_owned(),
+        name: name(&certificate),
         issuer: issuer.map_err(|e| content(&found.certificate, e.to_string()))?,
         certificate,
         above: given,
@@ -146,9 +161,22 @@ pub(super) fn load(directory: &Path, now: SystemTime) -> Result<Brought, Plugged
     let roots = leads_to(&found, &issuing, root_certificates, now)?;
     Ok(Brought {
         issuing: Arc::new(issuing),
+        former: Vec::new(),
         roots,
         crls: crls(&directory.join(CRL))?,
     })
+}
+
+/// A name of its own for each intermediate, so that no list takes the place of another's.
+fn name(certificate: &CertificateDer<'_>) -> String {
+    let hash = Sha256::digest(certificate);
+    let hash = hash.iter().take(8).map(|b| format!("{b:02x}"));
+    format!("{NAME}-{}", hash.collect::<String>())
+}
+
+/// Whether an intermediate of that name was plugged in.
+pub(super) fn is_one(name: &str) -> bool {
+    name.starts_with(NAME)
 }
 
 fn find(directory: &Path) -> Result<Found, PluggedError> {

@@ -64,6 +64,8 @@ pub struct Ring {
     pub retired: Vec<Arc<Intermediate>>,
     /// Revocation lists in DER, one of each intermediate.
     pub crls: Vec<Vec<u8>>,
+    /// Whether each that can sign one has.
+    pub(super) listed: bool,
     /// Their number.
     pub crl_number: u64,
     /// How many certificates they list.

@@ -8,6 +8,8 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use super::*;
+use crate::control::gate::Gate;
+use crate::control::gate::tests::gate;
 use crate::control::loopback::serve_until;
 use crate::control::revision::Kind;
 use crate::control::revision::tests::{compiled, revision};
@@ -41,10 +43,24 @@ impl Served {
         expires: Option<SystemTime>,
         limits: Limits,
     ) -> Self {
+        Self::behind(None, mesh, node, expires, limits).await
+    }
+
+    async fn behind(
+        gate: Option<Gate>,
+        mesh: &Mesh,
+        node: Option<&'static str>,
+        expires: Option<SystemTime>,
+        limits: Limits,
+    ) -> Self {
         let first = revision(1, &compiled(mesh), &[], None);
         let (revisions, seen) = watch::channel(Some(first));
         let metrics = ControlMetrics::default();
         let (component, service, clients) = Discovery::new(seen, limits, metrics);
+        let service = match gate {
+            Some(gate) => service.judged_by(gate),
+            None => service,
+        };
         let (address, server) = serve_until(service, node, expires).await;
         let shutdown = CancellationToken::new();
         let mut discovery = JoinSet::new();
@@ -417,4 +433,18 @@ async fn too_many_at_once_are_told_to_come_back() {
     };
     let (_, refused) = futures::join!(second, third);
     assert_eq!(refused.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn who_is_shut_out_on_the_way_in_does_not_get_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, nodes) = gate(dir.path());
+    let mesh = sample::mesh();
+    let server = Served::behind(Some(gate), &mesh, Some("edge-1"), None, brief()).await;
+    assert!(server.open().await.is_ok());
+    // As it is found between the door and the books.
+    nodes.revoke_node("edge-1").unwrap();
+    let refused = server.open().await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("revoked"), "{refused}");
 }

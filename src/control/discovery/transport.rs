@@ -28,6 +28,7 @@ use super::frames;
 use super::session::Who;
 use super::stream::{OUTGOING, Stream};
 use crate::control::caller::Caller;
+use crate::control::gate::Gate;
 use crate::control::revision::Revision;
 use crate::wire::convert::delta;
 use crate::wire::proto::discovery::DeltaDiscoveryRequest;
@@ -41,7 +42,10 @@ const LARGEST_REQUEST: usize = 64 << 20;
 
 /// `envoy.service.discovery.v3.AggregatedDiscoveryService`. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Service(Arc<Shared>);
+pub struct Service {
+    shared: Arc<Shared>,
+    gate: Option<Gate>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -61,34 +65,52 @@ impl Service {
         bucket: Bucket,
         limits: Limits,
     ) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             revisions,
             opened,
             clients,
             bucket: Mutex::new(bucket),
             places: Arc::new(Semaphore::new(limits.snapshots)),
             limits,
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            gate: None,
+        }
     }
+
+    /// Has callers judged anew once their streams are registered.
+    #[must_use]
+    pub fn judged_by(self, gate: Gate) -> Self {
+        let gate = Some(gate);
+        Self { gate, ..self }
+    }
+}
+
+/// As whom a stream is opened.
+fn who(caller: &Caller) -> Result<Who, Status> {
+    Ok(match caller.control()? {
+        Some(name) => Who::Control(Arc::clone(name)),
+        None => Who::Node(Arc::clone(caller.named()?)),
+    })
 }
 
 impl Shared {
     async fn open(
         &self,
         caller: Option<Caller>,
+        gate: Option<&Gate>,
         requests: Streaming<DeltaDiscoveryRequest>,
     ) -> Result<http::Response<Body>, Status> {
         let caller = Caller::known(caller)?;
-        let who = match caller.control()? {
-            Some(name) => Who::Control(Arc::clone(name)),
-            None => Who::Node(Arc::clone(caller.named()?)),
-        };
-        let node = who.label();
-        if matches!(who, Who::Node(_)) {
+        let node = who(&caller)?.label();
+        if caller.control()?.is_none() {
             self.check(&node)?;
         }
         // From here on: whoever loses the right to be here while waiting must not be let in.
         let ending = self.clients.ending(&node);
+        let caller = Gate::judged(gate, caller);
+        let who = who(&caller)?;
         self.admit().await?;
         let (responses, outgoing) = mpsc::channel(OUTGOING);
         let now = SystemTime::now();
@@ -169,7 +191,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let shared = self.0.clone();
+        let (shared, gate) = (self.shared.clone(), self.gate.clone());
         Box::pin(async move {
             if request.uri().path() != DELTA {
                 let status = Status::unimplemented("only delta discovery is served");
@@ -178,7 +200,7 @@ where
             let (parts, body) = request.into_parts();
             let caller = parts.extensions.get::<Caller>().cloned();
             let opened = match requests(&parts.headers, body) {
-                Ok(requests) => shared.open(caller, requests).await,
+                Ok(requests) => shared.open(caller, gate.as_ref(), requests).await,
                 Err(status) => Err(status),
             };
             Ok(opened.unwrap_or_else(Status::into_http))

@@ -225,3 +225,30 @@ fn a_machine_that_was_replaced_on_purpose_freezes_nobody() {
     assert_eq!(old.unwrap_err().reason(), "SUPERSEDED");
     assert!(enrolment.admit("edge-1", B).is_ok(), "nobody is frozen");
 }
+
+#[tokio::test]
+async fn a_certificate_that_was_seen_in_use_is_so_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let enrolment = Arc::new(Enrolment::open(dir.path()).unwrap());
+    joined(&enrolment);
+    let shutdown = CancellationToken::new();
+    let saving = Arc::clone(&enrolment).run(shutdown.clone());
+    enrolment.admit("edge-1", A).unwrap();
+    enrolment.renew("edge-1", shown(A), B, at(2)).unwrap();
+    enrolment.admit("edge-1", B).unwrap();
+    shutdown.cancel();
+    saving.await;
+    let again = Enrolment::open(dir.path()).unwrap();
+    let clone = again.renew("edge-1", shown(A), [3; 32], at(3));
+    assert_eq!(clone.unwrap_err().reason(), "CLONE_SUSPECTED");
+}
+
+#[test]
+fn nobody_waits_for_a_decision_on_its_way_to_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let enrolment = Enrolment::open(dir.path()).unwrap();
+    joined(&enrolment);
+    let _deciding = enrolment.decide();
+    assert!(enrolment.admit("edge-1", A).is_ok());
+    assert_eq!(enrolment.nodes().len(), 1);
+}

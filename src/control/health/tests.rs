@@ -6,6 +6,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::*;
+use crate::control::gate::tests::gate;
 use crate::control::loopback::serve_until;
 use crate::control::revision::tests::{compiled, revision};
 use crate::control::store::Memory;
@@ -32,13 +33,21 @@ impl Served {
     }
 
     async fn until(node: Option<&'static str>, expires: Option<SystemTime>) -> Self {
+        Self::behind(None, node, expires).await
+    }
+
+    async fn behind(
+        gate: Option<Gate>,
+        node: Option<&'static str>,
+        expires: Option<SystemTime>,
+    ) -> Self {
         let first = revision(1, &compiled(&sample::mesh()), &[], None);
         let (revisions, seen) = watch::channel(Some(first));
         let store: Arc<dyn Store> = Arc::new(Memory::default());
         let shutdown = CancellationToken::new();
         let (health, reported) =
             Health::open(store.clone(), Reported::default(), seen, shutdown.clone());
-        let (address, server) = serve_until(health.service(), node, expires).await;
+        let (address, server) = serve_until(health.service(gate), node, expires).await;
         Self {
             address,
             health,
@@ -223,4 +232,17 @@ async fn silence_is_noticed_by_itself() {
     assert!(healthy(&reported.borrow()), "back with its first word");
     shutdown.cancel();
     tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_is_shut_out_on_the_way_in_does_not_get_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, nodes) = gate(dir.path());
+    let served = Served::behind(Some(gate), Some("edge-1"), None).await;
+    assert!(served.open().await.is_ok());
+    // As it is found between the door and the books.
+    nodes.revoke_node("edge-1").unwrap();
+    let refused = served.open().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("revoked"), "{refused}");
 }

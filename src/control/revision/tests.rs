@@ -17,6 +17,7 @@ pub(crate) fn title(number: u64) -> Title {
         source: "test".to_owned(),
         compiled_at: UNIX_EPOCH + Duration::from_secs(number),
         warnings: 0,
+        expired_grace: Duration::ZERO,
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Pooled {
     sender: SendRequest<Bytes>,
     peer: SpiffeId,
     retire: SystemTime,
+    trust: Trust,
     heard: Arc<Heard>,
     streams: AtomicUsize,
     /// When a stream was last lent.
@@ -48,13 +49,14 @@ pub(super) fn pooled(to: SocketAddr, dialled: Dialled) -> (Pooled, Driver) {
         heard: Arc::clone(&dialled.heard),
         share: Arc::clone(&share),
         key: dialled.key,
-        trust: dialled.trust,
+        trust: dialled.trust.clone(),
     };
     let pooled = Pooled {
         to,
         sender: dialled.sender,
         peer: dialled.peer,
         retire: dialled.retire,
+        trust: dialled.trust,
         heard: dialled.heard,
         streams: AtomicUsize::new(0),
         used: Mutex::new(Instant::now()),
@@ -70,7 +72,7 @@ impl Pooled {
         let mut sender = self.sender.clone();
         let mut asleep = Context::from_waker(Waker::noop());
         let gone = matches!(sender.poll_ready(&mut asleep), Poll::Ready(Err(_)));
-        !gone && now < self.retire
+        !gone && now < self.trust.grace().extends(self.retire)
     }
 
     /// Whether another stream would be within our limit and the peer's.

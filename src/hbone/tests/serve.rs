@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::hbone::testing::*;
 use crate::hbone::*;
-use crate::tls::hbone_client;
 use crate::tls::testing::Leaf;
+use crate::tls::{Grace, hbone_client};
 
 #[tokio::test]
 async fn a_connection_without_tunnels_is_let_go() {
@@ -177,4 +177,44 @@ async fn a_server_takes_no_tunnels_past_the_clients_certificate() {
         .end("the connection, once its tunnel has")
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn in_grace_a_connection_goes_on_and_others_are_made() {
+    let (handler, mut requests) = HandOver::new();
+    let server = server_as(&for_two_seconds(&[CART]), Limits::default(), handler).await;
+    let svid = server.ca.svid_of(&for_two_seconds(&[WEB]));
+    let grace = Grace {
+        lasts: Duration::from_secs(3600),
+        alone: Some(SystemTime::now()),
+    };
+    let ours = svid.trust().clone();
+    server.trust.give(grace);
+    ours.give(grace);
+    let (old, plain) = pool(steady());
+    let hop = server.hop(svid);
+    let request = ask(80);
+    let mut meet = async |pool: &Pool<Plain>| {
+        let accept = async { requests.recv().await.unwrap().accept("").unwrap() };
+        tokio::join!(pool.connect(&hop, &request), accept)
+            .0
+            .unwrap()
+    };
+    let _open = soon("a tunnel", meet(&old)).await;
+    let ended = hop.svid.not_after() + Duration::from_secs(1);
+    eventually("both certificates expire", || SystemTime::now() > ended).await;
+    let _second = soon("a tunnel past its end", meet(&old)).await;
+    assert_eq!((old.connections(), plain.dials()), (1, 1));
+    let (new, _plain) = pool(steady());
+    let _third = soon("a connection past its end", meet(&new)).await;
+    server.trust.give(Grace::default());
+    let (refused, _plain) = pool(steady());
+    let refused = soon("a server that has none", refused.connect(&hop, &request)).await;
+    assert!(refused.is_err(), "the server's control plane is there");
+    ours.give(Grace::default());
+    eventually("the client's is too", || {
+        old.reap();
+        old.connections() == 0
+    })
+    .await;
 }

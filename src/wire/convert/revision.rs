@@ -34,6 +34,9 @@ pub struct RevisionSummary {
     pub totals: BTreeMap<String, u32>,
     /// How many warnings its compilation gave.
     pub warnings: u32,
+    /// How long workloads' certificates are taken past their end while no control plane is there, to
+    /// the millisecond.
+    pub expired_grace: Duration,
 }
 
 /// SHA-256 over the lines `type-url name version`, each ended by a line feed, sorted by bytes.
@@ -63,6 +66,7 @@ pub fn encode_revision(revision: &RevisionSummary) -> Vec<u8> {
         compiled_at_ms: i64::try_from(millis).unwrap_or(i64::MAX),
         totals: revision.totals.clone(),
         warnings: revision.warnings,
+        expired_grace_ms: u64::try_from(revision.expired_grace.as_millis()).unwrap_or(u64::MAX),
     };
     revision.encode_to_vec()
 }
@@ -92,6 +96,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<RevisionSummary, Fault> {
         compiled_at: time("compiled_at_ms", given.compiled_at_ms)?,
         totals: given.totals,
         warnings: given.warnings,
+        expired_grace: Duration::from_millis(given.expired_grace_ms),
     })
 }
 

@@ -267,6 +267,7 @@ fn summary() -> RevisionSummary {
         compiled_at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         totals: [(crate::wire::ADDRESS.to_owned(), 4)].into(),
         warnings: 1,
+        expired_grace: Duration::from_secs(3600),
     }
 }
 

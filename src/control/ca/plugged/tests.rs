@@ -10,7 +10,7 @@ use rustls_pki_types::pem::PemObject as _;
 use super::*;
 use crate::control::ca::Authority;
 use crate::identity::{SpiffeId, TrustDomain};
-use crate::tls::{Bundle, Request, Roots, to_pem};
+use crate::tls::{Bundle, CertificateKey, Request, Roots, to_pem};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -230,4 +230,58 @@ fn replaced_files_are_taken_up_unless_they_would_strand_nodes() {
     assert_eq!(ca.ring().roots.len(), 2);
     let first = CertificateDer::from_pem_slice(to_pem(&stranger.certificate).as_bytes()).unwrap();
     assert_eq!(ca.ring().roots[0].certificate, first, "the one it leads to");
+}
+
+/// A certificate of shop/cart for `edge-1`, and whether peers are told that it is revoked.
+fn issue(ca: &Authority, now: SystemTime) -> CertificateDer<'static> {
+    let id = SpiffeId::workload(ca.trust_domain(), "shop", "cart").unwrap();
+    let request = Request::new(&id).unwrap();
+    let csr = crate::control::ca::Csr::from_der(&request.csr).unwrap();
+    let signed = ca.sign(&csr, &id, "edge-1", DAY / 2, now).unwrap();
+    signed.chain[0].clone()
+}
+
+fn revoked(ca: &Authority, leaf: &CertificateDer<'_>) -> bool {
+    let key = CertificateKey::of(leaf).unwrap();
+    ca.trust().bundle().revokes(&key)
+}
+
+#[test]
+fn what_was_revoked_under_an_intermediate_stays_so_when_it_is_replaced() {
+    for while_running in [true, false] {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let corporate = good(dir.path());
+        let now = SystemTime::now();
+        let td = TrustDomain::default();
+        let open = || Authority::open(state.path(), Some(dir.path()), &td, now).unwrap();
+        let replace = || plug(dir.path(), &corporate, signing(), now + DAY);
+        let ca = open();
+        let [bad, good] = [issue(&ca, now), issue(&ca, now)];
+        let serial = CertificateKey::of(&bad).unwrap().serial();
+        ca.revoke(&serial, now).unwrap();
+        let ca = match while_running {
+            true => {
+                replace();
+                ca.maintain(now).unwrap();
+                ca
+            }
+            false => {
+                drop(ca);
+                replace();
+                open()
+            }
+        };
+        let name = format!("while running: {while_running}");
+        assert!(revoked(&ca, &bad) && !revoked(&ca, &good), "{name}");
+        assert!(ca.ring().reissue_before > now, "{name}");
+        ca.revoke_node("edge-1", now).unwrap();
+        assert_eq!(
+            revoked(&ca, &good),
+            while_running,
+            "{name}: the key is at hand"
+        );
+        let again = open();
+        assert!(revoked(&again, &bad), "{name}: after another start");
+        assert_eq!(again.ring().sequence, ca.ring().sequence, "{name}");
+    }
 }
