@@ -16,6 +16,7 @@ mod guest;
 mod health;
 mod joining;
 mod outage;
+mod policy;
 mod refusals;
 mod support;
 mod traffic;

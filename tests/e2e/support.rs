@@ -226,6 +226,9 @@ impl Testbed {
             let text = fs::read_to_string(examples.join(name)).unwrap();
             self.write_mesh_file(name, &text);
         }
+        // What a case has added is not of the next one's mesh.
+        let added = self.mesh_dir().join("policy.toml");
+        let _none_was = fs::remove_file(added);
     }
 
     /// Replaces a mesh file as an editor does; nothing is written when it holds the text already.
