@@ -8,6 +8,7 @@ mod addresses;
 mod carriers;
 mod declare;
 mod enrolment;
+mod guesses;
 mod names;
 mod policies;
 mod probes;

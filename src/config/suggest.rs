@@ -13,8 +13,9 @@ pub(super) fn closest<'a>(
 ) -> Option<&'a str> {
     let kebab = kebab(given);
     let likeness = |word: &str| {
-        let like = strsim::jaro_winkler(&kebab, word);
-        let edits = strsim::osa_distance(&kebab, word);
+        let word = self::kebab(word);
+        let like = strsim::jaro_winkler(&kebab, &word);
+        let edits = strsim::osa_distance(&kebab, &word);
         match edits {
             0 => 2.0,
             1 => 1.0 + like,
@@ -67,6 +68,8 @@ mod tests {
             "node",
             "capture",
             "labels",
+            "PERMISSIVE",
+            "ServiceEntry",
         ];
         for (given, want) in [
             ("adresses", Some("addresses")),
@@ -76,6 +79,9 @@ mod tests {
             ("Node", Some("node")),
             ("label", Some("labels")),
             ("nmae", Some("name")),
+            ("permisive", Some("PERMISSIVE")),
+            ("PERMISIVE", Some("PERMISSIVE")),
+            ("serviceentry", Some("ServiceEntry")),
             ("zebra", None),
             ("", None),
         ] {

@@ -9,6 +9,7 @@ mod targets;
 
 use std::collections::BTreeMap;
 
+use self::targets::Targets;
 use super::Context;
 use super::carriers::Carriers;
 use crate::config::diagnose::{Code, Diagnostic};
@@ -17,9 +18,10 @@ use crate::config::source::At;
 use crate::model::declaration::Action;
 
 pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
+    let mut targets = Targets::new(context);
     for policy in &context.written.authorization_policies {
         if policy.sound {
-            authorization(context, carriers, policy, found);
+            authorization(context, carriers, &mut targets, policy, found);
         }
     }
     mentions::check(context, found);
@@ -32,13 +34,14 @@ pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut 
 fn authorization(
     context: &Context<'_>,
     carriers: &Carriers<'_>,
+    targets: &mut Targets<'_>,
     policy: &WrittenAuthorization,
     found: &mut Vec<Diagnostic>,
 ) {
     let what = format!("authorization-policy `{}`", policy.name.value);
     match &policy.attachment {
         WrittenAttachment::Targets(refs) => {
-            targets::check(context, policy, refs, found);
+            targets.check(context, policy, refs, found);
             return;
         }
         WrittenAttachment::Selector(labels) => {

@@ -5,13 +5,10 @@ use std::sync::Arc;
 
 use super::Context;
 use super::carriers::Carriers;
+use super::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService, did_you_mean};
+use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService};
 use crate::config::source::{At, Place};
-
-/// Unknown names looked for among the known ones. A directory that has lost its nodes would
-/// otherwise compare every workload's with every other name.
-const MOST_GUESSES: usize = 50;
 
 pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     let mut guesses = Guesses::default();
@@ -20,39 +17,6 @@ pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut 
     // A name means something in its own namespace only, so these are not the guesses above.
     service_accounts(context, &mut Guesses::default(), found);
     selectors(context, carriers, found);
-}
-
-#[derive(Default)]
-struct Guesses {
-    made: HashMap<Arc<str>, Option<String>>,
-}
-
-impl Guesses {
-    fn meant<'a>(
-        &mut self,
-        name: &Arc<str>,
-        known: impl Iterator<Item = &'a str>,
-    ) -> Option<String> {
-        self.meant_as(name, name, known)
-    }
-
-    /// The same for a name that is looked for among others elsewhere; `key` tells the two apart.
-    fn meant_as<'a>(
-        &mut self,
-        key: &Arc<str>,
-        name: &str,
-        known: impl Iterator<Item = &'a str>,
-    ) -> Option<String> {
-        if let Some(made) = self.made.get(key) {
-            return made.clone();
-        }
-        if self.made.len() >= MOST_GUESSES {
-            return None;
-        }
-        let guess = did_you_mean(name, known);
-        self.made.insert(Arc::clone(key), guess.clone());
-        guess
-    }
 }
 
 fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {

@@ -289,8 +289,7 @@ pub(in crate::config) fn choice<T: Copy>(value: &Value<'_>, choices: &[(&str, T)
         return Some(*meaning);
     }
     let words = || choices.iter().map(|(word, _)| *word);
-    let in_other_case = words().find(|word| word.eq_ignore_ascii_case(text));
-    let help = match in_other_case.or_else(|| suggest::closest(text, words())) {
+    let help = match suggest::closest(text, words()) {
         Some(word) => format!("write `\"{word}\"`"),
         None => format!("write one of {}", suggest::listed(words())),
     };

@@ -1,6 +1,7 @@
 //! What several resources can get wrong together.
 
 mod policies;
+mod rules;
 
 use super::{Code, Row, judge};
 
@@ -31,6 +32,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(enrolment());
     rows.extend(incomplete());
     rows.extend(policies::rows());
+    rows.extend(rules::rows());
     rows
 }
 

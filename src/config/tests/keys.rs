@@ -2,6 +2,7 @@
 
 mod policies;
 mod resources;
+mod rules;
 
 use super::{Code, Row, judge};
 
@@ -86,6 +87,7 @@ pub(super) fn rows() -> Vec<Row> {
     namespaces(&mut rows);
     resources::add(&mut rows);
     policies::add(&mut rows);
+    rules::add(&mut rows);
     rows.0
 }
 

@@ -92,7 +92,7 @@ fn a_tree_deep_enough_to_overflow_the_stack_is_refused() {
     assert_eq!(report.diagnostics()[0].code(), Code::TooLarge);
 }
 
-/// 10,000 workloads and 1,000 services; a bound that a slow test machine keeps by far, and that
+/// 10,000 workloads, 1,000 services and twice as many policies; a bound that a slow test machine keeps by far, and that
 /// comparing all with all does not.
 #[test]
 fn a_large_mesh_is_read_in_no_time() {
@@ -123,13 +123,23 @@ fn a_large_mesh_is_read_in_no_time() {
         );
     }
     files.push(("services.toml", services));
+    let mut policies = String::new();
+    for i in 0..1000 {
+        let selector =
+            format!("selector = {{ match-labels = {{ version = \"v1\", app = \"a{i}\" }} }}");
+        policies += &format!(
+            "[[authorization-policy]]\nname = \"p{i}\"\nrules = [{{}}]\n{selector}\n\
+             [[peer-authentication]]\nname = \"p{i}\"\n{selector}\n"
+        );
+    }
+    files.push(("policies.toml", policies));
     let begin = Instant::now();
     let loaded = loaded(&files);
     let took = begin.elapsed();
     assert_eq!(loaded.report.diagnostics().len(), 0, "{}", loaded.report);
     assert_eq!(loaded.mesh.unwrap().workloads.len(), 10_000);
     assert!(took.as_secs() < 30, "{took:?}");
-    println!("10,000 workloads and 1,000 services in {took:?}");
+    println!("10,000 workloads, 1,000 services and 2,000 policies in {took:?}");
 }
 
 /// Every workload names an account that its namespace of many does not have.
@@ -153,6 +163,28 @@ fn thousands_of_unknown_names_are_not_compared_with_thousands_of_known_ones() {
     assert_eq!(first.code(), Code::UnknownServiceAccount);
     assert!(format!("{first:?}").contains("did you mean `account-0`?"));
     assert_eq!(report.errors(), 5000);
+    assert!(took.as_secs() < 30, "{took:?}");
+}
+
+/// Every policy names a service that its namespace of many does not have.
+#[test]
+fn thousands_of_unknown_targets_are_not_compared_with_thousands_of_services() {
+    let mut text =
+        "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\nlabels.app = \"a\"\n".to_owned();
+    for i in 0..3000 {
+        text += &format!(
+            "[[service]]\nname = \"service-{i}\"\nselector.app = \"a\"\nports = [{{ port = 80 }}]\n\
+             [[authorization-policy]]\nname = \"p{i}\"\nrules = []\n\
+             target-refs = [{{ kind = \"Service\", name = \"sevice-{i}\" }}]\n"
+        );
+    }
+    let begin = Instant::now();
+    let report = loaded(&[("a.toml", text)]).report;
+    let took = begin.elapsed();
+    let found = report.diagnostics().iter();
+    let unknown: Vec<_> = found.filter(|d| d.code() == Code::TargetNotFound).collect();
+    assert_eq!((unknown.len(), report.errors()), (3000, 0));
+    assert!(format!("{:?}", unknown[0]).contains("did you mean `service-0`?"));
     assert!(took.as_secs() < 30, "{took:?}");
 }
 
@@ -204,6 +236,19 @@ fn fragment() -> impl Strategy<Value = String> {
         "ports = [{ port = 80 }]\n",
         "selector = { app = \"a\" }\n",
         "labels = {",
+        "[[authorization-policy]]\nname = \"a\"\n",
+        "[[peer-authentication]]\nname = \"a\"\n",
+        "action = \"DENY\"\n",
+        "rules = [{",
+        "from = [{ source = {",
+        "to = [{ operation = {",
+        "when = [{ key = \"source.ip\",",
+        "values = [\"a*b\"]",
+        "principals = [\"spiffe://\"]",
+        "target-ref = { kind = \"Service\", name = \"a\" }\n",
+        "selector = { match-labels = {",
+        "port-level-mtls = { 80 = {",
+        "mode = \"STRICT\"",
         "default-namespace",
         "\u{feff}",
         "ä",

@@ -16,7 +16,7 @@ pub(super) fn check(policy: &WrittenAuthorization, found: &mut Vec<Diagnostic>) 
     }
 }
 
-/// A rule that needs HTTP is left out, and the policy stays.
+/// A rule that needs HTTP is left out, and the policy stays. One that is only tried closes nothing.
 fn allow(policy: &WrittenAuthorization, found: &mut Vec<Diagnostic>) {
     let rules = &policy.rules;
     let omitted: Vec<_> = rules
@@ -27,10 +27,10 @@ fn allow(policy: &WrittenAuthorization, found: &mut Vec<Diagnostic>) {
         .collect();
     if rules.list.is_empty() {
         // Written down, it is meant: Istio's way to close everything that no other policy opens.
-        if rules.place.is_none() {
+        if rules.place.is_none() && !policy.dry_run {
             found.push(without_rules(policy));
         }
-    } else if omitted.len() == rules.list.len() {
+    } else if omitted.len() == rules.list.len() && !policy.dry_run {
         let fields: Fields<'_> = omitted.into_iter().flat_map(|(_, fields)| fields).collect();
         found.push(allows_nothing(policy, &fields));
     } else {

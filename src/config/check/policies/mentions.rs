@@ -4,23 +4,20 @@
 use std::sync::Arc;
 
 use crate::config::check::Context;
+use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{DEFAULT_NAMESPACE, Mention, WrittenAuthorization, did_you_mean};
+use crate::config::mesh::{DEFAULT_NAMESPACE, Mention, WrittenAuthorization};
 use crate::config::source::At;
 
-/// Guesses made at what unknown names mean, at most: each looks at all the known ones.
-const MOST_GUESSES: usize = 50;
-
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
-    let mut guesses = 0;
+    let mut guesses = Guesses::default();
     for policy in &context.written.authorization_policies {
         for mention in &policy.mentions {
             let Some(fault) = fault(context, &mention.value) else {
                 continue;
             };
-            guesses += 1;
-            let guess = (guesses <= MOST_GUESSES).then(|| guess(context, &mention.value));
-            found.push(never(policy, mention, &fault, guess.flatten()));
+            let guess = guess(context, &mention.value, &fault, &mut guesses);
+            found.push(never(policy, mention, &fault, guess));
         }
     }
 }
@@ -64,18 +61,25 @@ fn trust_domains<'a>(context: &Context<'a>) -> impl Iterator<Item = &'a str> {
         .map(|domain| domain.as_str())
 }
 
-fn guess(context: &Context<'_>, mention: &Mention) -> Option<String> {
-    let namespaces = || context.namespaces.keys().copied();
+/// What was meant instead; `fault` tells names of one spelling apart.
+fn guess(
+    context: &Context<'_>,
+    mention: &Mention,
+    fault: &str,
+    guesses: &mut Guesses,
+) -> Option<String> {
+    let key = Arc::from(fault);
+    let namespaces = context.namespaces.keys().copied();
     match mention {
-        Mention::Namespace(name) => did_you_mean(name, namespaces()),
+        Mention::Namespace(name) => guesses.meant_as(&key, name, namespaces),
         Mention::ServiceAccount(account) => match context.namespaces.get(&*account.namespace) {
-            None => did_you_mean(&account.namespace, namespaces()),
+            None => guesses.meant_as(&key, &account.namespace, namespaces),
             Some(namespace) => {
                 let listed = namespace.service_accounts.iter().flatten();
-                did_you_mean(&account.name, listed.map(|name| &**name))
+                guesses.meant_as(&key, &account.name, listed.map(|name| &**name))
             }
         },
-        Mention::TrustDomain(name) => did_you_mean(name, trust_domains(context)),
+        Mention::TrustDomain(name) => guesses.meant_as(&key, name, trust_domains(context)),
     }
 }
 

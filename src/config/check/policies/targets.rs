@@ -1,61 +1,84 @@
 //! Policies with `target-refs`: for waypoints (`spec/labels-and-policy.md` §2.2).
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::config::check::Context;
+use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenAuthorization, did_you_mean};
-use crate::config::source::At;
+use crate::config::source::{At, Place};
 use crate::model::declaration::{TargetKind, TargetRef};
 
 /// The names of the one class of waypoints.
 const CLASSES: [&str; 2] = ["istio-waypoint", "waypoint"];
 
-pub(super) fn check(
-    context: &Context<'_>,
-    policy: &WrittenAuthorization,
-    refs: &At<Vec<At<TargetRef>>>,
-    found: &mut Vec<Diagnostic>,
-) {
+/// What targets are looked for among.
+pub(super) struct Targets<'a> {
+    services: HashMap<&'a str, BTreeSet<&'a str>>,
+    guesses: Guesses,
+}
+
+impl<'a> Targets<'a> {
+    pub(super) fn new(context: &Context<'a>) -> Self {
+        let mut services: HashMap<_, BTreeSet<_>> = HashMap::new();
+        for service in &context.written.services {
+            let namespace = services.entry(&*service.namespace.value);
+            namespace.or_default().insert(&*service.name.value);
+        }
+        Self {
+            services,
+            guesses: Guesses::default(),
+        }
+    }
+
+    /// Judges the targets of a policy.
+    pub(super) fn check(
+        &mut self,
+        context: &Context<'_>,
+        policy: &WrittenAuthorization,
+        refs: &At<Vec<At<TargetRef>>>,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        found.push(not_in_force(policy, &refs.place));
+        for target in &refs.value {
+            match target.value.kind {
+                TargetKind::Service => found.extend(self.service(policy, target)),
+                TargetKind::GatewayClass => class(context, policy, target, found),
+                // Kinds that this version does not read: whether they exist is not known.
+                TargetKind::Gateway | TargetKind::ServiceEntry => {}
+            }
+        }
+    }
+
+    fn service(
+        &mut self,
+        policy: &WrittenAuthorization,
+        target: &At<TargetRef>,
+    ) -> Option<Diagnostic> {
+        let (namespace, name) = (&policy.namespace.value, &target.value.name);
+        let known = self.services.get(&**namespace);
+        if known.is_some_and(|known| known.contains(&**name)) {
+            return None;
+        }
+        let whole = Arc::from(format!("{namespace}/{name}"));
+        let known = known.into_iter().flatten().copied();
+        let guess = self.guesses.meant_as(&whole, name, known);
+        let help = format!(
+            "name a service of namespace `{namespace}`, or write the policy in the namespace of its target"
+        );
+        Some(not_found(policy, target, "Service", guess, help))
+    }
+}
+
+fn not_in_force(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
     let message = format!(
         "authorization-policy `{}` is not in force: this version serves no waypoints",
         policy.name.value
     );
-    found.push(
-        Diagnostic::new(Code::NotInForce, refs.place.clone(), message)
-            .label("nobody enforces it")
-            .help("write it with `selector`, for node proxies, where addresses, ports and identities are enough to go by"),
-    );
-    for target in &refs.value {
-        match target.value.kind {
-            TargetKind::Service => found.extend(service(context, policy, target)),
-            TargetKind::GatewayClass => class(context, policy, target, found),
-            // Kinds that this version does not read: whether they exist is not known.
-            TargetKind::Gateway | TargetKind::ServiceEntry => {}
-        }
-    }
-}
-
-fn service(
-    context: &Context<'_>,
-    policy: &WrittenAuthorization,
-    target: &At<TargetRef>,
-) -> Option<Diagnostic> {
-    let namespace = &policy.namespace.value;
-    let services = || {
-        let all = context.written.services.iter();
-        all.filter(|service| service.namespace.value == *namespace)
-            .map(|service| &*service.name.value)
-    };
-    let name = &target.value.name;
-    if services().any(|known| known == &**name) {
-        return None;
-    }
-    let guess = did_you_mean(name, services());
-    let help = format!(
-        "name a service of namespace `{namespace}`, or write the policy in the namespace of its target"
-    );
-    Some(not_found(policy, target, "Service", guess, help))
+    Diagnostic::new(Code::NotInForce, place.clone(), message)
+        .label("nobody enforces it")
+        .help("write it with `selector`, for node proxies, where addresses, ports and identities are enough to go by")
 }
 
 fn class(
