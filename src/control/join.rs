@@ -175,7 +175,10 @@ impl Service {
         let settings = self.mesh.settings();
         Ok(Enrolled {
             chain: signed.chain.iter().map(|c| c.to_vec()).collect(),
-            trust: Some(trust::bundle(&self.authority)),
+            trust: Some(trust::bundle(
+                &self.authority,
+                &settings.trust_domain_aliases,
+            )),
             mesh: Some(MeshInfo {
                 trust_domain: settings.trust_domain.to_string(),
                 mesh_domain: settings.domain.to_string(),

@@ -341,9 +341,10 @@ impl Control {
         let bundles = match &self.following {
             None => {
                 let rings = self.authority.subscribe();
-                let (bundle, bundles) = watch::channel(trust::encode(&self.authority));
+                let (bundle, bundles) = watch::channel(trust::encode(&self.authority, &[]));
                 let authority = Arc::clone(&self.authority);
-                let following = trust::follow(authority, rings, bundle, shutdown.clone());
+                let following =
+                    trust::follow(authority, rings, inputs.clone(), bundle, shutdown.clone());
                 tasks.spawn(following);
                 bundles
             }

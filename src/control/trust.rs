@@ -8,12 +8,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ca::{Authority, Ring, Root, RootState};
+use super::compile::Input;
 use crate::clock::milliseconds;
+use crate::identity::TrustDomain;
 use crate::wire::proto::lateen::trust_root::State;
 use crate::wire::proto::lateen::{TrustBundle, TrustRoot};
 
-/// The bundle in force.
-pub fn bundle(authority: &Authority) -> TrustBundle {
+/// The bundle in force, in which these trust domains are believed besides the authority's own.
+pub fn bundle(authority: &Authority, aliases: &[TrustDomain]) -> TrustBundle {
     let ring = authority.ring();
     TrustBundle {
         epoch: authority.epoch().to_vec(),
@@ -21,7 +23,11 @@ pub fn bundle(authority: &Authority) -> TrustBundle {
         roots: ring.roots.iter().map(root).collect(),
         crls: ring.crls.clone(),
         reissue_before_ms: milliseconds(ring.reissue_before),
-        trust_domains: vec![authority.trust_domain().to_string()],
+        trust_domains: [authority.trust_domain()]
+            .into_iter()
+            .chain(aliases)
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
@@ -39,23 +45,34 @@ fn root(root: &Root) -> TrustRoot {
 }
 
 /// The bundle in force, encoded, and each one after it, until `shutdown`. `rings` are the authority's,
-/// subscribed to before what is in `encoded` was read.
+/// subscribed to before what is in `encoded` was read; the mesh's settings name the aliases.
 pub async fn follow(
     authority: Arc<Authority>,
     mut rings: watch::Receiver<Arc<Ring>>,
+    mut inputs: watch::Receiver<Option<Arc<Input>>>,
     encoded: watch::Sender<Bytes>,
     shutdown: CancellationToken,
 ) {
     loop {
+        let input = inputs.borrow_and_update().clone();
+        let aliases = input
+            .as_ref()
+            .map(|i| &i.mesh.settings.trust_domain_aliases);
+        let now = encode(&authority, aliases.map_or(&[], Vec::as_slice));
+        encoded.send_if_modified(|was| {
+            let new = *was != now;
+            *was = now;
+            new
+        });
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = rings.changed() => if changed.is_err() { return },
+            changed = inputs.changed() => if changed.is_err() { return },
         }
-        encoded.send_replace(encode(&authority));
     }
 }
 
 /// The bundle in force, encoded.
-pub fn encode(authority: &Authority) -> Bytes {
-    Bytes::from(bundle(authority).encode_to_vec())
+pub fn encode(authority: &Authority, aliases: &[TrustDomain]) -> Bytes {
+    Bytes::from(bundle(authority, aliases).encode_to_vec())
 }

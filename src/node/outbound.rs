@@ -221,9 +221,10 @@ impl Outbound<'_> {
         }
         let ours = self.local.svid(&self.workload).await.ok()?;
         let theirs = lane.svid(&now).await.ok()?;
+        let trust = theirs.trust().bundle();
         let believed = ours.stands()
             && theirs.stands()
-            && ours.id().trust_domain() == theirs.id().trust_domain()
+            && trust.knows(ours.id().trust_domain(), theirs.id().trust_domain())
             && route.accepted.contains(theirs.id());
         if !believed {
             return None;

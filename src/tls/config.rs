@@ -313,6 +313,25 @@ mod tests {
     }
 
     #[test]
+    fn identities_of_the_mesh_s_other_trust_domains_are_believed() {
+        let mesh = TestCa::new();
+        let trust = mesh.trust();
+        let (chain, key) = mesh.leaf(&Leaf::uris(&[CART]));
+        let cart = Svid::new(vec![chain], key, trust.clone()).unwrap();
+        let server = Arc::clone(&hbone_server(&cart).unwrap().config);
+        let foreign = mesh.svid("spiffe://old.example/ns/shop/sa/web");
+        let meet = || {
+            let client = hbone_client(&foreign, accept(&[CART])).unwrap();
+            reason(handshake(client, Arc::clone(&server)))
+        };
+        assert!(meet().contains("of another trust domain"));
+        let domains = ["cluster.local", "old.example"].map(|td| td.parse().unwrap());
+        let bundle = Bundle::of_roots(mesh.roots()).unwrap();
+        trust.replace(bundle.believing(domains.to_vec()));
+        assert_eq!(meet(), "accepted");
+    }
+
+    #[test]
     fn a_certificate_with_two_uris_is_nobody() {
         let mesh = TestCa::new();
         let (chain, key) = mesh.leaf(&Leaf::uris(&[WEB, CART]));

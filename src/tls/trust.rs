@@ -16,6 +16,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use super::config::provider;
 use super::grace::Grace;
 use super::svid::{Roots, SvidError};
+use crate::identity::TrustDomain;
 
 /// Names one certificate: who issued it, and under which number (RFC 5280 §4.1.2.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +59,8 @@ pub struct Bundle {
     lists: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Certificates made before this are to be replaced.
     reissue_before: SystemTime,
+    /// Trust domains that are meant as one with a peer's own.
+    trust_domains: Vec<TrustDomain>,
 }
 
 impl Bundle {
@@ -90,11 +93,27 @@ impl Bundle {
             revoked: HashSet::new(),
             lists: BTreeMap::new(),
             reissue_before,
+            trust_domains: Vec::new(),
         };
         for crl in crls {
             bundle.read(crl)?;
         }
         Ok(bundle)
+    }
+
+    /// The same, in which identities of all these trust domains are believed
+    /// (`spec/labels-and-policy.md` §3.9).
+    #[must_use]
+    pub fn believing(self, trust_domains: Vec<TrustDomain>) -> Self {
+        Self {
+            trust_domains,
+            ..self
+        }
+    }
+
+    /// Whether an identity of this trust domain is believed by a peer of that one.
+    pub fn knows(&self, theirs: &TrustDomain, own: &TrustDomain) -> bool {
+        theirs == own || self.trust_domains.contains(theirs)
     }
 
     /// Whether bytes are a revocation list.

@@ -25,7 +25,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::config::provider;
 use super::grace::Grace;
 use super::svid::{not_after, spki_sha256};
-use super::trust::Trust;
+use super::trust::{Bundle, Trust};
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// Why a peer whose chain is sound is refused all the same. Found inside
@@ -104,7 +104,7 @@ fn uris(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
 /// What a server demands of the identity in a client's certificate.
 #[derive(Debug)]
 pub(super) enum ClientRule {
-    /// A workload of this trust domain: HBONE.
+    /// A workload of this trust domain, or of another that the bundle names: HBONE.
     Workload(TrustDomain),
     /// A node or control plane of this trust domain: 15012, where no certificate is legal too, and
     /// what is revoked is refused by each call.
@@ -112,13 +112,17 @@ pub(super) enum ClientRule {
 }
 
 impl ClientRule {
-    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), PeerRefused> {
+    fn check(&self, leaf: &CertificateDer<'_>, bundle: &Bundle) -> Result<(), PeerRefused> {
         let (expected, wanted) = match self {
             Self::Workload(td) => (td, "workload"),
             Self::NodeOrControl(td) => (td, "node"),
         };
         let peer = sole_identity(leaf).ok_or(PeerRefused::NoIdentity { wanted })?;
-        if peer.trust_domain() != expected {
+        let believed = match self {
+            Self::Workload(own) => bundle.knows(peer.trust_domain(), own),
+            Self::NodeOrControl(own) => peer.trust_domain() == own,
+        };
+        if !believed {
             let expected = expected.clone();
             return Err(PeerRefused::TrustDomain { peer, expected });
         }
@@ -176,7 +180,7 @@ impl ClientCertVerifier for ClientVerifier {
             ClientRule::Workload(_) => bundle.check(end_entity, intermediates)?,
             ClientRule::NodeOrControl(_) => bundle.check_above(intermediates)?,
         }
-        self.rule.check(end_entity)?;
+        self.rule.check(end_entity, &bundle)?;
         Ok(verified)
     }
 

@@ -59,5 +59,8 @@ pub fn bundle(told: &TrustBundle) -> Result<Bundle, SvidError> {
     let roots = Arc::new(Roots::new(roots.collect())?);
     let millis = u64::try_from(told.reissue_before_ms).unwrap_or_default();
     let reissue_before = UNIX_EPOCH + Duration::from_millis(millis);
-    Bundle::new(told.sequence, roots, &told.crls, reissue_before)
+    let bundle = Bundle::new(told.sequence, roots, &told.crls, reissue_before)?;
+    // What is no trust domain is nobody's.
+    let domains = told.trust_domains.iter().filter_map(|td| td.parse().ok());
+    Ok(bundle.believing(domains.collect()))
 }
