@@ -27,10 +27,9 @@ fn rules() {
     const PEER: [bool; 3] = [true, false, true];
     const PORT: [bool; 3] = [true, true, false];
     const BOTH: [bool; 3] = [true, false, false];
-    let p = "from principal=*/sa/web";
-    for (rule, http, allow, left_out, deny, difference) in [
+    for (rule, http, allow, left_out, deny, widened) in [
         ("*", "", ALL, None, ALL, None),
-        (p, "", PEER, None, PEER, None),
+        ("from principal=*/sa/web", "", PEER, None, PEER, None),
         ("from principal=*/sa/web to port=80", "", BOTH, None, BOTH, None),
         ("from principal=*/sa/web jwt=i/s", "request-principals", NEVER, RulesLeftOut, PEER, Widened),
         ("from principal=*/sa/web !jwt=*", "request-principals", NEVER, RulesLeftOut, PEER, Widened),
@@ -49,7 +48,7 @@ fn rules() {
         ("when connection.sni=a", "connection.sni", NEVER, RulesLeftOut, NEVER, Disarmed),
     ] {
         let settings = sample::mesh().settings;
-        for (action, matches, want) in [("ALLOW", allow, left_out), ("DENY", deny, difference)] {
+        for (action, matches, want) in [("ALLOW", allow, left_out), ("DENY", deny, widened)] {
             let policy = format!("{action}; {rule}");
             assert_eq!(matching(&policy), matches, "{policy}");
             let converted = convert(&authorization(&policy), &settings);
@@ -61,7 +60,7 @@ fn rules() {
     }
 }
 
-/// Both that enforce more than asked and that which enforces less are told; what is laxer weighs more.
+/// Of several differences that which lets in more than asked is told.
 #[test]
 #[rustfmt::skip]
 fn differences_of_several_rules() {
@@ -117,7 +116,8 @@ fn scopes() {
         let judge = Judge::new(mesh(&[policy]));
         let [compiled] = &judge.compiled.policies[..] else { panic!("{policy}") };
         assert_eq!(compiled.scope, want, "{policy}");
-        let lists = judge.compiled.workloads.iter().filter(|w| w.authorization_policies.contains(&compiled.key));
+        let workloads = judge.compiled.workloads.iter();
+        let lists = workloads.filter(|w| w.authorization_policies.contains(&compiled.key));
         let mut lists: Vec<&str> = lists.map(|w| &*w.name).collect();
         lists.sort_unstable();
         assert_eq!(lists, listed, "{policy}");

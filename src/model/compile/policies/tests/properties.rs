@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use proptest::collection::{btree_map, vec};
+use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::strategy::ValueTree;
@@ -41,7 +42,8 @@ const PRINCIPALS: [&str; 16] = [
 const NAMESPACES: [&str; 6] = ["*", "shop", "infra", "sh*", "*a", "sho"];
 const ACCOUNTS: [&str; 4] = ["shop/web", "shop/cart", "infra/web", "infra/cart"];
 const TRUST_DOMAINS: [&str; 7] = ["*", "cluster.local", "td1", "td-2", "td*", "*2", "td9"];
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
+    "10.1.0.77/24",
     "10.1.0.12",
     "10.1.0.0/24",
     "10.0.0.0/8",
@@ -58,9 +60,9 @@ const HTTP: [&str; 4] = [
     "request.auth.presenter",
 ];
 
-/// Nearly always something; of both kinds at times.
-fn values<T: Clone + Debug + 'static>(pool: Vec<T>) -> impl Strategy<Value = Values<T>> {
-    let some = |most: usize| vec(select(pool.clone()), 1..=most);
+/// Some of a pool: to be, not to be, or of both kinds.
+fn values<T: Clone + Debug + 'static>(pool: &'static [T]) -> impl Strategy<Value = Values<T>> {
+    let some = |most: usize| vec(select(pool), 1..=most);
     prop_oneof![
         5 => some(3).prop_map(|any| Values { any, not: Vec::new() }),
         3 => some(2).prop_map(|not| Values { any: Vec::new(), not }),
@@ -68,23 +70,22 @@ fn values<T: Clone + Debug + 'static>(pool: Vec<T>) -> impl Strategy<Value = Val
     ]
 }
 
-fn read<T: Clone + Debug + 'static>(
-    pool: &[&str],
+fn read<T: Debug>(
+    pool: &'static [&'static str],
     read: impl Fn(&str) -> T,
 ) -> impl Strategy<Value = Values<T>> {
-    values(pool.iter().map(|text| read(text)).collect())
+    values(pool).prop_map(move |texts| Values {
+        any: texts.any.into_iter().map(&read).collect(),
+        not: texts.not.into_iter().map(&read).collect(),
+    })
 }
 
 /// A field that is asked for one time in `n`.
-fn rarely<T: Clone + Debug + 'static>(
+fn rarely<T: Debug>(
     n: u32,
     field: impl Strategy<Value = Values<T>>,
 ) -> impl Strategy<Value = Values<T>> {
-    let nothing = || Values {
-        any: Vec::new(),
-        not: Vec::new(),
-    };
-    (0..n, field).prop_map(move |(draw, values)| if draw == 0 { values } else { nothing() })
+    weighted(1.0 / f64::from(n), field).prop_map(Option::unwrap_or_default)
 }
 
 fn source() -> impl Strategy<Value = Source> {
@@ -130,7 +131,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         rarely(9, read(&["GET"], pattern)),
         rarely(9, paths),
     );
-    let ports = values(PORTS.to_vec());
+    let ports = values(&PORTS);
     (0..6, ports, http).prop_map(|(draw, ports, (hosts, methods, paths))| {
         let bare = hosts.is_empty() && methods.is_empty() && paths.is_empty();
         let ports = if draw > 0 || bare {
@@ -155,16 +156,19 @@ fn condition() -> impl Strategy<Value = Condition> {
         2 => read(&ACCOUNTS, |text| account(text, "")).prop_map(Condition::SourceServiceAccount),
         2 => read(&TRUST_DOMAINS, pattern).prop_map(Condition::SourceTrustDomain),
         2 => read(&DESTINATIONS, network).prop_map(Condition::DestinationIp),
-        2 => values(PORTS.to_vec()).prop_map(Condition::DestinationPort),
-        1 => (select(&HTTP[..]), read(&["a"], pattern)).prop_map(|(key, values)| Condition::Waypoint { key: Arc::from(key), values }),
+        2 => values(&PORTS).prop_map(Condition::DestinationPort),
+        1 => (select(&HTTP[..]), read(&["a"], pattern)).prop_map(|(key, values)| {
+            Condition::Waypoint { key: Arc::from(key), values }
+        }),
     ]
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let many = |most: usize| prop_oneof![2 => Just(0), 2 => Just(1), 1 => Just(most)];
-    let from = many(2).prop_flat_map(|n| vec(source(), n));
-    let to = many(2).prop_flat_map(|n| vec(operation(), n));
-    let when = many(2).prop_flat_map(|n| vec(condition(), n));
+    let (from, to, when) = (
+        vec(source(), 0..3),
+        vec(operation(), 0..3),
+        vec(condition(), 0..3),
+    );
     (from, to, when).prop_map(|(from, to, when)| Rule {
         line: 1,
         from,
@@ -344,8 +348,8 @@ proptest! {
             prop_assert_eq!(&judge.verdict(asked), &want, "{:?}", asked);
             let rehearsed: BTreeSet<String> = judge.rehearsal(asked).into_iter().collect();
             prop_assert_eq!(rehearsed, naive.rehearsal(), "{:?}", asked);
-            let compiled = judge.compiled.workloads.iter().find(|w| *w.name == *asked.workload).unwrap();
-            let after = received.guard(compiled).judge(&judge.request(asked));
+            let guard = received.guard(judge.workload(&asked.workload));
+            let after = guard.judge(&judge.request(asked));
             prop_assert_eq!(told(&after), want, "after the wire: {:?}", asked);
         }
     }
@@ -365,12 +369,19 @@ fn all_verdicts_are_drawn() {
             "in" if judge.guard(&asked[0].workload).is_open() => "open",
             "in" => "in",
             "unallowed" => "unallowed",
+            strict if strict.contains("converted") => "strict",
             _ => "denied",
         };
         *drawn.entry(kind).or_default() += 1;
     }
-    for kind in ["in", "unallowed", "denied"] {
+    let [often, seldom] = [CASES / 20, CASES / 50];
+    for (kind, least) in [
+        ("in", often),
+        ("unallowed", often),
+        ("denied", often),
+        ("strict", seldom),
+    ] {
         let times = drawn.get(kind).copied().unwrap_or_default();
-        assert!(times * 20 >= CASES, "{kind}: {drawn:?}");
+        assert!(times >= least, "{kind}: {drawn:?}");
     }
 }

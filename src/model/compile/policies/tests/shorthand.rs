@@ -24,6 +24,7 @@ use crate::model::declaration::{
     Workload,
 };
 use crate::model::policy::{Denial, Guard, Pattern, Policies, Rehearsal, Request, Verdict};
+use crate::model::workload as compiled;
 
 pub(super) const ROOT: &str = "istio-system";
 
@@ -321,10 +322,13 @@ impl Judge {
         workloads.find(|w| *w.name == *name).unwrap()
     }
 
-    pub(super) fn guard(&self, name: &str) -> Guard {
+    pub(super) fn workload(&self, name: &str) -> &compiled::Workload {
         let mut workloads = self.compiled.workloads.iter();
-        let workload = workloads.find(|w| *w.name == *name).unwrap();
-        self.policies.guard(workload)
+        workloads.find(|w| *w.name == *name).unwrap()
+    }
+
+    pub(super) fn guard(&self, name: &str) -> Guard {
+        self.policies.guard(self.workload(name))
     }
 
     pub(super) fn request(&self, asked: &Asked) -> Request {

@@ -2,60 +2,34 @@
 
 use super::shorthand::{Asked, Judge, mesh};
 use crate::model::declaration::MtlsMode;
-use crate::model::policy::{Match, Policy};
+use crate::model::policy::{Clause, Match, Policy, Rule};
 
 const SHARED: &str = "istio-system/istio_converted_static_strict";
 const OWN: &str = "shop/converted_peer_authentication_w";
 
 /// The policies listed on `cart-1`.
 fn listed(judge: &Judge) -> Vec<String> {
-    let mut workloads = judge.compiled.workloads.iter();
-    let cart = workloads.find(|w| &*w.name == "cart-1").unwrap();
-    let keys = cart.authorization_policies.iter();
+    let keys = judge.workload("cart-1").authorization_policies.iter();
     keys.map(ToString::to_string).collect()
 }
 
-/// Its rules, as in the table: `plaintext` and its ports in each, whatever clauses they stand in.
+/// Its rules, as in the table: the fields of each, whatever clauses they stand in.
 fn rules(policy: &Policy) -> String {
-    let one = |matched: &Match| {
-        let mut fields = Vec::new();
-        let not: Vec<String> = matched
-            .principals
-            .not
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        fields.extend(not.iter().map(|p| {
-            if p == "*" {
-                "plaintext".to_owned()
-            } else {
-                format!("!{p}")
-            }
-        }));
-        fields.extend(
-            matched
-                .destination_ports
-                .any
-                .iter()
-                .map(|p| format!("port={p}")),
-        );
-        fields.extend(
-            matched
-                .destination_ports
-                .not
-                .iter()
-                .map(|p| format!("port≠{p}")),
-        );
-        fields.join(" ")
-    };
-    let rules = policy.rules.iter().map(|rule| {
-        let clauses = rule.clauses.iter().map(|clause| {
-            let matches: Vec<String> = clause.matches.iter().map(one).collect();
-            matches.join(" or ")
-        });
-        clauses.collect::<Vec<_>>().join(" ")
-    });
-    rules.collect::<Vec<_>>().join(" ∨ ")
+    let clause = |clause: &Clause| joined(clause.matches.iter().map(fields), " or ");
+    let rule = |rule: &Rule| joined(rule.clauses.iter().map(clause), " ");
+    joined(policy.rules.iter().map(rule), " ∨ ").replace("peer≠*", "plaintext")
+}
+
+fn fields(of: &Match) -> String {
+    let ports = &of.destination_ports;
+    let peers = of.principals.not.iter().map(|peer| format!("peer≠{peer}"));
+    let only = ports.any.iter().map(|port| format!("port={port}"));
+    let but = ports.not.iter().map(|port| format!("port≠{port}"));
+    joined(peers.chain(only).chain(but), " ")
+}
+
+fn joined(parts: impl Iterator<Item = String>, by: &str) -> String {
+    parts.collect::<Vec<_>>().join(by)
 }
 
 /// Refused to a plain connection; never anything to a tunnelled one.
@@ -81,31 +55,52 @@ fn table() {
         ("strict", &["STRICT"], "shared", all),
         ("strict-workload", &["STRICT app=cart name=w"], "shared", all),
         ("strict-and-strict-port", &["STRICT app=cart name=w 8080=STRICT"], "shared", all),
-        ("strict-and-permissive-port", &["STRICT app=cart name=w 9090=PERMISSIVE"], "plaintext port≠9090", but_9090),
+        ("strict-and-permissive-port", &["STRICT app=cart name=w 9090=PERMISSIVE"],
+            "plaintext port≠9090", but_9090),
         ("strict-and-disable-port", &["STRICT app=cart name=w 9090=DISABLE"], "plaintext port≠9090", but_9090),
-        ("strict-port-strict-and-permissive", &["STRICT app=cart name=w 9090=STRICT 8080=PERMISSIVE"], "plaintext port≠8080", but_8080),
+        ("strict-port-strict-and-permissive", &["STRICT app=cart name=w 9090=STRICT 8080=PERMISSIVE"],
+            "plaintext port≠8080", but_8080),
         ("disable-port-strict", &["DISABLE app=cart name=w 9090=STRICT"], "plaintext port=9090", on_9090),
         ("permissive-port-strict", &["PERMISSIVE app=cart name=w 9090=STRICT"], "plaintext port=9090", on_9090),
-        ("permissive-port-strict-and-permissive", &["PERMISSIVE app=cart name=w 9090=STRICT 8080=PERMISSIVE"], "plaintext port=9090", on_9090),
+        ("permissive-port-strict-and-permissive", &["PERMISSIVE app=cart name=w 9090=STRICT 8080=PERMISSIVE"],
+            "plaintext port=9090", on_9090),
         ("unset-port-strict", &["UNSET app=cart name=w 8080=STRICT"], "plaintext port=8080", on_8080),
         ("permissive-root-permissive-namespace-strict-workload-ports",
-            &["PERMISSIVE ns=istio-system", "PERMISSIVE", "app=cart name=w 8080=STRICT 9090=STRICT"], "plaintext port=8080 ∨ plaintext port=9090", [true, true, false]),
-        ("permissive-root-permissive-workload", &["PERMISSIVE ns=istio-system", "app=cart name=w 9090=PERMISSIVE"], "", nothing),
+            &["PERMISSIVE ns=istio-system", "PERMISSIVE", "app=cart name=w 8080=STRICT 9090=STRICT"],
+            "plaintext port=8080 ∨ plaintext port=9090", [true, true, false]),
+        ("permissive-root-permissive-workload",
+            &["PERMISSIVE ns=istio-system", "app=cart name=w 9090=PERMISSIVE"],
+            "", nothing),
         ("permissive-root-strict-namespace-permissive-workload",
-            &["PERMISSIVE ns=istio-system", "STRICT", "app=cart name=w 9090=PERMISSIVE"], "plaintext port≠9090", but_9090),
+            &["PERMISSIVE ns=istio-system", "STRICT", "app=cart name=w 9090=PERMISSIVE"],
+            "plaintext port≠9090", but_9090),
         ("permissive-root-unset-namespace-mixed-workload-ports",
-            &["PERMISSIVE ns=istio-system", "UNSET", "app=cart name=w 9090=STRICT 8080=PERMISSIVE"], "plaintext port=9090", on_9090),
+            &["PERMISSIVE ns=istio-system", "UNSET", "app=cart name=w 9090=STRICT 8080=PERMISSIVE"],
+            "plaintext port=9090", on_9090),
         ("strict-root-permissive-namespace-strict-workload",
-            &["STRICT ns=istio-system", "PERMISSIVE", "app=cart name=w 9090=STRICT"], "plaintext port=9090", on_9090),
-        ("strict-root-permissive-workload", &["STRICT ns=istio-system", "app=cart name=w 9090=PERMISSIVE"], "plaintext port≠9090", but_9090),
+            &["STRICT ns=istio-system", "PERMISSIVE", "app=cart name=w 9090=STRICT"],
+            "plaintext port=9090", on_9090),
+        ("strict-root-permissive-workload", &["STRICT ns=istio-system", "app=cart name=w 9090=PERMISSIVE"],
+            "plaintext port≠9090", but_9090),
         ("strict-root-unset-workload-port-strict-and-permissive",
-            &["STRICT ns=istio-system", "app=cart name=w 9090=PERMISSIVE 8080=STRICT"], "plaintext port≠9090", but_9090),
-        ("permissive workload under strict", &["STRICT ns=istio-system", "STRICT", "PERMISSIVE app=cart name=w"], "", nothing),
-        ("[Q] strict root, unset namespace", &["STRICT ns=istio-system", "UNSET", "app=cart name=w 9090=PERMISSIVE"], "plaintext port≠9090", but_9090),
-        ("[Q] strict port under a permissive workload", &["STRICT ns=istio-system", "PERMISSIVE app=cart name=w 9090=STRICT"], "plaintext port=9090", on_9090),
-        ("[Q] and an unset namespace", &["STRICT ns=istio-system", "UNSET", "PERMISSIVE app=cart name=w 9090=STRICT"], "plaintext port=9090", on_9090),
-        ("[Q] exception of a strict namespace", &["STRICT", "app=cart name=w 9090=DISABLE"], "plaintext port≠9090", but_9090),
-        ("two exceptions", &["STRICT app=cart name=w 8080=DISABLE 9090=PERMISSIVE"], "plaintext port≠8080 port≠9090", [false, false, true]),
+            &["STRICT ns=istio-system", "app=cart name=w 9090=PERMISSIVE 8080=STRICT"],
+            "plaintext port≠9090", but_9090),
+        ("permissive workload under strict",
+            &["STRICT ns=istio-system", "STRICT", "PERMISSIVE app=cart name=w"],
+            "", nothing),
+        ("[Q] strict root, unset namespace",
+            &["STRICT ns=istio-system", "UNSET", "app=cart name=w 9090=PERMISSIVE"],
+            "plaintext port≠9090", but_9090),
+        ("[Q] strict port under a permissive workload",
+            &["STRICT ns=istio-system", "PERMISSIVE app=cart name=w 9090=STRICT"],
+            "plaintext port=9090", on_9090),
+        ("[Q] and an unset namespace",
+            &["STRICT ns=istio-system", "UNSET", "PERMISSIVE app=cart name=w 9090=STRICT"],
+            "plaintext port=9090", on_9090),
+        ("[Q] exception of a strict namespace", &["STRICT", "app=cart name=w 9090=DISABLE"],
+            "plaintext port≠9090", but_9090),
+        ("two exceptions", &["STRICT app=cart name=w 8080=DISABLE 9090=PERMISSIVE"],
+            "plaintext port≠8080 port≠9090", [false, false, true]),
     ] {
         let judge = Judge::new(mesh(policies));
         assert_eq!([8080, 9090, 80].map(|port| refused(&judge, port)), on, "{name}");
@@ -122,15 +117,22 @@ fn table() {
 #[rustfmt::skip]
 fn levels() {
     for (name, policies, on) in [
-        ("the oldest of the mesh", &["PERMISSIVE ns=istio-system name=b", "STRICT ns=istio-system name=a"][..], [false; 3]),
+        ("the oldest of the mesh", &["PERMISSIVE ns=istio-system name=b", "STRICT ns=istio-system name=a"][..],
+            [false; 3]),
         ("the oldest of the namespace", &["STRICT name=b", "PERMISSIVE name=a"], [true; 3]),
         ("the oldest of the workload", &["STRICT app=cart name=b", "PERMISSIVE app=cart name=a"], [true; 3]),
         ("the oldest even if unset", &["UNSET name=b", "STRICT name=a"], [false; 3]),
-        ("an unset one hides a workload's other", &["UNSET app=cart name=b", "STRICT app=cart name=a"], [false; 3]),
-        ("a loser's ports do not count", &["PERMISSIVE app=cart name=b", "PERMISSIVE app=cart name=a 8080=STRICT"], [false; 3]),
-        ("nor its exceptions", &["STRICT app=cart name=b", "STRICT app=cart name=a 8080=PERMISSIVE"], [true; 3]),
+        ("an unset one hides a workload's other", &["UNSET app=cart name=b", "STRICT app=cart name=a"],
+            [false; 3]),
+        ("a loser's ports do not count",
+            &["PERMISSIVE app=cart name=b", "PERMISSIVE app=cart name=a 8080=STRICT"],
+            [false; 3]),
+        ("nor its exceptions", &["STRICT app=cart name=b", "STRICT app=cart name=a 8080=PERMISSIVE"],
+            [true; 3]),
         ("selector in root", &["STRICT ns=istio-system app=cart 8080=STRICT"], [false; 3]),
-        ("and it beats no older one", &["PERMISSIVE ns=istio-system app=cart name=b", "STRICT ns=istio-system name=a"], [true; 3]),
+        ("and it beats no older one",
+            &["PERMISSIVE ns=istio-system app=cart name=b", "STRICT ns=istio-system name=a"],
+            [true; 3]),
         ("another's selector", &["STRICT app=web"], [false; 3]),
         ("another namespace", &["STRICT ns=infra", "STRICT ns=infra app=cart name=b"], [false; 3]),
         ("all labels", &["STRICT app=cart version=v1"], [false; 3]),
