@@ -14,6 +14,7 @@ pub mod demo;
 pub mod dial;
 pub mod files;
 pub mod hbone;
+pub mod hex;
 pub mod identity;
 pub mod model;
 pub mod node;
