@@ -43,6 +43,7 @@ use issuer::ControlIssuer;
 use keep::certs::Shelf;
 use keep::clock::ClockFile;
 use keep::view::ViewFile;
+use report::facts::Facts;
 use report::{LocalStates, streams};
 use trust::Believed;
 
@@ -64,7 +65,7 @@ pub struct Agent {
     certs: certs::Manager<ControlIssuer>,
     states: watch::Receiver<LocalStates>,
     kept: ViewFile,
-    clock: ClockFile,
+    facts: Facts,
     grace: Option<Watcher>,
 }
 
@@ -131,8 +132,9 @@ impl Agent {
         let told = keeper.as_ref().map(|_joined| epoch).unwrap_or_default();
         let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
         let (certs, handle) = certs::Manager::new(issuer, link_seen.clone());
+        let facts = Facts::new(clock, handle.clone(), link_seen.clone(), mesh_seen.clone());
         let agent = Self {
-            clock,
+            facts,
             grace,
             kept,
             discovery: Discovery::new(controls.clone(), timing, told, believed, mesh, link),
@@ -165,7 +167,7 @@ impl Agent {
                 self.controls,
                 self.states,
                 self.timing,
-                self.clock,
+                self.facts,
                 shutdown.child_token(),
             );
             tasks.spawn(reports);

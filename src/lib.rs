@@ -15,6 +15,7 @@ pub mod dial;
 pub mod explain;
 pub mod files;
 pub mod hbone;
+pub mod hex;
 pub mod identity;
 pub mod model;
 pub mod node;

@@ -104,6 +104,21 @@ pub struct NodeLine {
     pub address: Option<String>,
     /// Workloads that it reports as captured.
     pub captured: usize,
+    /// Which build it runs.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Its operating system.
+    #[serde(default)]
+    pub os: Option<String>,
+    /// Certificates that it holds for its workloads.
+    #[serde(default)]
+    pub certificates: Option<u32>,
+    /// When the first of them expires, in seconds since 1970.
+    #[serde(default)]
+    pub expires: Option<u64>,
+    /// Seconds its clock is ahead of the control plane's, or behind it.
+    #[serde(default)]
+    pub clock_ahead: Option<i64>,
     /// What it refused or could not do, if anything.
     pub problem: Option<String>,
 }
@@ -501,12 +516,30 @@ fn nodes(handle: &ControlHandle) -> Vec<NodeLine> {
         NodeLine {
             name: name.to_string(),
             state: state.to_owned(),
-            revision: client.and_then(|c| c.revision()),
+            // One that follows another control plane reports it.
+            revision: client.and_then(|c| c.revision()).or_else(|| {
+                let applied = heard?.applied.iter();
+                applied.filter_map(|a| a.version.parse().ok()).next()
+            }),
+            version: heard
+                .map(|h| h.host.version.clone())
+                .filter(|v| !v.is_empty()),
+            os: heard.map(|h| h.host.os.clone()).filter(|os| !os.is_empty()),
+            certificates: heard.and_then(|h| h.certificates).map(|c| c.count),
+            expires: heard.and_then(|h| h.certificates).and_then(|c| {
+                u64::try_from(c.soonest_not_after_ms / 1000)
+                    .ok()
+                    .filter(|at| *at > 0)
+            }),
+            clock_ahead: heard
+                .filter(|h| h.host.wall_clock_ms > 0)
+                .map(|h| h.clock_ahead_ms / 1000),
             address: client.map(|c| c.address.ip().to_string()),
             captured,
             problem: client
                 .and_then(|c| c.nack.as_ref())
-                .map(|n| n.message.clone()),
+                .map(|n| n.message.clone())
+                .or_else(|| heard.and_then(health::finding)),
         }
     };
     names.iter().map(line).collect()

@@ -20,7 +20,7 @@ pub use grace::Grace;
 pub use proof::{reenrol_payload, sign_with, signed_by};
 pub use request::{Request, RequestError};
 pub use svid::{
-    Roots, Svid, SvidError, certificates_from_pem, not_after, spki_sha256, to_pem, validity_of,
+    Roots, Svid, SvidError, certificates_from_pem, not_after, pem, spki_sha256, to_pem, validity_of,
 };
 pub use trust::{Bundle, CertificateKey, Trust};
 pub use verify::{PeerRefused, peer_identity};

@@ -206,6 +206,11 @@ impl Discovery {
     async fn settle(&mut self, stream: &mut Stream, mut taken: Taken) -> Result<(), StreamError> {
         if let Some((type_url, error)) = taken.refused() {
             warn!(type_url, error, "parts of the mesh refused");
+            let refused = Some(Arc::from(error));
+            self.link.send_modify(|link| {
+                link.refusals = link.refusals.saturating_add(1);
+                link.refused = refused;
+            });
         }
         if taken.lost {
             stream.part(taken).await;

@@ -1,5 +1,6 @@
 //! How the connections to the control planes are, for whoever asks.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -20,6 +21,10 @@ pub struct Link {
     pub stale: Option<SystemTime>,
     /// Whether a whole view has come into force.
     pub viewed: bool,
+    /// How many responses have been refused, or parts of them.
+    pub refusals: u32,
+    /// Why the last of them was.
+    pub refused: Option<Arc<str>>,
     /// Every control plane, in order of preference.
     pub controls: Vec<ControlLine>,
 }

@@ -11,7 +11,9 @@ use tracing::warn;
 use super::channel::{ChannelError, Controls};
 use super::keep::clock::ClockFile;
 use crate::wire::proto::lateen::node_service_client::NodeServiceClient;
+use facts::Facts;
 
+pub(super) mod facts;
 mod message;
 mod state;
 
@@ -37,32 +39,32 @@ async fn stream(
     controls: &Controls,
     control: usize,
     mut states: watch::Receiver<LocalStates>,
-    clock: &ClockFile,
+    mut facts: Facts,
 ) -> Result<(), ReportError> {
     let channel = controls.connect(control).await?.channel;
     let (reports, outgoing) = mpsc::channel(1);
     let mut told = states.borrow_and_update().clone();
     let mut seq = 1;
     // The channel is empty, so the first report fits.
-    let _fits = reports.try_send(message::full(seq, &told));
+    let _fits = reports.try_send(facts.tell(message::full(seq, &told), None));
     let answer = NodeServiceClient::new(channel)
         .report(ReceiverStream::new(outgoing))
         .await
         .map_err(ReportError::Status)?;
     let mut acks = answer.into_inner();
-    let mut told_apart = false;
+    let mut apart = None;
     loop {
         let mut full = false;
         tokio::select! {
             ack = acks.message() => match ack.map_err(ReportError::Status)? {
                 None => return Ok(()),
                 Some(ack) => {
-                    let apart = heard(clock, ack.server_time_ms).await;
-                    if let Some(apart) = apart.filter(|_| !told_apart) {
+                    let now = heard(&facts.clock, ack.server_time_ms).await;
+                    if let (None, Some(apart)) = (apart, now) {
                         warn!(code = "clock-apart", seconds = apart.as_secs(),
                             "this machine's clock and its control plane's are far apart");
-                        told_apart = true;
                     }
+                    apart = now;
                     if !ack.need_full {
                         continue;
                     }
@@ -73,6 +75,7 @@ async fn stream(
                 changed.map_err(|_gone| ReportError::Stopping)?;
                 tokio::time::sleep(GATHER).await;
             }
+            () = facts.applied() => tokio::time::sleep(GATHER).await,
             () = tokio::time::sleep(LEASE / 3) => {}
         }
         let now = states.borrow_and_update().clone();
@@ -82,7 +85,7 @@ async fn stream(
             false => message::delta(seq, &told, &now),
         };
         told = now;
-        if reports.send(next).await.is_err() {
+        if reports.send(facts.tell(next, apart)).await.is_err() {
             return Ok(());
         }
     }

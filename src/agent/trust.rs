@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +17,7 @@ use super::keep::set_aside;
 use crate::clock;
 use crate::files::{self, FileError};
 use crate::telemetry::access_log::chain;
-use crate::tls::{Bundle, Svid, Trust};
+use crate::tls::{Bundle, Svid, Trust, pem};
 use crate::wire::convert::{BundleError, bundle, decode_bundle};
 use crate::wire::proto::lateen::TrustBundle;
 
@@ -168,17 +166,6 @@ fn read(bytes: &[u8]) -> Result<TrustBundle, &'static str> {
         return Err("its checksum does not fit");
     }
     TrustBundle::decode(body).map_err(|_malformed| "it does not parse")
-}
-
-fn pem(kind: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {kind}-----\n");
-    for line in body.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|b| char::from(*b)));
-        text.push('\n');
-    }
-    text.push_str(&format!("-----END {kind}-----\n"));
-    text
 }
 
 /// When a certificate was made: its start, without what our authorities date it back by

@@ -13,8 +13,9 @@ use super::status::{asked, unreadable};
 use crate::config::diagnose::Style;
 use crate::config::{self, report};
 use crate::explain::{Explanation, Judgement, Question, Step, Way, explain, intended};
+use crate::model::declaration::Mesh;
 use crate::model::view::View;
-use crate::status::policy::{PolicyLine, lines};
+use crate::status::policy::{PolicyLine, declared_lines};
 use crate::table::table;
 
 /// Say whether a connection is let in, and what makes it so.
@@ -49,10 +50,10 @@ pub struct ExplainArgs {
     config: Option<PathBuf>,
 }
 
-/// Show the policies that node proxies evaluate.
+/// Show the policies of the mesh, and how far each is in force.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  lateen policies\n  lateen policies --dir ./mesh -o json\n\nExit code 1 when a policy could not be read, and so denies everything it holds for."
+    after_help = "Example:\n  lateen policies\n  lateen policies --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the policies as they are written, with what\nbecame of them; on other nodes, what the node evaluates.\nExit code 1 when a policy is not in force, or could not be read and so denies everything."
 )]
 pub struct PoliciesArgs {
     /// Show those of this mesh directory, and not of the running node
@@ -106,7 +107,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
 #[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn policies(args: &PoliciesArgs) -> Result<ExitCode, Failure> {
     let known: Vec<PolicyLine> = match &args.dir {
-        Some(dir) => lines(&view(dir)?),
+        Some(dir) => declared_lines(&declared(dir)?),
         None => {
             let config = args.config.as_deref();
             let text = asked(config, Method::GET, "/policies", String::new())?;
@@ -117,7 +118,9 @@ pub fn policies(args: &PoliciesArgs) -> Result<ExitCode, Failure> {
         Output::Json => println!("{}", json(&known)?),
         Output::Table => print!("{}", listed(&known)),
     }
-    Ok(match known.iter().any(|p| p.unreadable.is_some()) {
+    let idle = |p: &PolicyLine| p.condition.as_ref().is_some_and(|c| !c.status);
+    let failing = |p: &PolicyLine| p.unreadable.is_some() || idle(p);
+    Ok(match known.iter().any(failing) {
         true => ExitCode::from(NO),
         false => ExitCode::SUCCESS,
     })
@@ -135,15 +138,20 @@ fn live(config: Option<&Path>, question: &Question) -> Result<Explanation, Failu
 
 /// The mesh of a directory, everything in it as it is meant to be.
 fn view(dir: &Path) -> Result<View, Failure> {
-    let loaded = config::load(dir);
-    let Some(mesh) = &loaded.mesh else {
+    let mesh = declared(dir)?;
+    intended(&mesh).map_err(|e| Failure::usage("the mesh does not compile", &e))
+}
+
+fn declared(dir: &Path) -> Result<Mesh, Failure> {
+    let mut loaded = config::load(dir);
+    let Some(mesh) = loaded.mesh.take() else {
         let text = report::text(&loaded, &Style::for_stream(false, true, 100));
         return Err(Failure::plain(
             USAGE,
             format!("the mesh directory does not pass:\n{text}"),
         ));
     };
-    intended(mesh).map_err(|e| Failure::usage("the mesh does not compile", &e))
+    Ok(mesh)
 }
 
 fn render(explanation: &Explanation) -> String {
@@ -201,6 +209,7 @@ fn listed(policies: &[PolicyLine]) -> String {
             (true, None) => format!("{}, dry run", p.action),
             (false, None) => p.action.clone(),
         };
+        let note = p.condition.as_ref().map(|c| c.message.clone());
         vec![
             p.policy.clone(),
             action,
@@ -208,9 +217,18 @@ fn listed(policies: &[PolicyLine]) -> String {
             p.workloads.to_string(),
             p.rules.to_string(),
             p.place.clone(),
+            note.or_else(|| p.unreadable.clone()).unwrap_or_default(),
         ]
     };
     let rows: Vec<Vec<String>> = policies.iter().map(row).collect();
-    let heading = ["POLICY", "ACTION", "SCOPE", "WORKLOADS", "RULES", "WRITTEN"];
+    let heading = [
+        "POLICY",
+        "ACTION",
+        "SCOPE",
+        "WORKLOADS",
+        "RULES",
+        "WRITTEN",
+        "NOTE",
+    ];
     table(&heading, &rows)
 }

@@ -10,6 +10,7 @@ use super::Failure;
 use super::output::{NO, UNREACHABLE, USAGE};
 use super::run::config;
 use crate::agent::join::{JoinError, join};
+use crate::hex::hex;
 use crate::identity::token::Token;
 use crate::telemetry::access_log::chain;
 use crate::tls::PeerRefused;
@@ -73,7 +74,7 @@ fn token(path: &Path) -> Result<Token, Failure> {
 fn explain(error: &JoinError, token: &Token) -> Failure {
     if let JoinError::Channel(channel) = error {
         if let Some(refused @ PeerRefused::Pin { .. }) = channel.refused() {
-            let pinned: String = token.pin.iter().map(|b| format!("{b:02x}")).collect();
+            let pinned = hex(&token.pin);
             return Failure::plain(
                 NO,
                 format!(

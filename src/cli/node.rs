@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Subcommand;
 use http::Method;
@@ -9,7 +10,8 @@ use http::Method;
 use super::Failure;
 use super::output::{NO, Output};
 use super::status::{asked, unreadable};
-use crate::status::Status;
+use crate::clock::seconds;
+use crate::status::{NodeLine, Status};
 use crate::table::table;
 
 /// The machines of the mesh, on the control plane's host.
@@ -75,11 +77,37 @@ fn list(output: Output, config: Option<&Path>) -> Result<ExitCode, Failure> {
             println!("{json}");
         }
         Output::Table => {
-            let row =
-                |n: crate::status::NodeLine| vec![n.name, n.state, n.address.unwrap_or_default()];
-            let rows: Vec<Vec<String>> = control.nodes.into_iter().map(row).collect();
-            print!("{}", table(&["NODE", "STATE", "ADDRESS"], &rows));
+            let now = seconds(SystemTime::now());
+            let rows: Vec<Vec<String>> = control.nodes.into_iter().map(|n| row(n, now)).collect();
+            let heading = [
+                "NODE",
+                "STATE",
+                "VERSION",
+                "CERTIFICATES",
+                "ADDRESS",
+                "PROBLEM",
+            ];
+            print!("{}", table(&heading, &rows));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn row(node: NodeLine, now: u64) -> Vec<String> {
+    let certificates = match (node.certificates, node.expires) {
+        (Some(count), Some(expires)) => {
+            let hours = expires.saturating_sub(now) / 3600;
+            format!("{count}, first ends in {hours}h")
+        }
+        (Some(count), None) => count.to_string(),
+        (None, _) => String::new(),
+    };
+    vec![
+        node.name,
+        node.state,
+        node.version.unwrap_or_default(),
+        certificates,
+        node.address.unwrap_or_default(),
+        node.problem.unwrap_or_default(),
+    ]
 }

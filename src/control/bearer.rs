@@ -19,6 +19,7 @@ use super::audit;
 use super::caller::Caller;
 use crate::clock::seconds;
 use crate::files::{self, FileError};
+use crate::hex::hex;
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// Whom the tokens are for, as Istio's certificate authority calls itself.
@@ -137,7 +138,7 @@ impl Bearers {
         Ok(Self {
             known: Mutex::new(known),
             directory,
-            issuer: epoch.iter().map(|b| format!("{b:02x}")).collect(),
+            issuer: hex(&epoch),
             trust_domain: trust_domain.clone(),
             signing: EncodingKey::from_ec_der(key.serialized_der()),
             verifying: DecodingKey::from_ec_der(key.public_key_raw()),
@@ -153,7 +154,7 @@ impl Bearers {
         let iat = seconds(now);
         let random: [u8; 16] = rand::random();
         let record = Record {
-            id: random.iter().map(|b| format!("{b:02x}")).collect(),
+            id: hex(&random),
             node: Arc::from(node),
             expires: iat + ttl.min(MAX_TTL).as_secs(),
             revoked: false,

@@ -1,9 +1,12 @@
 //! Whether the next step of replacing a root would cut anybody off (`spec/control-plane.md` §4.5).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ca::Phase;
+use super::revision::Kind;
+use super::server::Handle;
+use crate::model::declaration::{Node, Proxy};
 
 /// Times are kept in seconds, so what was made in the second of a step may be from before it.
 const GRAIN: Duration = Duration::from_secs(1);
@@ -23,6 +26,45 @@ pub struct Standing {
     pub issued: Vec<(String, Option<SystemTime>)>,
     /// It has not been here for longer than any certificate it could have lives.
     pub gone: bool,
+}
+
+/// How every node that could be cut off stands.
+pub fn standings(control: &Handle, now: SystemTime) -> Vec<Standing> {
+    let Some(input) = control.inputs.borrow().clone() else {
+        return Vec::new();
+    };
+    let revision = control.revisions.borrow().clone();
+    let joined = control.enrolment.nodes();
+    let clients = control.clients.snapshot();
+    let life = input.mesh.settings.certificate_ttl;
+    let td = control.authority.trust_domain();
+    let standing = |(name, node): (&Arc<str>, &Node)| {
+        let stock = node.proxy == Proxy::Ztunnel;
+        let record = joined.iter().find(|n| n.name == *name && !n.revoked);
+        let client = clients.iter().find(|c| c.node == *name);
+        let connected = client.is_some_and(|c| c.streams > 0);
+        if record.is_none() && !connected {
+            return None;
+        }
+        let since = revision.as_ref().map_or(0, |r| r.trust_since());
+        let acked = client.and_then(|c| c.acked(Kind::Trust));
+        let ids = revision.iter().flat_map(|r| r.identities(name));
+        let ids = ids.map(|(ns, sa)| format!("spiffe://{td}/ns/{ns}/sa/{sa}"));
+        let issued: Vec<_> = ids
+            .map(|id| (id.clone(), control.issued.last(name, &id)))
+            .collect();
+        let renewed = record.map(|r| UNIX_EPOCH + Duration::from_secs(r.renewed));
+        let last = issued.iter().filter_map(|(_, at)| *at).chain(renewed).max();
+        Some(Standing {
+            node: Arc::clone(name),
+            stock,
+            acknowledged: acked.is_some_and(|acked| acked >= since),
+            renewed: renewed.filter(|_| !stock),
+            issued,
+            gone: !connected && last.is_none_or(|last| last + life < now),
+        })
+    };
+    input.mesh.nodes.iter().filter_map(standing).collect()
 }
 
 /// What must not be cut off by leaving `phase`, which began at `since`; empty when nothing would be.

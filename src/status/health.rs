@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::report::{ProbeState, Verdict};
+use crate::control::health::NodeHealth;
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
 
@@ -32,6 +33,22 @@ pub(super) fn services(endpoints: &ByService) -> Vec<ServiceLine> {
             .then(|| "all endpoints failing, using all".to_owned()),
     };
     endpoints.iter().map(line).collect()
+}
+
+/// Difference of clocks that somebody should look at (`spec/control-plane.md` §6.7).
+const APART_MS: i64 = 300_000;
+
+/// The gravest of what somebody should look at on a node.
+pub(super) fn finding(node: &NodeHealth) -> Option<String> {
+    // Of several that are as grave, the first.
+    let gravest = node.findings.iter().rev().max_by_key(|f| f.severity);
+    let told = gravest.map(|f| format!("{}: {}", f.code, f.message));
+    told.or_else(|| {
+        let ahead = node.clock_ahead_ms;
+        let known = node.host.wall_clock_ms > 0 && ahead.abs() > APART_MS;
+        let way = if ahead > 0 { "ahead" } else { "behind" };
+        known.then(|| format!("clock-apart: its clock is {} s {way}", ahead.abs() / 1000))
+    })
 }
 
 /// How one local workload's probe is.
@@ -76,3 +93,67 @@ impl ProbeLine {
 }
 
 const FAILING: &str = "failing";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::proto::lateen::{Finding, HostInfo};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn the_gravest_finding_is_told() {
+        let found = |code: &str, severity| Finding {
+            code: code.to_owned(),
+            severity,
+            message: "m".to_owned(),
+        };
+        for (name, findings, ahead_ms, want) in [
+            ("nothing", vec![], 0, None),
+            ("a small difference", vec![], 299_000, None),
+            (
+                "ahead",
+                vec![],
+                46_800_000,
+                Some("clock-apart: its clock is 46800 s ahead"),
+            ),
+            (
+                "behind",
+                vec![],
+                -301_000,
+                Some("clock-apart: its clock is 301 s behind"),
+            ),
+            ("one", vec![found("a", 1)], -301_000, Some("a: m")),
+            (
+                "a graver one",
+                vec![found("a", 1), found("b", 2)],
+                0,
+                Some("b: m"),
+            ),
+            (
+                "two as grave",
+                vec![found("a", 1), found("b", 1)],
+                0,
+                Some("a: m"),
+            ),
+        ] {
+            let host = HostInfo {
+                wall_clock_ms: 1,
+                ..HostInfo::default()
+            };
+            let node = NodeHealth {
+                node: Arc::from("edge-1"),
+                reachable: true,
+                heard: Duration::ZERO,
+                draining: false,
+                host,
+                clock_ahead_ms: ahead_ms,
+                applied: Vec::new(),
+                certificates: None,
+                findings,
+                workloads: Vec::new(),
+            };
+            assert_eq!(finding(&node).as_deref(), want, "{name}");
+        }
+    }
+}

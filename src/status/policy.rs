@@ -9,8 +9,11 @@ use super::Sources;
 use crate::admin::Answer;
 use crate::agent::MeshState;
 use crate::explain::{Question, explain};
+use crate::model::compile::policies::{Surveyed, survey};
+use crate::model::declaration::{Mesh, Origin};
 use crate::model::policy::{Effect, Policy, Scope};
 use crate::model::view::View;
+use crate::model::workload::Workload;
 use crate::telemetry::access_log::chain;
 
 /// A line of `lateen policies`.
@@ -19,11 +22,11 @@ use crate::telemetry::access_log::chain;
 pub struct PolicyLine {
     /// `namespace/name`.
     pub policy: String,
-    /// `ALLOW` or `DENY`.
+    /// `ALLOW`, `DENY`, `AUDIT` or `CUSTOM`.
     pub action: String,
     /// It is only tried.
     pub dry_run: bool,
-    /// `mesh`, `namespace` or `workloads`.
+    /// `mesh`, `namespace` or `workloads`; `-` where node proxies are not told of it.
     pub scope: String,
     /// How many workloads it holds for.
     pub workloads: usize,
@@ -33,6 +36,23 @@ pub struct PolicyLine {
     pub place: String,
     /// Why it could not be read, and so denies everything.
     pub unreadable: Option<String>,
+    /// Whether it is in force as it was written, where that is known: on a control plane's host.
+    pub condition: Option<ConditionLine>,
+}
+
+/// Whether a policy is in force, in Istio's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ConditionLine {
+    /// `ZtunnelAccepted` or `WaypointAccepted`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it is in force in some form.
+    pub status: bool,
+    /// Why.
+    pub reason: String,
+    /// How what is in force differs from what is written.
+    pub message: String,
 }
 
 impl Sources {
@@ -51,6 +71,10 @@ impl Sources {
     }
 
     pub(super) fn policies(&self, _body: &[u8]) -> Answer {
+        let declared = self.control.as_ref().map(|c| c.inputs.borrow().clone());
+        if let Some(Some(input)) = declared {
+            return Answer::json(&declared_lines(&input.mesh));
+        }
         match self.mesh() {
             Ok(mesh) => Answer::json(&lines(&mesh.view)),
             Err(refusal) => refusal,
@@ -72,8 +96,29 @@ impl Sources {
     }
 }
 
+/// The policies of a mesh as it is declared, by key.
+pub fn declared_lines(mesh: &Mesh) -> Vec<PolicyLine> {
+    let line = |surveyed: Surveyed| PolicyLine {
+        policy: surveyed.key.to_string(),
+        action: surveyed.action.to_owned(),
+        dry_run: surveyed.dry_run,
+        scope: surveyed.scope.map_or("-", word).to_owned(),
+        workloads: surveyed.workloads,
+        rules: surveyed.rules,
+        place: place(surveyed.origin.as_ref()),
+        unreadable: None,
+        condition: surveyed.condition.map(|condition| ConditionLine {
+            kind: condition.kind.to_owned(),
+            status: condition.status,
+            reason: condition.reason.to_owned(),
+            message: condition.message,
+        }),
+    };
+    survey(mesh).into_iter().map(line).collect()
+}
+
 /// The policies of a view, by key.
-pub fn lines(view: &View) -> Vec<PolicyLine> {
+fn lines(view: &View) -> Vec<PolicyLine> {
     let mut policies: Vec<_> = view.policies().iter().collect();
     policies.sort_by(|a, b| a.key.cmp(&b.key));
     policies
@@ -83,12 +128,11 @@ pub fn lines(view: &View) -> Vec<PolicyLine> {
 }
 
 fn line(view: &View, policy: &Policy) -> PolicyLine {
-    let holds = |w: &&Arc<crate::model::workload::Workload>| match policy.scope {
+    let holds = |w: &&Arc<Workload>| match policy.scope {
         Scope::Mesh => true,
         Scope::Namespace => w.namespace == policy.namespace,
         Scope::Listed => w.authorization_policies.contains(&policy.key),
     };
-    let origin = policy.origin.as_ref();
     PolicyLine {
         policy: policy.key.to_string(),
         action: match policy.effect {
@@ -96,14 +140,23 @@ fn line(view: &View, policy: &Policy) -> PolicyLine {
             Effect::Deny => "DENY".to_owned(),
         },
         dry_run: policy.dry_run,
-        scope: match policy.scope {
-            Scope::Mesh => "mesh".to_owned(),
-            Scope::Namespace => "namespace".to_owned(),
-            Scope::Listed => "workloads".to_owned(),
-        },
+        scope: word(policy.scope).to_owned(),
         workloads: view.workloads().filter(holds).count(),
         rules: policy.rules.len(),
-        place: origin.map_or_else(String::new, |o| format!("{}:{}", o.file, o.line)),
+        place: place(policy.origin.as_ref()),
         unreadable: policy.unreadable.as_ref().map(ToString::to_string),
+        condition: None,
     }
+}
+
+fn word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Mesh => "mesh",
+        Scope::Namespace => "namespace",
+        Scope::Listed => "workloads",
+    }
+}
+
+fn place(origin: Option<&Origin>) -> String {
+    origin.map_or_else(String::new, |o| format!("{}:{}", o.file, o.line))
 }

@@ -1,8 +1,7 @@
 //! The admin pages of certificates and of those who may have them: the authority's and the nodes' on
 //! a control plane's host, the certificates of this host on every node's.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -13,10 +12,9 @@ use crate::agent::trust::made_at;
 use crate::clock::seconds;
 use crate::control::audit;
 use crate::control::ca::{Phase, RootState};
-use crate::control::revision::Kind;
-use crate::control::rotation::{Standing, in_the_way};
+use crate::control::rotation::{in_the_way, standings};
 use crate::control::server::Handle as ControlHandle;
-use crate::model::declaration::Proxy;
+use crate::hex::hex;
 use crate::telemetry::access_log::chain;
 use crate::tls::{Svid, validity_of};
 
@@ -269,7 +267,11 @@ fn rotate_issuing(control: &ControlHandle) -> Answer {
 
 fn rotate_root(control: &ControlHandle, force: bool) -> Answer {
     let ring = control.authority.ring();
-    let blocked = in_the_way(ring.phase, ring.since, &standings(control));
+    let blocked = in_the_way(
+        ring.phase,
+        ring.since,
+        &standings(control, SystemTime::now()),
+    );
     if !blocked.is_empty() && !force {
         let reason = format!(
             "the next step would cut off:\n  {}\nwait for them, or go on without them with --force",
@@ -337,50 +339,10 @@ fn ca_status(control: &ControlHandle) -> CaStatus {
         },
         revoked: ring.revoked,
         crl_number: ring.crl_number,
-        in_the_way: in_the_way(ring.phase, ring.since, &standings(control)),
+        in_the_way: in_the_way(
+            ring.phase,
+            ring.since,
+            &standings(control, SystemTime::now()),
+        ),
     }
-}
-
-/// How every node that could be cut off stands.
-fn standings(control: &ControlHandle) -> Vec<Standing> {
-    let Some(input) = control.inputs.borrow().clone() else {
-        return Vec::new();
-    };
-    let revision = control.revisions.borrow().clone();
-    let joined = control.enrolment.nodes();
-    let clients = control.clients.snapshot();
-    let life = input.mesh.settings.certificate_ttl;
-    let now = SystemTime::now();
-    let td = control.authority.trust_domain();
-    let standing = |(name, node): (&Arc<str>, &crate::model::declaration::Node)| {
-        let stock = node.proxy == Proxy::Ztunnel;
-        let record = joined.iter().find(|n| n.name == *name && !n.revoked);
-        let client = clients.iter().find(|c| c.node == *name);
-        let connected = client.is_some_and(|c| c.streams > 0);
-        if record.is_none() && !connected {
-            return None;
-        }
-        let since = revision.as_ref().map_or(0, |r| r.trust_since());
-        let acked = client.and_then(|c| c.acked(Kind::Trust));
-        let ids = revision.iter().flat_map(|r| r.identities(name));
-        let ids = ids.map(|(ns, sa)| format!("spiffe://{td}/ns/{ns}/sa/{sa}"));
-        let issued: Vec<_> = ids
-            .map(|id| (id.clone(), control.issued.last(name, &id)))
-            .collect();
-        let renewed = record.map(|r| UNIX_EPOCH + Duration::from_secs(r.renewed));
-        let last = issued.iter().filter_map(|(_, at)| *at).chain(renewed).max();
-        Some(Standing {
-            node: Arc::clone(name),
-            stock,
-            acknowledged: acked.is_some_and(|acked| acked >= since),
-            renewed: renewed.filter(|_| !stock),
-            issued,
-            gone: !connected && last.is_none_or(|last| last + life < now),
-        })
-    };
-    input.mesh.nodes.iter().filter_map(standing).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -16,6 +18,7 @@ use super::grace;
 use super::trust::{Bundle, CertificateKey, Trust};
 use super::verify::sole_identity;
 use crate::clock;
+use crate::hex::hex;
 use crate::identity::SpiffeId;
 
 /// Why a certificate cannot be used.
@@ -314,15 +317,19 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 
 /// One certificate as PEM.
 pub fn to_pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    let body = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let mut text = String::with_capacity(body.len() + 64);
-    text.push_str("-----BEGIN CERTIFICATE-----\n");
+    pem("CERTIFICATE", certificate)
+}
+
+/// DER of a kind, such as `X509 CRL`, as PEM (RFC 7468).
+pub fn pem(kind: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut text = String::with_capacity(body.len() + body.len() / 64 + 64);
+    text.push_str(&format!("-----BEGIN {kind}-----\n"));
     for line in body.as_bytes().chunks(64) {
         text.extend(line.iter().map(|b| char::from(*b)));
         text.push('\n');
     }
-    text.push_str("-----END CERTIFICATE-----\n");
+    text.push_str(&format!("-----END {kind}-----\n"));
     text
 }
 
@@ -349,8 +356,4 @@ fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
         at(validity.not_before.timestamp()),
         at(validity.not_after.timestamp()),
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

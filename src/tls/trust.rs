@@ -16,6 +16,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use super::config::provider;
 use super::grace::Grace;
 use super::svid::{Roots, SvidError};
+use crate::hex::hex;
 use crate::identity::TrustDomain;
 
 /// Names one certificate: who issued it, and under which number (RFC 5280 §4.1.2.2).
@@ -44,7 +45,7 @@ impl CertificateKey {
 
     /// The serial number in lower-case hex.
     pub fn serial(&self) -> String {
-        self.serial.iter().map(|b| format!("{b:02x}")).collect()
+        hex(&self.serial)
     }
 }
 

@@ -26,6 +26,7 @@ use super::config::provider;
 use super::grace::Grace;
 use super::svid::{not_after, spki_sha256};
 use super::trust::{Bundle, Trust};
+use crate::hex::hex;
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// Why a peer whose chain is sound is refused all the same. Found inside
@@ -424,7 +425,7 @@ fn pinned_root(
             store.add(certificate.clone().into_owned())?;
             return Ok(store);
         }
-        presented.push(hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        presented.push(hex(&hash));
     }
     Err(PeerRefused::Pin {
         presented: presented.join(", "),

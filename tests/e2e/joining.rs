@@ -1,6 +1,6 @@
 //! Machines join with tokens, and misuse has its answer.
 
-use crate::support::{CONTROL, testbed, text};
+use crate::support::{CONTROL, eventually, testbed, text};
 
 #[test]
 fn tokens_are_for_one_machine_once() {
@@ -81,4 +81,24 @@ fn a_wrong_address_is_unreachable_and_not_a_refusal() {
     let words = ["join", "https://10.77.0.99:15012", "--token-file", "-"];
     let output = testbed.lateen_with("edge-1", &words, &token);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_control_plane_knows_what_its_nodes_say_of_themselves() {
+    let testbed = testbed();
+    eventually("version, revision and certificates", || {
+        let listed = testbed.lateen("control", &["node", "list", "-o", "json"]);
+        let nodes: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let nodes = nodes.as_array().unwrap().clone();
+        let edge = nodes.iter().find(|n| n["name"] == "edge-1").unwrap();
+        let told = edge["version"] == env!("CARGO_PKG_VERSION")
+            && edge["certificates"].as_u64().is_some_and(|n| n > 0)
+            && edge["expires"].as_u64().is_some()
+            && edge["clock-ahead"].as_i64().is_some_and(|s| s.abs() < 5)
+            && edge["problem"].is_null();
+        match told {
+            true => Ok(()),
+            false => Err(edge.clone()),
+        }
+    });
 }

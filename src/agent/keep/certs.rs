@@ -14,6 +14,7 @@ use tracing::warn;
 use super::set_aside;
 use crate::clock;
 use crate::files::{self, FileError};
+use crate::hex::hex;
 use crate::identity::SpiffeId;
 use crate::telemetry::access_log::chain;
 use crate::tls::{Roots, Svid, Trust, certificates_from_pem, to_pem};
@@ -136,8 +137,7 @@ impl Shelf {
 
     fn path(&self, id: &SpiffeId) -> PathBuf {
         let hash = Sha256::digest(id.to_string());
-        let name: String = hash.iter().map(|b| format!("{b:02x}")).collect();
-        self.directory.join(name).join("svid.json")
+        self.directory.join(hex(&hash)).join("svid.json")
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::set_aside;
 use crate::agent::mirror::Resources;
 use crate::files;
+use crate::hex::hex;
 use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::DeltaDiscoveryResponse;
 
@@ -38,7 +39,7 @@ impl ViewFile {
     pub(in crate::agent) fn of(state: &Path, epoch: &[u8]) -> Self {
         Self {
             path: state.join("agent/view"),
-            epoch: epoch.iter().map(|b| format!("{b:02x}")).collect(),
+            epoch: hex(epoch),
         }
     }
 

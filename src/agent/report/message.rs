@@ -64,7 +64,8 @@ fn workload(uid: &str, state: &WorkloadState) -> WorkloadReport {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// As much of a reason as a report has room for.
+pub(super) fn shortened(text: &str) -> String {
     let mut end = text.len().min(DETAIL);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use super::facts::Facts;
 use super::{LocalStates, stream};
 use crate::agent::channel::Controls;
 use crate::agent::failover::{Backoff, Timing};
-use crate::agent::keep::clock::ClockFile;
 use crate::telemetry::access_log::chain;
 
 /// Reports to all of them until `shutdown`.
@@ -18,7 +18,7 @@ pub(in crate::agent) async fn run(
     controls: Controls,
     captures: watch::Receiver<LocalStates>,
     timing: Timing,
-    clock: ClockFile,
+    facts: Facts,
     shutdown: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
@@ -29,7 +29,7 @@ pub(in crate::agent) async fn run(
             control,
             captures,
             timing,
-            clock.clone(),
+            facts.clone(),
             shutdown.clone(),
         );
         tasks.spawn(one);
@@ -47,7 +47,7 @@ async fn follow(
     control: usize,
     captures: watch::Receiver<LocalStates>,
     timing: Timing,
-    clock: ClockFile,
+    facts: Facts,
     shutdown: CancellationToken,
 ) {
     let mut backoff = Backoff::new(timing.backoff);
@@ -55,7 +55,7 @@ async fn follow(
         let begun = Instant::now();
         let ended = tokio::select! {
             () = shutdown.cancelled() => return,
-            ended = stream(&controls, control, captures.clone(), &clock) => ended,
+            ended = stream(&controls, control, captures.clone(), facts.clone()) => ended,
         };
         if let Err(e) = ended {
             let url = controls.urls().get(control).map(String::as_str);

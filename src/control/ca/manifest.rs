@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hex::hex;
+
 /// Where a change of the root stands (`spec/control-plane.md` §4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,7 +82,7 @@ impl Manifest {
             crl_signed: 0,
             roots: Vec::new(),
             plugged: None,
-            serial_key: key.iter().map(|b| format!("{b:02x}")).collect(),
+            serial_key: hex(&key),
         }
     }
 

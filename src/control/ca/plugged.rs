@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::ring::{Intermediate, Root, RootState};
 use crate::files::{self, FileError};
+use crate::hex::hex;
 use crate::tls::{Bundle, SvidError, certificates_from_pem, spki_sha256, validity_of};
 
 /// What stands in the manifest for its intermediate, whichever it is, and begins the name of each.
@@ -99,8 +100,7 @@ impl Brought {
 
     /// SHA-256 of the keys of its roots, in hex.
     pub(super) fn root_keys(&self) -> Vec<String> {
-        let hex = |root: &Root| root.spki.iter().map(|b| format!("{b:02x}")).collect();
-        self.roots.iter().map(hex).collect()
+        self.roots.iter().map(|root| hex(&root.spki)).collect()
     }
 
     /// Whether peers are to be told the same of both.
@@ -169,9 +169,9 @@ pub(super) fn load(directory: &Path, now: SystemTime) -> Result<Brought, Plugged
 
 /// A name of its own for each intermediate, so that no list takes the place of another's.
 fn name(certificate: &CertificateDer<'_>) -> String {
-    let hash = Sha256::digest(certificate);
-    let hash = hash.iter().take(8).map(|b| format!("{b:02x}"));
-    format!("{NAME}-{}", hash.collect::<String>())
+    let hash = hex(&Sha256::digest(certificate));
+    let (short, _rest) = hash.split_at(16);
+    format!("{NAME}-{short}")
 }
 
 /// Whether an intermediate of that name was plugged in.

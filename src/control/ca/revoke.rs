@@ -17,6 +17,7 @@ use super::ring::{Intermediate, Ring};
 use super::serial::Serial;
 use super::{REMEMBERED, seconds};
 use crate::files::{self, FileError};
+use crate::hex::hex;
 
 /// How long a list says that it is good for.
 const GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -136,10 +137,6 @@ impl Revoked {
 
 fn path(directory: &Path) -> PathBuf {
     directory.join("revoked.json")
-}
-
-fn hex(serial: &[u8]) -> String {
-    serial.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The serial that a text means, however it is written: with colons, in capitals, without leading

@@ -7,6 +7,7 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::control::store::{Store, StoreError, Tree};
+use crate::hex::hex;
 use crate::wire::convert::RevisionSummary;
 
 /// How many revisions are listed.
@@ -34,7 +35,7 @@ pub(super) fn note(store: &dyn Store, summary: &RevisionSummary) {
 }
 
 fn try_note(store: &dyn Store, summary: &RevisionSummary) -> Result<(), StoreError> {
-    let digest: String = summary.digest.iter().map(|b| format!("{b:02x}")).collect();
+    let digest = hex(&summary.digest);
     let since = summary
         .compiled_at
         .duration_since(UNIX_EPOCH)

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::files::{self, set_aside};
+use crate::hex::hex;
 
 /// A mesh file: its path relative to the mesh directory, and its text.
 pub type MeshFile = (String, String);
@@ -105,8 +106,7 @@ fn hash(files: &[MeshFile]) -> String {
         sum.update((text.len() as u64).to_be_bytes());
         sum.update(text);
     }
-    let digest: [u8; 32] = sum.finalize().into();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&sum.finalize())
 }
 
 /// Takes a file over from a directory that was kept; its content is on disk already.

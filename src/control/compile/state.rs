@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::files::set_aside;
+use crate::hex::hex;
 use crate::model::compile::Assignments;
 use crate::model::service::ServiceKey;
 
@@ -133,8 +134,7 @@ impl State {
 }
 
 fn sum(json: &[u8]) -> String {
-    let digest: [u8; 32] = Sha256::digest(json).into();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(json))
 }
 
 fn parse(bytes: &[u8]) -> Option<Written> {

@@ -16,7 +16,7 @@ use super::memory::Memory;
 use crate::control::revision::Expected;
 use crate::model::compile::{Observed, Reported};
 use crate::model::workload::Health;
-use crate::wire::proto::lateen::HostInfo;
+use crate::wire::proto::lateen::{Applied, Certificates, Finding, HostInfo};
 
 mod damping;
 mod heard;
@@ -47,6 +47,12 @@ pub struct NodeHealth {
     pub host: HostInfo,
     /// Milliseconds its clock was ahead of ours when it last told it.
     pub clock_ahead_ms: i64,
+    /// How far it has come, with whomever it follows.
+    pub applied: Vec<Applied>,
+    /// Its workloads' certificates, once it has told.
+    pub certificates: Option<Certificates>,
+    /// What it says somebody should look at.
+    pub findings: Vec<Finding>,
     /// Its workloads, in the order of uids.
     pub workloads: Vec<WorkloadHealth>,
 }
@@ -121,6 +127,9 @@ struct Node {
     given_up: bool,
     host: HostInfo,
     clock_ahead_ms: i64,
+    applied: Vec<Applied>,
+    certificates: Option<Certificates>,
+    findings: Vec<Finding>,
     workloads: BTreeMap<Arc<str>, WorkloadHealth>,
     /// The revision by which workloads were last found to be another's. A later one may place
     /// them here, so their report is asked for again.
@@ -139,6 +148,9 @@ impl Node {
             given_up: false,
             host: HostInfo::default(),
             clock_ahead_ms: 0,
+            applied: Vec::new(),
+            certificates: None,
+            findings: Vec::new(),
             workloads: BTreeMap::new(),
             ignored_by: None,
         }
@@ -346,6 +358,9 @@ impl Ledger {
                 draining: node.draining,
                 host: node.host.clone(),
                 clock_ahead_ms: node.clock_ahead_ms,
+                applied: node.applied.clone(),
+                certificates: node.certificates,
+                findings: node.findings.clone(),
                 workloads: node.workloads.values().cloned().collect(),
             })
         };

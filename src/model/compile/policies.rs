@@ -4,6 +4,7 @@
 mod aliases;
 mod convert;
 mod strictness;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::model::policy::Policy;
 
 pub use convert::{Converted, Difference, convert};
 use strictness::Strictness;
+pub use survey::{Condition, Surveyed, survey};
 
 /// The policies of a mesh while its workloads are compiled.
 pub(super) struct Attached<'a> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::agent::keep::clock::ClockFile;
+use crate::agent::report::facts::Facts;
 use crate::agent::report::{CaptureState, LocalStates, WorkloadState, streams};
 use crate::agent::scripted::{self, Fitness, Script, Scripted, joined, policy, resource};
 use crate::control::discovery::{Clients, Limits};
@@ -305,7 +306,7 @@ async fn every_control_plane_is_told_how_workloads_are() {
         controls,
         seen,
         brisk(),
-        ClockFile::of(directory.path()),
+        Facts::bare(ClockFile::of(directory.path())),
         shutdown.clone(),
     ));
     b.hears("one of them", |h| h.reports == 1).await;

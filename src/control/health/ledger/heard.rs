@@ -1,5 +1,6 @@
 //! Reports: which of them count, and what they say (`spec/control-plane.md` §7.2).
 
+use std::mem;
 use std::sync::Arc;
 
 use super::{Context, Heard, Ledger, Memory, StreamId, Subject};
@@ -9,6 +10,9 @@ use crate::wire::proto::lateen::{NodeReport, WorkloadReport};
 
 /// Longest text kept of a workload's detail, in bytes.
 const LONGEST_DETAIL: usize = 256;
+/// Most that is kept of one report: types, and findings.
+const APPLIED: usize = 16;
+const FINDINGS: usize = 16;
 
 /// What a node last said of capturing one workload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +108,13 @@ impl Ledger {
             node.boot_id.clone_from(&host.boot_id);
             node.host = host;
         }
+        node.applied = bounded(report.applied, APPLIED, |a| {
+            a.last_error = shortened(mem::take(&mut a.last_error))
+        });
+        node.certificates = report.certificates;
+        node.findings = bounded(report.findings, FINDINGS, |f| {
+            f.message = shortened(mem::take(&mut f.message))
+        });
         if report.full {
             node.given_up = false;
             node.workloads.clear();
@@ -205,6 +216,13 @@ fn probe(said: &WorkloadReport) -> ProbeVerdict {
         Ok(Probe::NoProbe) => ProbeVerdict::NoProbe,
         Ok(Probe::Unknown) | Err(_) => ProbeVerdict::Unknown,
     }
+}
+
+/// No more than `most`, each made to fit.
+fn bounded<T>(mut all: Vec<T>, most: usize, fit: impl Fn(&mut T)) -> Vec<T> {
+    all.truncate(most);
+    all.iter_mut().for_each(fit);
+    all
 }
 
 fn shortened(mut detail: String) -> String {

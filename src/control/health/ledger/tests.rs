@@ -261,3 +261,35 @@ fn status() {
     assert_eq!(health.workloads[0].code, "netns-missing");
     assert_eq!(health.workloads[0].detail.len(), 256);
 }
+
+#[test]
+fn what_a_node_says_of_itself_is_kept_within_bounds() {
+    let mut desk = Desk::new();
+    let finding = Finding {
+        code: "clock-behind".to_owned(),
+        severity: 1,
+        message: "é".repeat(900),
+    };
+    let certificates = Certificates {
+        count: 3,
+        failing: 1,
+        soonest_not_after_ms: 9,
+    };
+    let said = |seq, findings| NodeReport {
+        certificates: Some(certificates),
+        findings,
+        applied: vec![Applied::default(); 99],
+        ..delta(seq, Vec::new())
+    };
+    desk.report(NodeReport {
+        full: true,
+        ..said(1, vec![finding; 99])
+    });
+    let kept = |desk: &Desk| desk.ledger.snapshot(desk.start).remove(0);
+    let node = kept(&desk);
+    assert_eq!(node.certificates, Some(certificates));
+    assert_eq!((node.findings.len(), node.applied.len()), (16, 16));
+    assert_eq!(node.findings[0].message.len(), 256);
+    desk.report(said(2, Vec::new()));
+    assert!(kept(&desk).findings.is_empty(), "as they are now");
+}

@@ -56,25 +56,39 @@ impl Bundle {
         self.0.iter().map(named).collect()
     }
 
-    /// Trust domains as principals: what is of this one begins with its name. Whom the handshake
-    /// does not let in need not be told apart here.
+    /// Trust domains as principals: what is of one begins with its name. Only one known by its end
+    /// alone has to be looked for among those that are believed; nobody else gets past a handshake.
     pub(super) fn of_domains(&self, written: &[Pattern]) -> Vec<Pattern> {
         let mut all = Vec::new();
-        for pattern in written {
-            let known = self.0.iter().filter(|td| pattern.matches(td.as_str()));
-            let mut domains: Vec<&str> = known.map(TrustDomain::as_str).collect();
-            if let (Pattern::Exact(_), false) = (pattern, domains.is_empty()) {
-                domains = self.0.iter().map(TrustDomain::as_str).collect();
+        for principal in written.iter().flat_map(|pattern| self.of_pattern(pattern)) {
+            if !all.contains(&principal) {
+                all.push(principal);
             }
-            let mut principals: Vec<_> = domains.into_iter().map(of_domain).collect();
-            if principals.is_empty() {
-                // To leave it out would ask for nothing; no principal reads like this one.
-                principals.push(Pattern::Exact(Arc::from(format!("{pattern}/"))));
-            }
-            principals.retain(|principal| !all.contains(principal));
-            all.extend(principals);
         }
         all
+    }
+
+    fn of_pattern(&self, pattern: &Pattern) -> Vec<Pattern> {
+        let those = |fits: &dyn Fn(&str) -> bool| {
+            let known = self.0.iter().map(TrustDomain::as_str);
+            known
+                .filter(|td| fits(td))
+                .map(of_domain)
+                .collect::<Vec<_>>()
+        };
+        match pattern {
+            Pattern::Present => vec![Pattern::Present],
+            Pattern::Exact(td) if self.0.iter().any(|known| known.as_str() == &**td) => {
+                those(&|_all| true)
+            }
+            Pattern::Exact(td) => vec![of_domain(td)],
+            Pattern::Prefix(begin) => vec![Pattern::Prefix(Arc::clone(begin))],
+            Pattern::Suffix(end) => match those(&|td| td.ends_with(&**end)) {
+                // To leave it out would ask for nothing; no principal reads like this one.
+                none if none.is_empty() => vec![Pattern::Exact(Arc::from(format!("*{end}/")))],
+                some => some,
+            },
+        }
     }
 }
 
@@ -138,16 +152,16 @@ mod tests {
     fn trust_domains_as_principals() {
         for (written, want) in [
             ("td1", &["td1/*", "td2/*"][..]),
-            ("td*", &["td1/*", "td2/*"]),
+            ("td*", &["td*"]),
             ("*2", &["td2/*"]),
-            ("*", &["td1/*", "td2/*"]),
-            ("td9", &["td9/"]),
+            ("*", &["*"]),
+            ("td9", &["td9/*"]),
             ("*9", &["*9/"]),
         ] {
             let read = bundle(&["td1", "td2"]).of_domains(&patterns(&[written]));
             assert_eq!(texts(&read), want, "{written}");
         }
-        let twice = bundle(&["td1"]).of_domains(&patterns(&["td1", "t*"]));
+        let twice = bundle(&["td1"]).of_domains(&patterns(&["td1", "td1"]));
         assert_eq!(texts(&twice), ["td1/*"]);
     }
 }

@@ -31,6 +31,9 @@ pub enum Difference {
     RulesLeftOut,
     /// It denies without looking at the fields of HTTP: stricter than asked.
     Widened,
+    /// A source or an operation of a rule that denies was known by fields of HTTP alone, and is left
+    /// out beside its siblings: laxer than asked.
+    Narrowed,
     /// A rule that denies has nothing left that could match: laxer than asked.
     Disarmed,
     /// Node proxies do not have this action.
@@ -59,6 +62,7 @@ pub fn convert(policy: &AuthorizationPolicy, settings: &Settings) -> Converted {
             difference = difference.max(match effect {
                 Effect::Allow => Difference::RulesLeftOut,
                 Effect::Deny if converted.iter().all(never) => Difference::Disarmed,
+                Effect::Deny if converted.iter().any(misses) => Difference::Narrowed,
                 Effect::Deny => Difference::Widened,
             });
             if effect == Effect::Allow {
@@ -103,6 +107,12 @@ fn never(rule: &Rule) -> bool {
     let nothing =
         |clause: &Clause| !clause.matches.is_empty() && clause.matches.iter().all(Match::is_empty);
     rule.clauses.iter().any(nothing)
+}
+
+/// Whether an alternative of it can match nothing.
+fn misses(rule: &Rule) -> bool {
+    let mut alternatives = rule.clauses.iter().flat_map(|clause| &clause.matches);
+    alternatives.any(Match::is_empty)
 }
 
 fn http_of(rules: &[Written]) -> BTreeSet<Arc<str>> {

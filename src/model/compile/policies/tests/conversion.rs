@@ -21,7 +21,7 @@ fn matching(policy: &str) -> [bool; 3] {
 #[test]
 #[rustfmt::skip]
 fn rules() {
-    use Difference::{Disarmed, None, RulesLeftOut, Widened};
+    use Difference::{Disarmed, Narrowed, None, RulesLeftOut, Widened};
     const ALL: [bool; 3] = [true; 3];
     const NEVER: [bool; 3] = [false; 3];
     const PEER: [bool; 3] = [true, false, true];
@@ -40,8 +40,8 @@ fn rules() {
         ("from principal=*/sa/web to method=GET", "methods", NEVER, RulesLeftOut, NEVER, Disarmed),
         ("from principal=*/sa/web when request.headers[a]=b", "request.headers[a]", NEVER, RulesLeftOut, NEVER, Disarmed),
         ("from principal=*/sa/web when !remote.ip=10.0.0.1", "remote.ip", NEVER, RulesLeftOut, NEVER, Disarmed),
-        ("to method=GET to port=80", "methods", NEVER, RulesLeftOut, PORT, Widened),
-        ("from jwt=i/s from principal=*/sa/web", "request-principals", NEVER, RulesLeftOut, PEER, Widened),
+        ("to method=GET to port=80", "methods", NEVER, RulesLeftOut, PORT, Narrowed),
+        ("from jwt=i/s from principal=*/sa/web", "request-principals", NEVER, RulesLeftOut, PEER, Narrowed),
         ("from jwt=i/s", "request-principals", NEVER, RulesLeftOut, NEVER, Disarmed),
         ("to host=a path=/a method=GET", "hosts,methods,paths", NEVER, RulesLeftOut, NEVER, Disarmed),
         ("when source.namespace=shop when connection.sni=a", "connection.sni", NEVER, RulesLeftOut, NEVER, Disarmed),

@@ -1,0 +1,151 @@
+//! What became of each policy, for people (`spec/labels-and-policy.md` §1.9).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Attached, Converted, Difference, convert};
+use crate::model::declaration::{Action, Attachment, AuthorizationPolicy, Mesh, Origin};
+use crate::model::policy::{Effect, Policy, Scope};
+
+/// A policy of the mesh files, or what peer authentications came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surveyed {
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Its action, as Istio writes it.
+    pub action: &'static str,
+    /// It is only tried.
+    pub dry_run: bool,
+    /// For whom it holds; none where node proxies are not told of it.
+    pub scope: Option<Scope>,
+    /// How many workloads that is.
+    pub workloads: usize,
+    /// How many rules node proxies evaluate.
+    pub rules: usize,
+    /// Where it was written; none of what several peer authentications share.
+    pub origin: Option<Origin>,
+    /// Whether it is in force as it was written; none of what was not written as such.
+    pub condition: Option<Condition>,
+}
+
+/// Whether a policy is in force, and as what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Istio's name of the condition.
+    pub kind: &'static str,
+    /// Whether it is in force in some form.
+    pub status: bool,
+    /// Istio's word for why.
+    pub reason: &'static str,
+    /// How what is in force differs from what is written; empty when it does not.
+    pub message: String,
+}
+
+/// Every policy of a mesh, in the order of their keys.
+pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
+    let mut attached = Attached::new(mesh);
+    let mut listed: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    let mut namespaces: BTreeMap<&str, usize> = BTreeMap::new();
+    for workload in &mesh.workloads {
+        *namespaces.entry(&workload.namespace).or_default() += 1;
+        for key in attached.listed_on(workload) {
+            *listed.entry(key).or_default() += 1;
+        }
+    }
+    let holds_for = |policy: &Policy| match policy.scope {
+        Scope::Mesh => mesh.workloads.len(),
+        Scope::Namespace => namespaces.get(&*policy.namespace).copied().unwrap_or(0),
+        Scope::Listed => listed.get(&policy.key).copied().unwrap_or(0),
+    };
+    let written = mesh.authorization_policies.iter().map(|written| {
+        let converted = convert(written, &mesh.settings);
+        let policy = converted.policy.as_ref();
+        Surveyed {
+            key: Policy::key_of(&written.namespace, &written.name),
+            action: action(&written.action),
+            dry_run: written.dry_run,
+            scope: policy.map(|p| p.scope),
+            workloads: policy.map_or(0, holds_for),
+            rules: policy.map_or(0, |p| p.rules.len()),
+            origin: Some(written.origin.clone()),
+            condition: Some(condition(written, &converted)),
+        }
+    });
+    let mut all: Vec<_> = written.collect();
+    let known: BTreeSet<Arc<str>> = all.iter().map(|s| Arc::clone(&s.key)).collect();
+    let policies = attached.into_policies();
+    let derived = policies.iter().filter(|p| !known.contains(&p.key));
+    all.extend(derived.map(|policy| Surveyed {
+        key: Arc::clone(&policy.key),
+        action: match policy.effect {
+            Effect::Allow => "ALLOW",
+            Effect::Deny => "DENY",
+        },
+        dry_run: policy.dry_run,
+        scope: Some(policy.scope),
+        workloads: holds_for(policy),
+        rules: policy.rules.len(),
+        origin: policy.origin.clone(),
+        condition: None,
+    }));
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    all
+}
+
+fn action(action: &Action) -> &'static str {
+    match action {
+        Action::Allow => "ALLOW",
+        Action::Deny => "DENY",
+        Action::Audit => "AUDIT",
+        Action::Custom(_) => "CUSTOM",
+    }
+}
+
+fn condition(written: &AuthorizationPolicy, converted: &Converted) -> Condition {
+    let fields: Vec<&str> = converted.http.iter().map(|field| &**field).collect();
+    let fields = fields.join(", ");
+    let of_nodes = |status, message| Condition {
+        kind: "ZtunnelAccepted",
+        status,
+        reason: "UnsupportedValue",
+        message,
+    };
+    match converted.difference {
+        Difference::None => Condition {
+            reason: "Accepted",
+            ..of_nodes(true, String::new())
+        },
+        Difference::RulesLeftOut => of_nodes(
+            true,
+            format!("stricter than written: rules that need {fields} are left out"),
+        ),
+        Difference::Widened => of_nodes(
+            true,
+            format!("stricter than written: denies without looking at {fields}"),
+        ),
+        Difference::Narrowed => of_nodes(
+            true,
+            format!("laxer than written: alternatives that need {fields} are left out"),
+        ),
+        Difference::Disarmed => of_nodes(
+            true,
+            format!("laxer than written: a rule that needs {fields} never matches"),
+        ),
+        Difference::Action => of_nodes(
+            false,
+            format!(
+                "not in force: node proxies do not know {}",
+                action(&written.action)
+            ),
+        ),
+        Difference::ForWaypoints => Condition {
+            kind: "WaypointAccepted",
+            status: false,
+            reason: match &written.attachment {
+                Attachment::Targets(refs) if refs.len() == 1 => "AncestorNotBound",
+                _ => "Invalid",
+            },
+            message: "not in force: this version serves no waypoints".to_owned(),
+        },
+    }
+}
