@@ -70,6 +70,29 @@ fn nodes_that_start_without_a_control_plane_serve_as_before() {
 }
 
 #[test]
+fn a_machine_whose_clock_began_anew_goes_by_what_is_proven() {
+    let mut testbed = testbed();
+    let clock = "/run/lateen-state/agent/clock";
+    let sh = |testbed: &Testbed, script: &str| {
+        let done = testbed.exec("edge-1", None, &["sh", "-c", script]);
+        assert!(done.status.success(), "{done:?}");
+    };
+    testbed.kill("control");
+    testbed.kill("edge-1");
+    // What a control plane agreed on two days from now: by it the machine's clock is that far behind.
+    let script = format!("echo $(($(date +%s) + 172800)) > {clock}");
+    sh(&testbed, &script);
+    testbed.daemon("edge-1");
+    works_again(&testbed);
+    testbed.logged("edge-1", &["clock-behind"]);
+    testbed.kill("edge-1");
+    sh(&testbed, &format!("rm {clock}"));
+    testbed.daemon("control");
+    testbed.daemon("edge-1");
+    testbed.settled();
+}
+
+#[test]
 fn without_its_node_a_workload_is_refused_and_soon_works_again() {
     let mut testbed = testbed();
     testbed.kill("edge-1");
