@@ -1,8 +1,8 @@
 //! What the files of a mesh directory mean together: every check across resources, then the
 //! declaration with all defaults filled in.
 //!
-//! Each check is linear in the number of resources, or nearly so: a directory of 10,000 workloads
-//! is read again at every change.
+//! Each check is linear in the number of resources, or nearly so, and makes nothing while all is
+//! well: a directory of 100,000 workloads is judged as a whole at every change.
 
 mod addresses;
 mod declare;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{Written, WrittenNamespace, WrittenNode, WrittenWorkload, default_settings};
 use crate::model::declaration::{Mesh, Settings};
+
+pub(super) use declare::Declared;
 
 /// What is written, indexed, with the settings that hold for it.
 struct Context<'a> {
@@ -34,8 +36,8 @@ impl<'a> Context<'a> {
         Self {
             written,
             settings,
-            nodes: nodes.map(|node| (&*node.name.value, node)).collect(),
-            namespaces: namespaces.map(|n| (&*n.name.value, n)).collect(),
+            nodes: nodes.map(|node| (&*node.name.value, &**node)).collect(),
+            namespaces: namespaces.map(|n| (&*n.name.value, &**n)).collect(),
         }
     }
 
@@ -64,8 +66,13 @@ impl<'a> Context<'a> {
 /// Judges what is written. With `whole` false some files are known only in part, and what refers
 /// to something missing is not wrong for that.
 ///
-/// The mesh may only be used when there are no errors, neither here nor from reading.
-pub(super) fn check(written: &Written, whole: bool) -> (Mesh, Vec<Diagnostic>) {
+/// The mesh may only be used when there are no errors, neither here nor from reading. It shares
+/// with the one before, by way of `declared`, what is the same in both.
+pub(super) fn check(
+    written: &Written,
+    whole: bool,
+    declared: &mut Declared,
+) -> (Mesh, Vec<Diagnostic>) {
     let mut found = Vec::new();
     let settings = settings(written, &mut found);
     let context = Context::new(written, &settings);
@@ -76,7 +83,7 @@ pub(super) fn check(written: &Written, whole: bool) -> (Mesh, Vec<Diagnostic>) {
     if whole && !written.unread {
         references::check(&context, &mut found);
     }
-    (declare::declare(&context), found)
+    (declare::declare(&context, declared), found)
 }
 
 fn settings(written: &Written, found: &mut Vec<Diagnostic>) -> Settings {

@@ -27,22 +27,42 @@ pub(super) use workload::{WrittenWorkload, read_capture};
 /// The namespace of what names none, in a file without `default-namespace`. It exists undeclared.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
-/// Everything the files of a mesh directory say.
+/// What a mesh file says, or all of a mesh directory.
 #[derive(Default)]
 pub(super) struct Written {
     /// `[mesh]` tables; one is allowed.
-    pub settings: Vec<WrittenSettings>,
+    pub settings: Vec<Arc<WrittenSettings>>,
     /// `[[node]]`.
-    pub nodes: Vec<WrittenNode>,
+    pub nodes: Vec<Arc<WrittenNode>>,
     /// `[[namespace]]`.
-    pub namespaces: Vec<WrittenNamespace>,
+    pub namespaces: Vec<Arc<WrittenNamespace>>,
     /// `[[workload]]`.
-    pub workloads: Vec<WrittenWorkload>,
+    pub workloads: Vec<Arc<WrittenWorkload>>,
     /// `[[service]]`.
-    pub services: Vec<WrittenService>,
+    pub services: Vec<Arc<WrittenService>>,
     /// Names of resources that are written but could not be read, by kind: what refers to them
     /// is not wrong for that.
     pub unread: bool,
+}
+
+impl Written {
+    /// Adds what another file says.
+    pub(super) fn append(&mut self, file: &Self) {
+        let Self {
+            settings,
+            nodes,
+            namespaces,
+            workloads,
+            services,
+            unread,
+        } = file;
+        self.settings.extend_from_slice(settings);
+        self.nodes.extend_from_slice(nodes);
+        self.namespaces.extend_from_slice(namespaces);
+        self.workloads.extend_from_slice(workloads);
+        self.services.extend_from_slice(services);
+        self.unread |= unread;
+    }
 }
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
@@ -70,7 +90,7 @@ const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
 pub(super) fn read(root: &Table<'_>, written: &mut Written) {
     let home = root.optional("default-namespace", scalar::label);
     if let Some(mesh) = root.value("mesh") {
-        written.settings.extend(settings::read(&mesh));
+        written.settings.extend(settings::read(&mesh).map(Arc::new));
     }
     read_kind(
         root,
@@ -117,7 +137,7 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
 fn read_kind<'a, T>(
     root: &Table<'a>,
     kind: &'static str,
-    into: &mut Vec<T>,
+    into: &mut Vec<Arc<T>>,
     unread: &mut bool,
     read: impl Fn(&Value<'a>) -> Option<T>,
 ) {
@@ -126,7 +146,7 @@ fn read_kind<'a, T>(
     };
     for item in value.array_of_tables(kind) {
         match read(&item) {
-            Some(resource) => into.push(resource),
+            Some(resource) => into.push(Arc::new(resource)),
             None => *unread = true,
         }
     }

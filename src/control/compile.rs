@@ -49,6 +49,8 @@ pub struct Input {
     pub source: String,
     /// Its files, to be kept as the last good ones.
     pub files: Vec<MeshFile>,
+    /// Bytes of them that were parsed for it; what is in the others was known.
+    pub parsed: usize,
     /// How many warnings loading it gave.
     pub warnings: u32,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::service::AppProtocol;
+use super::shared::Shared;
 use super::workload::Locality;
 use crate::identity::TrustDomain;
 
@@ -33,7 +34,7 @@ pub struct Mesh {
     /// Namespaces by name.
     pub namespaces: BTreeMap<Arc<str>, Namespace>,
     /// Workloads in the order they were written.
-    pub workloads: Vec<Workload>,
+    pub workloads: Vec<Shared<Workload>>,
     /// Services in the order they were written.
     pub services: Vec<Service>,
 }

@@ -1,6 +1,7 @@
 //! Addresses: each belongs to one resource, services' lie in the service ranges, others' do not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,23 +17,24 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut taken: HashMap<IpAddr, (&WrittenService, &Place)> = HashMap::new();
     for service in &context.written.services {
         for address in &service.addresses {
-            let owner = format!(
-                "service `{}/{}`",
-                service.namespace.value, service.name.value
-            );
+            let owner = || words(service);
             if let Some((other, place)) = taken.get(&address.value) {
-                let other = format!("service `{}/{}`", other.namespace.value, other.name.value);
-                found.push(duplicate(address, &owner, place, &other));
+                found.push(duplicate(address, &owner(), place, &words(other)));
                 continue;
             }
             taken.insert(address.value, (service, &address.place));
-            if let Some((holder, place)) = hosts.get(&address.value) {
-                found.push(duplicate(address, &owner, place, &holder.words()));
+            if let Some((holder, place)) = hosts.by_address.get(&address.value) {
+                found.push(duplicate(address, &owner(), place, &holder.words()));
             } else if !in_range(context, address.value) {
-                found.push(outside(context, &hosts, address, &owner));
+                found.push(outside(context, &hosts, address, &owner()));
             }
         }
     }
+}
+
+fn words(service: &WrittenService) -> String {
+    let (namespace, name) = (&service.namespace.value, &service.name.value);
+    format!("service `{namespace}/{name}`")
 }
 
 /// Who has an address that packets are really sent to.
@@ -68,12 +70,24 @@ impl Host<'_> {
     }
 }
 
-type Hosts<'a> = BTreeMap<IpAddr, (Host<'a>, &'a Place)>;
+#[derive(Default)]
+struct Hosts<'a> {
+    by_address: HashMap<IpAddr, (Host<'a>, &'a Place)>,
+    /// The addresses in their order, for who asks: nobody does while all is well.
+    ordered: OnceCell<BTreeSet<IpAddr>>,
+}
+
+impl Hosts<'_> {
+    fn ordered(&self) -> &BTreeSet<IpAddr> {
+        let addresses = || self.by_address.keys().copied().collect();
+        self.ordered.get_or_init(addresses)
+    }
+}
 
 /// Nodes and workloads by address. On different networks one address may be two hosts'.
 fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
     let mut on_network: HashMap<(&str, IpAddr), (Host<'a>, &'a Place)> = HashMap::new();
-    let mut hosts = Hosts::new();
+    let mut hosts = Hosts::default();
     let nodes = context.written.nodes.iter().map(|node| {
         let network = &**context.network_of_node(node);
         (Host::Node(node), network, &node.addresses)
@@ -90,7 +104,8 @@ fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
             let key = (network, address.value);
             let Some((other, place)) = on_network.get(&key) else {
                 on_network.insert(key, (host, &address.place));
-                hosts.entry(address.value).or_insert((host, &address.place));
+                let by_address = hosts.by_address.entry(address.value);
+                by_address.or_insert((host, &address.place));
                 continue;
             };
             let shared = matches!(host, Host::Workload(workload) if other.shares_with(workload));
@@ -193,6 +208,7 @@ fn free_range(hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
     });
     let free = |net: &IpNet| {
         hosts
+            .ordered()
             .range(net.network()..=net.broadcast())
             .next()
             .is_none()

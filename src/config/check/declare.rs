@@ -1,35 +1,72 @@
 //! The declaration: what is written, with everything that was left out filled in.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
 use super::Context;
 use crate::config::mesh::{WrittenNamespace, WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::At;
 use crate::model::declaration::{Mesh, Namespace, Node, Service, Workload};
+use crate::model::shared::Shared;
+use crate::model::workload::Locality;
 
-pub(super) fn declare(context: &Context<'_>) -> Mesh {
+/// What the written workloads were last declared as.
+#[derive(Default)]
+pub(in crate::config) struct Declared(HashMap<usize, Known>);
+
+/// A workload as it is written, held so that its address stays its own, and as it was declared.
+type Known = (Arc<WrittenWorkload>, Shared<Workload>);
+
+impl Declared {
+    /// The same declaration as last time, where nothing it comes from has changed.
+    fn workload(&self, context: &Context<'_>, written: &Arc<WrittenWorkload>) -> Shared<Workload> {
+        let known = self.0.get(&Arc::as_ptr(written).addr());
+        let same = |known: &Workload| {
+            known.network == *context.network_of(written)
+                && known.locality == *locality(context, written)
+        };
+        match known {
+            Some((_, known)) if same(known) => known.clone(),
+            _ => Shared::from(declared_workload(context, written)),
+        }
+    }
+}
+
+/// The declaration. What `declared` knows is taken from there, and it knows this one from now on.
+pub(super) fn declare(context: &Context<'_>, declared: &mut Declared) -> Mesh {
     let written = context.written;
     let nodes = written
         .nodes
         .iter()
         .map(|node| declared_node(context, node));
-    let workloads = written.workloads.iter();
+    let workloads: Vec<_> = written
+        .workloads
+        .iter()
+        .map(|workload| declared.workload(context, workload))
+        .collect();
+    let known = written.workloads.iter().cloned().zip(workloads.clone());
+    *declared = Declared(
+        known
+            .map(|known| (Arc::as_ptr(&known.0).addr(), known))
+            .collect(),
+    );
     Mesh {
         settings: context.settings.clone(),
         nodes: nodes.map(|node| (Arc::clone(&node.name), node)).collect(),
         namespaces: namespaces(context),
-        workloads: workloads
-            .map(|workload| declared_workload(context, workload))
+        workloads,
+        services: written
+            .services
+            .iter()
+            .map(|s| declared_service(s))
             .collect(),
-        services: written.services.iter().map(declared_service).collect(),
     }
 }
 
 /// Those declared, and the undeclared one that needs no declaration, where something is in it.
 fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
     let written = context.written;
-    let declared = written.namespaces.iter().map(declared_namespace);
+    let declared = written.namespaces.iter().map(|n| declared_namespace(n));
     let mut namespaces: BTreeMap<_, _> = declared
         .map(|namespace| (Arc::clone(&namespace.name), namespace))
         .collect();
@@ -79,8 +116,6 @@ fn declared_namespace(written: &WrittenNamespace) -> Namespace {
 }
 
 fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Workload {
-    let node = context.node_of(written);
-    let of_node = || node.map(|node| node.locality.clone()).unwrap_or_default();
     Workload {
         origin: written.place.origin(),
         name: Arc::clone(&written.name.value),
@@ -97,9 +132,17 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
         use_waypoint: written.use_waypoint.clone(),
         health: written.health.as_ref().map(|health| health.value.clone()),
-        locality: written.locality.clone().unwrap_or_else(of_node),
+        locality: locality(context, written).clone(),
         capacity: written.capacity,
     }
+}
+
+/// Its own, else its node's.
+fn locality<'a>(context: &Context<'a>, written: &'a WrittenWorkload) -> &'a Locality {
+    static UNKNOWN: LazyLock<Locality> = LazyLock::new(Locality::default);
+    let of_node = || context.node_of(written).map(|node| &node.locality);
+    let known = written.locality.as_ref().or_else(of_node);
+    known.unwrap_or(&UNKNOWN)
 }
 
 fn declared_service(written: &WrittenService) -> Service {

@@ -155,10 +155,18 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
 /// Of the labels of a selector the rarest is looked up, and only its workloads are compared.
 fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut carrying: HashMap<(&str, &str, &str), Vec<&WrittenWorkload>> = HashMap::new();
+    for service in &context.written.services {
+        for (key, value) in &service.selector {
+            let label = (&*service.namespace.value, key.as_str(), value.as_str());
+            carrying.insert(label, Vec::new());
+        }
+    }
     for workload in &context.written.workloads {
         for (key, value) in &workload.labels {
             let label = (&*workload.namespace.value, key.as_str(), value.as_str());
-            carrying.entry(label).or_default().push(workload);
+            if let Some(carrying) = carrying.get_mut(&label) {
+                carrying.push(workload);
+            }
         }
     }
     for service in &context.written.services {

@@ -22,7 +22,7 @@ impl<'a> Membership<'a> {
     pub(super) fn new(mesh: &'a Mesh, keys: &'a [ServiceKey]) -> Self {
         let mut carried: HashMap<Label<'_>, usize> = HashMap::new();
         carried.extend(mesh.services.iter().flat_map(wanted).map(|pair| (pair, 0)));
-        for pair in mesh.workloads.iter().flat_map(worn) {
+        for pair in mesh.workloads.iter().flat_map(|w| worn(w)) {
             if let Some(count) = carried.get_mut(&pair) {
                 *count += 1;
             }
