@@ -14,15 +14,18 @@ use ipnet::IpNet;
 
 use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy, UseWaypoint};
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
+use super::shared::Shared;
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
 mod endpoints;
 mod membership;
+mod reuse;
 
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
 use membership::Membership;
+use reuse::{Former, Made, Surroundings};
 
 /// What is known of one workload beyond its declaration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +100,7 @@ impl Placement {
 }
 
 /// The mesh as every process sees it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
     /// Workloads in the order of their uids.
     pub workloads: Vec<Arc<Workload>>,
@@ -113,6 +116,7 @@ pub struct Compiled {
     pub assignments: Assignments,
     /// What works, but perhaps not as meant.
     pub warnings: Vec<Warning>,
+    made: Made,
 }
 
 /// Something an operator should know about a mesh that is otherwise in order.
@@ -217,17 +221,46 @@ pub fn compile(
     reported: &Reported,
     previous: &Assignments,
 ) -> Result<Compiled, CompileError> {
+    build(mesh, reported, previous, &Made::default())
+}
+
+/// The same as [`compile`], at the cost of what has changed since `former` was compiled: every
+/// workload that is as it was is the same memory.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn recompile(
+    mesh: &Mesh,
+    reported: &Reported,
+    previous: &Assignments,
+    former: &Compiled,
+) -> Result<Compiled, CompileError> {
+    build(mesh, reported, previous, &former.made)
+}
+
+fn build(
+    mesh: &Mesh,
+    reported: &Reported,
+    previous: &Assignments,
+    former: &Made,
+) -> Result<Compiled, CompileError> {
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
     let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
-    let (mut workloads, placements, held) = workloads(mesh, &keys, reported, &mut warnings)?;
+    let entries = entries(mesh, &keys, reported, &Former::new(former), &mut warnings)?;
+    let mut workloads: Vec<_> = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
+    let held = entries.iter().filter(|e| e.held);
+    let held = held.map(|e| Arc::clone(&e.workload.uid)).collect();
     let endpoints = endpoints::settle(&mut workloads, &held);
-    let services = services(mesh, &keys, &assignments, &endpoints)?;
+    let services = services(mesh, &keys, &assignments, &endpoints, &workloads)?;
     warnings.extend(ignored_waypoints(mesh));
+    let made = entries.iter();
+    let made = made.map(|e| (e.declared.clone(), Arc::clone(&e.workload)));
     Ok(Compiled {
-        workloads: workloads.into_iter().map(Arc::new).collect(),
+        placements: placements(mesh, &entries),
+        made: made.collect(),
+        workloads,
         services,
-        placements,
         mute: mute(mesh),
         endpoints,
         assignments,
@@ -254,8 +287,9 @@ fn services(
     keys: &[ServiceKey],
     assignments: &Assignments,
     endpoints: &ByService,
+    workloads: &[Arc<Workload>],
 ) -> Result<Vec<Arc<Service>>, CompileError> {
-    let networks = networks(mesh);
+    let networks = networks(mesh, workloads);
     let build = |(declared, key): (&declaration::Service, &ServiceKey)| {
         let addresses = if declared.addresses.is_empty() {
             assignments.of(key)
@@ -290,16 +324,16 @@ fn services(
 
 /// A service is reached at its address from every network of the mesh, so it is known by that
 /// address on each of them.
-fn networks(mesh: &Mesh) -> BTreeSet<Arc<str>> {
-    let used = mesh.workloads.iter().map(|w| network_of(mesh, w));
-    used.chain([mesh.settings.network.clone()]).collect()
+fn networks<'a>(mesh: &'a Mesh, workloads: &'a [Arc<Workload>]) -> BTreeSet<&'a Arc<str>> {
+    let used = workloads.iter().map(|w| &w.network);
+    used.chain([&mesh.settings.network]).collect()
 }
 
-fn on_each(networks: &BTreeSet<Arc<str>>, addresses: &[IpAddr]) -> Vec<NetworkAddress> {
-    let on = |network: &Arc<str>| {
-        let network = network.clone();
+fn on_each(networks: &BTreeSet<&Arc<str>>, addresses: &[IpAddr]) -> Vec<NetworkAddress> {
+    let on = |network: &&Arc<str>| {
+        let network = Arc::clone(network);
         addresses.iter().map(move |address| NetworkAddress {
-            network: network.clone(),
+            network: Arc::clone(&network),
             address: *address,
         })
     };
@@ -314,108 +348,165 @@ fn port(declared: &declaration::Port) -> ServicePort {
     }
 }
 
-/// Workloads, what each node runs, and the uids of those that are held back.
-type Workloads = (
-    Vec<Workload>,
-    BTreeMap<Arc<str>, Vec<Placement>>,
-    BTreeSet<Arc<str>>,
-);
+/// A workload beside what it was made of.
+struct Entry<'a> {
+    declared: &'a Shared<declaration::Workload>,
+    workload: Arc<Workload>,
+    /// Where it was among the uids.
+    rank: usize,
+    /// Its node is to capture it.
+    placed_enrolled: bool,
+    /// It is held back for flapping.
+    held: bool,
+}
 
-fn workloads(
-    mesh: &Mesh,
+/// One entry per workload, in the order of their uids.
+fn entries<'a>(
+    mesh: &'a Mesh,
     keys: &[ServiceKey],
     reported: &Reported,
+    former: &Former<'_>,
     warnings: &mut Vec<Warning>,
-) -> Result<Workloads, CompileError> {
+) -> Result<Vec<Entry<'a>>, CompileError> {
     let membership = Membership::new(mesh, keys);
-    let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
-        mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
-    let mut workloads = Vec::with_capacity(mesh.workloads.len());
-    let mut held = BTreeSet::new();
+    let mut entries = Vec::with_capacity(mesh.workloads.len());
+    let mut services = Vec::new();
     for declared in &mesh.workloads {
-        let uid = workload_uid(
-            &mesh.settings.cluster_id,
-            &declared.namespace,
-            &declared.name,
-        );
-        let enrolled = enrolled(mesh, declared);
-        let foreign = proxy_of(mesh, declared) == Proxy::Ztunnel;
-        let missing = match (&declared.node, &declared.capture) {
-            (None, _) => Some("node"),
-            (_, None) if !foreign => Some("capture"),
-            _ => None,
-        };
-        if let (true, Some(missing)) = (enrolled, missing) {
-            warnings.push(Warning::NotCaptured {
-                workload: format!("{}/{}", declared.namespace, declared.name),
-                missing,
+        let node = node_of(mesh, declared);
+        let foreign = node.is_some_and(|node| node.proxy == Proxy::Ztunnel);
+        let captured = captured(mesh, declared, foreign, warnings);
+        let rank = former.rank(declared);
+        let uid = former
+            .uid(rank, &mesh.settings.cluster_id)
+            .unwrap_or_else(|| {
+                workload_uid(
+                    &mesh.settings.cluster_id,
+                    &declared.namespace,
+                    &declared.name,
+                )
             });
-        }
-        let captured = enrolled && missing.is_none();
-        if let Some(node) = &declared.node {
-            let placed = placements.entry(node.clone()).or_default();
-            placed.push(placement(&uid, declared, captured && !foreign));
-        }
-        let services = membership.of(declared).map(|k| (k.clone(), Vec::new()));
         let observed = match foreign || declared.node.is_none() {
             // What was last heard would hold for ever where nobody reports.
             true => Observed::default(),
             false => reported.of(&uid),
         };
-        if observed.held {
-            held.insert(Arc::clone(&uid));
-        }
-        workloads.push(Workload {
+        services.clear();
+        services.extend(membership.of(declared));
+        services.sort();
+        let surroundings = Surroundings {
+            cluster_id: &mesh.settings.cluster_id,
+            trust_domain: &mesh.settings.trust_domain,
+            network: network_of(mesh, node, declared),
+            locality: locality(node, declared),
             tunnel: match captured && (foreign || observed.captured) {
                 true => TunnelProtocol::Hbone,
                 false => TunnelProtocol::None,
             },
             health: observed.health,
-            services: services.collect(),
-            ..plain(mesh, declared, uid)
+            services: &services,
+            authorization_policies: &[],
+        };
+        let workload = match former.same(rank, &surroundings) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(workload(declared, uid, &surroundings)),
+        };
+        entries.push(Entry {
+            declared,
+            workload,
+            rank,
+            placed_enrolled: captured && !foreign,
+            held: observed.held,
         });
     }
-    workloads.sort_by(|a, b| a.uid.cmp(&b.uid));
-    for placed in placements.values_mut() {
-        placed.sort_by(|a, b| a.uid.cmp(&b.uid));
-    }
-    match workloads.windows(2).find(|pair| pair[0].uid == pair[1].uid) {
+    // Those that were there come in the order they had, which makes the next step a short one.
+    entries.sort_by_key(|entry| entry.rank);
+    entries.sort_by(|a, b| a.workload.uid.cmp(&b.workload.uid));
+    let uid = |entry: &Entry<'_>| Arc::clone(&entry.workload.uid);
+    match entries
+        .windows(2)
+        .find(|pair| uid(&pair[0]) == uid(&pair[1]))
+    {
         Some(pair) => Err(CompileError::Duplicate {
-            name: pair[0].uid.to_string(),
+            name: uid(&pair[0]).to_string(),
         }),
-        None => Ok((workloads, placements, held)),
+        None => Ok(entries),
     }
 }
 
-/// What follows from the declaration alone: untunnelled, in no service.
-fn plain(mesh: &Mesh, declared: &declaration::Workload, uid: Arc<str>) -> Workload {
+/// Whether its traffic is to be captured, and can be.
+fn captured(
+    mesh: &Mesh,
+    declared: &declaration::Workload,
+    foreign: bool,
+    warnings: &mut Vec<Warning>,
+) -> bool {
+    if !enrolled(mesh, declared) {
+        return false;
+    }
+    let missing = match (&declared.node, &declared.capture) {
+        (None, _) => Some("node"),
+        (_, None) if !foreign => Some("capture"),
+        _ => None,
+    };
+    warnings.extend(missing.map(|missing| Warning::NotCaptured {
+        workload: format!("{}/{}", declared.namespace, declared.name),
+        missing,
+    }));
+    missing.is_none()
+}
+
+/// What each node runs, in the order of uids.
+fn placements(mesh: &Mesh, entries: &[Entry<'_>]) -> BTreeMap<Arc<str>, Vec<Placement>> {
+    let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
+        mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
+    for entry in entries {
+        if let Some(node) = &entry.declared.node {
+            let placement = placement(&entry.workload.uid, entry.declared, entry.placed_enrolled);
+            match placements.get_mut(node) {
+                Some(placed) => placed.push(placement),
+                None => {
+                    placements.insert(node.clone(), vec![placement]);
+                }
+            }
+        }
+    }
+    placements
+}
+
+/// Given no more than the two it follows from: see [`reuse`].
+fn workload(
+    declared: &declaration::Workload,
+    uid: Arc<str>,
+    surroundings: &Surroundings<'_>,
+) -> Workload {
     let label = |keys: &[&str]| {
         let named = keys.iter().find_map(|key| declared.labels.get(*key));
         named.map(|value| Arc::from(value.as_str()))
     };
+    let services = surroundings.services.iter();
     Workload {
         uid,
         name: declared.name.clone(),
         namespace: declared.namespace.clone(),
         service_account: declared.service_account.clone(),
-        trust_domain: mesh.settings.trust_domain.clone(),
+        trust_domain: surroundings.trust_domain.clone(),
         addresses: declared.addresses.clone(),
-        hostname: Arc::from(""),
-        network: network_of(mesh, declared),
-        tunnel: TunnelProtocol::None,
+        hostname: Arc::default(),
+        network: surroundings.network.clone(),
+        tunnel: surroundings.tunnel,
         node: declared.node.clone().unwrap_or_default(),
         network_mode: network_mode(declared.capture.as_ref()),
-        health: Health::Healthy,
+        health: surroundings.health,
         capacity: declared.capacity,
-        locality: locality(mesh, declared),
-        services: BTreeMap::new(),
+        locality: surroundings.locality.clone(),
+        services: services.map(|key| ((*key).clone(), Vec::new())).collect(),
         waypoint: None,
         network_gateway: None,
-        authorization_policies: Vec::new(),
+        authorization_policies: surroundings.authorization_policies.to_vec(),
         canonical_name: label(&CANONICAL_NAME).unwrap_or_else(|| declared.name.clone()),
         canonical_revision: label(&CANONICAL_REVISION).unwrap_or_else(|| Arc::from("latest")),
         workload_name: label(&WORKLOAD_NAME).unwrap_or_else(|| declared.name.clone()),
-        cluster_id: mesh.settings.cluster_id.clone(),
+        cluster_id: surroundings.cluster_id.clone(),
     }
 }
 
@@ -432,13 +523,6 @@ const CANONICAL_REVISION: [&str; 3] = [
     "version",
 ];
 const WORKLOAD_NAME: [&str; 1] = ["service.istio.io/workload-name"];
-
-/// What carries its traffic.
-fn proxy_of(mesh: &Mesh, declared: &declaration::Workload) -> Proxy {
-    let node = declared.node.as_ref();
-    let node = node.and_then(|name| mesh.nodes.get(name));
-    node.map(|node| node.proxy).unwrap_or_default()
-}
 
 fn mute(mesh: &Mesh) -> BTreeSet<Arc<str>> {
     let nodes = mesh.nodes.iter();
@@ -467,20 +551,26 @@ fn node_of<'a>(mesh: &'a Mesh, declared: &declaration::Workload) -> Option<&'a d
     mesh.nodes.get(declared.node.as_ref()?)
 }
 
-fn network_of(mesh: &Mesh, declared: &declaration::Workload) -> Arc<str> {
-    let node = node_of(mesh, declared).map(|node| &node.network);
+fn network_of<'a>(
+    mesh: &'a Mesh,
+    node: Option<&'a declaration::Node>,
+    declared: &'a declaration::Workload,
+) -> &'a Arc<str> {
+    let node = node.map(|node| &node.network);
     [Some(&declared.network), node]
         .into_iter()
         .flatten()
         .find(|network| !network.is_empty())
         .unwrap_or(&mesh.settings.network)
-        .clone()
 }
 
-fn locality(mesh: &Mesh, declared: &declaration::Workload) -> Locality {
-    match node_of(mesh, declared) {
-        Some(node) if declared.locality == Locality::default() => node.locality.clone(),
-        _ => declared.locality.clone(),
+fn locality<'a>(
+    node: Option<&'a declaration::Node>,
+    declared: &'a declaration::Workload,
+) -> &'a Locality {
+    match node {
+        Some(node) if declared.locality == Locality::default() => &node.locality,
+        _ => &declared.locality,
     }
 }
 

@@ -53,6 +53,9 @@ pub(super) fn assign(
         .zip(keys)
         .filter_map(|(service, key)| needs(service).then_some(key))
         .collect();
+    if wanting.is_empty() {
+        return Ok(Assignments::default());
+    }
     wanting.sort();
     if let (true, Some(service)) = (ranges.is_empty(), wanting.first()) {
         return Err(CompileError::NoRange {
