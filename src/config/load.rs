@@ -8,9 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{self, Declared};
+use super::check::{self, Memory};
 use super::diagnose::{Code, Diagnostic, Report};
-use super::mesh::Written;
 use super::source::Source;
 use super::tree::{Fault, Problem, Tree};
 use crate::model::declaration::Mesh;
@@ -47,7 +46,7 @@ pub fn load(dir: &Path) -> Loaded {
 pub struct Loader {
     directory: PathBuf,
     files: HashMap<PathBuf, Parsed>,
-    declared: Declared,
+    judged: Memory,
 }
 
 impl Loader {
@@ -56,7 +55,7 @@ impl Loader {
         Self {
             directory: directory.to_owned(),
             files: HashMap::new(),
-            declared: Declared::default(),
+            judged: Memory::default(),
         }
     }
 
@@ -69,7 +68,7 @@ impl Loader {
         if tree.files.is_empty() && tree.problems.is_empty() {
             found.push(empty(dir));
         }
-        let mut written = Written::default();
+        let mut written = Vec::with_capacity(tree.files.len());
         let mut files = Vec::with_capacity(tree.files.len());
         let mut before = std::mem::take(&mut self.files);
         let mut parsed = 0;
@@ -94,11 +93,11 @@ impl Loader {
             };
             found.extend_from_slice(&file_says.findings);
             whole &= file_says.whole;
-            written.append(&file_says.written);
+            written.push(Arc::clone(&file_says.written));
             files.push((relative.into_owned(), Arc::clone(file_says.source.text())));
             self.files.insert(file.relative, file_says);
         }
-        let (mesh, across) = check::check(&written, whole, &mut self.declared);
+        let (mesh, across) = check::check(&written, whole, &mut self.judged);
         found.extend(across);
         let report: Report = found.into_iter().collect();
         Loaded {

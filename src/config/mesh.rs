@@ -27,42 +27,22 @@ pub(super) use workload::{WrittenWorkload, read_capture};
 /// The namespace of what names none, in a file without `default-namespace`. It exists undeclared.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
-/// What a mesh file says, or all of a mesh directory.
+/// Everything the files of a mesh directory say.
 #[derive(Default)]
 pub(super) struct Written {
     /// `[mesh]` tables; one is allowed.
-    pub settings: Vec<Arc<WrittenSettings>>,
+    pub settings: Vec<WrittenSettings>,
     /// `[[node]]`.
-    pub nodes: Vec<Arc<WrittenNode>>,
+    pub nodes: Vec<WrittenNode>,
     /// `[[namespace]]`.
-    pub namespaces: Vec<Arc<WrittenNamespace>>,
+    pub namespaces: Vec<WrittenNamespace>,
     /// `[[workload]]`.
-    pub workloads: Vec<Arc<WrittenWorkload>>,
+    pub workloads: Vec<WrittenWorkload>,
     /// `[[service]]`.
-    pub services: Vec<Arc<WrittenService>>,
+    pub services: Vec<WrittenService>,
     /// Names of resources that are written but could not be read, by kind: what refers to them
     /// is not wrong for that.
     pub unread: bool,
-}
-
-impl Written {
-    /// Adds what another file says.
-    pub(super) fn append(&mut self, file: &Self) {
-        let Self {
-            settings,
-            nodes,
-            namespaces,
-            workloads,
-            services,
-            unread,
-        } = file;
-        self.settings.extend_from_slice(settings);
-        self.nodes.extend_from_slice(nodes);
-        self.namespaces.extend_from_slice(namespaces);
-        self.workloads.extend_from_slice(workloads);
-        self.services.extend_from_slice(services);
-        self.unread |= unread;
-    }
 }
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
@@ -90,7 +70,7 @@ const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
 pub(super) fn read(root: &Table<'_>, written: &mut Written) {
     let home = root.optional("default-namespace", scalar::label);
     if let Some(mesh) = root.value("mesh") {
-        written.settings.extend(settings::read(&mesh).map(Arc::new));
+        written.settings.extend(settings::read(&mesh));
     }
     read_kind(
         root,
@@ -137,7 +117,7 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
 fn read_kind<'a, T>(
     root: &Table<'a>,
     kind: &'static str,
-    into: &mut Vec<Arc<T>>,
+    into: &mut Vec<T>,
     unread: &mut bool,
     read: impl Fn(&Value<'a>) -> Option<T>,
 ) {
@@ -146,7 +126,7 @@ fn read_kind<'a, T>(
     };
     for item in value.array_of_tables(kind) {
         match read(&item) {
-            Some(resource) => into.push(Arc::new(resource)),
+            Some(resource) => into.push(resource),
             None => *unread = true,
         }
     }

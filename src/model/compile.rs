@@ -5,6 +5,7 @@
 //! give equal outputs on every control plane. What a resource looks like on the wire is
 //! `wire::convert`'s business; numbering and publishing are `control`'s.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,7 +26,7 @@ mod reuse;
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
 use membership::Membership;
-use reuse::{Former, Made, Surroundings};
+use reuse::{Change, Entry, Former, Made, Surroundings};
 
 /// What is known of one workload beyond its declaration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct Observed {
 /// What nodes have said about their workloads, by uid. A workload not in it is healthy and not
 /// captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported(HashMap<Arc<str>, Observed>);
+pub struct Reported(Arc<HashMap<Arc<str>, Observed>>);
 
 impl Reported {
     /// What is known of the workload `uid`.
@@ -54,20 +55,30 @@ impl Reported {
         self.0.iter()
     }
 
+    /// The workloads of which the other knows something else. Of what is shared nothing is looked at.
+    fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        let shared = Arc::ptr_eq(&self.0, &other.0);
+        let either = [self, other].into_iter().filter(move |_| !shared);
+        let uids = either.flat_map(|reported| reported.0.keys());
+        let differs = |uid: &&Arc<str>| self.of(uid) != other.of(uid);
+        uids.filter(differs).map(|uid| &**uid)
+    }
+
     /// Forgets a workload.
     pub fn forget(&mut self, uid: &str) {
-        self.0.remove(uid);
+        Arc::make_mut(&mut self.0).remove(uid);
     }
 
     /// Replaces what is known of a workload; says whether that changed anything.
     pub fn set(&mut self, uid: Arc<str>, observed: Observed) -> bool {
-        self.0.insert(uid, observed).unwrap_or_default() != observed
+        let all = Arc::make_mut(&mut self.0);
+        all.insert(uid, observed).unwrap_or_default() != observed
     }
 }
 
 impl FromIterator<(Arc<str>, Observed)> for Reported {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, Observed)>>(entries: I) -> Self {
-        Self(entries.into_iter().collect())
+        Self(Arc::new(entries.into_iter().collect()))
     }
 }
 
@@ -107,7 +118,7 @@ pub struct Compiled {
     /// Services in the order of their keys.
     pub services: Vec<Arc<Service>>,
     /// Placements by node, each in the order of their uids. Every declared node has an entry.
-    pub placements: BTreeMap<Arc<str>, Vec<Placement>>,
+    pub placements: Placements,
     /// Declared nodes that run another proxy, which reports nothing.
     pub mute: BTreeSet<Arc<str>>,
     /// How many endpoints each service has that has any.
@@ -118,6 +129,9 @@ pub struct Compiled {
     pub warnings: Vec<Warning>,
     made: Made,
 }
+
+/// Placements by node.
+pub type Placements = BTreeMap<Arc<str>, Arc<Vec<Placement>>>;
 
 /// Something an operator should know about a mesh that is otherwise in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,7 +235,7 @@ pub fn compile(
     reported: &Reported,
     previous: &Assignments,
 ) -> Result<Compiled, CompileError> {
-    build(mesh, reported, previous, &Made::default())
+    build(mesh, reported, previous, &Compiled::default())
 }
 
 /// The same as [`compile`], at the cost of what has changed since `former` was compiled: every
@@ -235,30 +249,48 @@ pub fn recompile(
     previous: &Assignments,
     former: &Compiled,
 ) -> Result<Compiled, CompileError> {
-    build(mesh, reported, previous, &former.made)
+    build(mesh, reported, previous, former)
 }
 
 fn build(
     mesh: &Mesh,
     reported: &Reported,
     previous: &Assignments,
-    former: &Made,
+    before: &Compiled,
 ) -> Result<Compiled, CompileError> {
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
-    let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
-    let entries = entries(mesh, &keys, reported, &Former::new(former), &mut warnings)?;
+    let former = Former::new(&before.made, mesh, reported);
+    let stays = former.same_world();
+    let (change, uncaptured) = entries(mesh, &keys, reported, &former)?;
+    let assignments = match stays && keeps_addresses(before, previous, &change) {
+        true => previous.clone(),
+        false => addresses::assign(mesh, &keys, previous, &mut warnings)?,
+    };
+    warnings.extend(uncaptured);
+    let entries = &change.entries;
     let mut workloads: Vec<_> = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
     let held = entries.iter().filter(|e| e.held);
-    let held = held.map(|e| Arc::clone(&e.workload.uid)).collect();
-    let endpoints = endpoints::settle(&mut workloads, &held);
-    let services = services(mesh, &keys, &assignments, &endpoints, &workloads)?;
+    let held: BTreeSet<_> = held.map(|e| Arc::clone(e.uid())).collect();
+    let endpoints = match stays && held.is_empty() && !before.made.holds() {
+        true => endpoints::recount(&before.endpoints, &change),
+        false => endpoints::settle(&mut workloads, &held),
+    };
+    let placements = match stays {
+        true => replaced(&before.placements, &change),
+        false => placements(mesh, entries),
+    };
+    let elsewhere = |e: &Entry| e.workload.network != mesh.settings.network;
+    let same_networks = !change.gone().chain(change.come()).any(elsewhere);
+    let same = endpoints == before.endpoints && assignments == before.assignments;
+    let services = match stays && same && same_networks {
+        true => before.services.clone(),
+        false => services(mesh, &keys, &assignments, &endpoints, &workloads)?,
+    };
     warnings.extend(ignored_waypoints(mesh));
-    let made = entries.iter();
-    let made = made.map(|e| (e.declared.clone(), Arc::clone(&e.workload)));
     Ok(Compiled {
-        placements: placements(mesh, &entries),
-        made: made.collect(),
+        made: former.next(mesh, reported, change.entries),
+        placements,
         workloads,
         services,
         mute: mute(mesh),
@@ -266,6 +298,12 @@ fn build(
         assignments,
         warnings,
     })
+}
+
+/// Whether nobody who has come claims an address that is assigned, in a world that is as it was.
+fn keeps_addresses(before: &Compiled, previous: &Assignments, change: &Change<'_>) -> bool {
+    let claimed = change.come().flat_map(|entry| &entry.declared.addresses);
+    before.assignments == *previous && !previous.meets(claimed)
 }
 
 /// One key per service, in the order they were written.
@@ -348,125 +386,133 @@ fn port(declared: &declaration::Port) -> ServicePort {
     }
 }
 
-/// A workload beside what it was made of.
-struct Entry<'a> {
-    declared: &'a Shared<declaration::Workload>,
-    workload: Arc<Workload>,
-    /// Where it was among the uids.
-    rank: usize,
-    /// Its node is to capture it.
-    placed_enrolled: bool,
-    /// It is held back for flapping.
-    held: bool,
-}
-
-/// One entry per workload, in the order of their uids.
+/// The entries of all workloads, and warnings about those that are enrolled in vain.
 fn entries<'a>(
-    mesh: &'a Mesh,
+    mesh: &Mesh,
     keys: &[ServiceKey],
     reported: &Reported,
-    former: &Former<'_>,
-    warnings: &mut Vec<Warning>,
-) -> Result<Vec<Entry<'a>>, CompileError> {
-    let membership = Membership::new(mesh, keys);
-    let mut entries = Vec::with_capacity(mesh.workloads.len());
-    let mut services = Vec::new();
+    former: &Former<'a>,
+) -> Result<(Change<'a>, Vec<Warning>), CompileError> {
+    let membership = LazyCell::new(|| Membership::new(mesh, keys, former.same_world()));
+    let (mut warnings, mut new) = (Vec::new(), Vec::new());
+    let mut kept = vec![false; former.len()];
     for declared in &mesh.workloads {
-        let node = node_of(mesh, declared);
-        let foreign = node.is_some_and(|node| node.proxy == Proxy::Ztunnel);
-        let captured = captured(mesh, declared, foreign, warnings);
         let rank = former.rank(declared);
-        let uid = former
-            .uid(rank, &mesh.settings.cluster_id)
-            .unwrap_or_else(|| {
-                workload_uid(
-                    &mesh.settings.cluster_id,
-                    &declared.namespace,
-                    &declared.name,
-                )
-            });
-        let observed = match foreign || declared.node.is_none() {
-            // What was last heard would hold for ever where nobody reports.
-            true => Observed::default(),
-            false => reported.of(&uid),
+        let same = former.entry(rank).zip(kept.get_mut(rank));
+        let missing = match same {
+            Some((entry, kept @ false)) => {
+                *kept = true;
+                entry.missing
+            }
+            _ => {
+                let entry = entry(mesh, &membership, reported, former, declared, rank);
+                let missing = entry.missing;
+                new.push((rank, entry));
+                missing
+            }
         };
-        services.clear();
-        services.extend(membership.of(declared));
-        services.sort();
-        let surroundings = Surroundings {
-            cluster_id: &mesh.settings.cluster_id,
-            trust_domain: &mesh.settings.trust_domain,
-            network: network_of(mesh, node, declared),
-            locality: locality(node, declared),
-            tunnel: match captured && (foreign || observed.captured) {
-                true => TunnelProtocol::Hbone,
-                false => TunnelProtocol::None,
-            },
-            health: observed.health,
-            services: &services,
-            authorization_policies: &[],
-        };
-        let workload = match former.same(rank, &surroundings) {
-            Some(same) => Arc::clone(same),
-            None => Arc::new(workload(declared, uid, &surroundings)),
-        };
-        entries.push(Entry {
-            declared,
-            workload,
-            rank,
-            placed_enrolled: captured && !foreign,
-            held: observed.held,
-        });
+        warnings.extend(missing.map(|missing| Warning::NotCaptured {
+            workload: format!("{}/{}", declared.namespace, declared.name),
+            missing,
+        }));
     }
-    // Those that were there come in the order they had, which makes the next step a short one.
-    entries.sort_by_key(|entry| entry.rank);
-    entries.sort_by(|a, b| a.workload.uid.cmp(&b.workload.uid));
-    let uid = |entry: &Entry<'_>| Arc::clone(&entry.workload.uid);
-    match entries
-        .windows(2)
-        .find(|pair| uid(&pair[0]) == uid(&pair[1]))
-    {
-        Some(pair) => Err(CompileError::Duplicate {
-            name: uid(&pair[0]).to_string(),
+    match former.followed_by(&kept, new) {
+        Ok(change) => Ok((change, warnings)),
+        Err(uid) => Err(CompileError::Duplicate {
+            name: uid.to_string(),
         }),
-        None => Ok(entries),
     }
 }
 
-/// Whether its traffic is to be captured, and can be.
-fn captured(
+fn entry(
     mesh: &Mesh,
-    declared: &declaration::Workload,
-    foreign: bool,
-    warnings: &mut Vec<Warning>,
-) -> bool {
-    if !enrolled(mesh, declared) {
-        return false;
-    }
+    membership: &Membership<'_>,
+    reported: &Reported,
+    former: &Former<'_>,
+    declared: &Shared<declaration::Workload>,
+    rank: usize,
+) -> Entry {
+    let settings = &mesh.settings;
+    let node = node_of(mesh, declared);
+    let foreign = node.is_some_and(|node| node.proxy == Proxy::Ztunnel);
+    let enrolled = enrolled(mesh, declared);
     let missing = match (&declared.node, &declared.capture) {
+        _ if !enrolled => None,
         (None, _) => Some("node"),
         (_, None) if !foreign => Some("capture"),
         _ => None,
     };
-    warnings.extend(missing.map(|missing| Warning::NotCaptured {
-        workload: format!("{}/{}", declared.namespace, declared.name),
+    let captured = enrolled && missing.is_none();
+    let named = || workload_uid(&settings.cluster_id, &declared.namespace, &declared.name);
+    let uid = former.uid(rank, &settings.cluster_id).unwrap_or_else(named);
+    let observed = match foreign || declared.node.is_none() {
+        // What was last heard would hold for ever where nobody reports.
+        true => Observed::default(),
+        false => reported.of(&uid),
+    };
+    let mut services: Vec<_> = membership.of(declared).collect();
+    services.sort();
+    let surroundings = Surroundings {
+        cluster_id: &settings.cluster_id,
+        trust_domain: &settings.trust_domain,
+        network: network_of(mesh, node, declared),
+        locality: locality(node, declared),
+        tunnel: match captured && (foreign || observed.captured) {
+            true => TunnelProtocol::Hbone,
+            false => TunnelProtocol::None,
+        },
+        health: observed.health,
+        services: &services,
+        authorization_policies: &[],
+    };
+    Entry {
+        workload: match former.same(rank, &surroundings) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(workload(declared, uid, &surroundings)),
+        },
+        declared: declared.clone(),
         missing,
-    }));
-    missing.is_none()
+        enrolled: captured && !foreign,
+        held: observed.held,
+    }
 }
 
 /// What each node runs, in the order of uids.
-fn placements(mesh: &Mesh, entries: &[Entry<'_>]) -> BTreeMap<Arc<str>, Vec<Placement>> {
+fn placements(mesh: &Mesh, entries: &[Entry]) -> Placements {
     let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
         mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
     for entry in entries {
         if let Some(node) = &entry.declared.node {
-            let placement = placement(&entry.workload.uid, entry.declared, entry.placed_enrolled);
-            match placements.get_mut(node) {
-                Some(placed) => placed.push(placement),
-                None => {
-                    placements.insert(node.clone(), vec![placement]);
-                }
+            let placed = placements.entry(node.clone()).or_default();
+            placed.push(placement(entry));
+        }
+    }
+    let shared = |(node, placed)| (node, Arc::new(placed));
+    placements.into_iter().map(shared).collect()
+}
+
+/// The same, from what each node ran before a change of workloads alone.
+fn replaced(before: &Placements, change: &Change<'_>) -> Placements {
+    let mut placements = before.clone();
+    let at =
+        |placed: &[Placement], entry: &Entry| placed.binary_search_by(|p| p.uid.cmp(entry.uid()));
+    for entry in change.gone() {
+        let placed = entry
+            .declared
+            .node
+            .as_ref()
+            .and_then(|n| placements.get_mut(n));
+        if let Some(placed) = placed
+            && let Ok(at) = at(placed, entry)
+        {
+            Arc::make_mut(placed).remove(at);
+        }
+    }
+    for entry in change.come() {
+        if let Some(node) = &entry.declared.node {
+            let placed = placements.entry(node.clone()).or_default();
+            if let Err(at) = at(placed, entry) {
+                Arc::make_mut(placed).insert(at, placement(entry));
             }
         }
     }
@@ -574,13 +620,14 @@ fn locality<'a>(
     }
 }
 
-fn placement(uid: &Arc<str>, declared: &declaration::Workload, enrolled: bool) -> Placement {
+fn placement(entry: &Entry) -> Placement {
+    let declared = &entry.declared;
     Placement {
-        uid: uid.clone(),
+        uid: entry.uid().clone(),
         name: declared.name.clone(),
         namespace: declared.namespace.clone(),
         service_account: declared.service_account.clone(),
-        enrolled,
+        enrolled: entry.enrolled,
         capture: declared.capture.clone(),
         health: declared.health.clone(),
     }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Context;
+use super::memory::neighbours;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::{At, Place};
@@ -73,18 +74,22 @@ impl Host<'_> {
 #[derive(Default)]
 struct Hosts<'a> {
     by_address: HashMap<IpAddr, (Host<'a>, &'a Place)>,
-    /// The addresses in their order, for who asks: nobody does while all is well.
+    /// All addresses, in their order, for who asks: nobody does while all is well.
     ordered: OnceCell<BTreeSet<IpAddr>>,
 }
 
 impl Hosts<'_> {
-    fn ordered(&self) -> &BTreeSet<IpAddr> {
-        let addresses = || self.by_address.keys().copied().collect();
-        self.ordered.get_or_init(addresses)
+    fn ordered(&self, context: &Context<'_>) -> &BTreeSet<IpAddr> {
+        self.ordered.get_or_init(|| {
+            let of_nodes = context.written.nodes.iter().flat_map(|n| &n.addresses);
+            let of_workloads = context.written.workloads.iter().flat_map(|w| &w.addresses);
+            let all = of_nodes.chain(of_workloads);
+            all.map(|address| address.value).collect()
+        })
     }
 }
 
-/// Nodes and workloads by address. On different networks one address may be two hosts'.
+/// Nodes, and workloads that may not be alone with theirs, by address. On different networks one address may be two hosts'.
 fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
     let mut on_network: HashMap<(&str, IpAddr), (Host<'a>, &'a Place)> = HashMap::new();
     let mut hosts = Hosts::default();
@@ -92,7 +97,11 @@ fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
         let network = &**context.network_of_node(node);
         (Host::Node(node), network, &node.addresses)
     });
-    let workloads = context.written.workloads.iter().map(|workload| {
+    let of_nodes = context.written.nodes.iter().flat_map(|n| &n.addresses);
+    let of_services = context.written.services.iter().flat_map(|s| &s.addresses);
+    let others = of_nodes.chain(of_services).map(|address| address.value);
+    let workloads = neighbours(&context.files, others).into_iter();
+    let workloads = workloads.map(|workload| {
         let network = &**context.network_of(workload);
         (Host::Workload(workload), network, &workload.addresses)
     });
@@ -169,7 +178,7 @@ fn outside(
     let wider: Vec<_> = ranges
         .iter()
         .copied()
-        .chain([free_range(hosts, address.value)])
+        .chain([free_range(context, hosts, address.value)])
         .collect();
     let wider: Vec<_> = wider.iter().map(|range| format!("\"{range}\"")).collect();
     let help = format!(
@@ -193,7 +202,7 @@ fn with_range(context: &Context<'_>, finding: Diagnostic, label: &str) -> Diagno
 }
 
 /// The widest range around an address that no host is in.
-fn free_range(hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
+fn free_range(context: &Context<'_>, hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
     let lengths = match address {
         IpAddr::V4(_) => [16, 20, 24, 28, 32],
         IpAddr::V6(_) => [48, 64, 96, 112, 128],
@@ -208,7 +217,7 @@ fn free_range(hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
     });
     let free = |net: &IpNet| {
         hosts
-            .ordered()
+            .ordered(context)
             .range(net.network()..=net.broadcast())
             .next()
             .is_none()

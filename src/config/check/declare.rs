@@ -1,66 +1,55 @@
 //! The declaration: what is written, with everything that was left out filled in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use super::Context;
+use super::{Context, Known};
 use crate::config::mesh::{WrittenNamespace, WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::At;
 use crate::model::declaration::{Mesh, Namespace, Node, Service, Workload};
 use crate::model::shared::Shared;
 use crate::model::workload::Locality;
 
-/// What the written workloads were last declared as.
-#[derive(Default)]
-pub(in crate::config) struct Declared(HashMap<usize, Known>);
-
-/// A workload as it is written, held so that its address stays its own, and as it was declared.
-type Known = (Arc<WrittenWorkload>, Shared<Workload>);
-
-impl Declared {
-    /// The same declaration as last time, where nothing it comes from has changed.
-    fn workload(&self, context: &Context<'_>, written: &Arc<WrittenWorkload>) -> Shared<Workload> {
-        let known = self.0.get(&Arc::as_ptr(written).addr());
-        let same = |known: &Workload| {
-            known.network == *context.network_of(written)
-                && known.locality == *locality(context, written)
-        };
-        match known {
-            Some((_, known)) if same(known) => known.clone(),
-            _ => Shared::from(declared_workload(context, written)),
-        }
-    }
-}
-
-/// The declaration. What `declared` knows is taken from there, and it knows this one from now on.
-pub(super) fn declare(context: &Context<'_>, declared: &mut Declared) -> Mesh {
+/// The declaration, and the workloads in it by file.
+pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>>) {
     let written = context.written;
     let nodes = written
         .nodes
         .iter()
         .map(|node| declared_node(context, node));
-    let workloads: Vec<_> = written
-        .workloads
-        .iter()
-        .map(|workload| declared.workload(context, workload))
+    let files = context.files.iter();
+    let workloads: Vec<_> = files
+        .map(|file| declared_workloads(context, file))
         .collect();
-    let known = written.workloads.iter().cloned().zip(workloads.clone());
-    *declared = Declared(
-        known
-            .map(|known| (Arc::as_ptr(&known.0).addr(), known))
-            .collect(),
-    );
-    Mesh {
+    let mesh = Mesh {
         settings: context.settings.clone(),
         nodes: nodes.map(|node| (Arc::clone(&node.name), node)).collect(),
         namespaces: namespaces(context),
-        workloads,
+        workloads: workloads.concat(),
         services: written
             .services
             .iter()
             .map(|s| declared_service(s))
             .collect(),
+    };
+    (mesh, workloads)
+}
+
+/// A file's workloads. Where nothing that one comes from has changed it is the same as last time.
+fn declared_workloads(context: &Context<'_>, file: &Known) -> Vec<Shared<Workload>> {
+    if file.clean {
+        return file.declared.clone();
     }
+    let declared = |(at, written): (usize, &WrittenWorkload)| {
+        let same = |known: &&Shared<Workload>| {
+            known.network == *context.network_of(written)
+                && known.locality == *locality(context, written)
+        };
+        let known = file.declared.get(at).filter(same);
+        known.map_or_else(|| declared_workload(context, written).into(), Shared::clone)
+    };
+    let workloads = file.written.workloads.iter().enumerate();
+    workloads.map(declared).collect()
 }
 
 /// Those declared, and the undeclared one that needs no declaration, where something is in it.
@@ -72,7 +61,15 @@ fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
         .collect();
     let of_workloads = written.workloads.iter().map(|w| (&w.namespace, &w.place));
     let of_services = written.services.iter().map(|s| (&s.namespace, &s.place));
+    let mut last: Option<&Arc<str>> = None;
     for (At { value: name, .. }, place) in of_workloads.chain(of_services) {
+        // Most have theirs from their file, with the one before.
+        if last
+            .replace(name)
+            .is_some_and(|last| Arc::ptr_eq(last, name))
+        {
+            continue;
+        }
         namespaces
             .entry(Arc::clone(name))
             .or_insert_with(|| Namespace {

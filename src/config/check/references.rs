@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Context;
+use super::memory::label;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService, WrittenWorkload, did_you_mean};
 use crate::config::source::{At, Place};
@@ -55,7 +56,7 @@ impl Guesses {
 }
 
 fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
-    for workload in &context.written.workloads {
+    for workload in &context.doubtful {
         let Some(node) = &workload.node else {
             continue;
         };
@@ -82,8 +83,7 @@ fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnosti
 /// Reports each place once: a `default-namespace` stands for all resources of its file.
 fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
     let of_workloads = context
-        .written
-        .workloads
+        .doubtful
         .iter()
         .map(|w| ("workload", &w.name, &w.namespace));
     let of_services = context
@@ -124,7 +124,7 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
         Some((&*namespace.name.value, names))
     });
     let listed: HashMap<_, _> = listed.collect();
-    for workload in &context.written.workloads {
+    for workload in &context.doubtful {
         let At {
             value: account,
             place,
@@ -152,10 +152,32 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
     }
 }
 
-/// Of the labels of a selector the rarest is looked up, and only its workloads are compared.
+/// A selector of one label matches if anybody carries it, and that the files' censuses say.
 fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let wanted = |service: &WrittenService| {
+        let mut labels = service.selector.iter();
+        let (key, value) = labels.next()?;
+        let alone = labels.next().is_none();
+        alone.then(|| label(&service.namespace.value, key, value))
+    };
+    let services = context.written.services.iter().copied();
+    let labels: HashSet<u64> = services.clone().filter_map(wanted).collect();
+    let carried = context.files.iter().flat_map(|file| &file.census.labels);
+    let carried: HashSet<u64> = carried
+        .filter(|label| labels.contains(label))
+        .copied()
+        .collect();
+    let matched = |service: &&WrittenService| wanted(service).is_some_and(|l| carried.contains(&l));
+    let services: Vec<_> = services.filter(|service| !matched(service)).collect();
+    if !services.is_empty() {
+        among_all(context, &services, found);
+    }
+}
+
+/// Of the labels of a selector the rarest is looked up, and only its workloads are compared.
+fn among_all(context: &Context<'_>, services: &[&WrittenService], found: &mut Vec<Diagnostic>) {
     let mut carrying: HashMap<(&str, &str, &str), Vec<&WrittenWorkload>> = HashMap::new();
-    for service in &context.written.services {
+    for service in services {
         for (key, value) in &service.selector {
             let label = (&*service.namespace.value, key.as_str(), value.as_str());
             carrying.insert(label, Vec::new());
@@ -169,7 +191,7 @@ fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
             }
         }
     }
-    for service in &context.written.services {
+    for service in services {
         let rarest = service.selector.iter().map(|(key, value)| {
             let label = (&*service.namespace.value, key.as_str(), value.as_str());
             carrying.get(&label).map_or(&[][..], Vec::as_slice)

@@ -10,7 +10,7 @@ use crate::config::source::Source;
 /// A file that was read.
 pub(super) struct Parsed {
     pub(super) source: Arc<Source>,
-    pub(super) written: Written,
+    pub(super) written: Arc<Written>,
     pub(super) findings: Vec<Diagnostic>,
     /// Whether the text is TOML, so that nothing in it has gone unseen.
     pub(super) whole: bool,
@@ -23,7 +23,7 @@ impl Parsed {
         let outcome = read::document(&source, "this file", |root| mesh::read(root, &mut written));
         Self {
             source,
-            written,
+            written: Arc::new(written),
             findings: outcome.findings,
             whole: outcome.whole,
         }

@@ -46,7 +46,7 @@ impl Content {
     pub fn encode(compiled: &Arc<Compiled>, previous: Option<&Self>) -> Self {
         let none = Self::default();
         let previous = previous.unwrap_or(&none);
-        let placed = |(node, placements): (&Arc<str>, &Vec<_>)| {
+        let placed = |(node, placements): (&Arc<str>, &Arc<Vec<_>>)| {
             let before = previous.compiled.placements.get(node);
             let had = previous.placements.get(node);
             let same = had.filter(|_| before == Some(placements)).cloned();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::reuse::{Change, Entry};
 use crate::model::service::{HealthPolicy, ServiceKey};
 use crate::model::workload::{Health, Workload};
 
@@ -51,6 +52,31 @@ pub(super) fn settle(workloads: &mut [Arc<Workload>], held: &BTreeSet<Arc<str>>)
     }
     let owned = |(key, count): (&ServiceKey, Endpoints)| (key.clone(), count);
     counts.into_iter().map(owned).collect()
+}
+
+/// The counts after a change of workloads, none of which is or was held back.
+pub(super) fn recount(before: &ByService, change: &Change<'_>) -> ByService {
+    let mut counts = before.clone();
+    let shares = |entry: &&Entry| entry.workload.capacity > 0;
+    for entry in change.come().filter(shares) {
+        for key in entry.workload.services.keys() {
+            let count = counts.entry(key.clone()).or_default();
+            count.total += 1;
+            count.healthy += u32::from(entry.workload.health == Health::Healthy);
+        }
+    }
+    for entry in change.gone().filter(shares) {
+        for key in entry.workload.services.keys() {
+            if let Some(count) = counts.get_mut(key) {
+                count.total -= 1;
+                count.healthy -= u32::from(entry.workload.health == Health::Healthy);
+                if count.total == 0 {
+                    counts.remove(key);
+                }
+            }
+        }
+    }
+    counts
 }
 
 fn hold_back(workloads: &mut [Arc<Workload>], held: &BTreeSet<Arc<str>>) {

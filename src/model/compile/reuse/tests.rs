@@ -21,6 +21,8 @@ enum Edit {
     Capacity(usize, u32),
     Network(usize, &'static str),
     Region(usize, &'static str),
+    /// A workload has the address that a service without one has been given.
+    Claim(usize),
     Serve(&'static str),
     Withdraw(usize),
     Select(usize, &'static str),
@@ -74,6 +76,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         (at(), 0..3_u32).prop_map(|(at, capacity)| Edit::Capacity(at, capacity)),
         (at(), of(&names)).prop_map(|(at, name)| Edit::Network(at, name)),
         (at(), of(&names)).prop_map(|(at, name)| Edit::Region(at, name)),
+        at().prop_map(Edit::Claim),
         (0..6_u8, observed).prop_map(|(name, observed)| Edit::Report(name, observed)),
     ];
     let around = prop_oneof![
@@ -90,7 +93,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![2 => workloads, 1 => around]
 }
 
-fn carry_out(mesh: &mut Mesh, reported: &mut Reported, edit: Edit) {
+fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, edit: Edit) {
     let name = |n: u8| format!("w-{n}");
     let many = mesh.workloads.len();
     let workload_at = |mesh: &mut Mesh, at: usize, edit: &dyn Fn(&mut Declared)| {
@@ -114,6 +117,13 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, edit: Edit) {
         Edit::Capacity(at, capacity) => workload_at(mesh, at, &|w| w.capacity = capacity),
         Edit::Network(at, network) => workload_at(mesh, at, &|w| w.network = network.into()),
         Edit::Region(at, region) => workload_at(mesh, at, &|w| w.locality.region = region.into()),
+        Edit::Claim(at) => workload_at(mesh, at, &|w| {
+            let taken = assigned
+                .iter()
+                .next()
+                .map(|(_, addresses)| addresses.to_vec());
+            w.addresses = taken.unwrap_or_default();
+        }),
         Edit::Serve(app) => mesh.services.push(service(app)),
         Edit::Withdraw(at) if at < mesh.services.len() => drop(mesh.services.remove(at)),
         Edit::Withdraw(_) => {}
@@ -154,7 +164,7 @@ proptest! {
         let mut assignments = Assignments::default();
         let mut former = compile(&mesh, &reported, &assignments).unwrap();
         for edit in edits {
-            carry_out(&mut mesh, &mut reported, edit);
+            carry_out(&mut mesh, &mut reported, &assignments, edit);
             let again = recompile(&mesh, &reported, &assignments, &former);
             let fresh = compile(&mesh, &reported, &assignments);
             // That a name is there twice is said of the same name.
