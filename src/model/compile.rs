@@ -21,6 +21,7 @@ use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 pub mod addresses;
 mod endpoints;
 mod membership;
+mod placements;
 mod reuse;
 
 pub use addresses::Assignments;
@@ -235,24 +236,15 @@ pub fn compile(
     reported: &Reported,
     previous: &Assignments,
 ) -> Result<Compiled, CompileError> {
-    build(mesh, reported, previous, &Compiled::default())
+    recompile(mesh, reported, previous, &Compiled::default())
 }
 
-/// The same as [`compile`], at the cost of what has changed since `former` was compiled: every
+/// The same as [`compile`], at the cost of what has changed since `before` was compiled: every
 /// workload that is as it was is the same memory.
 ///
 /// # Errors
 /// Those of [`compile`].
 pub fn recompile(
-    mesh: &Mesh,
-    reported: &Reported,
-    previous: &Assignments,
-    former: &Compiled,
-) -> Result<Compiled, CompileError> {
-    build(mesh, reported, previous, former)
-}
-
-fn build(
     mesh: &Mesh,
     reported: &Reported,
     previous: &Assignments,
@@ -277,8 +269,8 @@ fn build(
         false => endpoints::settle(&mut workloads, &held),
     };
     let placements = match stays {
-        true => replaced(&before.placements, &change),
-        false => placements(mesh, entries),
+        true => placements::replaced(&before.placements, &change),
+        false => placements::of(mesh, entries),
     };
     let elsewhere = |e: &Entry| e.workload.network != mesh.settings.network;
     let same_networks = !change.gone().chain(change.come()).any(elsewhere);
@@ -477,48 +469,6 @@ fn entry(
     }
 }
 
-/// What each node runs, in the order of uids.
-fn placements(mesh: &Mesh, entries: &[Entry]) -> Placements {
-    let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
-        mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
-    for entry in entries {
-        if let Some(node) = &entry.declared.node {
-            let placed = placements.entry(node.clone()).or_default();
-            placed.push(placement(entry));
-        }
-    }
-    let shared = |(node, placed)| (node, Arc::new(placed));
-    placements.into_iter().map(shared).collect()
-}
-
-/// The same, from what each node ran before a change of workloads alone.
-fn replaced(before: &Placements, change: &Change<'_>) -> Placements {
-    let mut placements = before.clone();
-    let at =
-        |placed: &[Placement], entry: &Entry| placed.binary_search_by(|p| p.uid.cmp(entry.uid()));
-    for entry in change.gone() {
-        let placed = entry
-            .declared
-            .node
-            .as_ref()
-            .and_then(|n| placements.get_mut(n));
-        if let Some(placed) = placed
-            && let Ok(at) = at(placed, entry)
-        {
-            Arc::make_mut(placed).remove(at);
-        }
-    }
-    for entry in change.come() {
-        if let Some(node) = &entry.declared.node {
-            let placed = placements.entry(node.clone()).or_default();
-            if let Err(at) = at(placed, entry) {
-                Arc::make_mut(placed).insert(at, placement(entry));
-            }
-        }
-    }
-    placements
-}
-
 /// Given no more than the two it follows from: see [`reuse`].
 fn workload(
     declared: &declaration::Workload,
@@ -617,19 +567,6 @@ fn locality<'a>(
     match node {
         Some(node) if declared.locality == Locality::default() => &node.locality,
         _ => &declared.locality,
-    }
-}
-
-fn placement(entry: &Entry) -> Placement {
-    let declared = &entry.declared;
-    Placement {
-        uid: entry.uid().clone(),
-        name: declared.name.clone(),
-        namespace: declared.namespace.clone(),
-        service_account: declared.service_account.clone(),
-        enrolled: entry.enrolled,
-        capture: declared.capture.clone(),
-        health: declared.health.clone(),
     }
 }
 

@@ -57,8 +57,23 @@ pub(super) struct Known {
 #[derive(PartialEq)]
 pub(super) struct Tables {
     settings: Settings,
-    nodes: Vec<(Arc<str>, Proxy, Option<Arc<str>>, Locality)>,
-    namespaces: Vec<(Arc<str>, Option<DataplaneMode>, Option<Vec<Arc<str>>>)>,
+    nodes: Vec<NodeSays>,
+    namespaces: Vec<NamespaceSays>,
+}
+
+#[derive(PartialEq)]
+struct NodeSays {
+    name: Arc<str>,
+    proxy: Proxy,
+    network: Option<Arc<str>>,
+    locality: Locality,
+}
+
+#[derive(PartialEq)]
+struct NamespaceSays {
+    name: Arc<str>,
+    dataplane_mode: Option<DataplaneMode>,
+    service_accounts: Option<Vec<Arc<str>>>,
 }
 
 impl Tables {
@@ -67,15 +82,16 @@ impl Tables {
         nodes: &[&WrittenNode],
         namespaces: &[&WrittenNamespace],
     ) -> Self {
-        let node = |node: &&WrittenNode| {
-            let (name, network) = (&node.name.value, &node.network);
-            let locality = node.locality.clone();
-            (name.clone(), node.proxy, network.clone(), locality)
+        let node = |node: &&WrittenNode| NodeSays {
+            name: node.name.value.clone(),
+            proxy: node.proxy,
+            network: node.network.clone(),
+            locality: node.locality.clone(),
         };
-        let namespace = |namespace: &&WrittenNamespace| {
-            let mode = namespace.dataplane_mode.as_ref().map(|mode| mode.value);
-            let accounts = namespace.service_accounts.clone();
-            (namespace.name.value.clone(), mode, accounts)
+        let namespace = |namespace: &&WrittenNamespace| NamespaceSays {
+            name: namespace.name.value.clone(),
+            dataplane_mode: namespace.dataplane_mode.as_ref().map(|mode| mode.value),
+            service_accounts: namespace.service_accounts.clone(),
         };
         Self {
             settings: settings.clone(),

@@ -85,7 +85,8 @@ impl Content {
         let by_key: HashMap<_, _> = next.services.iter().map(|s| (&s.key, &**s)).collect();
         for (had, has) in beside(&before.workloads, &next.workloads, |w| &w.uid) {
             let derives = |w: &Arc<Workload>| w.services.keys().any(|key| told.contains(key));
-            if had == has && !(!told.is_empty() && has.is_some_and(derives)) {
+            let derived_anew = !told.is_empty() && has.is_some_and(derives);
+            if had == has && !derived_anew {
                 continue;
             }
             let derived = has.map(|w| derived(w, &by_key)).unwrap_or_default();
