@@ -20,7 +20,7 @@ mod tree;
 pub mod watch;
 
 pub use diagnose::{Code, Diagnostic, Report, Severity};
-pub use load::{Loaded, load};
+pub use load::{Loaded, Loader, load};
 pub(crate) use mesh::did_you_mean;
 pub use source::{Place, Position, Source};
 pub use watch::{WatchError, Watcher};

@@ -132,7 +132,7 @@ pub fn explain(view: &View, question: &Question) -> Result<Explanation, Question
 /// [`CompileError`], when it does not compile.
 pub fn intended(mesh: &Mesh) -> Result<View, CompileError> {
     let bare = compile(mesh, &Reported::default(), &Assignments::default())?;
-    let placed = bare.placements.values().flatten();
+    let placed = bare.placements.values().flat_map(|placed| &**placed);
     let captured = placed
         .filter(|placement| placement.enrolled)
         .map(|placement| {

@@ -4,6 +4,7 @@
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
 //! takes with that view; [`balance`] picks an endpoint.
+//! [`shared`] holds what most changes leave as it is.
 
 pub mod balance;
 pub mod compile;
@@ -12,6 +13,7 @@ pub mod inbound;
 pub mod outbound;
 pub mod policy;
 pub mod service;
+pub mod shared;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod view;

@@ -1,14 +1,15 @@
 //! What the files of a mesh directory mean together: every check across resources, then the
 //! declaration with all defaults filled in.
 //!
-//! Each check is linear in the number of resources, or nearly so: a directory of 10,000 workloads
-//! is read again at every change.
+//! Each check is linear in the number of resources, or nearly so, and makes nothing while all is
+//! well: a directory of 100,000 workloads is judged as a whole at every change.
 
 mod addresses;
 mod carriers;
 mod declare;
 mod enrolment;
 mod guesses;
+mod memory;
 mod names;
 mod policies;
 mod probes;
@@ -17,29 +18,81 @@ mod references;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use self::carriers::Carriers;
 use super::diagnose::{Code, Diagnostic};
-use super::mesh::{Written, WrittenNamespace, WrittenNode, WrittenWorkload, default_settings};
+use super::mesh::{
+    Written, WrittenAuthentication, WrittenAuthorization, WrittenNamespace, WrittenNode,
+    WrittenService, WrittenSettings, WrittenWorkload, default_settings,
+};
 use crate::model::declaration::{Mesh, Settings};
+
+pub(super) use memory::Memory;
+use memory::{Known, Tables};
+
+/// What all files say.
+#[derive(Default)]
+struct Whole<'a> {
+    settings: Vec<&'a WrittenSettings>,
+    nodes: Vec<&'a WrittenNode>,
+    namespaces: Vec<&'a WrittenNamespace>,
+    workloads: Vec<&'a WrittenWorkload>,
+    services: Vec<&'a WrittenService>,
+    authorization_policies: Vec<&'a WrittenAuthorization>,
+    peer_authentications: Vec<&'a WrittenAuthentication>,
+    unread: bool,
+}
+
+impl<'a> Whole<'a> {
+    fn new(files: impl Iterator<Item = &'a Written>) -> Self {
+        let mut whole = Self::default();
+        for file in files {
+            let Written {
+                settings,
+                nodes,
+                namespaces,
+                workloads,
+                services,
+                authorization_policies,
+                peer_authentications,
+                unread,
+            } = file;
+            whole.settings.extend(settings);
+            whole.nodes.extend(nodes);
+            whole.namespaces.extend(namespaces);
+            whole.workloads.extend(workloads);
+            whole.services.extend(services);
+            whole.authorization_policies.extend(authorization_policies);
+            whole.peer_authentications.extend(peer_authentications);
+            whole.unread |= unread;
+        }
+        whole
+    }
+}
 
 /// What is written, indexed, with the settings that hold for it.
 struct Context<'a> {
-    written: &'a Written,
+    written: &'a Whole<'a>,
     settings: &'a Settings,
     nodes: HashMap<&'a str, &'a WrittenNode>,
     namespaces: HashMap<&'a str, &'a WrittenNamespace>,
+    files: Vec<&'a Known>,
+    /// The workloads that may be wrong by themselves, in their order: those of the files that are
+    /// not known to be clean.
+    doubtful: Vec<&'a WrittenWorkload>,
 }
 
 impl<'a> Context<'a> {
     /// Where a name is written twice the first one counts; the second is an error anyway.
-    fn new(written: &'a Written, settings: &'a Settings) -> Self {
+    fn new(written: &'a Whole<'a>, settings: &'a Settings, files: &'a [Known]) -> Self {
         let nodes = written.nodes.iter().rev();
         let namespaces = written.namespaces.iter().rev();
+        let doubtful = files.iter().filter(|file| !file.clean);
         Self {
             written,
             settings,
-            nodes: nodes.map(|node| (&*node.name.value, node)).collect(),
-            namespaces: namespaces.map(|n| (&*n.name.value, n)).collect(),
+            nodes: nodes.map(|node| (&*node.name.value, *node)).collect(),
+            namespaces: namespaces.map(|n| (&*n.name.value, *n)).collect(),
+            files: files.iter().collect(),
+            doubtful: doubtful.flat_map(|file| &file.written.workloads).collect(),
         }
     }
 
@@ -68,24 +121,56 @@ impl<'a> Context<'a> {
 /// Judges what is written. With `whole` false some files are known only in part, and what refers
 /// to something missing is not wrong for that.
 ///
-/// The mesh may only be used when there are no errors, neither here nor from reading.
-pub(super) fn check(written: &Written, whole: bool) -> (Mesh, Vec<Diagnostic>) {
+/// The mesh may only be used when there are no errors, neither here nor from reading. What `memory`
+/// has of these files is not found out again; it is the same.
+pub(super) fn check(
+    files: &[Arc<Written>],
+    whole: bool,
+    memory: &mut Memory,
+) -> (Mesh, Vec<Diagnostic>) {
     let mut found = Vec::new();
-    let settings = settings(written, &mut found);
-    let context = Context::new(written, &settings);
+    let written = Whole::new(files.iter().map(|file| &**file));
+    let settings = settings(&written, &mut found);
+    let tables = Tables::new(&settings, &written.nodes, &written.namespaces);
+    let same = memory.tables.as_ref() == Some(&tables);
+    let mut known: Vec<_> = files.iter().map(|file| memory.take(file)).collect();
+    for file in &mut known {
+        file.clean &= same;
+    }
+    let context = Context::new(&written, &settings, &known);
     names::check(&context, &mut found);
     addresses::check(&context, &mut found);
     enrolment::check(&context, &mut found);
     probes::check(&context, &mut found);
-    if whole && !written.unread {
-        let carriers = Carriers::new(&written.workloads);
-        references::check(&context, &carriers, &mut found);
-        policies::check(&context, &carriers, &mut found);
+    let refers = whole && !written.unread;
+    if refers {
+        references::check(&context, &mut found);
+        policies::check(&context, &mut found);
     }
-    (declare::declare(&context), found)
+    let (mesh, declared) = declare::declare(&context);
+    let clean: Vec<bool> = match refers {
+        true => known.iter().map(|file| is_clean(file, &found)).collect(),
+        false => vec![false; known.len()],
+    };
+    for ((file, declared), clean) in known.iter_mut().zip(declared).zip(clean) {
+        (file.declared, file.clean) = (declared, clean);
+    }
+    memory.keep(tables, known);
+    (mesh, found)
 }
 
-fn settings(written: &Written, found: &mut Vec<Diagnostic>) -> Settings {
+/// Whether nothing was found in a file. Whatever is wrong with a workload is told where it is.
+fn is_clean(file: &Known, found: &[Diagnostic]) -> bool {
+    let Some(workload) = file.written.workloads.first() else {
+        return true;
+    };
+    let source = workload.place.source();
+    !found
+        .iter()
+        .any(|finding| Arc::ptr_eq(finding.place().source(), source))
+}
+
+fn settings(written: &Whole<'_>, found: &mut Vec<Diagnostic>) -> Settings {
     let Some((first, rest)) = written.settings.split_first() else {
         return default_settings();
     };

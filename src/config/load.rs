@@ -1,17 +1,22 @@
 //! A mesh directory, from files to a mesh or to everything that is wrong with them.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::check::{self, Memory};
 use super::diagnose::{Code, Diagnostic, Report};
-use super::mesh::{self, Written};
 use super::source::Source;
 use super::tree::{Fault, Problem, Tree};
-use super::{check, read};
 use crate::model::declaration::Mesh;
+
+mod parsed;
+
+use parsed::Parsed;
 
 /// Longest mesh file, in bytes (`spec/reliability.md` §2b).
 const LONGEST_FILE: u64 = 1 << 20;
@@ -24,44 +29,89 @@ pub struct Loaded {
     /// Every finding, warnings included.
     pub report: Report,
     /// The files it was made of: path below the directory, and text.
-    pub files: Vec<(String, String)>,
+    pub files: Vec<(String, Arc<str>)>,
+    /// Bytes of them that were not known from the last time.
+    pub parsed: usize,
 }
 
 /// Reads a mesh directory and checks it as a whole. Blocks on the file system.
 ///
 /// Never fails: what cannot be read is a finding like any other.
 pub fn load(dir: &Path) -> Loaded {
-    let tree = Tree::walk(dir);
-    let mut found: Vec<_> = tree.problems.iter().map(|p| told(dir, p)).collect();
-    let mut whole = found.is_empty();
-    if tree.files.is_empty() && tree.problems.is_empty() {
-        found.push(empty(dir));
+    Loader::new(dir).load()
+}
+
+/// Reads a mesh directory again and again. Of a file whose text is as before, and of what is
+/// declared in it, it takes over what it made the last time.
+pub struct Loader {
+    directory: PathBuf,
+    files: HashMap<PathBuf, Parsed>,
+    judged: Memory,
+}
+
+impl Loader {
+    /// A loader of that directory, which need not exist yet.
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            files: HashMap::new(),
+            judged: Memory::default(),
+        }
     }
-    let mut written = Written::default();
-    let mut files = Vec::with_capacity(tree.files.len());
-    for file in &tree.files {
-        let relative = file.relative.to_string_lossy();
-        let shown = shown(dir, &file.relative);
-        let source = match text_of(&dir.join(&file.relative)) {
-            Ok(text) => Source::new(&shown, &relative, text),
-            Err(fault) => {
-                found.push(fault.told(&shown, &relative));
-                whole = false;
-                continue;
-            }
-        };
-        let outcome = read::document(&source, "this file", |root| mesh::read(root, &mut written));
-        found.extend(outcome.findings);
-        whole &= outcome.whole;
-        files.push((relative.into_owned(), source.text().to_owned()));
+
+    /// The same as [`load()`](load()), at the cost of what has changed.
+    pub fn load(&mut self) -> Loaded {
+        let dir = &self.directory;
+        let tree = Tree::walk(dir);
+        let mut found: Vec<_> = tree.problems.iter().map(|p| told(dir, p)).collect();
+        let mut whole = found.is_empty();
+        if tree.files.is_empty() && tree.problems.is_empty() {
+            found.push(empty(dir));
+        }
+        let mut written = Vec::with_capacity(tree.files.len());
+        let mut files = Vec::with_capacity(tree.files.len());
+        let mut before = std::mem::take(&mut self.files);
+        let mut parsed = 0;
+        for file in tree.files {
+            let relative = file.relative.to_string_lossy();
+            let shown = shown(dir, &file.relative);
+            let text = match text_of(&dir.join(&file.relative)) {
+                Ok(text) => text,
+                Err(fault) => {
+                    found.push(fault.told(&shown, &relative));
+                    whole = false;
+                    continue;
+                }
+            };
+            let known = before.remove(&file.relative);
+            let file_says = match known.filter(|known| known.is_of(&text)) {
+                Some(known) => known,
+                None => {
+                    parsed += text.len();
+                    Parsed::new(Source::new(&shown, &relative, text))
+                }
+            };
+            found.extend_from_slice(&file_says.findings);
+            whole &= file_says.whole;
+            written.push(Arc::clone(&file_says.written));
+            files.push((relative.into_owned(), Arc::clone(file_says.source.text())));
+            self.files.insert(file.relative, file_says);
+        }
+        let (mesh, across) = check::check(&written, whole, &mut self.judged);
+        found.extend(across);
+        let report: Report = found.into_iter().collect();
+        Loaded {
+            mesh: (report.errors() == 0).then_some(mesh),
+            report,
+            files,
+            parsed,
+        }
     }
-    let (mesh, across) = check::check(&written, whole);
-    found.extend(across);
-    let report: Report = found.into_iter().collect();
-    Loaded {
-        mesh: (report.errors() == 0).then_some(mesh),
-        report,
-        files,
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Loader({})", self.directory.display())
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Source {
     shown: Arc<str>,
     /// Below the mesh directory.
     relative: Arc<str>,
-    text: String,
+    text: Arc<str>,
     /// Byte offset at which each line begins.
     lines: Vec<usize>,
 }
@@ -41,7 +41,7 @@ impl Source {
             shown: Arc::from(shown),
             relative: Arc::from(relative),
             lines: lines.collect(),
-            text,
+            text: Arc::from(text),
         })
     }
 
@@ -56,7 +56,7 @@ impl Source {
     }
 
     /// Its whole text.
-    pub fn text(&self) -> &str {
+    pub fn text(&self) -> &Arc<str> {
         &self.text
     }
 

@@ -3,6 +3,7 @@
 
 mod accepted;
 mod across;
+mod again;
 mod golden;
 mod keys;
 mod robust;

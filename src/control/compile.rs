@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::revision::{Content, Revision, Title};
 use super::store::Store;
 use crate::files;
 use crate::model::compile::{
-    Assignments, ByService, CompileError, Compiled, Observed, Reported, Warning, compile,
+    Assignments, ByService, CompileError, Compiled, Observed, Reported, Warning, compile, recompile,
 };
 use crate::model::declaration::Mesh;
 use crate::sys;
@@ -40,6 +40,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// But no longer than this.
 const MOST: Duration = Duration::from_millis(100);
 
+/// So many bytes of mesh files leave much free memory behind when they have been parsed.
+const MUCH: usize = 4 << 20;
+
 /// A mesh directory that has passed every check.
 #[derive(Clone, Debug)]
 pub struct Input {
@@ -49,6 +52,8 @@ pub struct Input {
     pub source: String,
     /// Its files, to be kept as the last good ones.
     pub files: Vec<MeshFile>,
+    /// Bytes of them that were parsed for it; what is in the others was known.
+    pub parsed: usize,
     /// How many warnings loading it gave.
     pub warnings: u32,
 }
@@ -92,7 +97,7 @@ pub struct Publisher {
 
 /// A compiled and encoded mesh, not yet numbered.
 struct Draft {
-    compiled: Compiled,
+    compiled: Arc<Compiled>,
     content: Content,
     captured: Captured,
 }
@@ -186,6 +191,7 @@ impl Publisher {
         };
         let begun = Instant::now();
         let made = making.await;
+        debug!(took = ?begun.elapsed(), "mesh compiled");
         self.metrics.compiled(begun.elapsed());
         match made {
             Ok(Ok(draft)) => self.adopt(draft, input, previous).await,
@@ -228,12 +234,13 @@ impl Publisher {
             content,
             captured,
         } = draft;
-        let warnings = compiled.warnings;
-        let endpoints = Arc::new(compiled.endpoints);
+        let warnings = compiled.warnings.clone();
+        let endpoints = Arc::new(compiled.endpoints.clone());
         let serial = input.mesh.settings.serial;
         let same =
             |p: &Arc<Revision>| p.summary().serial == serial && p.content().same_as(&content);
-        self.state.adopt(compiled.assignments, captured);
+        let begun = Instant::now();
+        self.state.adopt(compiled.assignments.clone(), captured);
         let title = (!previous.as_ref().is_some_and(same)).then(|| {
             let total = warnings.len().saturating_add(input.warnings as usize);
             Title {
@@ -249,10 +256,12 @@ impl Publisher {
         if title.is_some() {
             self.save().await;
         }
-        let read_anew = !self.is_kept(&input);
+        let (read_anew, parsed) = (!self.is_kept(&input), input.parsed);
         self.keep(input).await;
         if let Some(title) = title {
+            debug!(took = ?begun.elapsed(), "mesh files kept");
             let revision = Arc::new(Revision::new(title, content, previous.as_deref()));
+            debug!(took = ?begun.elapsed(), "revision made");
             self.announce(revision);
         }
         for warning in &warnings {
@@ -265,8 +274,8 @@ impl Publisher {
             endpoints,
             failure: None,
         });
-        if read_anew {
-            // Reading a mesh takes several times the memory of what comes of it.
+        if read_anew && parsed >= MUCH {
+            // Parsing a mesh takes several times the memory of what comes of it.
             let released = spawn_blocking(sys::release_free_memory);
             let _released = released.await;
         }
@@ -330,8 +339,13 @@ fn draft(
     assignments: &Assignments,
     previous: Option<&Revision>,
 ) -> Result<Draft, CompileError> {
-    let compiled = compile(&input.mesh, reported, assignments)?;
-    let content = Content::encode(&compiled, previous.map(Revision::content));
+    let previous = previous.map(Revision::content);
+    let compiled = match previous {
+        Some(p) => recompile(&input.mesh, reported, assignments, p.compiled())?,
+        None => compile(&input.mesh, reported, assignments)?,
+    };
+    let compiled = Arc::new(compiled);
+    let content = Content::encode(&compiled, previous);
     let uids = compiled.workloads.iter().map(|w| &w.uid);
     let captured = uids.filter(|uid| reported.of(uid).captured);
     Ok(Draft {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::history::{Changes, History, Names};
-use crate::model::compile::{Compiled, Placement};
+use crate::model::compile::Compiled;
 use crate::wire::convert::{self, RevisionSummary, delta};
 use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
 
@@ -244,23 +244,28 @@ impl Revision {
     /// Whether a workload placed on `node` runs as that service account: what a node may have
     /// certificates for (§4.3).
     pub fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool {
-        let identities = self.content.identities.get(node);
-        identities.is_some_and(|all| {
-            all.iter()
-                .any(|(ns, sa)| &**ns == namespace && &**sa == service_account)
+        let placed = self.content.placements.get(node);
+        placed.is_some_and(|placed| {
+            let mut all = placed.identities.iter();
+            all.any(|(ns, sa)| &**ns == namespace && &**sa == service_account)
         })
     }
 
     /// Namespace and service account of everything that runs on `node`.
     pub fn identities(&self, node: &str) -> impl Iterator<Item = (&str, &str)> {
-        let identities = self.content.identities.get(node);
-        let all = identities.into_iter().flatten();
+        let placed = self.content.placements.get(node);
+        let all = placed.into_iter().flat_map(|placed| &placed.identities);
         all.map(|(namespace, account)| (&**namespace, &**account))
     }
 
     /// What `node` is to report of a workload; none when that is not placed on it.
     pub fn expects(&self, node: &str, uid: &str) -> Option<Expected> {
-        self.content.expected.get(node)?.get(uid).copied()
+        self.content
+            .placements
+            .get(node)?
+            .expected
+            .get(uid)
+            .copied()
     }
 
     /// Whether the mesh files declare the workload, wherever it is.
@@ -279,7 +284,10 @@ impl Revision {
             Kind::Trust => &self.content.trust,
             Kind::Address => &self.content.addresses,
             Kind::Authorization => &self.content.authorizations,
-            Kind::Placement => self.content.placements.get(node).unwrap_or(&NONE),
+            Kind::Placement => {
+                let placed = self.content.placements.get(node);
+                placed.map_or(&NONE, |placed| &placed.resources)
+            }
             Kind::Revision => &self.announcement,
         }
     }

@@ -2,7 +2,7 @@
 //! passes every check. What does not pass changes nothing (DESIGN §5).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::compile::{Input, LastGood};
-use crate::config::{self, Loaded, Report, Watcher};
+use crate::config::{Loaded, Loader, Report, Watcher};
 use crate::identity::TrustDomain;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::chain;
@@ -29,6 +29,7 @@ pub struct SourceStatus {
 /// Reads and watches a mesh directory.
 pub struct Source {
     directory: PathBuf,
+    loader: Arc<Mutex<Loader>>,
     inputs: watch::Sender<Option<Arc<Input>>>,
     status: watch::Sender<SourceStatus>,
     metrics: Arc<Metrics>,
@@ -39,6 +40,7 @@ impl Source {
     pub fn new(directory: &Path, metrics: Arc<Metrics>) -> Self {
         Self {
             directory: directory.to_owned(),
+            loader: Arc::new(Mutex::new(Loader::new(directory))),
             inputs: watch::Sender::new(None),
             status: watch::Sender::new(SourceStatus::default()),
             metrics,
@@ -64,13 +66,14 @@ impl Source {
         let Some((path, _files)) = last_good.load() else {
             return;
         };
-        let loaded = load(path).await;
+        let loaded = load(Arc::new(Mutex::new(Loader::new(&path)))).await;
         if let Some((mesh, loaded)) = loaded.and_then(|l| l.mesh.clone().map(|m| (m, l))) {
             warn!("the mesh directory does not pass, going on with the last good revision");
             self.inputs.send_replace(Some(Arc::new(Input {
                 mesh,
                 source: "the last good revision".to_owned(),
                 files: loaded.files,
+                parsed: loaded.parsed,
                 warnings: 0,
             })));
         }
@@ -103,13 +106,14 @@ impl Source {
     /// Whether the directory passed.
     async fn read(&self, trust_domain: Option<&TrustDomain>) -> bool {
         let begun = SystemTime::now();
-        let Some(loaded) = load(self.directory.clone()).await else {
+        let Some(loaded) = load(Arc::clone(&self.loader)).await else {
             return false;
         };
         let Loaded {
             mesh,
             report,
             files,
+            parsed,
         } = loaded;
         let report = Arc::new(report);
         self.metrics.load_errors(report.errors());
@@ -141,12 +145,15 @@ impl Source {
         info!(
             workloads = mesh.workloads.len(),
             services = mesh.services.len(),
+            bytes.parsed = parsed,
+            took = ?begun.elapsed().unwrap_or_default(),
             "mesh directory read"
         );
         let input = Input {
             mesh,
             source: self.directory.display().to_string(),
             files,
+            parsed,
             warnings: u32::try_from(report.warnings()).unwrap_or(u32::MAX),
         };
         self.inputs.send_replace(Some(Arc::new(input)));
@@ -154,8 +161,10 @@ impl Source {
     }
 }
 
-async fn load(directory: PathBuf) -> Option<Loaded> {
-    let loading = tokio::task::spawn_blocking(move || config::load(&directory));
+async fn load(loader: Arc<Mutex<Loader>>) -> Option<Loaded> {
+    // After a panic the loader knows less, and nothing that is wrong.
+    let load = move || loader.lock().unwrap_or_else(PoisonError::into_inner).load();
+    let loading = tokio::task::spawn_blocking(load);
     match loading.await {
         Ok(loaded) => Some(loaded),
         Err(e) => {

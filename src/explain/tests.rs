@@ -44,7 +44,7 @@ fn mesh(policies: Vec<AuthorizationPolicy>) -> View {
     }
     let mut legacy = sample::workload("legacy-1", "legacy", "edge-2", "10.1.0.13");
     legacy.dataplane_mode = Some(DataplaneMode::None);
-    mesh.workloads.push(legacy);
+    mesh.workloads.push(legacy.into());
     mesh.authorization_policies = policies;
     intended(&mesh).unwrap()
 }
@@ -175,7 +175,7 @@ fn one_closed_way_of_several_is_told() {
     }
     let mut second = sample::workload("cart-2", "cart", "edge-2", "10.1.0.14");
     second.labels.insert("version".to_owned(), "v2".to_owned());
-    declared.workloads.push(second);
+    declared.workloads.push(second.into());
     for workload in &mut declared.workloads {
         workload.capture = Some(Capture::Netns(workload.name.clone()));
     }

@@ -5,6 +5,7 @@
 //! give equal outputs on every control plane. What a resource looks like on the wire is
 //! `wire::convert`'s business; numbering and publishing are `control`'s.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,18 +16,22 @@ use ipnet::IpNet;
 use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy, UseWaypoint};
 use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
+use super::shared::Shared;
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
 mod endpoints;
 mod membership;
+mod placements;
 pub mod policies;
+mod reuse;
 mod selectors;
 
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
 use membership::Membership;
 use policies::Attached;
+use reuse::{Change, Entry, Former, Made, Surroundings};
 
 /// What is known of one workload beyond its declaration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +47,7 @@ pub struct Observed {
 /// What nodes have said about their workloads, by uid. A workload not in it is healthy and not
 /// captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported(HashMap<Arc<str>, Observed>);
+pub struct Reported(Arc<HashMap<Arc<str>, Observed>>);
 
 impl Reported {
     /// What is known of the workload `uid`.
@@ -55,20 +60,30 @@ impl Reported {
         self.0.iter()
     }
 
+    /// The workloads of which the other knows something else. Of what is shared nothing is looked at.
+    fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        let shared = Arc::ptr_eq(&self.0, &other.0);
+        let either = [self, other].into_iter().filter(move |_| !shared);
+        let uids = either.flat_map(|reported| reported.0.keys());
+        let differs = |uid: &&Arc<str>| self.of(uid) != other.of(uid);
+        uids.filter(differs).map(|uid| &**uid)
+    }
+
     /// Forgets a workload.
     pub fn forget(&mut self, uid: &str) {
-        self.0.remove(uid);
+        Arc::make_mut(&mut self.0).remove(uid);
     }
 
     /// Replaces what is known of a workload; says whether that changed anything.
     pub fn set(&mut self, uid: Arc<str>, observed: Observed) -> bool {
-        self.0.insert(uid, observed).unwrap_or_default() != observed
+        let all = Arc::make_mut(&mut self.0);
+        all.insert(uid, observed).unwrap_or_default() != observed
     }
 }
 
 impl FromIterator<(Arc<str>, Observed)> for Reported {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, Observed)>>(entries: I) -> Self {
-        Self(entries.into_iter().collect())
+        Self(Arc::new(entries.into_iter().collect()))
     }
 }
 
@@ -101,7 +116,7 @@ impl Placement {
 }
 
 /// The mesh as every process sees it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
     /// Workloads in the order of their uids.
     pub workloads: Vec<Arc<Workload>>,
@@ -110,7 +125,7 @@ pub struct Compiled {
     /// The policies that node proxies evaluate, in the order of their keys.
     pub policies: Vec<Arc<Policy>>,
     /// Placements by node, each in the order of their uids. Every declared node has an entry.
-    pub placements: BTreeMap<Arc<str>, Vec<Placement>>,
+    pub placements: Placements,
     /// Declared nodes that run another proxy, which reports nothing.
     pub mute: BTreeSet<Arc<str>>,
     /// How many endpoints each service has that has any.
@@ -119,7 +134,11 @@ pub struct Compiled {
     pub assignments: Assignments,
     /// What works, but perhaps not as meant.
     pub warnings: Vec<Warning>,
+    made: Made,
 }
+
+/// Placements by node.
+pub type Placements = BTreeMap<Arc<str>, Arc<Vec<Placement>>>;
 
 /// Something an operator should know about a mesh that is otherwise in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,20 +242,58 @@ pub fn compile(
     reported: &Reported,
     previous: &Assignments,
 ) -> Result<Compiled, CompileError> {
+    recompile(mesh, reported, previous, &Compiled::default())
+}
+
+/// The same as [`compile`], at the cost of what has changed since `before` was compiled: every
+/// workload that is as it was is the same memory.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn recompile(
+    mesh: &Mesh,
+    reported: &Reported,
+    previous: &Assignments,
+    before: &Compiled,
+) -> Result<Compiled, CompileError> {
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
-    let assignments = addresses::assign(mesh, &keys, previous, &mut warnings)?;
-    let mut attached = Attached::new(mesh);
-    let (mut workloads, placements, held) =
-        workloads(mesh, &keys, reported, &mut attached, &mut warnings)?;
-    let endpoints = endpoints::settle(&mut workloads, &held);
-    let services = services(mesh, &keys, &assignments, &endpoints)?;
+    let former = Former::new(&before.made, mesh, reported);
+    let stays = former.same_world();
+    let attached = Attached::new(mesh);
+    let (change, uncaptured) = entries(mesh, &keys, reported, &former, &attached)?;
+    let assignments = match stays && keeps_addresses(before, previous, &change) {
+        true => previous.clone(),
+        false => addresses::assign(mesh, &keys, previous, &mut warnings)?,
+    };
+    warnings.extend(uncaptured);
+    let entries = &change.entries;
+    let mut workloads: Vec<_> = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
+    let held = entries.iter().filter(|e| e.held);
+    let held: BTreeSet<_> = held.map(|e| Arc::clone(e.uid())).collect();
+    let endpoints = match stays && held.is_empty() && !before.made.holds() {
+        true => endpoints::recount(&before.endpoints, &change),
+        false => endpoints::settle(&mut workloads, &held),
+    };
+    let placements = match stays {
+        true => placements::replaced(&before.placements, &change),
+        false => placements::of(mesh, entries),
+    };
+    let elsewhere = |e: &Entry| e.workload.network != mesh.settings.network;
+    let same_networks = !change.gone().chain(change.come()).any(elsewhere);
+    let same = endpoints == before.endpoints && assignments == before.assignments;
+    let services = match stays && same && same_networks {
+        true => before.services.clone(),
+        false => services(mesh, &keys, &assignments, &endpoints, &workloads)?,
+    };
     warnings.extend(ignored_waypoints(mesh));
+    let policies = unique(attached.into_policies(&workloads))?;
     Ok(Compiled {
-        workloads: workloads.into_iter().map(Arc::new).collect(),
-        services,
-        policies: unique(attached)?,
+        policies,
+        made: former.next(mesh, reported, change.entries),
         placements,
+        workloads,
+        services,
         mute: mute(mesh),
         endpoints,
         assignments,
@@ -245,14 +302,19 @@ pub fn compile(
 }
 
 /// A policy of the operator's must not pass for one that a peer authentication came to.
-fn unique(attached: Attached<'_>) -> Result<Vec<Arc<Policy>>, CompileError> {
-    let policies = attached.into_policies();
+fn unique(policies: Vec<Arc<Policy>>) -> Result<Vec<Arc<Policy>>, CompileError> {
     match policies.windows(2).find(|pair| pair[0].key == pair[1].key) {
         Some(pair) => Err(CompileError::Duplicate {
             name: pair[0].key.to_string(),
         }),
         None => Ok(policies),
     }
+}
+
+/// Whether nobody who has come claims an address that is assigned, in a world that is as it was.
+fn keeps_addresses(before: &Compiled, previous: &Assignments, change: &Change<'_>) -> bool {
+    let claimed = change.come().flat_map(|entry| &entry.declared.addresses);
+    before.assignments == *previous && !previous.meets(claimed)
 }
 
 /// One key per service, in the order they were written.
@@ -274,8 +336,9 @@ fn services(
     keys: &[ServiceKey],
     assignments: &Assignments,
     endpoints: &ByService,
+    workloads: &[Arc<Workload>],
 ) -> Result<Vec<Arc<Service>>, CompileError> {
-    let networks = networks(mesh);
+    let networks = networks(mesh, workloads);
     let build = |(declared, key): (&declaration::Service, &ServiceKey)| {
         let addresses = if declared.addresses.is_empty() {
             assignments.of(key)
@@ -310,16 +373,16 @@ fn services(
 
 /// A service is reached at its address from every network of the mesh, so it is known by that
 /// address on each of them.
-fn networks(mesh: &Mesh) -> BTreeSet<Arc<str>> {
-    let used = mesh.workloads.iter().map(|w| network_of(mesh, w));
-    used.chain([mesh.settings.network.clone()]).collect()
+fn networks<'a>(mesh: &'a Mesh, workloads: &'a [Arc<Workload>]) -> BTreeSet<&'a Arc<str>> {
+    let used = workloads.iter().map(|w| &w.network);
+    used.chain([&mesh.settings.network]).collect()
 }
 
-fn on_each(networks: &BTreeSet<Arc<str>>, addresses: &[IpAddr]) -> Vec<NetworkAddress> {
-    let on = |network: &Arc<str>| {
-        let network = network.clone();
+fn on_each(networks: &BTreeSet<&Arc<str>>, addresses: &[IpAddr]) -> Vec<NetworkAddress> {
+    let on = |network: &&Arc<str>| {
+        let network = Arc::clone(network);
         addresses.iter().map(move |address| NetworkAddress {
-            network: network.clone(),
+            network: Arc::clone(&network),
             address: *address,
         })
     };
@@ -334,110 +397,134 @@ fn port(declared: &declaration::Port) -> ServicePort {
     }
 }
 
-/// Workloads, what each node runs, and the uids of those that are held back.
-type Workloads = (
-    Vec<Workload>,
-    BTreeMap<Arc<str>, Vec<Placement>>,
-    BTreeSet<Arc<str>>,
-);
-
-fn workloads(
+/// The entries of all workloads, and warnings about those that are enrolled in vain.
+fn entries<'a>(
     mesh: &Mesh,
     keys: &[ServiceKey],
     reported: &Reported,
-    attached: &mut Attached<'_>,
-    warnings: &mut Vec<Warning>,
-) -> Result<Workloads, CompileError> {
-    let membership = Membership::new(mesh, keys);
-    let mut placements: BTreeMap<Arc<str>, Vec<Placement>> =
-        mesh.nodes.keys().map(|n| (n.clone(), Vec::new())).collect();
-    let mut workloads = Vec::with_capacity(mesh.workloads.len());
-    let mut held = BTreeSet::new();
+    former: &Former<'a>,
+    attached: &Attached<'_>,
+) -> Result<(Change<'a>, Vec<Warning>), CompileError> {
+    let membership = LazyCell::new(|| Membership::new(mesh, keys, former.same_world()));
+    let (mut warnings, mut new) = (Vec::new(), Vec::new());
+    let mut kept = vec![false; former.len()];
     for declared in &mesh.workloads {
-        let uid = workload_uid(
-            &mesh.settings.cluster_id,
-            &declared.namespace,
-            &declared.name,
-        );
-        let enrolled = enrolled(mesh, declared);
-        let foreign = proxy_of(mesh, declared) == Proxy::Ztunnel;
-        let missing = match (&declared.node, &declared.capture) {
-            (None, _) => Some("node"),
-            (_, None) if !foreign => Some("capture"),
-            _ => None,
+        let rank = former.rank(declared);
+        let same = former.entry(rank).zip(kept.get_mut(rank));
+        let missing = match same {
+            Some((entry, kept @ false)) => {
+                *kept = true;
+                entry.missing
+            }
+            _ => {
+                let around = (&*membership, attached);
+                let entry = entry(mesh, around, reported, former, declared, rank);
+                let missing = entry.missing;
+                new.push((rank, entry));
+                missing
+            }
         };
-        if let (true, Some(missing)) = (enrolled, missing) {
-            warnings.push(Warning::NotCaptured {
-                workload: format!("{}/{}", declared.namespace, declared.name),
-                missing,
-            });
-        }
-        let captured = enrolled && missing.is_none();
-        if let Some(node) = &declared.node {
-            let placed = placements.entry(node.clone()).or_default();
-            placed.push(placement(&uid, declared, captured && !foreign));
-        }
-        let services = membership.of(declared).map(|k| (k.clone(), Vec::new()));
-        let observed = match foreign || declared.node.is_none() {
-            // What was last heard would hold for ever where nobody reports.
-            true => Observed::default(),
-            false => reported.of(&uid),
-        };
-        if observed.held {
-            held.insert(Arc::clone(&uid));
-        }
-        workloads.push(Workload {
-            tunnel: match captured && (foreign || observed.captured) {
-                true => TunnelProtocol::Hbone,
-                false => TunnelProtocol::None,
-            },
-            health: observed.health,
-            services: services.collect(),
-            authorization_policies: attached.listed_on(declared),
-            ..plain(mesh, declared, uid)
-        });
+        warnings.extend(missing.map(|missing| Warning::NotCaptured {
+            workload: format!("{}/{}", declared.namespace, declared.name),
+            missing,
+        }));
     }
-    workloads.sort_by(|a, b| a.uid.cmp(&b.uid));
-    for placed in placements.values_mut() {
-        placed.sort_by(|a, b| a.uid.cmp(&b.uid));
-    }
-    match workloads.windows(2).find(|pair| pair[0].uid == pair[1].uid) {
-        Some(pair) => Err(CompileError::Duplicate {
-            name: pair[0].uid.to_string(),
+    match former.followed_by(&kept, new) {
+        Ok(change) => Ok((change, warnings)),
+        Err(uid) => Err(CompileError::Duplicate {
+            name: uid.to_string(),
         }),
-        None => Ok((workloads, placements, held)),
     }
 }
 
-/// What follows from the declaration alone: untunnelled, in no service.
-fn plain(mesh: &Mesh, declared: &declaration::Workload, uid: Arc<str>) -> Workload {
+fn entry(
+    mesh: &Mesh,
+    (membership, attached): (&Membership<'_>, &Attached<'_>),
+    reported: &Reported,
+    former: &Former<'_>,
+    declared: &Shared<declaration::Workload>,
+    rank: usize,
+) -> Entry {
+    let settings = &mesh.settings;
+    let node = node_of(mesh, declared);
+    let foreign = node.is_some_and(|node| node.proxy == Proxy::Ztunnel);
+    let enrolled = enrolled(mesh, declared);
+    let missing = match (&declared.node, &declared.capture) {
+        _ if !enrolled => None,
+        (None, _) => Some("node"),
+        (_, None) if !foreign => Some("capture"),
+        _ => None,
+    };
+    let captured = enrolled && missing.is_none();
+    let named = || workload_uid(&settings.cluster_id, &declared.namespace, &declared.name);
+    let uid = former.uid(rank, &settings.cluster_id).unwrap_or_else(named);
+    let observed = match foreign || declared.node.is_none() {
+        // What was last heard would hold for ever where nobody reports.
+        true => Observed::default(),
+        false => reported.of(&uid),
+    };
+    let mut services: Vec<_> = membership.of(declared).collect();
+    services.sort();
+    let policies = attached.listed_on(declared);
+    let surroundings = Surroundings {
+        cluster_id: &settings.cluster_id,
+        trust_domain: &settings.trust_domain,
+        network: network_of(mesh, node, declared),
+        locality: locality(node, declared),
+        tunnel: match captured && (foreign || observed.captured) {
+            true => TunnelProtocol::Hbone,
+            false => TunnelProtocol::None,
+        },
+        health: observed.health,
+        services: &services,
+        authorization_policies: &policies,
+    };
+    Entry {
+        workload: match former.same(rank, &surroundings) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(workload(declared, uid, &surroundings)),
+        },
+        declared: declared.clone(),
+        missing,
+        enrolled: captured && !foreign,
+        held: observed.held,
+    }
+}
+
+/// Given no more than the two it follows from: see [`reuse`].
+fn workload(
+    declared: &declaration::Workload,
+    uid: Arc<str>,
+    surroundings: &Surroundings<'_>,
+) -> Workload {
     let label = |keys: &[&str]| {
         let named = keys.iter().find_map(|key| declared.labels.get(*key));
         named.map(|value| Arc::from(value.as_str()))
     };
+    let services = surroundings.services.iter();
     Workload {
         uid,
         name: declared.name.clone(),
         namespace: declared.namespace.clone(),
         service_account: declared.service_account.clone(),
-        trust_domain: mesh.settings.trust_domain.clone(),
+        trust_domain: surroundings.trust_domain.clone(),
         addresses: declared.addresses.clone(),
-        hostname: Arc::from(""),
-        network: network_of(mesh, declared),
-        tunnel: TunnelProtocol::None,
+        hostname: Arc::default(),
+        network: surroundings.network.clone(),
+        tunnel: surroundings.tunnel,
         node: declared.node.clone().unwrap_or_default(),
         network_mode: network_mode(declared.capture.as_ref()),
-        health: Health::Healthy,
+        health: surroundings.health,
         capacity: declared.capacity,
-        locality: locality(mesh, declared),
-        services: BTreeMap::new(),
+        locality: surroundings.locality.clone(),
+        services: services.map(|key| ((*key).clone(), Vec::new())).collect(),
         waypoint: None,
         network_gateway: None,
-        authorization_policies: Vec::new(),
+        authorization_policies: surroundings.authorization_policies.to_vec(),
         canonical_name: label(&CANONICAL_NAME).unwrap_or_else(|| declared.name.clone()),
         canonical_revision: label(&CANONICAL_REVISION).unwrap_or_else(|| Arc::from("latest")),
         workload_name: label(&WORKLOAD_NAME).unwrap_or_else(|| declared.name.clone()),
-        cluster_id: mesh.settings.cluster_id.clone(),
+        cluster_id: surroundings.cluster_id.clone(),
     }
 }
 
@@ -454,13 +541,6 @@ const CANONICAL_REVISION: [&str; 3] = [
     "version",
 ];
 const WORKLOAD_NAME: [&str; 1] = ["service.istio.io/workload-name"];
-
-/// What carries its traffic.
-fn proxy_of(mesh: &Mesh, declared: &declaration::Workload) -> Proxy {
-    let node = declared.node.as_ref();
-    let node = node.and_then(|name| mesh.nodes.get(name));
-    node.map(|node| node.proxy).unwrap_or_default()
-}
 
 fn mute(mesh: &Mesh) -> BTreeSet<Arc<str>> {
     let nodes = mesh.nodes.iter();
@@ -489,32 +569,26 @@ fn node_of<'a>(mesh: &'a Mesh, declared: &declaration::Workload) -> Option<&'a d
     mesh.nodes.get(declared.node.as_ref()?)
 }
 
-fn network_of(mesh: &Mesh, declared: &declaration::Workload) -> Arc<str> {
-    let node = node_of(mesh, declared).map(|node| &node.network);
+fn network_of<'a>(
+    mesh: &'a Mesh,
+    node: Option<&'a declaration::Node>,
+    declared: &'a declaration::Workload,
+) -> &'a Arc<str> {
+    let node = node.map(|node| &node.network);
     [Some(&declared.network), node]
         .into_iter()
         .flatten()
         .find(|network| !network.is_empty())
         .unwrap_or(&mesh.settings.network)
-        .clone()
 }
 
-fn locality(mesh: &Mesh, declared: &declaration::Workload) -> Locality {
-    match node_of(mesh, declared) {
-        Some(node) if declared.locality == Locality::default() => node.locality.clone(),
-        _ => declared.locality.clone(),
-    }
-}
-
-fn placement(uid: &Arc<str>, declared: &declaration::Workload, enrolled: bool) -> Placement {
-    Placement {
-        uid: uid.clone(),
-        name: declared.name.clone(),
-        namespace: declared.namespace.clone(),
-        service_account: declared.service_account.clone(),
-        enrolled,
-        capture: declared.capture.clone(),
-        health: declared.health.clone(),
+fn locality<'a>(
+    node: Option<&'a declaration::Node>,
+    declared: &'a declaration::Workload,
+) -> &'a Locality {
+    match node {
+        Some(node) if declared.locality == Locality::default() => &node.locality,
+        _ => &declared.locality,
     }
 }
 

@@ -18,6 +18,7 @@ pub use policy::{
 };
 
 use super::service::AppProtocol;
+use super::shared::Shared;
 use super::workload::Locality;
 use crate::identity::TrustDomain;
 
@@ -41,7 +42,7 @@ pub struct Mesh {
     /// Namespaces by name.
     pub namespaces: BTreeMap<Arc<str>, Namespace>,
     /// Workloads in the order they were written.
-    pub workloads: Vec<Workload>,
+    pub workloads: Vec<Shared<Workload>>,
     /// Services in the order they were written.
     pub services: Vec<Service>,
     /// Authorization policies in the order they were written.

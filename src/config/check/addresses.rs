@@ -1,11 +1,13 @@
 //! Addresses: each belongs to one resource, services' lie in the service ranges, others' do not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Context;
+use super::memory::neighbours;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::{At, Place};
@@ -16,23 +18,24 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut taken: HashMap<IpAddr, (&WrittenService, &Place)> = HashMap::new();
     for service in &context.written.services {
         for address in &service.addresses {
-            let owner = format!(
-                "service `{}/{}`",
-                service.namespace.value, service.name.value
-            );
+            let owner = || words(service);
             if let Some((other, place)) = taken.get(&address.value) {
-                let other = format!("service `{}/{}`", other.namespace.value, other.name.value);
-                found.push(duplicate(address, &owner, place, &other));
+                found.push(duplicate(address, &owner(), place, &words(other)));
                 continue;
             }
             taken.insert(address.value, (service, &address.place));
-            if let Some((holder, place)) = hosts.get(&address.value) {
-                found.push(duplicate(address, &owner, place, &holder.words()));
+            if let Some((holder, place)) = hosts.by_address.get(&address.value) {
+                found.push(duplicate(address, &owner(), place, &holder.words()));
             } else if !in_range(context, address.value) {
-                found.push(outside(context, &hosts, address, &owner));
+                found.push(outside(context, &hosts, address, &owner()));
             }
         }
     }
+}
+
+fn words(service: &WrittenService) -> String {
+    let (namespace, name) = (&service.namespace.value, &service.name.value);
+    format!("service `{namespace}/{name}`")
 }
 
 /// Who has an address that packets are really sent to.
@@ -68,17 +71,37 @@ impl Host<'_> {
     }
 }
 
-type Hosts<'a> = BTreeMap<IpAddr, (Host<'a>, &'a Place)>;
+#[derive(Default)]
+struct Hosts<'a> {
+    by_address: HashMap<IpAddr, (Host<'a>, &'a Place)>,
+    /// All addresses, in their order, for who asks: nobody does while all is well.
+    ordered: OnceCell<BTreeSet<IpAddr>>,
+}
 
-/// Nodes and workloads by address. On different networks one address may be two hosts'.
+impl Hosts<'_> {
+    fn ordered(&self, context: &Context<'_>) -> &BTreeSet<IpAddr> {
+        self.ordered.get_or_init(|| {
+            let of_nodes = context.written.nodes.iter().flat_map(|n| &n.addresses);
+            let of_workloads = context.written.workloads.iter().flat_map(|w| &w.addresses);
+            let all = of_nodes.chain(of_workloads);
+            all.map(|address| address.value).collect()
+        })
+    }
+}
+
+/// Nodes, and workloads that may not be alone with theirs, by address. On different networks one address may be two hosts'.
 fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
     let mut on_network: HashMap<(&str, IpAddr), (Host<'a>, &'a Place)> = HashMap::new();
-    let mut hosts = Hosts::new();
+    let mut hosts = Hosts::default();
     let nodes = context.written.nodes.iter().map(|node| {
         let network = &**context.network_of_node(node);
         (Host::Node(node), network, &node.addresses)
     });
-    let workloads = context.written.workloads.iter().map(|workload| {
+    let of_nodes = context.written.nodes.iter().flat_map(|n| &n.addresses);
+    let of_services = context.written.services.iter().flat_map(|s| &s.addresses);
+    let others = of_nodes.chain(of_services).map(|address| address.value);
+    let workloads = neighbours(&context.files, others).into_iter();
+    let workloads = workloads.map(|workload| {
         let network = &**context.network_of(workload);
         (Host::Workload(workload), network, &workload.addresses)
     });
@@ -90,7 +113,8 @@ fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
             let key = (network, address.value);
             let Some((other, place)) = on_network.get(&key) else {
                 on_network.insert(key, (host, &address.place));
-                hosts.entry(address.value).or_insert((host, &address.place));
+                let by_address = hosts.by_address.entry(address.value);
+                by_address.or_insert((host, &address.place));
                 continue;
             };
             let shared = matches!(host, Host::Workload(workload) if other.shares_with(workload));
@@ -154,7 +178,7 @@ fn outside(
     let wider: Vec<_> = ranges
         .iter()
         .copied()
-        .chain([free_range(hosts, address.value)])
+        .chain([free_range(context, hosts, address.value)])
         .collect();
     let wider: Vec<_> = wider.iter().map(|range| format!("\"{range}\"")).collect();
     let help = format!(
@@ -178,7 +202,7 @@ fn with_range(context: &Context<'_>, finding: Diagnostic, label: &str) -> Diagno
 }
 
 /// The widest range around an address that no host is in.
-fn free_range(hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
+fn free_range(context: &Context<'_>, hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
     let lengths = match address {
         IpAddr::V4(_) => [16, 20, 24, 28, 32],
         IpAddr::V6(_) => [48, 64, 96, 112, 128],
@@ -193,6 +217,7 @@ fn free_range(hosts: &Hosts<'_>, address: IpAddr) -> IpNet {
     });
     let free = |net: &IpNet| {
         hosts
+            .ordered(context)
             .range(net.network()..=net.broadcast())
             .next()
             .is_none()

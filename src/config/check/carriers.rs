@@ -11,7 +11,7 @@ pub(super) struct Carriers<'a> {
 }
 
 impl<'a> Carriers<'a> {
-    pub(super) fn new(workloads: &'a [WrittenWorkload]) -> Self {
+    pub(super) fn new(workloads: &[&'a WrittenWorkload]) -> Self {
         let mut carriers = Self {
             in_namespace: HashMap::new(),
             anywhere: HashMap::new(),

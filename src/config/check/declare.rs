@@ -1,53 +1,87 @@
 //! The declaration: what is written, with everything that was left out filled in.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use super::Context;
+use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{WrittenNamespace, WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
 use crate::model::declaration::{Mesh, Namespace, Node, Service, Workload};
+use crate::model::shared::Shared;
+use crate::model::workload::Locality;
 
-pub(super) fn declare(context: &Context<'_>) -> Mesh {
+/// The declaration, and the workloads in it by file.
+pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>>) {
     let written = context.written;
     let nodes = written
         .nodes
         .iter()
         .map(|node| declared_node(context, node));
-    let workloads = written.workloads.iter();
-    Mesh {
+    let files = context.files.iter();
+    let workloads: Vec<_> = files
+        .map(|file| declared_workloads(context, file))
+        .collect();
+    let mesh = Mesh {
         settings: context.settings.clone(),
         nodes: nodes.map(|node| (Arc::clone(&node.name), node)).collect(),
         namespaces: namespaces(context),
-        workloads: workloads
-            .map(|workload| declared_workload(context, workload))
+        workloads: workloads.concat(),
+        services: written
+            .services
+            .iter()
+            .map(|s| declared_service(s))
             .collect(),
-        services: written.services.iter().map(declared_service).collect(),
         authorization_policies: written
             .authorization_policies
             .iter()
-            .map(declared_authorization)
+            .map(|policy| declared_authorization(policy))
             .collect(),
         peer_authentications: written
             .peer_authentications
             .iter()
-            .map(declared_authentication)
+            .map(|policy| declared_authentication(policy))
             .collect(),
+    };
+    (mesh, workloads)
+}
+
+/// A file's workloads. Where nothing that one comes from has changed it is the same as last time.
+fn declared_workloads(context: &Context<'_>, file: &Known) -> Vec<Shared<Workload>> {
+    if file.clean {
+        return file.declared.clone();
     }
+    let declared = |(at, written): (usize, &WrittenWorkload)| {
+        let same = |known: &&Shared<Workload>| {
+            known.network == *context.network_of(written)
+                && known.locality == *locality(context, written)
+        };
+        let known = file.declared.get(at).filter(same);
+        known.map_or_else(|| declared_workload(context, written).into(), Shared::clone)
+    };
+    let workloads = file.written.workloads.iter().enumerate();
+    workloads.map(declared).collect()
 }
 
 /// Those declared, and the undeclared one that needs no declaration, where something is in it.
 fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
     let written = context.written;
-    let declared = written.namespaces.iter().map(declared_namespace);
+    let declared = written.namespaces.iter().map(|n| declared_namespace(n));
     let mut namespaces: BTreeMap<_, _> = declared
         .map(|namespace| (Arc::clone(&namespace.name), namespace))
         .collect();
     let of_workloads = written.workloads.iter().map(|w| (&w.namespace, &w.place));
     let of_services = written.services.iter().map(|s| (&s.namespace, &s.place));
+    let mut last: Option<&Arc<str>> = None;
     for (At { value: name, .. }, place) in of_workloads.chain(of_services) {
+        // Most have theirs from their file, with the one before.
+        if last
+            .replace(name)
+            .is_some_and(|last| Arc::ptr_eq(last, name))
+        {
+            continue;
+        }
         namespaces
             .entry(Arc::clone(name))
             .or_insert_with(|| Namespace {
@@ -91,8 +125,6 @@ fn declared_namespace(written: &WrittenNamespace) -> Namespace {
 }
 
 fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Workload {
-    let node = context.node_of(written);
-    let of_node = || node.map(|node| node.locality.clone()).unwrap_or_default();
     Workload {
         origin: written.place.origin(),
         name: Arc::clone(&written.name.value),
@@ -109,9 +141,17 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
         use_waypoint: written.use_waypoint.clone(),
         health: written.health.as_ref().map(|health| health.value.clone()),
-        locality: written.locality.clone().unwrap_or_else(of_node),
+        locality: locality(context, written).clone(),
         capacity: written.capacity,
     }
+}
+
+/// Its own, else its node's.
+fn locality<'a>(context: &Context<'a>, written: &'a WrittenWorkload) -> &'a Locality {
+    static UNKNOWN: LazyLock<Locality> = LazyLock::new(Locality::default);
+    let of_node = || context.node_of(written).map(|node| &node.locality);
+    let known = written.locality.as_ref().or_else(of_node);
+    known.unwrap_or(&UNKNOWN)
 }
 
 fn declared_service(written: &WrittenService) -> Service {

@@ -8,7 +8,7 @@ use crate::model::declaration::{DataplaneMode, Proxy};
 const HOW: &str = "add `capture = { netns = \"NAME\" }`, or leave it out of the mesh with `dataplane-mode = \"none\"`";
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
-    let workloads = context.written.workloads.iter();
+    let workloads = context.doubtful.iter();
     found.extend(workloads.filter_map(|workload| judge(context, workload)));
 }
 

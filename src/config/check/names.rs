@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Context;
+use super::memory::namesakes;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::scalar::LONGEST_NAME;
 use crate::config::source::At;
@@ -18,7 +19,7 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         written.namespaces.iter().map(|n| (None, &n.name)),
         found,
     );
-    let workloads = written.workloads.iter();
+    let workloads = namesakes(&context.files).into_iter();
     unique(
         "workload",
         workloads.map(|w| (Some(&w.namespace), &w.name)),

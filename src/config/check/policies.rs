@@ -17,7 +17,12 @@ use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAutho
 use crate::config::source::At;
 use crate::model::declaration::Action;
 
-pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let written = context.written;
+    if written.authorization_policies.is_empty() && written.peer_authentications.is_empty() {
+        return;
+    }
+    let carriers = &Carriers::new(&written.workloads);
     let mut targets = Targets::new(context);
     for policy in &context.written.authorization_policies {
         if policy.sound {

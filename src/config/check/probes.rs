@@ -6,7 +6,7 @@ use crate::config::mesh::WrittenWorkload;
 use crate::model::declaration::Proxy;
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
-    let workloads = context.written.workloads.iter();
+    let workloads = context.doubtful.iter();
     found.extend(workloads.filter_map(|workload| judge(context, workload)));
 }
 

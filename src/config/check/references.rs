@@ -1,26 +1,26 @@
 //! What one resource says of another by name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Context;
-use super::carriers::Carriers;
 use super::guesses::Guesses;
+use super::memory::label;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService};
+use crate::config::mesh::{DEFAULT_NAMESPACE, WrittenService, WrittenWorkload};
 use crate::config::source::{At, Place};
 
-pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut guesses = Guesses::default();
     nodes(context, &mut guesses, found);
     namespaces(context, &mut guesses, found);
     // A name means something in its own namespace only, so these are not the guesses above.
     service_accounts(context, &mut Guesses::default(), found);
-    selectors(context, carriers, found);
+    selectors(context, found);
 }
 
 fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
-    for workload in &context.written.workloads {
+    for workload in &context.doubtful {
         let Some(node) = &workload.node else {
             continue;
         };
@@ -47,7 +47,7 @@ fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnosti
 /// Reports each place once: a `default-namespace` stands for all resources of its file.
 fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
     let written = context.written;
-    let workloads = written.workloads.iter();
+    let workloads = context.doubtful.iter();
     let of_workloads = workloads.map(|w| ("workload", &w.name, &w.namespace));
     let services = written.services.iter();
     let of_services = services.map(|s| ("service", &s.name, &s.namespace));
@@ -97,7 +97,7 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
         Some((&*namespace.name.value, names))
     });
     let listed: HashMap<_, _> = listed.collect();
-    for workload in &context.written.workloads {
+    for workload in &context.doubtful {
         let At {
             value: account,
             place,
@@ -125,15 +125,64 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
     }
 }
 
-fn selectors(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
-    for service in &context.written.services {
-        let namespace = Some(&*service.namespace.value);
-        // An empty one has been reported.
-        let empty = service.selector.is_empty();
-        if !empty && carriers.of(namespace, &service.selector).next().is_none() {
+/// A selector of one label matches if anybody carries it, and that the files' censuses say.
+fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let wanted = |service: &WrittenService| {
+        let mut labels = service.selector.iter();
+        let (key, value) = labels.next()?;
+        let alone = labels.next().is_none();
+        alone.then(|| label(&service.namespace.value, key, value))
+    };
+    let services = context.written.services.iter().copied();
+    let labels: HashSet<u64> = services.clone().filter_map(wanted).collect();
+    let carried = context.files.iter().flat_map(|file| &file.census.labels);
+    let carried: HashSet<u64> = carried
+        .filter(|label| labels.contains(label))
+        .copied()
+        .collect();
+    let matched = |service: &&WrittenService| wanted(service).is_some_and(|l| carried.contains(&l));
+    let services: Vec<_> = services.filter(|service| !matched(service)).collect();
+    if !services.is_empty() {
+        among_all(context, &services, found);
+    }
+}
+
+/// Of the labels of a selector the rarest is looked up, and only its workloads are compared.
+fn among_all(context: &Context<'_>, services: &[&WrittenService], found: &mut Vec<Diagnostic>) {
+    let mut carrying: HashMap<(&str, &str, &str), Vec<&WrittenWorkload>> = HashMap::new();
+    for service in services {
+        for (key, value) in &service.selector {
+            let label = (&*service.namespace.value, key.as_str(), value.as_str());
+            carrying.insert(label, Vec::new());
+        }
+    }
+    for workload in &context.written.workloads {
+        for (key, value) in &workload.labels {
+            let label = (&*workload.namespace.value, key.as_str(), value.as_str());
+            if let Some(carrying) = carrying.get_mut(&label) {
+                carrying.push(workload);
+            }
+        }
+    }
+    for service in services {
+        let rarest = service.selector.iter().map(|(key, value)| {
+            let label = (&*service.namespace.value, key.as_str(), value.as_str());
+            carrying.get(&label).map_or(&[][..], Vec::as_slice)
+        });
+        let Some(rarest) = rarest.min_by_key(|workloads| workloads.len()) else {
+            continue;
+        };
+        let carries_all = |w: &&WrittenWorkload| subset(&service.selector, &w.labels);
+        if !rarest.iter().any(carries_all) {
             found.push(matches_nothing(service));
         }
     }
+}
+
+fn subset(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn matches_nothing(service: &WrittenService) -> Diagnostic {

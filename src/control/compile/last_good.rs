@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -18,7 +19,7 @@ use crate::files::{self, set_aside};
 use crate::hex::hex;
 
 /// A mesh file: its path relative to the mesh directory, and its text.
-pub type MeshFile = (String, String);
+pub type MeshFile = (String, Arc<str>);
 
 /// Keeps the last good mesh files under one directory.
 #[derive(Clone, Debug)]
@@ -102,7 +103,10 @@ fn hash(files: &[MeshFile]) -> String {
     let mut sorted: Vec<&MeshFile> = files.iter().collect();
     sorted.sort();
     let mut sum = Sha256::new();
-    for text in sorted.into_iter().flat_map(|(path, text)| [path, text]) {
+    for text in sorted
+        .into_iter()
+        .flat_map(|(path, text)| [&**path, &**text])
+    {
         sum.update((text.len() as u64).to_be_bytes());
         sum.update(text);
     }
@@ -148,7 +152,7 @@ fn read(root: &Path, dir: &Path, files: &mut Vec<MeshFile>) -> io::Result<()> {
         let name = path.strip_prefix(root).unwrap_or(&path);
         files.push((
             name.to_string_lossy().into_owned(),
-            fs::read_to_string(&path)?,
+            Arc::from(fs::read_to_string(&path)?),
         ));
     }
     files.sort();
@@ -174,7 +178,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     fn files(pairs: &[(&str, &str)]) -> Vec<MeshFile> {
-        let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
+        let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), Arc::from(*text));
         pairs.iter().map(owned).collect()
     }
 
@@ -196,7 +200,7 @@ mod tests {
             assert_eq!(&loaded, saved, "{name}");
             assert_eq!(
                 fs::read_to_string(path.join("a.toml")).unwrap(),
-                saved[0].1,
+                *saved[0].1,
                 "{name}"
             );
         }

@@ -51,7 +51,8 @@ impl Running {
         let input = Input {
             mesh,
             source: "test".to_owned(),
-            files: vec![("mesh.toml".to_owned(), text.to_owned())],
+            files: vec![("mesh.toml".to_owned(), text.into())],
+            parsed: text.len(),
             warnings: 0,
         };
         self.inputs.send_replace(Some(Arc::new(input)));
@@ -140,7 +141,7 @@ async fn keeps_the_revision_when_the_mesh_does_not_compile() {
     );
     running.stop().await;
     let kept = LastGood::new(dir.path().join("revision")).load().unwrap();
-    assert_eq!(kept.1, [("mesh.toml".to_owned(), "3".to_owned())]);
+    assert_eq!(kept.1, [("mesh.toml".to_owned(), Arc::from("3"))]);
 }
 
 #[tokio::test]

@@ -1,20 +1,26 @@
 //! What a revision is made of, and how two of them differ.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{
-    Arc, BTreeMap, BTreeSet, Changes, Compiled, Kind, Names, Placement, Resource, Resources,
-    Version, convert, resource,
+    Arc, BTreeMap, BTreeSet, Changes, Compiled, Kind, Names, Resource, Resources, Version, convert,
+    resource,
 };
-use crate::model::policy::Policy;
 use crate::model::service::{HealthPolicy, Service, ServiceKey};
 use crate::model::workload::{NetworkMode, Workload};
 use crate::wire::convert::Address;
 
-/// Namespace and service account.
-type Account = (Arc<str>, Arc<str>);
+mod beside;
+mod placed;
+
+use beside::beside;
+pub(super) use placed::Placed;
 
 /// The encoded resources of a mesh.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
+    /// What addresses and placements were encoded from.
+    compiled: Arc<Compiled>,
     pub(super) addresses: Resources,
     pub(super) authorizations: Resources,
     /// Those that are enforced, where some are only tried.
@@ -22,11 +28,7 @@ pub struct Content {
     /// Whom to believe; one resource, or none where nobody says.
     pub(super) trust: Resources,
     /// By node; every declared node has an entry.
-    pub(super) placements: BTreeMap<Arc<str>, Resources>,
-    /// Which service accounts each node runs.
-    pub(super) identities: BTreeMap<Arc<str>, BTreeSet<Account>>,
-    /// What is to be heard of each workload, by node and uid.
-    pub(super) expected: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Expected>>,
+    pub(super) placements: BTreeMap<Arc<str>, Arc<Placed>>,
     /// Nodes of which nothing is to be heard.
     pub(super) mute: BTreeSet<Arc<str>>,
 }
@@ -41,64 +43,91 @@ pub struct Expected {
 }
 
 impl Content {
-    /// Encodes a compiled mesh. Resources that `previous` has in the same version are taken over.
-    pub fn encode(compiled: &Compiled, previous: Option<&Self>) -> Self {
-        let known = |resources: fn(&Self) -> &Resources, name: &str, version| {
-            let had = previous.and_then(|p| resources(p).get(name));
-            had.filter(|had| had.version == version).cloned()
+    /// Encodes a compiled mesh. What is as `previous` has it is taken over, and of what was
+    /// compiled to the same, that is found without being encoded.
+    pub fn encode(compiled: &Arc<Compiled>, previous: Option<&Self>) -> Self {
+        let none = Self::default();
+        let previous = previous.unwrap_or(&none);
+        let placed = |(node, placements): (&Arc<str>, &Arc<Vec<_>>)| {
+            let before = previous.compiled.placements.get(node);
+            let had = previous.placements.get(node);
+            let same = had.filter(|_| before == Some(placements)).cloned();
+            let encode = || Arc::new(Placed::encode(placements, had.map(|had| &**had)));
+            (node.clone(), same.unwrap_or_else(encode))
         };
-        let by_key: BTreeMap<&ServiceKey, &Service> =
-            compiled.services.iter().map(|s| (&s.key, &**s)).collect();
-        let workloads = compiled.workloads.iter().cloned().map(Address::Workload);
-        let services = compiled.services.iter().cloned().map(Address::Service);
-        let address = |address: Address| {
-            let name = address.name();
-            let body = address.encode();
-            let version = Version::of(&body, &derived(&address, &by_key));
-            let had = known(|p| &p.addresses, &name, version);
-            had.unwrap_or_else(|| Arc::new(encode_address(&address, &name, version, body)))
-        };
-        let policy = |policy: &Arc<Policy>| {
-            let body = convert::encode_policy(policy);
-            let version = Version::of(&body, &[]);
-            let kind = Kind::Authorization;
-            let had = known(|p| &p.authorizations, &policy.key, version);
-            had.unwrap_or_else(|| Arc::new(resource(kind, &policy.key, version, Vec::new(), body)))
-        };
-        let placement = |(node, placed): (&Arc<str>, &Vec<Placement>)| {
-            let had = previous.and_then(|p| p.placements.get(node));
-            let placed = placed.iter().map(|p| encode_placement(p, had));
-            (node.clone(), placed.map(named).collect())
-        };
-        let accounts = |(node, placed): (&Arc<str>, &Vec<Placement>)| {
-            let placed = placed.iter();
-            let accounts = placed.map(|p| (p.namespace.clone(), p.service_account.clone()));
-            (node.clone(), accounts.collect())
-        };
-        let expected = |(node, placed): (&Arc<str>, &Vec<Placement>)| {
-            let of = |placement: &Placement| Expected {
-                capture: placement.enrolled,
-                probe: placement.health.is_some(),
-            };
-            let placed = placed.iter().map(|p| (p.uid.clone(), of(p)));
-            (node.clone(), placed.collect())
-        };
-        let authorizations: Resources = compiled.policies.iter().map(policy).map(named).collect();
+        let authorizations = previous.policies_of(compiled);
         let enforced = compiled.policies.iter().any(|p| p.dry_run).then(|| {
             let enforced = compiled.policies.iter().filter(|p| !p.dry_run);
             let kept = enforced.filter_map(|p| authorizations.get(&p.key).cloned());
             kept.map(named).collect()
         });
         Self {
-            addresses: services.chain(workloads).map(address).map(named).collect(),
+            addresses: previous.addresses_of(compiled),
             authorizations,
             enforced,
             trust: Resources::new(),
-            placements: compiled.placements.iter().map(placement).collect(),
-            identities: compiled.placements.iter().map(accounts).collect(),
-            expected: compiled.placements.iter().map(expected).collect(),
+            placements: compiled.placements.iter().map(placed).collect(),
             mute: compiled.mute.clone(),
+            compiled: Arc::clone(compiled),
         }
+    }
+
+    /// What it was encoded from.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// The addresses of another compilation.
+    fn addresses_of(&self, next: &Compiled) -> Resources {
+        let before = &self.compiled;
+        let mut addresses = self.addresses.clone();
+        let mut told = HashSet::new();
+        for (had, has) in beside(&before.services, &next.services, |s| &s.key) {
+            if had == has {
+                continue;
+            }
+            if had.map(|s| state(s)) != has.map(|s| state(s)) {
+                told.extend(had.or(has).map(|s| &s.key));
+            }
+            change(&mut addresses, had, has, Address::Service, &[]);
+        }
+        let by_key: HashMap<_, _> = next.services.iter().map(|s| (&s.key, &**s)).collect();
+        for (had, has) in beside(&before.workloads, &next.workloads, |w| &w.uid) {
+            let derives = |w: &Arc<Workload>| w.services.keys().any(|key| told.contains(key));
+            let derived_anew = !told.is_empty() && has.is_some_and(derives);
+            if had == has && !derived_anew {
+                continue;
+            }
+            let derived = has.map(|w| derived(w, &by_key)).unwrap_or_default();
+            change(&mut addresses, had, has, Address::Workload, &derived);
+        }
+        addresses
+    }
+
+    /// The policies of another compilation.
+    fn policies_of(&self, next: &Compiled) -> Resources {
+        let mut policies = self.authorizations.clone();
+        for (had, has) in beside(&self.compiled.policies, &next.policies, |p| &p.key) {
+            if had == has {
+                continue;
+            }
+            if let Some(gone) = had {
+                policies.remove(&gone.key);
+            }
+            policies.extend(has.map(|policy| {
+                let body = convert::encode_policy(policy);
+                let version = Version::of(&body, &[]);
+                let kind = Kind::Authorization;
+                named(Arc::new(resource(
+                    kind,
+                    &policy.key,
+                    version,
+                    Vec::new(),
+                    body,
+                )))
+            }));
+        }
+        policies
     }
 
     /// The same content with other L4 policies, given as name and encoded `istio.security.Authorization`.
@@ -154,19 +183,14 @@ impl Content {
 
     /// SHA-256 over the versions of what every client sees (§2.6).
     pub(super) fn digest(&self) -> [u8; 32] {
-        let versions: Vec<_> = [
+        let seen = [
             (Kind::Address, &self.addresses),
             (Kind::Authorization, &self.authorizations),
-        ]
-        .into_iter()
-        .flat_map(|(kind, all)| all.values().map(move |r| (kind.type_url(), r)))
-        .map(|(url, resource)| (url, &*resource.name, resource.version.to_string()))
-        .collect();
-        convert::digest(
-            versions
-                .iter()
-                .map(|(url, name, v)| (*url, *name, v.as_str())),
-        )
+        ];
+        let seen = seen
+            .into_iter()
+            .flat_map(|(kind, all)| all.values().map(move |r| (kind.type_url(), r)));
+        convert::digest(seen.map(|(url, resource)| (url, &*resource.name, resource.version)))
     }
 
     pub(super) fn totals(&self) -> BTreeMap<String, u32> {
@@ -215,11 +239,14 @@ impl Content {
             .keys()
             .chain(next.placements.keys())
             .collect();
-        let none = Resources::new();
+        let none = Arc::default();
         let placed = |node: &Arc<str>| {
             let before = self.placements.get(node).unwrap_or(&none);
             let after = next.placements.get(node).unwrap_or(&none);
-            let changed = changed(before, after);
+            if Arc::ptr_eq(before, after) {
+                return None;
+            }
+            let changed = changed(&before.resources, &after.resources);
             (!changed.is_empty()).then(|| (node.clone(), changed))
         };
         Changes {
@@ -237,30 +264,54 @@ fn named(resource: Arc<Resource>) -> (Arc<str>, Arc<Resource>) {
 
 /// Names that are in only one of the two, or in both with different versions.
 fn changed(before: &Resources, after: &Resources) -> Names {
-    let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let differs = |resource: &&Arc<Resource>| match before.get(&resource.name) {
-        Some(had) => had.version != resource.version,
-        None => true,
+    let both = beside(before.values(), after.values(), |resource| &*resource.name);
+    both.filter_map(|pair| match pair {
+        (Some(had), Some(has)) if had.version == has.version => None,
+        (had, has) => had.or(has).map(|resource| resource.name.clone()),
+    })
+    .collect()
+}
+
+/// Puts into `addresses` what has become of one of them. In the same version it stays what it was.
+fn change<T>(
+    addresses: &mut Resources,
+    had: Option<&Arc<T>>,
+    has: Option<&Arc<T>>,
+    address: impl Fn(Arc<T>) -> Address,
+    derived: &[u8],
+) {
+    let Some(has) = has.map(|has| address(Arc::clone(has))) else {
+        let gone = had.map(|had| address(Arc::clone(had)).name());
+        gone.map(|name| addresses.remove(&name));
+        return;
     };
-    let new = after.values().filter(differs).map(|r| &r.name);
-    gone.chain(new).cloned().collect()
+    let (name, body) = (has.name(), has.encode());
+    let version = Version::of(&body, derived);
+    if addresses
+        .get(&name)
+        .is_none_or(|had| had.version != version)
+    {
+        let resource = encode_address(&has, &name, version, body);
+        let (name, resource) = named(Arc::new(resource));
+        addresses.insert(name, resource);
+    }
 }
 
 /// What a stock proxy derives for a workload beyond its content (§3.3): it forgets a service's
 /// endpoints with the service, and drops unhealthy ones on arrival. Both come back only when the
 /// workload is sent again, so both are part of its version.
-fn derived(address: &Address, services: &BTreeMap<&ServiceKey, &Service>) -> Vec<u8> {
-    let Address::Workload(workload) = address else {
-        return Vec::new();
-    };
-    let state = |key: &ServiceKey| match services.get(key) {
-        None => 0,
-        Some(service) => match service.load_balancing.health_policy {
-            HealthPolicy::OnlyHealthy => 1,
-            HealthPolicy::AllowAll => 2,
-        },
-    };
-    workload.services.keys().map(state).collect()
+fn derived(workload: &Workload, services: &HashMap<&ServiceKey, &Service>) -> Vec<u8> {
+    let keys = workload.services.keys();
+    keys.map(|key| services.get(key).map_or(0, |service| state(service)))
+        .collect()
+}
+
+/// What of a service its workloads' versions tell; 0 for one that does not exist.
+fn state(service: &Service) -> u8 {
+    match service.load_balancing.health_policy {
+        HealthPolicy::OnlyHealthy => 1,
+        HealthPolicy::AllowAll => 2,
+    }
 }
 
 fn encode_address(address: &Address, name: &str, version: Version, body: Vec<u8>) -> Resource {
@@ -290,15 +341,4 @@ fn found_by(workload: &Workload, aliases: &[String]) -> Vec<String> {
         NetworkMode::Standard => aliases.to_vec(),
         NetworkMode::HostNetwork => Vec::new(),
     }
-}
-
-fn encode_placement(placement: &Placement, previous: Option<&Resources>) -> Arc<Resource> {
-    let body = convert::encode_placement(placement);
-    let version = Version::of(&body, &[]);
-    let had = previous.and_then(|p| p.get(&placement.uid));
-    let had = had.filter(|had| had.version == version).cloned();
-    had.unwrap_or_else(|| {
-        let kind = Kind::Placement;
-        Arc::new(resource(kind, &placement.uid, version, Vec::new(), body))
-    })
 }

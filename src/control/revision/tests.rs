@@ -28,7 +28,7 @@ pub(crate) fn revision(
     policies: &[&str],
     previous: Option<&Revision>,
 ) -> Arc<Revision> {
-    let content = Content::encode(compiled, previous.map(Revision::content));
+    let content = Content::encode(&Arc::new(compiled.clone()), previous.map(Revision::content));
     let policies = policies
         .iter()
         .map(|p| ((*p).to_owned(), p.as_bytes().to_vec()));

@@ -24,6 +24,13 @@ impl Assignments {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether one of these addresses is assigned.
+    pub(super) fn meets<'a>(&self, addresses: impl Iterator<Item = &'a IpAddr>) -> bool {
+        let addresses: HashSet<&IpAddr> = addresses.collect();
+        let mut assigned = self.0.values().flatten();
+        !addresses.is_empty() && assigned.any(|address| addresses.contains(address))
+    }
+
     /// All of them, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&ServiceKey, &[IpAddr])> {
         self.0
@@ -53,6 +60,9 @@ pub(super) fn assign(
         .zip(keys)
         .filter_map(|(service, key)| needs(service).then_some(key))
         .collect();
+    if wanting.is_empty() {
+        return Ok(Assignments::default());
+    }
     wanting.sort();
     if let (true, Some(service)) = (ranges.is_empty(), wanting.first()) {
         return Err(CompileError::NoRange {

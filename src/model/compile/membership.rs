@@ -18,11 +18,13 @@ pub(super) struct Membership<'a> {
 }
 
 impl<'a> Membership<'a> {
-    /// `keys` has one entry per service of the mesh, in the same order.
-    pub(super) fn new(mesh: &'a Mesh, keys: &'a [ServiceKey]) -> Self {
+    /// `keys` has one entry per service of the mesh, in the same order. For `few` workloads it is
+    /// not worth while to find out which labels are rare.
+    pub(super) fn new(mesh: &'a Mesh, keys: &'a [ServiceKey], few: bool) -> Self {
         let mut carried: HashMap<Label<'_>, usize> = HashMap::new();
         carried.extend(mesh.services.iter().flat_map(wanted).map(|pair| (pair, 0)));
-        for pair in mesh.workloads.iter().flat_map(worn) {
+        let counted = mesh.workloads.iter().filter(|_| !few);
+        for pair in counted.flat_map(|w| worn(w)) {
             if let Some(count) = carried.get_mut(&pair) {
                 *count += 1;
             }

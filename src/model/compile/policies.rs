@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::selectors::Selectors;
-use crate::model::declaration::{Attachment, Mesh, Workload};
+use crate::model::declaration::{self, Attachment, Mesh};
 use crate::model::policy::Policy;
+use crate::model::workload::Workload;
 
 pub use convert::{Converted, Difference, convert};
 use strictness::Strictness;
@@ -22,8 +23,6 @@ pub(super) struct Attached<'a> {
     policies: Vec<Arc<Policy>>,
     selecting: Selectors<'a, usize>,
     strictness: Strictness<'a>,
-    /// Those that peer authentications came to, where a workload lists them.
-    derived: BTreeMap<Arc<str>, Arc<Policy>>,
 }
 
 impl<'a> Attached<'a> {
@@ -33,7 +32,6 @@ impl<'a> Attached<'a> {
             policies: Vec::with_capacity(mesh.authorization_policies.len()),
             selecting: Selectors::default(),
             strictness: Strictness::new(mesh),
-            derived: BTreeMap::new(),
         };
         for written in &mesh.authorization_policies {
             let Some(policy) = convert(written, &mesh.settings).policy else {
@@ -50,7 +48,7 @@ impl<'a> Attached<'a> {
     }
 
     /// The keys of the policies that hold for a workload and must be listed on it, in order.
-    pub(super) fn listed_on(&mut self, workload: &Workload) -> Vec<Arc<str>> {
+    pub(super) fn listed_on(&self, workload: &declaration::Workload) -> Vec<Arc<str>> {
         let selecting = self.selecting.of(workload);
         let selecting = selecting.filter_map(|at| self.policies.get(at));
         let strict = self.strictness.over(workload);
@@ -59,17 +57,29 @@ impl<'a> Attached<'a> {
             .map(|policy| Arc::clone(&policy.key));
         let mut listed: Vec<_> = listed.collect();
         listed.sort();
-        if let Some(strict) = strict {
-            let derived = self.derived.entry(Arc::clone(&strict.key));
-            derived.or_insert_with(|| Arc::clone(strict));
-        }
         listed
     }
 
-    /// All policies that node proxies are told, in the order of their keys.
-    pub(super) fn into_policies(self) -> Vec<Arc<Policy>> {
+    /// What peer authentications came to, as far as its key is among `listed`.
+    fn derived(&self, listed: &BTreeMap<Arc<str>, usize>) -> Vec<Arc<Policy>> {
+        let all: BTreeMap<&str, &Arc<Policy>> = self.strictness.policies().collect();
+        let some = all.into_iter().filter(|(key, _)| listed.contains_key(*key));
+        some.map(|(_, policy)| Arc::clone(policy)).collect()
+    }
+
+    /// All policies that node proxies are told, in the order of their keys. What peer
+    /// authentications came to is among them where one of the workloads lists it.
+    pub(super) fn into_policies(self, workloads: &[Arc<Workload>]) -> Vec<Arc<Policy>> {
+        let mut derived: BTreeMap<&str, &Arc<Policy>> = self.strictness.policies().collect();
         let mut all = self.policies;
-        all.extend(self.derived.into_values());
+        for workload in workloads {
+            // Of the few there are each is looked for until it is found once.
+            if derived.is_empty() {
+                break;
+            }
+            let listed = workload.authorization_policies.iter();
+            all.extend(listed.filter_map(|key| derived.remove(&**key)).cloned());
+        }
         all.sort_by(|a, b| a.key.cmp(&b.key));
         all
     }

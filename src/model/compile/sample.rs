@@ -109,8 +109,8 @@ pub(crate) fn mesh() -> Mesh {
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),
         namespaces: namespaces.map(|n| (n.name.clone(), n)).into(),
         workloads: vec![
-            workload("cart-1", "cart", "edge-1", "10.1.0.11"),
-            workload("web-1", "web", "edge-2", "10.1.0.12"),
+            workload("cart-1", "cart", "edge-1", "10.1.0.11").into(),
+            workload("web-1", "web", "edge-2", "10.1.0.12").into(),
         ],
         services: vec![service("cart"), service("web")],
         authorization_policies: Vec::new(),
@@ -132,7 +132,7 @@ pub(crate) fn large(workloads: u32, services: u32) -> Mesh {
         );
         grown.addresses = vec![IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n))];
         grown.labels.insert("tier".to_owned(), "all".to_owned());
-        grown
+        grown.into()
     };
     let offered = |n: u32| {
         let mut offered = service(&format!("app-{n}"));

@@ -364,7 +364,7 @@ fn refuses() {
     let mut twice = mesh();
     twice
         .workloads
-        .push(workload("cart-1", "x", "edge-2", "10.9.9.9"));
+        .push(workload("cart-1", "x", "edge-2", "10.9.9.9").into());
     let mut literal = mesh();
     literal.settings.domain = Arc::from("3.4");
     literal.services = vec![service("1")];

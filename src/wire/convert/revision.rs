@@ -1,6 +1,8 @@
 //! `lateen.v1.Revision` and the digest it carries (`spec/control-plane.md` §2.6).
 
 use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
@@ -42,13 +44,23 @@ pub struct RevisionSummary {
 /// SHA-256 over the lines `type-url name version`, each ended by a line feed, sorted by bytes.
 ///
 /// `resources` may come in any order; names and versions contain neither space nor line feed.
-pub fn digest<'a>(resources: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> [u8; 32] {
-    let line = |(url, name, version)| format!("{url} {name} {version}\n");
-    let mut lines: Vec<String> = resources.into_iter().map(line).collect();
-    lines.sort_unstable();
+pub fn digest<'a, V: Display>(
+    resources: impl IntoIterator<Item = (&'a str, &'a str, V)>,
+) -> [u8; 32] {
+    let (mut text, mut lines) = (String::new(), Vec::new());
+    for (url, name, version) in resources {
+        let start = text.len();
+        // Writing to a string does not fail.
+        let _written = writeln!(text, "{url} {name} {version}");
+        lines.push(start..text.len());
+    }
+    let line = |range: &Range<usize>| text.get(range.clone()).unwrap_or_default();
+    if !lines.is_sorted_by(|a, b| line(a) <= line(b)) {
+        lines.sort_unstable_by(|a, b| line(a).cmp(line(b)));
+    }
     let mut sum = Sha256::new();
-    for line in &lines {
-        sum.update(line);
+    for range in &lines {
+        sum.update(line(range));
     }
     sum.finalize().into()
 }

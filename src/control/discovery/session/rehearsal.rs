@@ -29,7 +29,7 @@ fn revision(number: u64, policies: &[(&str, bool)], before: Option<&Revision>) -
     let mut mesh = sample::mesh();
     let policies = policies.iter().map(|(name, dry_run)| deny(name, *dry_run));
     mesh.authorization_policies = policies.collect();
-    let content = Content::encode(&compiled(&mesh), before.map(Revision::content));
+    let content = Content::encode(&Arc::new(compiled(&mesh)), before.map(Revision::content));
     Arc::new(Revision::new(title(number), content, before))
 }
 

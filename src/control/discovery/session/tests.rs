@@ -582,7 +582,7 @@ fn one_response_holds_what_belongs_together() {
         let reported: Reported = uids.map(|uid| (uid, unhealthy)).collect();
         let mut mesh = sample::mesh();
         let second = sample::workload("cart-2", "cart", "edge-2", "10.1.0.13");
-        mesh.workloads.push(second);
+        mesh.workloads.push(second.into());
         compile(&mesh, &reported, &Assignments::default()).unwrap()
     };
     let (one, all) = (failing(&["cart-1"]), failing(&["cart-1", "cart-2"]));
@@ -677,7 +677,7 @@ fn vip(revision: &Revision) -> String {
 fn grown() -> Compiled {
     change(|mesh| {
         let more = sample::workload("web-2", "web", "edge-2", "10.1.0.13");
-        mesh.workloads.push(more);
+        mesh.workloads.push(more.into());
     })
 }
 

@@ -13,7 +13,7 @@ fn carts(states: &str) -> Compiled {
         let name = name.to_string();
         let mut cart = workload(&name, "cart", "edge-1", "10.1.0.1");
         cart.capacity = u32::from(state != '0');
-        mesh.workloads.push(cart);
+        mesh.workloads.push(cart.into());
         let observed = Observed {
             captured: true,
             health: match state {
@@ -85,7 +85,10 @@ fn one_that_two_services_share_is_kept_for_the_one_that_needs_it() {
     let mut mesh = mesh();
     let mut both = workload("both", "cart", "edge-1", "10.1.0.1");
     both.labels = labels(&[("app", "cart"), ("tier", "old")]);
-    mesh.workloads = vec![both, workload("other", "cart", "edge-1", "10.1.0.2")];
+    mesh.workloads = vec![
+        both.into(),
+        workload("other", "cart", "edge-1", "10.1.0.2").into(),
+    ];
     let mut old = service("old");
     old.selector = labels(&[("tier", "old")]);
     let held = Observed {

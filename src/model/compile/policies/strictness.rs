@@ -54,6 +54,13 @@ impl<'a> Strictness<'a> {
         strictness
     }
 
+    /// All policies that workloads may list for it, by key.
+    pub(super) fn policies(&self) -> impl Iterator<Item = (&str, &Arc<Policy>)> {
+        let some = self.outcomes.iter().flatten();
+        some.chain([&self.wide.all])
+            .map(|policy| (&*policy.key, policy))
+    }
+
     /// What a workload's plain connections are denied by; none when it takes them all.
     pub(super) fn over(&self, workload: &Workload) -> Option<&Arc<Policy>> {
         match self.selecting.of(workload).min() {

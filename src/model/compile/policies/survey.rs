@@ -43,7 +43,7 @@ pub struct Condition {
 
 /// Every policy of a mesh, in the order of their keys.
 pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
-    let mut attached = Attached::new(mesh);
+    let attached = Attached::new(mesh);
     let mut listed: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut namespaces: BTreeMap<&str, usize> = BTreeMap::new();
     for workload in &mesh.workloads {
@@ -73,8 +73,8 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
     });
     let mut all: Vec<_> = written.collect();
     let known: BTreeSet<Arc<str>> = all.iter().map(|s| Arc::clone(&s.key)).collect();
-    let policies = attached.into_policies();
-    let derived = policies.iter().filter(|p| !known.contains(&p.key));
+    let derived = attached.derived(&listed);
+    let derived = derived.into_iter().filter(|p| !known.contains(&p.key));
     all.extend(derived.map(|policy| Surveyed {
         key: Arc::clone(&policy.key),
         action: match policy.effect {
@@ -83,7 +83,7 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
         },
         dry_run: policy.dry_run,
         scope: Some(policy.scope),
-        workloads: holds_for(policy),
+        workloads: holds_for(&policy),
         rules: policy.rules.len(),
         origin: policy.origin.clone(),
         condition: None,

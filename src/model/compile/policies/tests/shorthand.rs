@@ -38,7 +38,7 @@ pub(super) fn mesh(policies: &[&str]) -> Mesh {
     ] {
         let mut workload = sample::workload(name, "cart", "edge-1", address);
         workload.namespace = Arc::from(namespace);
-        mesh.workloads.push(workload);
+        mesh.workloads.push(workload.into());
         let namespace = sample::namespace(namespace);
         mesh.namespaces.insert(namespace.name.clone(), namespace);
     }
