@@ -10,6 +10,7 @@ mod decide;
 mod mesh;
 mod messages;
 mod observe;
+mod policy;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -40,9 +41,14 @@ struct Area {
 
 /// Bytes over loopback share the kernel and two more threads with all that runs on the machine,
 /// hence the wider tolerance.
-const AREAS: [Area; 5] = [
+const AREAS: [Area; 6] = [
     Area {
         run: decide::benches,
+        clock: Clock::Processor,
+        tolerance: 0.1,
+    },
+    Area {
+        run: policy::benches,
         clock: Clock::Processor,
         tolerance: 0.1,
     },

@@ -279,7 +279,6 @@ fn control(config: &Config) -> Settings {
         name: control.name().to_string(),
         names,
         drain: config.drain_deadline(),
-        expired_grace: control.expired_grace(),
     }
 }
 

@@ -84,7 +84,6 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Publisher {
     epoch: [u8; 16],
-    expired_grace: Duration,
     state: State,
     last_good: LastGood,
     /// The input whose files are saved.
@@ -123,7 +122,6 @@ impl Publisher {
         let captured = captured.map(|uid| (uid, observed)).collect();
         let publisher = Self {
             epoch,
-            expired_grace: Duration::ZERO,
             state,
             last_good: LastGood::new(dir),
             kept: None,
@@ -138,13 +136,6 @@ impl Publisher {
             captured,
         };
         Ok((publisher, published))
-    }
-
-    /// Says with every revision how long certificates are taken past their end.
-    #[must_use]
-    pub fn lenient(mut self, expired_grace: Duration) -> Self {
-        self.expired_grace = expired_grace;
-        self
     }
 
     /// Publishes a revision for what `inputs` and `reported` hold and for `trust`, an encoded bundle,
@@ -237,8 +228,12 @@ impl Publisher {
         let warnings = compiled.warnings.clone();
         let endpoints = Arc::new(compiled.endpoints.clone());
         let serial = input.mesh.settings.serial;
-        let same =
-            |p: &Arc<Revision>| p.summary().serial == serial && p.content().same_as(&content);
+        let expired_grace = input.mesh.settings.expired_grace;
+        let same = |p: &Arc<Revision>| {
+            let told = p.summary();
+            let titled = (told.serial, told.expired_grace) == (serial, expired_grace);
+            titled && p.content().same_as(&content)
+        };
         let begun = Instant::now();
         self.state.adopt(compiled.assignments.clone(), captured);
         let title = (!previous.as_ref().is_some_and(same)).then(|| {
@@ -250,7 +245,7 @@ impl Publisher {
                 source: input.source.clone(),
                 compiled_at: SystemTime::now(),
                 warnings: u32::try_from(total).unwrap_or(u32::MAX),
-                expired_grace: self.expired_grace,
+                expired_grace,
             }
         });
         if title.is_some() {

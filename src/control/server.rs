@@ -74,8 +74,6 @@ pub struct Settings {
     pub names: Vec<String>,
     /// Over how long streams are ended at a stop.
     pub drain: Duration,
-    /// How long nodes take certificates past their end while no control plane is there.
-    pub expired_grace: Duration,
 }
 
 /// Why the control role cannot start.
@@ -267,7 +265,6 @@ impl Control {
             path: revisions_dir.clone(),
             source,
         })?;
-        let publisher = publisher.lenient(settings.expired_grace);
         let (health, reported) = Health::open(
             store,
             published.captured,

@@ -68,6 +68,9 @@ pub struct Settings {
     pub service_range: Vec<IpNet>,
     /// Life of a workload certificate; 8 days unless set.
     pub certificate_ttl: Duration,
+    /// How long nodes take each other's certificates past their end while no control plane is there to
+    /// renew them (`spec/control-plane.md` §6.7); not at all unless set.
+    pub expired_grace: Duration,
     /// The cluster id told to Istio's tools; `Kubernetes` unless set.
     pub cluster_id: Arc<str>,
     /// The network of workloads that name none; empty unless set.

@@ -161,7 +161,7 @@ pub(super) async fn admit(
         destination_identity: workload.identity().ok(),
     };
     let mut session = session(local, entry, &workload, started);
-    match local.judge(plea) {
+    match local.judge(plea, (mesh, Arc::clone(&workload))) {
         Ok(tenure) => session.tenure = Some(tenure),
         Err(denial) => {
             session.failed("DENY", denial.to_string());

@@ -30,6 +30,9 @@ const LAST: Duration = Duration::from_secs(1);
 /// Between looks at connections of the pool that nobody needs any more.
 const REAP: Duration = Duration::from_secs(1);
 
+/// The mesh, and a workload in it.
+pub(super) type Known = (Arc<MeshState>, Arc<Workload>);
+
 /// What the connections of a workload on one thread share.
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
@@ -211,14 +214,13 @@ impl Lane {
         guard
     }
 
-    /// Judges a connection that arrives; one that is let in is judged again with every change.
-    pub(super) fn judge(&self, plea: Plea) -> Result<Tenure, Denial> {
+    /// Judges a connection that arrives; one that is let in is judged again with every change. `seen`
+    /// is how the mesh and the workload were when it came, for one that has left the mesh since.
+    pub(super) fn judge(&self, plea: Plea, seen: Known) -> Result<Tenure, Denial> {
         let request = plea.request();
         // On the list first: a change from here on is seen there, one before it here.
         let tenure = self.judged.enter(plea);
-        let Some((mesh, workload)) = self.known() else {
-            return Ok(tenure);
-        };
+        let (mesh, workload) = self.known().unwrap_or(seen);
         let guard = self.guard(&mesh, &workload);
         if guard.rehearses() {
             for rehearsal in guard.rehearse(&request) {
@@ -232,20 +234,20 @@ impl Lane {
     }
 
     /// The mesh, and this workload in it; waits a little for a view that does not have it yet.
-    pub(super) async fn workload(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+    pub(super) async fn workload(&self) -> Option<Known> {
         match self.known() {
             Some(known) => Some(known),
             None => self.awaited().await,
         }
     }
 
-    fn known(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+    fn known(&self) -> Option<Known> {
         let state = Arc::clone(&self.shared.mesh.borrow());
         let workload = Arc::clone(state.view.workload(&self.uid)?);
         Some((state, workload))
     }
 
-    async fn awaited(&self) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+    async fn awaited(&self) -> Option<Known> {
         let mut mesh = self.shared.mesh.clone();
         let known = mesh.wait_for(|m| m.view.workload(&self.uid).is_some());
         let known = tokio::time::timeout(WORKLOAD_WAIT, known).await;

@@ -72,7 +72,7 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
         source: source.ip(),
         destination: delivery.to,
     };
-    match local.judge(plea) {
+    match local.judge(plea, (mesh, workload)) {
         Ok(tenure) => session.tenure = Some(tenure),
         Err(denial) => {
             session.failed("DENY", denial.to_string());

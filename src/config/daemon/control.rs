@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::identifier;
@@ -15,8 +13,6 @@ use crate::config::read::{Table, Value, scalar};
 
 /// The port of a control plane.
 const PORT: u16 = 15012;
-/// Bounds of `expired-grace`.
-const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 /// Control planes a node knows of.
 const MOST_ADDRESSES: usize = 16;
 
@@ -94,7 +90,6 @@ pub struct Control {
     mesh_dir: PathBuf,
     authority: Option<PathBuf>,
     primary: Option<ControlUrl>,
-    expired_grace: Duration,
     join_token_file: Option<PathBuf>,
     bearer: Option<Bearer>,
 }
@@ -141,7 +136,6 @@ impl Control {
             mesh_dir: PathBuf::from("/etc/lateen/mesh"),
             authority: None,
             primary: None,
-            expired_grace: Duration::ZERO,
             join_token_file: None,
             bearer: None,
         }
@@ -184,12 +178,6 @@ impl Control {
         self.primary.as_ref()
     }
 
-    /// How long the nodes of this control plane take workloads' certificates past their end while none
-    /// is there to renew them; not at all unless set.
-    pub fn expired_grace(&self) -> Duration {
-        self.expired_grace
-    }
-
     /// The file with this node's join token.
     pub fn join_token_file(&self) -> Option<&Path> {
         self.join_token_file.as_deref()
@@ -222,9 +210,6 @@ pub(super) fn read(value: &Value<'_>, node: &Arc<str>) -> Control {
             .unwrap_or(default.mesh_dir),
         authority: table.optional("ca-dir", super::path),
         primary: primary(&table),
-        expired_grace: table
-            .optional("expired-grace", |value| scalar::duration(value, GRACE))
-            .unwrap_or(default.expired_grace),
         join_token_file: table.optional("join-token-file", super::path),
         bearer: bearer(&table),
     };

@@ -29,7 +29,6 @@ fn an_empty_file_gives_every_default() {
     assert_eq!(control.listen().to_string(), "[::]:15012");
     assert_eq!(control.mesh_dir(), Path::new("/etc/lateen/mesh"));
     assert_eq!(control.join_token_file(), None);
-    assert_eq!(control.expired_grace(), Duration::ZERO);
     assert!(control.bearer().is_none() && config.captures().is_empty());
 }
 
@@ -96,7 +95,6 @@ fn every_key_is_taken() {
         names = ["control.example", "2001:DB8::1"]
         listen = "192.0.2.1:15012"
         mesh-dir = "/srv/mesh"
-        expired-grace = "1h"
         join-token-file = "/srv/token"
         "#,
     )
@@ -128,7 +126,6 @@ fn every_key_is_taken() {
     let names: Vec<_> = control.names().iter().map(|name| &**name).collect();
     assert_eq!(names, ["control.example", "2001:db8::1"]);
     assert_eq!(&**control.name(), "c");
-    assert_eq!(control.expired_grace(), Duration::from_secs(3600));
     assert_eq!(control.join_token_file(), Some(Path::new("/srv/token")));
 }
 
@@ -210,11 +207,6 @@ fn each_mistake_is_found_where_it_is() {
             "a primary without an authority",
             "control.primary = \"https://c\"",
             vec![(1, 19, MissingKey, "add `ca-dir =")],
-        ),
-        (
-            "more grace than there is",
-            "control.expired-grace = \"31d\"",
-            vec![(1, 25, BadValue, "30d")],
         ),
         (
             "a token and no roots",

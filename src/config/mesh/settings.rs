@@ -15,6 +15,9 @@ use crate::model::declaration::Settings;
 const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(600)..=Duration::from_secs(90 * 86_400);
 
+/// Bounds of `expired-grace`.
+const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+
 /// A `[mesh]` table.
 pub(in crate::config) struct WrittenSettings {
     /// Its header.
@@ -53,6 +56,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         network: table
             .optional("network", identifier)
             .unwrap_or(default.network),
+        expired_grace: table
+            .optional("expired-grace", |value| scalar::duration(value, GRACE))
+            .unwrap_or(default.expired_grace),
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -61,10 +67,6 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
             _ => default.service_range,
         },
     };
-    table.unsupported(
-        "expired-grace",
-        "take it out: expired certificates are refused at once",
-    );
     table.unsupported(
         "auto-allow-waypoint",
         "take it out: this version serves no waypoints",
@@ -88,6 +90,7 @@ pub(in crate::config) fn defaults() -> Settings {
         root_namespace: Arc::from("istio-system"),
         service_range: vec![IpNet::V4(v4), IpNet::V6(v6)],
         certificate_ttl: Duration::from_secs(8 * 86_400),
+        expired_grace: Duration::ZERO,
         cluster_id: Arc::from("Kubernetes"),
         network: Arc::from(""),
         serial: 0,

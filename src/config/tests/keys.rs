@@ -283,9 +283,14 @@ fn settings(rows: &mut Rows) {
         (10, WrongType, "write it unquoted: `7`"),
     );
     rows.mesh(
+        "more grace than there is",
+        "expired-grace = \"31d\"",
+        (17, BadValue, "30d"),
+    );
+    rows.mesh(
         "a later setting",
-        "expired-grace = \"1h\"",
-        (17, Unsupported, "not supported by this version"),
+        "auto-allow-waypoint = true",
+        (23, Unsupported, "not supported by this version"),
     );
 }
 

@@ -102,6 +102,7 @@ pub(crate) fn mesh() -> Mesh {
                 "2001:2::/48".parse().unwrap(),
             ],
             certificate_ttl: Duration::from_secs(8 * 86_400),
+            expired_grace: Duration::ZERO,
             cluster_id: Arc::from("Kubernetes"),
             network: Arc::from(""),
             serial: 0,
