@@ -3,11 +3,13 @@
 //! Two forms of the same mesh live here. [`declaration`] is what the operator wrote, checked and
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
-//! takes with that view; [`balance`] picks an endpoint.
+//! takes with that view; [`balance`] picks an endpoint. [`binding`] says who is behind which waypoint.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod balance;
+pub mod binding;
 pub mod compile;
+pub mod condition;
 pub mod declaration;
 pub mod inbound;
 pub mod outbound;

@@ -113,6 +113,8 @@ fn service(name: &str, vip: IpAddr) -> Service {
         load_balancing: LoadBalancing::default(),
         ip_families: IpFamilies::Automatic,
         canonical: false,
+        ingress_use_waypoint: false,
+        weighted_waypoints: Vec::new(),
         visibility: Visibility::Public,
     }
 }

@@ -350,6 +350,8 @@ mod tests {
             load_balancing: Default::default(),
             ip_families: Default::default(),
             canonical: false,
+            weighted_waypoints: Vec::new(),
+            ingress_use_waypoint: false,
             visibility: Default::default(),
         };
         Address::Service(Arc::new(service)).encode()

@@ -5,6 +5,7 @@
 //! well: a directory of 100,000 workloads is judged as a whole at every change.
 
 mod addresses;
+mod bindings;
 mod carriers;
 mod declare;
 mod enrolment;
@@ -20,8 +21,8 @@ use std::sync::Arc;
 
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
-    Written, WrittenAuthentication, WrittenAuthorization, WrittenNamespace, WrittenNode,
-    WrittenService, WrittenSettings, WrittenWorkload, default_settings,
+    Written, WrittenAuthentication, WrittenAuthorization, WrittenGateway, WrittenNamespace,
+    WrittenNode, WrittenService, WrittenSettings, WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -36,6 +37,7 @@ struct Whole<'a> {
     namespaces: Vec<&'a WrittenNamespace>,
     workloads: Vec<&'a WrittenWorkload>,
     services: Vec<&'a WrittenService>,
+    gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
     unread: bool,
@@ -51,6 +53,7 @@ impl<'a> Whole<'a> {
                 namespaces,
                 workloads,
                 services,
+                gateways,
                 authorization_policies,
                 peer_authentications,
                 unread,
@@ -60,6 +63,7 @@ impl<'a> Whole<'a> {
             whole.namespaces.extend(namespaces);
             whole.workloads.extend(workloads);
             whole.services.extend(services);
+            whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
             whole.unread |= unread;
@@ -119,7 +123,7 @@ impl<'a> Context<'a> {
 }
 
 /// Judges what is written. With `whole` false some files are known only in part, and what refers
-/// to something missing is not wrong for that.
+/// to something missing is not wrong for that. `waypoints` says whether this version serves any.
 ///
 /// The mesh may only be used when there are no errors, neither here nor from reading. What `memory`
 /// has of these files is not found out again; it is the same.
@@ -127,6 +131,7 @@ pub(super) fn check(
     files: &[Arc<Written>],
     whole: bool,
     memory: &mut Memory,
+    waypoints: bool,
 ) -> (Mesh, Vec<Diagnostic>) {
     let mut found = Vec::new();
     let written = Whole::new(files.iter().map(|file| &**file));
@@ -148,6 +153,9 @@ pub(super) fn check(
         policies::check(&context, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
+    if refers {
+        bindings::check(&context, &mesh, waypoints, &mut found);
+    }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),
         false => vec![false; known.len()],

@@ -86,6 +86,12 @@ codes! {
     UnknownServiceAccount = Error "unknown-service-account",
     /// A waypoint that is not declared; named after the condition of `spec/labels-and-policy.md` §1.10.
     WaypointIsNotReady = Error "WaypointIsNotReady",
+    /// A waypoint that does not admit the namespace; named likewise.
+    AttachmentDenied = Error "AttachmentDenied",
+    /// A waypoint that is for other traffic than what names it; named likewise.
+    UnsupportedTrafficType = Error "UnsupportedTrafficType",
+    /// A waypoint of another namespace than the one that alone sees what names it; named likewise.
+    CrossNamespaceWaypointForbidden = Error "CrossNamespaceWaypointForbidden",
     /// A service's address that lies in no service range.
     OutsideServiceRange = Error "outside-service-range",
     /// A machine's or workload's address that lies in a service range.
@@ -98,6 +104,12 @@ codes! {
     EmptyDirectory = Warning "empty-directory",
     /// A selector that no workload matches.
     SelectorMatchesNothing = Warning "selector-matches-nothing",
+    /// A namespace's waypoint that is for workloads, while there are services.
+    UnsupportedTrafficTypeInherited = Warning "UnsupportedTrafficType-inherited",
+    /// A waypoint that yields to the namespace's, being for other traffic than what names it.
+    WaypointFallThrough = Warning "waypoint-fall-through",
+    /// A second waypoint that takes no traffic.
+    CanaryNotUsed = Warning "canary-not-used",
     /// Something written that has no effect.
     NoEffect = Warning "no-effect",
     /// A policy that is kept and not enforced.

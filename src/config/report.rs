@@ -29,6 +29,7 @@ pub fn json(loaded: &Loaded) -> Value {
             "namespace": mesh.namespaces.len(),
             "workload": mesh.workloads.len(),
             "service": mesh.services.len(),
+            "gateway": mesh.gateways.len(),
             "authorization-policy": mesh.authorization_policies.len(),
             "peer-authentication": mesh.peer_authentications.len(),
         });
@@ -40,6 +41,10 @@ fn contents(mesh: &Mesh) -> String {
     let count = |n: usize, kind: &str| match n {
         1 => format!("1 {kind}"),
         n => format!("{n} {kind}s"),
+    };
+    let gateways = match mesh.gateways.len() {
+        0 => None,
+        n => Some(count(n, "gateway")),
     };
     let policies = match mesh.authorization_policies.len() {
         0 => None,
@@ -56,6 +61,7 @@ fn contents(mesh: &Mesh) -> String {
         count(mesh.workloads.len(), "workload"),
         count(mesh.services.len(), "service"),
     ];
-    let kinds = kinds.into_iter().chain(policies).chain(authentications);
+    let kinds = kinds.into_iter().chain(gateways);
+    let kinds = kinds.chain(policies).chain(authentications);
     kinds.collect::<Vec<_>>().join(", ")
 }

@@ -10,7 +10,7 @@ use super::service::{
     BalanceMode, HealthPolicy, IpFamilies, Scope, Service, ServiceKey, ServicePort,
 };
 use super::view::View;
-use super::workload::{Health, Workload};
+use super::workload::{GatewayAddress, Health, Workload};
 
 mod turns;
 
@@ -28,8 +28,10 @@ pub struct Endpoint {
 /// An endpoint that may be picked.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// The workload; its capacity, never 0, is its share.
+    /// The workload.
     pub workload: &'a Arc<Workload>,
+    /// Its share of the connections beside those of the others; never 0.
+    pub share: u32,
     /// One of its addresses, with the port that serves the service's.
     pub address: SocketAddr,
 }
@@ -76,7 +78,11 @@ pub fn choose(
     let able = near.filter_map(|(workload, port)| {
         let ip = address(service, workload, destination.ip())?;
         let address = SocketAddr::new(ip, port);
-        Some(Candidate { workload, address })
+        Some(Candidate {
+            workload,
+            share: workload.capacity,
+            address,
+        })
     });
     let preferred = prefer(source, service, able.collect());
     if preferred.is_empty() {
@@ -91,6 +97,39 @@ pub fn choose(
         workload: Arc::clone(picked.workload),
         address: picked.address,
     })
+}
+
+/// Chooses by which of several waypoints a connection to a port of `service` goes: each takes its
+/// weight of them. One that nobody is an instance of leaves its share to the others, and one of
+/// weight 0 gets none; where none of them takes a share it is the first (§1.7 of
+/// `spec/labels-and-policy.md`).
+pub fn waypoint<'a>(
+    view: &View,
+    service: &'a Service,
+    port: u16,
+    pick: &mut impl Pick,
+) -> Option<&'a GatewayAddress> {
+    let weighted = service.weighted_waypoints.iter().filter(|w| w.weight > 0);
+    let there = weighted.filter_map(|w| {
+        let instance = view.instance(&w.waypoint.destination, &service.key.namespace)?;
+        let ip = instance.addresses.first()?;
+        let candidate = Candidate {
+            workload: instance,
+            share: w.weight,
+            address: SocketAddr::new(*ip, w.waypoint.hbone_port),
+        };
+        Some((&w.waypoint, candidate))
+    });
+    let mut there: Vec<_> = there.collect();
+    there.sort_by(|(_, a), (_, b)| a.workload.uid.cmp(&b.workload.uid));
+    let candidates: Vec<_> = there.iter().map(|(_, candidate)| *candidate).collect();
+    let chosen = match candidates.len() {
+        0 => None,
+        1 => there.first(),
+        _ => there.get(pick.pick(&service.key, port, &candidates)),
+    };
+    let chosen = chosen.map(|(waypoint, _)| *waypoint);
+    chosen.or(service.waypoint.as_ref())
 }
 
 fn healthy(service: &Service, workload: &Workload) -> bool {

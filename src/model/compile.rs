@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy, UseWaypoint};
+use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy};
 use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::shared::Shared;
@@ -21,6 +21,7 @@ use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
 mod endpoints;
+mod gateways;
 mod membership;
 mod placements;
 pub mod policies;
@@ -29,6 +30,8 @@ mod selectors;
 
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
+use gateways::Gateways;
+pub use gateways::gateway_uid;
 use membership::Membership;
 use policies::Attached;
 use reuse::{Change, Entry, Former, Made, Surroundings};
@@ -143,13 +146,6 @@ pub type Placements = BTreeMap<Arc<str>, Arc<Vec<Placement>>>;
 /// Something an operator should know about a mesh that is otherwise in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// A resource asks for a waypoint, and waypoints are not served yet: traffic goes direct.
-    WaypointIgnored {
-        /// `namespace`, `service` or `workload`.
-        kind: &'static str,
-        /// The resource, as `namespace/name` or, for a namespace, its name.
-        resource: String,
-    },
     /// A workload is enrolled but cannot be captured, so it is reached in plain text.
     NotCaptured {
         /// The workload, as `namespace/name`.
@@ -169,10 +165,6 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WaypointIgnored { kind, resource } => write!(
-                f,
-                "{kind} `{resource}` uses a waypoint, which this version does not serve: traffic to it goes direct"
-            ),
             Self::NotCaptured { workload, missing } => write!(
                 f,
                 "workload `{workload}` is enrolled but has no `{missing}`: it is reached in plain text"
@@ -258,17 +250,25 @@ pub fn recompile(
 ) -> Result<Compiled, CompileError> {
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
-    let former = Former::new(&before.made, mesh, reported);
+    let gateways = Gateways::new(mesh)?;
+    let former = Former::new(&before.made, mesh, reported, gateways.ports());
     let stays = former.same_world();
     let attached = Attached::new(mesh);
-    let (change, uncaptured) = entries(mesh, &keys, reported, &former, &attached)?;
+    let around = (&gateways, &attached);
+    let (change, uncaptured) = entries(mesh, &keys, reported, &former, around)?;
     let assignments = match stays && keeps_addresses(before, previous, &change) {
         true => previous.clone(),
-        false => addresses::assign(mesh, &keys, previous, &mut warnings)?,
+        false => addresses::assign(
+            mesh,
+            &wanting(mesh, &keys, &gateways),
+            previous,
+            &mut warnings,
+        )?,
     };
     warnings.extend(uncaptured);
     let entries = &change.entries;
-    let mut workloads: Vec<_> = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
+    let workloads = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
+    let mut workloads = merged(workloads, gateways.instances(&before.workloads))?;
     let held = entries.iter().filter(|e| e.held);
     let held: BTreeSet<_> = held.map(|e| Arc::clone(e.uid())).collect();
     let endpoints = match stays && held.is_empty() && !before.made.holds() {
@@ -284,9 +284,14 @@ pub fn recompile(
     let same = endpoints == before.endpoints && assignments == before.assignments;
     let services = match stays && same && same_networks {
         true => before.services.clone(),
-        false => services(mesh, &keys, &assignments, &endpoints, &workloads)?,
+        false => services(
+            mesh,
+            (&keys, &gateways),
+            &assignments,
+            &endpoints,
+            &workloads,
+        )?,
     };
-    warnings.extend(ignored_waypoints(mesh));
     let policies = unique(attached.into_policies(&workloads))?;
     Ok(Compiled {
         policies,
@@ -319,49 +324,93 @@ fn keeps_addresses(before: &Compiled, previous: &Assignments, change: &Change<'_
 
 /// One key per service, in the order they were written.
 fn service_keys(mesh: &Mesh) -> Result<Vec<ServiceKey>, CompileError> {
-    let key = |s: &declaration::Service| {
-        let key = service_key(&s.name, &s.namespace, &mesh.settings.domain);
-        if key.hostname.parse::<IpAddr>().is_ok() {
-            return Err(CompileError::HostnameIsAddress {
-                hostname: key.hostname,
-            });
-        }
-        Ok(key)
-    };
-    mesh.services.iter().map(key).collect()
+    let domain = &mesh.settings.domain;
+    let services = mesh.services.iter();
+    services
+        .map(|s| keyed(&s.name, &s.namespace, domain))
+        .collect()
+}
+
+/// The key of what has a host name.
+fn keyed(name: &str, namespace: &Arc<str>, domain: &str) -> Result<ServiceKey, CompileError> {
+    let key = service_key(name, namespace, domain);
+    match key.hostname.parse::<IpAddr>() {
+        Ok(_address) => Err(CompileError::HostnameIsAddress {
+            hostname: key.hostname,
+        }),
+        Err(_name) => Ok(key),
+    }
+}
+
+/// Services and waypoints that declare no address and are to have one.
+fn wanting<'a>(
+    mesh: &Mesh,
+    keys: &'a [ServiceKey],
+    gateways: &'a Gateways<'_>,
+) -> Vec<&'a ServiceKey> {
+    let services = mesh.services.iter().zip(keys);
+    let services = services.filter(|(s, _)| s.addresses.is_empty() && !s.headless);
+    let waypoints = gateways.all.iter();
+    let waypoints = waypoints.filter(|c| c.declared.addresses.is_empty());
+    let services = services.map(|(_, key)| key);
+    services.chain(waypoints.map(|c| &c.key)).collect()
+}
+
+/// Both in the order of their uids.
+fn merged(
+    workloads: Vec<Arc<Workload>>,
+    instances: Vec<Arc<Workload>>,
+) -> Result<Vec<Arc<Workload>>, CompileError> {
+    if instances.is_empty() {
+        return Ok(workloads);
+    }
+    let mut all = workloads;
+    all.extend(instances);
+    // Two runs that are in order, which this sort makes one of at the cost of a merge.
+    all.sort_by(|a, b| a.uid.cmp(&b.uid));
+    match all.windows(2).find(|pair| pair[0].uid == pair[1].uid) {
+        Some(pair) => Err(CompileError::Duplicate {
+            name: pair[0].uid.to_string(),
+        }),
+        None => Ok(all),
+    }
 }
 
 fn services(
     mesh: &Mesh,
-    keys: &[ServiceKey],
+    (keys, gateways): (&[ServiceKey], &Gateways<'_>),
     assignments: &Assignments,
     endpoints: &ByService,
     workloads: &[Arc<Workload>],
 ) -> Result<Vec<Arc<Service>>, CompileError> {
     let networks = networks(mesh, workloads);
+    let vips = |key: &ServiceKey, declared: &[IpAddr]| match declared {
+        [] => on_each(&networks, assignments.of(key)),
+        declared => on_each(&networks, declared),
+    };
     let build = |(declared, key): (&declaration::Service, &ServiceKey)| {
-        let addresses = if declared.addresses.is_empty() {
-            assignments.of(key)
-        } else {
-            &declared.addresses
-        };
-        Arc::new(Service {
+        let mut service = Service {
             key: key.clone(),
             name: declared.name.clone(),
-            vips: on_each(&networks, addresses),
+            vips: vips(key, &declared.addresses),
             ports: declared.ports.iter().map(port).collect(),
             subject_alt_names: Vec::new(),
             waypoint: None,
+            weighted_waypoints: Vec::new(),
             load_balancing: LoadBalancing {
                 health_policy: endpoints.get(key).copied().unwrap_or_default().policy(),
                 ..LoadBalancing::default()
             },
             ip_families: super::service::IpFamilies::Automatic,
             canonical: false,
+            ingress_use_waypoint: false,
             visibility: Visibility::Public,
-        })
+        };
+        gateways.bind(declared, &mut service);
+        Arc::new(service)
     };
     let mut services: Vec<_> = mesh.services.iter().zip(keys).map(build).collect();
+    services.extend(gateways.services(vips).map(Arc::new));
     services.sort_by(|a, b| a.key.cmp(&b.key));
     match services.windows(2).find(|pair| pair[0].key == pair[1].key) {
         Some(pair) => Err(CompileError::Duplicate {
@@ -398,12 +447,12 @@ fn port(declared: &declaration::Port) -> ServicePort {
 }
 
 /// The entries of all workloads, and warnings about those that are enrolled in vain.
-fn entries<'a>(
-    mesh: &Mesh,
+fn entries<'a, 'm>(
+    mesh: &'m Mesh,
     keys: &[ServiceKey],
     reported: &Reported,
     former: &Former<'a>,
-    attached: &Attached<'_>,
+    (gateways, attached): (&Gateways<'m>, &Attached<'m>),
 ) -> Result<(Change<'a>, Vec<Warning>), CompileError> {
     let membership = LazyCell::new(|| Membership::new(mesh, keys, former.same_world()));
     let (mut warnings, mut new) = (Vec::new(), Vec::new());
@@ -417,7 +466,7 @@ fn entries<'a>(
                 entry.missing
             }
             _ => {
-                let around = (&*membership, attached);
+                let around = (&*membership, gateways, attached);
                 let entry = entry(mesh, around, reported, former, declared, rank);
                 let missing = entry.missing;
                 new.push((rank, entry));
@@ -437,12 +486,12 @@ fn entries<'a>(
     }
 }
 
-fn entry(
-    mesh: &Mesh,
-    (membership, attached): (&Membership<'_>, &Attached<'_>),
+fn entry<'m>(
+    mesh: &'m Mesh,
+    (membership, gateways, attached): (&Membership<'_>, &Gateways<'m>, &Attached<'m>),
     reported: &Reported,
     former: &Former<'_>,
-    declared: &Shared<declaration::Workload>,
+    declared: &'m Shared<declaration::Workload>,
     rank: usize,
 ) -> Entry {
     let settings = &mesh.settings;
@@ -465,7 +514,8 @@ fn entry(
     };
     let mut services: Vec<_> = membership.of(declared).collect();
     services.sort();
-    let policies = attached.listed_on(declared);
+    let policies = attached.listed_on(declared, &services);
+    let waypoint = gateways.of_workload(declared);
     let surroundings = Surroundings {
         cluster_id: &settings.cluster_id,
         trust_domain: &settings.trust_domain,
@@ -477,6 +527,7 @@ fn entry(
         },
         health: observed.health,
         services: &services,
+        waypoint: waypoint.as_ref(),
         authorization_policies: &policies,
     };
     Entry {
@@ -518,7 +569,7 @@ fn workload(
         capacity: declared.capacity,
         locality: surroundings.locality.clone(),
         services: services.map(|key| ((*key).clone(), Vec::new())).collect(),
-        waypoint: None,
+        waypoint: surroundings.waypoint.cloned(),
         network_gateway: None,
         authorization_policies: surroundings.authorization_policies.to_vec(),
         canonical_name: label(&CANONICAL_NAME).unwrap_or_else(|| declared.name.clone()),
@@ -590,24 +641,6 @@ fn locality<'a>(
         Some(node) if declared.locality == Locality::default() => &node.locality,
         _ => &declared.locality,
     }
-}
-
-fn ignored_waypoints(mesh: &Mesh) -> impl Iterator<Item = Warning> {
-    let asks = |wanted: &Option<UseWaypoint>| matches!(wanted, Some(UseWaypoint::Named { .. }));
-    let ignored = |kind, resource| Warning::WaypointIgnored { kind, resource };
-    let namespaces = mesh.namespaces.values();
-    let namespaces = namespaces
-        .filter(move |n| asks(&n.use_waypoint))
-        .map(move |n| ignored("namespace", n.name.to_string()));
-    let services = mesh.services.iter();
-    let services = services
-        .filter(move |s| asks(&s.use_waypoint))
-        .map(move |s| ignored("service", format!("{}/{}", s.namespace, s.name)));
-    let workloads = mesh.workloads.iter();
-    let workloads = workloads
-        .filter(move |w| asks(&w.use_waypoint))
-        .map(move |w| ignored("workload", format!("{}/{}", w.namespace, w.name)));
-    namespaces.chain(services).chain(workloads)
 }
 
 /// Whether an address can be a single host's: neither unspecified nor the IPv4 broadcast.

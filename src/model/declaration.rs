@@ -45,6 +45,8 @@ pub struct Mesh {
     pub workloads: Vec<Shared<Workload>>,
     /// Services in the order they were written.
     pub services: Vec<Service>,
+    /// Waypoints in the order they were written.
+    pub gateways: Vec<Gateway>,
     /// Authorization policies in the order they were written.
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Peer authentications in the order they were written.
@@ -75,6 +77,9 @@ pub struct Settings {
     pub cluster_id: Arc<str>,
     /// The network of workloads that name none; empty unless set.
     pub network: Arc<str>,
+    /// Whether what is behind a waypoint takes connections from that alone, unless a policy allows
+    /// others (`spec/labels-and-policy.md` §3.8); not unless set.
+    pub auto_allow_waypoint: bool,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }
@@ -132,6 +137,78 @@ pub enum UseWaypoint {
     },
 }
 
+/// A second waypoint that takes a share of the traffic (`spec/labels-and-policy.md` §1.7), as far as
+/// one resource says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Canary {
+    /// `use-waypoint-canary`, with its namespace.
+    pub waypoint: Option<UseWaypoint>,
+    /// `use-waypoint-canary-weight`; 0 unless set.
+    pub weight: Option<CanaryWeight>,
+}
+
+/// The share of a canary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CanaryWeight {
+    /// Percent of the connections, at most 100.
+    Percent(u8),
+    /// No such share, as it was written: the canary is not used.
+    Invalid(Arc<str>),
+}
+
+/// Which traffic a waypoint takes (`istio.io/waypoint-for`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WaypointFor {
+    /// What is addressed to services.
+    #[default]
+    Service,
+    /// What is addressed to workloads.
+    Workload,
+    /// Both.
+    All,
+    /// Neither.
+    None,
+}
+
+/// The namespaces whose resources may be bound to a waypoint (`spec/labels-and-policy.md` §1.4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowedRoutes {
+    /// Its own.
+    #[default]
+    Same,
+    /// Every one.
+    All,
+    /// Those that carry all of these labels.
+    Labels(BTreeMap<String, String>),
+    /// None: a selector was announced and not given.
+    Nobody,
+}
+
+/// A waypoint (`[[gateway]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its name, unique in its namespace and not a service's there. Never `none`.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// What it calls itself; its own name unless set.
+    pub service_account: Arc<str>,
+    /// The machine it runs on.
+    pub node: Arc<str>,
+    /// Declared addresses of its service; empty means assigned from the service range.
+    pub addresses: Vec<IpAddr>,
+    /// The traffic it takes.
+    pub waypoint_for: WaypointFor,
+    /// Who may be bound to it.
+    pub allowed_routes: AllowedRoutes,
+    /// Its HBONE port where the files leave no choice.
+    pub hbone_port: Option<u16>,
+    /// Labels, the meaningful ones removed.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// A namespace (`[[namespace]]`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Namespace {
@@ -141,8 +218,12 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// Whether its workloads are captured unless they say otherwise; absent means not.
     pub dataplane_mode: Option<DataplaneMode>,
-    /// The waypoint its services use unless they say otherwise.
+    /// The waypoint its services and workloads use unless they say otherwise.
     pub use_waypoint: Option<UseWaypoint>,
+    /// The canary of services that leave the waypoint to it.
+    pub canary: Canary,
+    /// Whether ingress gateways pass its services' waypoints unless these say otherwise.
+    pub ingress_use_waypoint: Option<bool>,
     /// When given, the only service accounts its workloads may name.
     pub service_accounts: Option<Vec<Arc<str>>>,
     /// Labels, the meaningful ones removed.
@@ -268,6 +349,10 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// The waypoint it is reached through.
     pub use_waypoint: Option<UseWaypoint>,
+    /// Its canary.
+    pub canary: Canary,
+    /// Whether ingress gateways pass its waypoint; absent means as its namespace says.
+    pub ingress_use_waypoint: Option<bool>,
     /// Labels, the meaningful ones removed.
     pub labels: BTreeMap<String, String>,
 }

@@ -155,7 +155,8 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     fn to_service(self, service: &Arc<Service>, pick: &mut impl Pick) -> Result<Route, Refusal> {
-        if let Some(waypoint) = &service.waypoint {
+        let port = self.destination.port();
+        if let Some(waypoint) = balance::waypoint(self.view, service, port, pick) {
             return self.through(waypoint, Some(service), &service.key, pick);
         }
         if service.load_balancing.mode == BalanceMode::Passthrough {

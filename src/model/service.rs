@@ -136,6 +136,23 @@ pub enum IpFamilies {
     Dual,
 }
 
+/// A waypoint that takes a share of the connections to a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WeightedWaypoint {
+    /// Which.
+    pub waypoint: GatewayAddress,
+    /// Its share, beside those of the others; 0 is none.
+    pub weight: u32,
+}
+
+impl Service {
+    /// Every waypoint that connections to it may pass.
+    pub fn waypoints(&self) -> impl Iterator<Item = &GatewayAddress> {
+        let weighted = self.weighted_waypoints.iter();
+        self.waypoint.iter().chain(weighted.map(|w| &w.waypoint))
+    }
+}
+
 /// A service as the whole mesh sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -151,12 +168,17 @@ pub struct Service {
     pub subject_alt_names: Vec<Arc<str>>,
     /// The waypoint it is reached through.
     pub waypoint: Option<GatewayAddress>,
+    /// Waypoints that share its connections, the first of them the one above; empty when that takes
+    /// them all.
+    pub weighted_waypoints: Vec<WeightedWaypoint>,
     /// How its endpoints are chosen.
     pub load_balancing: LoadBalancing,
     /// Which families it is reached over.
     pub ip_families: IpFamilies,
     /// Whether it wins a tie for an address or name.
     pub canonical: bool,
+    /// Whether ingress gateways pass its waypoint too.
+    pub ingress_use_waypoint: bool,
     /// Who may see it.
     pub visibility: Visibility,
 }

@@ -132,6 +132,8 @@ pub(super) fn service(name: &str, vips: &[&str]) -> Service {
         load_balancing: LoadBalancing::default(),
         ip_families: IpFamilies::Automatic,
         canonical: false,
+        weighted_waypoints: Vec::new(),
+        ingress_use_waypoint: false,
         visibility: Visibility::Public,
     }
 }

@@ -4,8 +4,8 @@
 //! address the order is fixed (`spec/hbone-dataplane.md` §2.3), so that every process given the
 //! same resources answers alike.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::policy::Policies;
 use super::service::{Service, ServiceKey, Visibility};
 use super::workload::{GatewayDestination, NetworkMode, TunnelProtocol, Workload};
+use crate::identity::SpiffeId;
 
 /// The indexed mesh.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct View {
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
+    /// Who may come for those that are behind a waypoint.
+    waypoints: HashSet<SpiffeId>,
     policies: Policies,
 }
 
@@ -59,6 +62,7 @@ impl View {
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
             by_workload_hostname: HashMap::new(),
+            waypoints: HashSet::new(),
             policies: Policies::default(),
         };
         for service in services.into_values() {
@@ -73,7 +77,34 @@ impl View {
         for indexed in view.services.values_mut() {
             indexed.endpoints.shrink_to_fit();
         }
+        view.waypoints = view.identities_of_waypoints();
         view
+    }
+
+    /// The identities of every waypoint that something is behind.
+    fn identities_of_waypoints(&self) -> HashSet<SpiffeId> {
+        let workloads = self.workloads().filter_map(|w| {
+            let waypoint = w.waypoint.as_ref()?;
+            Some((&waypoint.destination, &w.namespace))
+        });
+        let services = self.services().flat_map(|s| {
+            let waypoints = s.waypoints().map(|w| &w.destination);
+            waypoints.map(|destination| (destination, &s.key.namespace))
+        });
+        let references: HashSet<_> = workloads.chain(services).collect();
+        let mut identities = HashSet::new();
+        for (reference, namespace) in references {
+            let instances = self.instances(reference, namespace);
+            // One without a legal identity could never prove it.
+            identities.extend(instances.iter().filter_map(|w| w.identity().ok()));
+        }
+        identities
+    }
+
+    /// Whether this is the identity of a waypoint that something is behind. Waypoints go on as
+    /// themselves, also to services that they do not stand before (`spec/labels-and-policy.md` §1.10).
+    pub fn is_waypoint(&self, identity: &SpiffeId) -> bool {
+        self.waypoints.contains(identity)
     }
 
     /// The same mesh, in which these policies hold.
@@ -196,17 +227,29 @@ impl View {
         }
     }
 
+    /// What a reference names, or its instances, in the order of their uids.
+    fn instances(&self, reference: &GatewayDestination, from_namespace: &str) -> &[Arc<Workload>] {
+        match self.gateway(reference, from_namespace) {
+            Some(Gateway::Service(service)) => self.endpoints(&service.key),
+            Some(Gateway::Workload(workload)) => std::slice::from_ref(workload),
+            None => &[],
+        }
+    }
+
+    /// What a reference names, or the first of its instances.
+    pub fn instance(
+        &self,
+        reference: &GatewayDestination,
+        from_namespace: &str,
+    ) -> Option<&Arc<Workload>> {
+        self.instances(reference, from_namespace).first()
+    }
+
     /// Whether `workload` is what a reference names, or one of its instances. Told by uid alone:
     /// an address may be a host's, which all that runs there shares.
     pub fn is_instance(&self, reference: &GatewayDestination, workload: &Workload) -> bool {
-        match self.gateway(reference, &workload.namespace) {
-            Some(Gateway::Service(service)) => {
-                let mut instances = self.endpoints(&service.key).iter();
-                instances.any(|w| w.uid == workload.uid)
-            }
-            Some(Gateway::Workload(named)) => named.uid == workload.uid,
-            None => false,
-        }
+        let mut instances = self.instances(reference, &workload.namespace).iter();
+        instances.any(|w| w.uid == workload.uid)
     }
 
     /// All workloads, in no order.

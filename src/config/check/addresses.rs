@@ -9,18 +9,22 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::Context;
 use super::memory::neighbours;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{WrittenNode, WrittenService, WrittenWorkload};
+use crate::config::mesh::{WrittenGateway, WrittenNode, WrittenService, WrittenWorkload};
 use crate::config::source::{At, Place};
 use crate::model::declaration::Capture;
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let hosts = hosts(context, found);
-    let mut taken: HashMap<IpAddr, (&WrittenService, &Place)> = HashMap::new();
-    for service in &context.written.services {
-        for address in &service.addresses {
-            let owner = || words(service);
+    let mut taken: HashMap<IpAddr, (Owner<'_>, &Place)> = HashMap::new();
+    let services = context.written.services.iter().copied();
+    let services = services.map(|s| (Owner::Service(s), &s.addresses));
+    let gateways = context.written.gateways.iter().copied();
+    let gateways = gateways.map(|g| (Owner::Gateway(g), &g.addresses));
+    for (service, addresses) in services.chain(gateways) {
+        for address in addresses {
+            let owner = || service.words();
             if let Some((other, place)) = taken.get(&address.value) {
-                found.push(duplicate(address, &owner(), place, &words(other)));
+                found.push(duplicate(address, &owner(), place, &other.words()));
                 continue;
             }
             taken.insert(address.value, (service, &address.place));
@@ -33,9 +37,21 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn words(service: &WrittenService) -> String {
-    let (namespace, name) = (&service.namespace.value, &service.name.value);
-    format!("service `{namespace}/{name}`")
+/// Who has an address that the mesh makes up.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    Service(&'a WrittenService),
+    Gateway(&'a WrittenGateway),
+}
+
+impl Owner<'_> {
+    fn words(self) -> String {
+        let (kind, namespace, name) = match self {
+            Self::Service(s) => ("service", &s.namespace.value, &s.name.value),
+            Self::Gateway(g) => ("gateway", &g.namespace.value, &g.name.value),
+        };
+        format!("{kind} `{namespace}/{name}`")
+    }
 }
 
 /// Who has an address that packets are really sent to.
@@ -99,7 +115,9 @@ fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
     });
     let of_nodes = context.written.nodes.iter().flat_map(|n| &n.addresses);
     let of_services = context.written.services.iter().flat_map(|s| &s.addresses);
-    let others = of_nodes.chain(of_services).map(|address| address.value);
+    let of_gateways = context.written.gateways.iter().flat_map(|g| &g.addresses);
+    let others = of_nodes.chain(of_services).chain(of_gateways);
+    let others = others.map(|address| address.value);
     let workloads = neighbours(&context.files, others).into_iter();
     let workloads = workloads.map(|workload| {
         let network = &**context.network_of(workload);

@@ -5,10 +5,12 @@ use std::sync::{Arc, LazyLock};
 
 use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
-use crate::config::mesh::{WrittenNamespace, WrittenNode, WrittenService, WrittenWorkload};
+use crate::config::mesh::{
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenService, WrittenWorkload,
+};
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
-use crate::model::declaration::{Mesh, Namespace, Node, Service, Workload};
+use crate::model::declaration::{Canary, Gateway, Mesh, Namespace, Node, Service, Workload};
 use crate::model::shared::Shared;
 use crate::model::workload::Locality;
 
@@ -32,6 +34,11 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .services
             .iter()
             .map(|s| declared_service(s))
+            .collect(),
+        gateways: written
+            .gateways
+            .iter()
+            .map(|g| declared_gateway(g))
             .collect(),
         authorization_policies: written
             .authorization_policies
@@ -74,7 +81,9 @@ fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
     let of_workloads = written.workloads.iter().map(|w| (&w.namespace, &w.place));
     let of_services = written.services.iter().map(|s| (&s.namespace, &s.place));
     let mut last: Option<&Arc<str>> = None;
-    for (At { value: name, .. }, place) in of_workloads.chain(of_services) {
+    let of_gateways = written.gateways.iter().map(|g| (&g.namespace, &g.place));
+    let all = of_workloads.chain(of_services).chain(of_gateways);
+    for (At { value: name, .. }, place) in all {
         // Most have theirs from their file, with the one before.
         if last
             .replace(name)
@@ -89,6 +98,8 @@ fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
                 name: Arc::clone(name),
                 dataplane_mode: None,
                 use_waypoint: None,
+                canary: Canary::default(),
+                ingress_use_waypoint: None,
                 service_accounts: None,
                 labels: BTreeMap::new(),
             });
@@ -118,7 +129,9 @@ fn declared_namespace(written: &WrittenNamespace) -> Namespace {
         origin: written.place.origin(),
         name: Arc::clone(&written.name.value),
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
-        use_waypoint: written.use_waypoint.clone(),
+        use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
+        canary: written.canary.canary.clone(),
+        ingress_use_waypoint: written.ingress_use_waypoint,
         service_accounts: written.service_accounts.clone(),
         labels: written.labels.clone(),
     }
@@ -139,7 +152,7 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
             .as_ref()
             .and_then(|capture| capture.value.clone()),
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
-        use_waypoint: written.use_waypoint.clone(),
+        use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
         health: written.health.as_ref().map(|health| health.value.clone()),
         locality: locality(context, written).clone(),
         capacity: written.capacity,
@@ -163,7 +176,24 @@ fn declared_service(written: &WrittenService) -> Service {
         headless: written.headless,
         ports: written.ports.clone(),
         selector: written.selector.clone(),
-        use_waypoint: written.use_waypoint.clone(),
+        canary: written.canary.canary.clone(),
+        ingress_use_waypoint: written.ingress_use_waypoint,
+        use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
+        labels: written.labels.clone(),
+    }
+}
+
+fn declared_gateway(written: &WrittenGateway) -> Gateway {
+    Gateway {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        service_account: Arc::clone(&written.service_account.value),
+        node: Arc::clone(&written.node.value),
+        addresses: values(&written.addresses),
+        waypoint_for: written.waypoint_for,
+        allowed_routes: written.allowed_routes.clone(),
+        hbone_port: written.hbone_port,
         labels: written.labels.clone(),
     }
 }

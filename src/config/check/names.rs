@@ -31,6 +31,13 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         services.map(|s| (Some(&s.namespace), &s.name)),
         found,
     );
+    let gateways = written.gateways.iter();
+    unique(
+        "gateway",
+        gateways.map(|g| (Some(&g.namespace), &g.name)),
+        found,
+    );
+    hosts(context, found);
     let policies = written.authorization_policies.iter();
     unique(
         "authorization-policy",
@@ -73,20 +80,51 @@ fn unique<'a>(
     }
 }
 
+/// A waypoint is reached by a host name, as a service is, so it cannot have a service's.
+fn hosts(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+    let written = context.written;
+    if written.gateways.is_empty() {
+        return;
+    }
+    let services = written.services.iter();
+    let services = services.map(|s| ((&*s.namespace.value, &*s.name.value), &s.name));
+    let services: HashMap<_, _> = services.collect();
+    for gateway in &written.gateways {
+        let (namespace, name) = (&gateway.namespace.value, &gateway.name);
+        let Some(service) = services.get(&(&**namespace, &*name.value)) else {
+            continue;
+        };
+        let message = format!(
+            "gateway `{namespace}/{}` has the name of a service, and so its host name",
+            name.value
+        );
+        found.push(
+            Diagnostic::new(Code::DuplicateName, name.place.clone(), message)
+                .label("a service's")
+                .related(service.place.clone(), "the service")
+                .help("rename one of the two"),
+        );
+    }
+}
+
 /// `cart.shop.mesh.internal`, which DNS limits. It never reads as an address: the mesh domain ends
 /// in a part that is no number.
 fn host_names(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let domain = &context.settings.domain;
-    for service in &context.written.services {
-        let (name, namespace) = (&service.name, &service.namespace.value);
+    let written = context.written;
+    let services = written.services.iter();
+    let services = services.map(|s| ("service", &s.name, &s.namespace.value));
+    let gateways = written.gateways.iter();
+    let gateways = gateways.map(|g| ("gateway", &g.name, &g.namespace.value));
+    for (kind, name, namespace) in services.chain(gateways) {
         let length = name.value.len() + namespace.len() + domain.len() + 2;
         if length > LONGEST_NAME {
             let message = format!(
-                "host name of service `{namespace}/{}` has {length} characters",
+                "host name of {kind} `{namespace}/{}` has {length} characters",
                 name.value
             );
             let help = format!(
-                "shorten the service, the namespace or the mesh domain `{domain}`: DNS allows {LONGEST_NAME}"
+                "shorten the {kind}, the namespace or the mesh domain `{domain}`: DNS allows {LONGEST_NAME}"
             );
             let finding = Diagnostic::new(Code::BadName, name.place.clone(), message);
             found.push(finding.label("too long").help(help));

@@ -20,16 +20,17 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
 }
 
 fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnostic>) {
-    for workload in &context.doubtful {
-        let Some(node) = &workload.node else {
-            continue;
-        };
+    let workloads = context.doubtful.iter();
+    let of_workloads = workloads.filter_map(|w| Some(("workload", &w.name, w.node.as_ref()?)));
+    let gateways = context.written.gateways.iter();
+    let of_gateways = gateways.map(|g| ("gateway", &g.name, &g.node));
+    for (kind, name, node) in of_workloads.chain(of_gateways) {
         if context.nodes.contains_key(&*node.value) {
             continue;
         }
         let message = format!(
-            "workload `{}` is on an unknown node: `{}`",
-            workload.name.value, node.value
+            "{kind} `{}` is on an unknown node: `{}`",
+            name.value, node.value
         );
         let finding = Diagnostic::new(Code::UnknownNode, node.place.clone(), message);
         let guess = guesses.meant(&node.value, context.nodes.keys().copied());
@@ -51,6 +52,8 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let of_workloads = workloads.map(|w| ("workload", &w.name, &w.namespace));
     let services = written.services.iter();
     let of_services = services.map(|s| ("service", &s.name, &s.namespace));
+    let gateways = written.gateways.iter();
+    let of_gateways = gateways.map(|g| ("gateway", &g.name, &g.namespace));
     // Policies of the root namespace are for the whole mesh, and often all there is in it.
     let outside_root = |(_, _, namespace): &(_, _, &At<Arc<str>>)| {
         namespace.value != context.settings.root_namespace
@@ -65,7 +68,11 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
         .filter(outside_root);
     let of_policies = of_authorizations.chain(of_authentications);
     let mut reported: HashSet<(usize, usize)> = HashSet::new();
-    for (kind, name, namespace) in of_workloads.chain(of_services).chain(of_policies) {
+    for (kind, name, namespace) in of_workloads
+        .chain(of_services)
+        .chain(of_gateways)
+        .chain(of_policies)
+    {
         let known = context.namespaces.contains_key(&*namespace.value);
         let place: &Place = &namespace.place;
         let at = (Arc::as_ptr(place.source()).addr(), place.span().start);
@@ -97,21 +104,26 @@ fn service_accounts(context: &Context<'_>, guesses: &mut Guesses, found: &mut Ve
         Some((&*namespace.name.value, names))
     });
     let listed: HashMap<_, _> = listed.collect();
-    for workload in &context.doubtful {
+    let workloads = context.doubtful.iter();
+    let of_workloads =
+        workloads.map(|w| ("workload", &w.name, &w.namespace.value, &w.service_account));
+    let gateways = context.written.gateways.iter();
+    let of_gateways =
+        gateways.map(|g| ("gateway", &g.name, &g.namespace.value, &g.service_account));
+    for (kind, name, namespace, account) in of_workloads.chain(of_gateways) {
         let At {
             value: account,
             place,
-        } = &workload.service_account;
-        let Some(accounts) = listed.get(&*workload.namespace.value) else {
+        } = account;
+        let Some(accounts) = listed.get(&**namespace) else {
             continue;
         };
         if accounts.contains(&**account) {
             continue;
         }
-        let namespace = &workload.namespace.value;
         let message = format!(
-            "workload `{}` has a service account that namespace `{namespace}` does not: `{account}`",
-            workload.name.value
+            "{kind} `{}` has a service account that namespace `{namespace}` does not: `{account}`",
+            name.value
         );
         let whole = Arc::from(format!("{namespace}/{account}"));
         let guess = guesses.meant_as(&whole, account, accounts.iter().copied());

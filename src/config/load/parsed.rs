@@ -17,10 +17,12 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// Reads a file's text.
-    pub(super) fn new(source: Arc<Source>) -> Self {
+    /// Reads a file's text; `waypoints` says whether this version serves any.
+    pub(super) fn new(source: Arc<Source>, waypoints: bool) -> Self {
         let mut written = Written::default();
-        let outcome = read::document(&source, "this file", |root| mesh::read(root, &mut written));
+        let outcome = read::document(&source, "this file", |root| {
+            mesh::read(root, &mut written, waypoints)
+        });
         Self {
             source,
             written: Arc::new(written),

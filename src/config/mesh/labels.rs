@@ -10,14 +10,28 @@ use crate::config::suggest;
 pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 pub(super) const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+pub(super) const USE_WAYPOINT_CANARY: &str = "istio.io/use-waypoint-canary";
+pub(super) const USE_WAYPOINT_CANARY_NAMESPACE: &str = "istio.io/use-waypoint-canary-namespace";
+pub(super) const INGRESS_USE_WAYPOINT: &str = "istio.io/ingress-use-waypoint";
+pub(super) const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+
+/// Labels with a meaning, each to some kinds of resource.
+const SUPPORTED: [&str; 7] = [
+    DATAPLANE_MODE,
+    USE_WAYPOINT,
+    USE_WAYPOINT_NAMESPACE,
+    USE_WAYPOINT_CANARY,
+    USE_WAYPOINT_CANARY_NAMESPACE,
+    INGRESS_USE_WAYPOINT,
+    WAYPOINT_FOR,
+];
 
 /// Meaningful labels that this version does nothing for, and why that matters.
-const UNSUPPORTED: [(&str, &str); 7] = [
-    ("istio.io/waypoint-for", NO_WAYPOINTS),
-    ("istio.io/use-waypoint-canary", NO_WAYPOINTS),
-    ("istio.io/use-waypoint-canary-namespace", NO_WAYPOINTS),
-    ("istio.io/ingress-use-waypoint", NO_WAYPOINTS),
-    ("gateway.networking.k8s.io/gateway-name", NO_WAYPOINTS),
+const UNSUPPORTED: [(&str, &str); 3] = [
+    (
+        "gateway.networking.k8s.io/gateway-name",
+        "take it out: the instance of a waypoint is its `[[gateway]]`, on the `node` it names",
+    ),
     (
         "networking.istio.io/tunnel",
         "take it out: this version tunnels only for workloads it captures",
@@ -27,8 +41,6 @@ const UNSUPPORTED: [(&str, &str); 7] = [
         "write the key `network` instead, on the node, the workload or in `[mesh]`",
     ),
 ];
-
-const NO_WAYPOINTS: &str = "take it out: this version serves no waypoints";
 
 /// Labels of Istio's own that say nothing to this mesh, so that they may stand on anything.
 const HARMLESS: [&str; 1] = ["istio.io/rev"];
@@ -88,8 +100,7 @@ fn judge_meaning(table: &Table<'_>, key: &At<&str>, value: &Value<'_>) {
         value.unsupported(why);
         return;
     }
-    let supported = [DATAPLANE_MODE, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE];
-    if supported.contains(&name) {
+    if SUPPORTED.contains(&name) {
         let message = format!("label `{name}` means nothing on {}", table.what());
         super::no_effect(table, key.place.clone(), message, "take it out");
         return;
@@ -97,7 +108,7 @@ fn judge_meaning(table: &Table<'_>, key: &At<&str>, value: &Value<'_>) {
     if !name.starts_with("istio.io/") || HARMLESS.contains(&name) {
         return;
     }
-    let known = supported.into_iter().chain(HARMLESS);
+    let known = SUPPORTED.into_iter().chain(HARMLESS);
     let message = format!(
         "{} has a label that Istio does not know: `{name}`",
         table.what()

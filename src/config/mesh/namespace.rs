@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::annotations::Annotations;
 use super::labels::{DATAPLANE_MODE, Labels};
-use super::{either, name_of, waypoint};
+use super::waypoint::{self, WrittenCanary};
+use super::{either, name_of};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::{DataplaneMode, UseWaypoint};
@@ -18,7 +20,11 @@ pub(in crate::config) struct WrittenNamespace {
     /// `dataplane-mode`, or the label that means the same.
     pub dataplane_mode: Option<At<DataplaneMode>>,
     /// `use-waypoint`, or the label that means the same.
-    pub use_waypoint: Option<UseWaypoint>,
+    pub use_waypoint: Option<At<UseWaypoint>>,
+    /// `use-waypoint-canary` and what goes with it.
+    pub canary: WrittenCanary,
+    /// `ingress-use-waypoint`, or the label that means the same.
+    pub ingress_use_waypoint: Option<bool>,
     /// `service-accounts`.
     pub service_accounts: Option<Vec<Arc<str>>>,
     /// `labels`, the meaningful ones taken out.
@@ -40,6 +46,10 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNamespace> {
         dataplane_mode,
     );
     let use_waypoint = waypoint::read(&table, &mut labels, &own);
+    let mut annotations = Annotations::read(&table);
+    let canary = waypoint::canary(&table, &mut labels, &mut annotations, &own);
+    annotations.finish();
+    let ingress_use_waypoint = waypoint::ingress(&table, &mut labels);
     let service_accounts = table.optional("service-accounts", |value| value.list(scalar::name));
     let labels = labels.finish(&table);
     table.finish();
@@ -48,6 +58,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNamespace> {
         name: name?,
         dataplane_mode,
         use_waypoint,
+        canary,
+        ingress_use_waypoint,
         service_accounts: service_accounts
             .map(|names| names.into_iter().map(|n| n.value).collect()),
         labels,

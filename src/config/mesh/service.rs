@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::annotations::Annotations;
 use super::labels::{self, Labels};
-use super::{name_of, namespace_of, waypoint};
+use super::waypoint::{self, WrittenCanary};
+use super::{name_of, namespace_of};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
@@ -31,7 +33,11 @@ pub(in crate::config) struct WrittenService {
     /// Where `selector` is written.
     pub selector_place: Place,
     /// `use-waypoint`, or the label that means the same.
-    pub use_waypoint: Option<UseWaypoint>,
+    pub use_waypoint: Option<At<UseWaypoint>>,
+    /// `use-waypoint-canary` and what goes with it.
+    pub canary: WrittenCanary,
+    /// `ingress-use-waypoint`, or the label that means the same.
+    pub ingress_use_waypoint: Option<bool>,
     /// `labels`, the meaningful ones taken out.
     pub labels: BTreeMap<String, String>,
 }
@@ -52,6 +58,10 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         Some(At::new(selector(value)?, value.place().clone()))
     });
     let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
+    let mut annotations = Annotations::read(&table);
+    let canary = waypoint::canary(&table, &mut labels, &mut annotations, &namespace.value);
+    annotations.finish();
+    let ingress_use_waypoint = waypoint::ingress(&table, &mut labels);
     let labels = labels.finish(&table);
     table.finish();
     let place = table.place().clone();
@@ -66,6 +76,8 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         selector: selector.value,
         selector_place: selector.place,
         use_waypoint,
+        canary,
+        ingress_use_waypoint,
         labels,
     })
 }

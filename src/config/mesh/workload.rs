@@ -39,7 +39,7 @@ pub(in crate::config) struct WrittenWorkload {
     /// `dataplane-mode`, or the label that means the same.
     pub dataplane_mode: Option<At<DataplaneMode>>,
     /// `use-waypoint`, or the label that means the same.
-    pub use_waypoint: Option<UseWaypoint>,
+    pub use_waypoint: Option<At<UseWaypoint>>,
     /// `health`.
     pub health: Option<At<HealthCheck>>,
     /// `locality`.

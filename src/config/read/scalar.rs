@@ -301,6 +301,20 @@ pub(in crate::config) fn choice<T: Copy>(value: &Value<'_>, choices: &[(&str, T)
     None
 }
 
+/// The words that Go's `strconv.ParseBool` takes, which Istio reads labels with.
+const TRUE: [&str; 6] = ["1", "t", "T", "true", "True", "TRUE"];
+const FALSE: [&str; 6] = ["0", "f", "F", "false", "False", "FALSE"];
+
+/// True or false in one of those words.
+pub(in crate::config) fn go_bool(text: &str) -> Option<bool> {
+    let says = |words: [&str; 6]| words.contains(&text);
+    match (says(TRUE), says(FALSE)) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
 /// A text that another type reads; `expected` and `example` say what it is.
 pub(in crate::config) fn parsed<T: FromStr>(
     value: &Value<'_>,

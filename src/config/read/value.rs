@@ -82,6 +82,16 @@ impl<'a> Value<'a> {
         self.reject(Code::WrongType, &message, found, help);
     }
 
+    /// Reports a finding of the file it is in.
+    pub(in crate::config) fn report(&self, finding: Diagnostic) {
+        self.file.report(finding);
+    }
+
+    /// Whether it is a text.
+    pub(in crate::config) fn is_text(&self) -> bool {
+        matches!(self.inner, DeValue::String(_))
+    }
+
     /// A text.
     pub(in crate::config) fn text(&self) -> Option<&'a str> {
         match self.inner {

@@ -50,7 +50,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-fn carry_out(dir: &std::path::Path, Edit(name, text): &Edit) {
+fn carry_out(dir: &Path, Edit(name, text): &Edit) {
     let path = dir.join(name);
     match text {
         Some(text) => {

@@ -167,7 +167,7 @@ fn kinds(rows: &mut Rows) {
         "later kinds, each one",
         "[[gateway]]\nname = \"w\"\n[[wasm-plugin]]\n[[wasm-plugin]]\n[telemetry]\n",
         &[
-            (1, 1, Unsupported, "does not enforce `gateway`"),
+            (1, 1, Unsupported, "serves no waypoints"),
             (3, 1, Unsupported, "does not enforce `wasm-plugin`"),
             (4, 1, Unsupported, "does not enforce `wasm-plugin`"),
             (5, 1, Unsupported, "does not enforce `telemetry`"),

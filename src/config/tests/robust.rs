@@ -275,8 +275,8 @@ proptest! {
 
         let source = Source::new("mesh/a.toml", "a.toml", text);
         let mut written = Written::default();
-        let outcome = read::document(&source, "this file", |root| mesh::read(root, &mut written));
-        let (_mesh, across) = check::check(&[Arc::new(written)], outcome.whole, &mut check::Memory::default());
+        let outcome = read::document(&source, "this file", |root| mesh::read(root, &mut written, true));
+        let (_mesh, across) = check::check(&[Arc::new(written)], outcome.whole, &mut check::Memory::default(), true);
         prop_assert!(outcome.whole || !outcome.findings.is_empty());
         let report: Report = outcome.findings.into_iter().chain(across).collect();
         for style in [Style::for_stream(true, false, 80), Style::for_stream(false, true, 0)] {

@@ -237,6 +237,7 @@ fn picks(turns: &mut RoundRobin, workloads: &[Arc<Workload>], times: usize) -> V
         .iter()
         .map(|workload| Candidate {
             workload,
+            share: workload.capacity,
             address: VIP.parse().unwrap(),
         })
         .collect();

@@ -13,10 +13,10 @@ const SERVICES: usize = 65_536;
 /// enough that the first connection to a large service waits for nothing.
 const SKIPPED: usize = 256;
 
-/// Gives each endpoint turns in proportion to its capacity, evenly spread.
+/// Gives each endpoint turns in proportion to its share, evenly spread.
 ///
 /// Each port of each service has turns of its own, so that connections to one do not move the
-/// order of another. Over as many picks as the capacities add up to, the shares are exact.
+/// order of another. Over as many picks as the shares add up to, the shares are exact.
 #[derive(Clone, Debug, Default)]
 pub struct RoundRobin {
     start: usize,
@@ -59,22 +59,22 @@ struct Turns(Vec<(Arc<str>, i64)>);
 
 impl Turns {
     fn skip(&mut self, start: usize, candidates: &[Candidate<'_>]) {
-        let round: u64 = candidates.iter().map(capacity).sum::<i64>().unsigned_abs();
+        let round: u64 = candidates.iter().map(share).sum::<i64>().unsigned_abs();
         let round = usize::try_from(round).unwrap_or(SKIPPED).min(SKIPPED);
         for _ in 0..start.checked_rem(round).unwrap_or(0) {
             self.next(candidates);
         }
     }
 
-    /// Everyone is owed their capacity more; whoever is owed the most, the first of equals, gets
+    /// Everyone is owed their share more; whoever is owed the most, the first of equals, gets
     /// the turn and pays for the round.
     fn next(&mut self, candidates: &[Candidate<'_>]) -> usize {
         self.admit(candidates);
         let mut chosen = (0, i64::MIN);
         let mut round = 0;
         for (index, (candidate, (_, owed))) in candidates.iter().zip(&mut self.0).enumerate() {
-            round += capacity(candidate);
-            *owed += capacity(candidate);
+            round += share(candidate);
+            *owed += share(candidate);
             if *owed > chosen.1 {
                 chosen = (index, *owed);
             }
@@ -99,6 +99,6 @@ impl Turns {
     }
 }
 
-fn capacity(candidate: &Candidate<'_>) -> i64 {
-    i64::from(candidate.workload.capacity)
+fn share(candidate: &Candidate<'_>) -> i64 {
+    i64::from(candidate.share)
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::{CompileError, Warning, is_host};
-use crate::model::declaration::{Mesh, Service};
+use crate::model::declaration::Mesh;
 use crate::model::service::ServiceKey;
 
 /// Which address each service without a declared one has: at most one per family.
@@ -45,21 +45,15 @@ impl FromIterator<(ServiceKey, Vec<IpAddr>)> for Assignments {
     }
 }
 
-/// Gives every service that needs them its addresses, keeping those of `previous` that still fit.
+/// Gives every service in `wanting` its addresses, keeping those of `previous` that still fit.
 pub(super) fn assign(
     mesh: &Mesh,
-    keys: &[ServiceKey],
+    wanting: &[&ServiceKey],
     previous: &Assignments,
     warnings: &mut Vec<Warning>,
 ) -> Result<Assignments, CompileError> {
     let ranges = first_of_each_family(&mesh.settings.service_range);
-    let needs = |service: &Service| service.addresses.is_empty() && !service.headless;
-    let mut wanting: Vec<&ServiceKey> = mesh
-        .services
-        .iter()
-        .zip(keys)
-        .filter_map(|(service, key)| needs(service).then_some(key))
-        .collect();
+    let mut wanting = wanting.to_vec();
     if wanting.is_empty() {
         return Ok(Assignments::default());
     }
@@ -116,6 +110,8 @@ fn first_of_each_family(ranges: &[IpNet]) -> Vec<IpNet> {
 
 fn declared(mesh: &Mesh) -> HashSet<IpAddr> {
     let services = mesh.services.iter().flat_map(|s| &s.addresses);
+    let gateways = mesh.gateways.iter().flat_map(|g| &g.addresses);
+    let services = services.chain(gateways);
     let workloads = mesh.workloads.iter().flat_map(|w| &w.addresses);
     let nodes = mesh.nodes.values().flat_map(|n| &n.addresses);
     services.chain(workloads).chain(nodes).copied().collect()

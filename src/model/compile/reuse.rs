@@ -13,7 +13,7 @@ use crate::identity::TrustDomain;
 use crate::model::declaration::{self, Mesh};
 use crate::model::service::ServiceKey;
 use crate::model::shared::Shared;
-use crate::model::workload::{Health, Locality, TunnelProtocol, Workload};
+use crate::model::workload::{GatewayAddress, Health, Locality, TunnelProtocol, Workload};
 
 /// All that a compiled workload is made of besides its own declaration.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) health: Health,
     /// In the order of their keys, each once.
     pub(super) services: &'a [&'a ServiceKey],
+    pub(super) waypoint: Option<&'a GatewayAddress>,
     pub(super) authorization_policies: &'a [Arc<str>],
 }
 
@@ -41,6 +42,7 @@ impl Surroundings<'_> {
             tunnel,
             health,
             services,
+            waypoint,
             authorization_policies,
         } = self;
         had.tunnel == *tunnel
@@ -50,6 +52,7 @@ impl Surroundings<'_> {
             && had.cluster_id == **cluster_id
             && had.trust_domain == **trust_domain
             && had.services.keys().eq(services.iter().copied())
+            && had.waypoint.as_ref() == *waypoint
             && had.authorization_policies == *authorization_policies
     }
 }
@@ -80,6 +83,8 @@ pub(super) struct Made {
     /// The mesh without its workloads.
     world: Option<Arc<Mesh>>,
     reported: Reported,
+    /// The HBONE ports of waypoints: besides these, nothing of the world follows from workloads.
+    ports: Vec<u16>,
     /// In the order of uids.
     entries: Vec<Entry>,
 }
@@ -107,12 +112,20 @@ pub(super) struct Former<'a> {
     world: Option<&'a Arc<Mesh>>,
     /// Workloads of which something else is reported now.
     told: HashSet<&'a str>,
+    /// The HBONE ports of waypoints now.
+    ports: Vec<u16>,
 }
 
 impl<'a> Former<'a> {
-    pub(super) fn new(made: &'a Made, mesh: &Mesh, reported: &'a Reported) -> Self {
+    pub(super) fn new(
+        made: &'a Made,
+        mesh: &Mesh,
+        reported: &'a Reported,
+        ports: Vec<u16>,
+    ) -> Self {
         let ranks = made.entries.iter().enumerate();
         let world = made.world.as_ref().filter(|world| is_world(world, mesh));
+        let world = world.filter(|_| made.ports == ports);
         Self {
             ranks: ranks
                 .map(|(rank, entry)| (entry.declared.id(), rank))
@@ -123,6 +136,7 @@ impl<'a> Former<'a> {
             },
             made,
             world,
+            ports,
         }
     }
 
@@ -214,6 +228,7 @@ impl<'a> Former<'a> {
         Made {
             world: Some(world.unwrap_or_else(|| Arc::new(world_of(mesh)))),
             reported: reported.clone(),
+            ports: self.ports.clone(),
             entries,
         }
     }
@@ -248,6 +263,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         namespaces,
         workloads: _,
         services,
+        gateways,
         authorization_policies,
         peer_authentications,
     } = mesh;
@@ -255,6 +271,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         && *nodes == world.nodes
         && *namespaces == world.namespaces
         && *services == world.services
+        && *gateways == world.gateways
         && *authorization_policies == world.authorization_policies
         && *peer_authentications == world.peer_authentications
 }
@@ -266,6 +283,7 @@ fn world_of(mesh: &Mesh) -> Mesh {
         namespaces: mesh.namespaces.clone(),
         workloads: Vec::new(),
         services: mesh.services.clone(),
+        gateways: mesh.gateways.clone(),
         authorization_policies: mesh.authorization_policies.clone(),
         peer_authentications: mesh.peer_authentications.clone(),
     }

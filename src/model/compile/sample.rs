@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
-    Capture, DataplaneMode, Mesh, Namespace, Node, Origin, Port, Proxy, Service, Settings, Workload,
+    AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Mesh, Namespace, Node, Origin, Port,
+    Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
 };
 use crate::model::service::AppProtocol;
 use crate::model::workload::Locality;
@@ -42,6 +43,8 @@ pub(crate) fn namespace(name: &str) -> Namespace {
         name: Arc::from(name),
         dataplane_mode: Some(DataplaneMode::Ambient),
         use_waypoint: None,
+        canary: Canary::default(),
+        ingress_use_waypoint: None,
         service_accounts: None,
         labels: BTreeMap::new(),
     }
@@ -83,8 +86,38 @@ pub(crate) fn service(name: &str) -> Service {
         }],
         selector: labels(&[("app", name)]),
         use_waypoint: None,
+        canary: Canary::default(),
+        ingress_use_waypoint: None,
         labels: BTreeMap::new(),
     }
+}
+
+/// A waypoint of namespace `shop` on `edge-3`, which runs nothing else.
+pub(crate) fn gateway(name: &str, waypoint_for: WaypointFor) -> Gateway {
+    Gateway {
+        origin: origin(),
+        name: Arc::from(name),
+        namespace: Arc::from("shop"),
+        service_account: Arc::from(name),
+        node: Arc::from("edge-3"),
+        addresses: Vec::new(),
+        waypoint_for,
+        allowed_routes: AllowedRoutes::Same,
+        hbone_port: None,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// `use-waypoint = "name"` or `"namespace/name"`, in `shop`.
+pub(crate) fn using(waypoint: &str) -> Option<UseWaypoint> {
+    let (namespace, name) = waypoint.split_once('/').unwrap_or(("shop", waypoint));
+    Some(match name {
+        "none" => UseWaypoint::None,
+        _ => UseWaypoint::Named {
+            namespace: Arc::from(namespace),
+            name: Arc::from(name),
+        },
+    })
 }
 
 /// Nodes `edge-1` (runs `cart-1`) and `edge-2` (runs `web-1`), services `cart` and `web`.
@@ -105,6 +138,7 @@ pub(crate) fn mesh() -> Mesh {
             expired_grace: Duration::ZERO,
             cluster_id: Arc::from("Kubernetes"),
             network: Arc::from(""),
+            auto_allow_waypoint: false,
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),
@@ -114,6 +148,7 @@ pub(crate) fn mesh() -> Mesh {
             workload("web-1", "web", "edge-2", "10.1.0.12").into(),
         ],
         services: vec![service("cart"), service("web")],
+        gateways: Vec::new(),
         authorization_policies: Vec::new(),
         peer_authentications: Vec::new(),
     }

@@ -16,7 +16,7 @@ use crate::model::policy::{
 };
 use crate::model::service::{
     AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
-    Service, ServiceKey, ServicePort, Visibility,
+    Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
 };
 use crate::model::workload::{
     GatewayAddress, GatewayDestination, Health, Locality, NetworkMode, PortMapping, TunnelProtocol,
@@ -177,29 +177,26 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
         ports(),
         prop::collection::vec(text(), 0..3),
     );
-    let rest = (families, any::<bool>(), visibility);
-    (
-        key(),
-        text(),
-        lists,
-        option::of(gateway()),
-        balancing(),
-        rest,
+    let weighted = (gateway(), any::<u32>())
+        .prop_map(|(waypoint, weight)| WeightedWaypoint { waypoint, weight });
+    let waypoints = (option::of(gateway()), prop::collection::vec(weighted, 0..3));
+    let rest = (families, any::<bool>(), any::<bool>(), visibility);
+    (key(), text(), lists, waypoints, balancing(), rest).prop_map(
+        |(key, name, lists, waypoints, load_balancing, rest)| Service {
+            key,
+            name,
+            vips: lists.0,
+            ports: lists.1,
+            subject_alt_names: lists.2,
+            waypoint: waypoints.0,
+            weighted_waypoints: waypoints.1,
+            load_balancing,
+            ip_families: rest.0,
+            canonical: rest.1,
+            ingress_use_waypoint: rest.2,
+            visibility: rest.3,
+        },
     )
-        .prop_map(
-            |(key, name, lists, waypoint, load_balancing, rest)| Service {
-                key,
-                name,
-                vips: lists.0,
-                ports: lists.1,
-                subject_alt_names: lists.2,
-                waypoint,
-                load_balancing,
-                ip_families: rest.0,
-                canonical: rest.1,
-                visibility: rest.2,
-            },
-        )
 }
 
 pub(crate) fn placement() -> impl Strategy<Value = Placement> {

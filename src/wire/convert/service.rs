@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Fault, Reason, enumeration, gateway, port, proto, service_key};
 use crate::model::service::{
     AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
-    Service, ServicePort, Visibility,
+    Service, ServicePort, Visibility, WeightedWaypoint,
 };
 use proto::load_balancing as balancing;
 
@@ -32,14 +32,32 @@ pub(super) fn encode(service: &Service) -> proto::Service {
         .into(),
         extensions: Vec::new(),
         canonical: service.canonical,
-        ingress_use_waypoint: false,
-        weighted_waypoints: Vec::new(),
+        ingress_use_waypoint: service.ingress_use_waypoint,
+        weighted_waypoints: {
+            let weighted = service.weighted_waypoints.iter();
+            weighted.map(encode_weighted).collect()
+        },
         visibility: match service.visibility {
             Visibility::Public => proto::service::Visibility::Public,
             Visibility::Namespace => proto::service::Visibility::Namespace,
         }
         .into(),
     }
+}
+
+fn encode_weighted(weighted: &WeightedWaypoint) -> proto::WeightedWaypoint {
+    proto::WeightedWaypoint {
+        destination: Some(gateway::encode(&weighted.waypoint)),
+        weight: weighted.weight,
+    }
+}
+
+fn decode_weighted(given: proto::WeightedWaypoint) -> Result<WeightedWaypoint, Fault> {
+    let waypoint = gateway::decode("destination", given.destination)?;
+    Ok(WeightedWaypoint {
+        waypoint: waypoint.ok_or_else(|| Fault::new("destination", Reason::Missing))?,
+        weight: given.weight,
+    })
 }
 
 fn encode_port(declared: &ServicePort) -> proto::Port {
@@ -105,6 +123,12 @@ pub(super) fn decode(service: proto::Service) -> Result<Service, Fault> {
             names.map(Arc::from).collect()
         },
         waypoint: gateway::decode("waypoint", service.waypoint)?,
+        weighted_waypoints: {
+            let weighted = service.weighted_waypoints.into_iter().map(decode_weighted);
+            let weighted: Result<_, _> = weighted.collect();
+            weighted.map_err(|fault| fault.within("weighted_waypoints"))?
+        },
+        ingress_use_waypoint: service.ingress_use_waypoint,
         load_balancing: decode_balancing(service.load_balancing.unwrap_or_default())
             .map_err(|fault| fault.within("load_balancing"))?,
         ip_families: match enumeration("ip_families", service.ip_families)? {

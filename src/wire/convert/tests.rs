@@ -101,6 +101,11 @@ fn refuses_what_stock_proxies_bend() {
             "network_gateway.hbone_mtls_port: port 70000",
         ),
         (
+            "a share of nobody's",
+            service(|s| s.weighted_waypoints = vec![proto::WeightedWaypoint::default()]),
+            "weighted_waypoints.destination: is missing",
+        ),
+        (
             "legacy tunnel",
             workload(|w| w.tunnel_protocol = 2),
             "tunnel_protocol: legacy",

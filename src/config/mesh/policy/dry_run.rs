@@ -2,15 +2,11 @@
 //! (`spec/labels-and-policy.md` §3.7).
 
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::read::{Table, Value};
+use crate::config::read::{Table, Value, scalar};
 use crate::config::source::At;
 use crate::config::suggest;
 
 const ANNOTATION: &str = "istio.io/dry-run";
-
-/// The words that Go's `strconv.ParseBool` takes.
-const TRUE: [&str; 6] = ["1", "t", "T", "true", "True", "TRUE"];
-const FALSE: [&str; 6] = ["0", "f", "F", "false", "False", "FALSE"];
 
 pub(super) fn read(table: &Table<'_>) -> bool {
     let key = table.optional("dry-run", |value| {
@@ -51,18 +47,15 @@ fn annotations(value: &Value<'_>) -> Option<At<bool>> {
 
 fn go_bool(value: &Value<'_>) -> Option<bool> {
     let text = value.text()?;
-    if TRUE.contains(&text) {
-        return Some(true);
-    }
-    if !FALSE.contains(&text) {
+    let says = scalar::go_bool(text);
+    if says.is_none() {
         value.bad(
             &format!("is neither true nor false: {text:?}"),
             "not a boolean",
             "write `\"true\"` or `\"false\"`",
         );
-        return None;
     }
-    Some(false)
+    says
 }
 
 fn reject_unknown(table: &Table<'_>, key: &At<&str>) {

@@ -225,7 +225,7 @@ fn labels(rows: &mut Rows) {
     rows.workload(
         "a canary",
         "labels = { \"istio.io/use-waypoint-canary\" = \"w\" }",
-        (45, Unsupported, "serves no waypoints"),
+        (12, NoEffect, "means nothing on workload `w`"),
     );
     rows.workload(
         "a native tunnel",

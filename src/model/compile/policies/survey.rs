@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Attached, Converted, Difference, convert};
+use crate::model::compile::membership::Membership;
+use crate::model::compile::service_key;
+use crate::model::condition::Condition;
 use crate::model::declaration::{Action, Attachment, AuthorizationPolicy, Mesh, Origin};
 use crate::model::policy::{Effect, Policy, Scope};
 
-/// A policy of the mesh files, or what peer authentications came to.
+/// A policy of the mesh files, or one made of something else there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surveyed {
     /// `namespace/name`.
@@ -28,27 +31,21 @@ pub struct Surveyed {
     pub condition: Option<Condition>,
 }
 
-/// Whether a policy is in force, and as what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// Istio's name of the condition.
-    pub kind: &'static str,
-    /// Whether it is in force in some form.
-    pub status: bool,
-    /// Istio's word for why.
-    pub reason: &'static str,
-    /// How what is in force differs from what is written; empty when it does not.
-    pub message: String,
-}
-
 /// Every policy of a mesh, in the order of their keys.
 pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
     let attached = Attached::new(mesh);
     let mut listed: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut namespaces: BTreeMap<&str, usize> = BTreeMap::new();
+    // Which services a workload belongs to matters to what lets waypoints through, and to that alone.
+    let domain = &mesh.settings.domain;
+    let services = mesh.services.iter();
+    let keys = services.map(|s| service_key(&s.name, &s.namespace, domain));
+    let keys: Vec<_> = keys.filter(|_| attached.auto_allow.is_some()).collect();
+    let membership = Membership::new(mesh, &keys, keys.is_empty());
     for workload in &mesh.workloads {
         *namespaces.entry(&workload.namespace).or_default() += 1;
-        for key in attached.listed_on(workload) {
+        let services: Vec<_> = membership.of(workload).collect();
+        for key in attached.listed_on(workload, &services) {
             *listed.entry(key).or_default() += 1;
         }
     }

@@ -1,13 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::compile::sample::{labels, large, mesh, node, service, workload};
+use crate::model::compile::sample::{gateway, labels, large, mesh, node, service, using, workload};
 use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, compile, recompile, workload_uid,
 };
 use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Mesh, MtlsMode, Origin,
-    PeerAuthentication, Proxy, Rule, Workload as Declared,
+    PeerAuthentication, Proxy, Rule, WaypointFor, Workload as Declared,
 };
 
 /// What may happen to a mesh; numbers choose among what is there.
@@ -39,6 +39,10 @@ enum Edit {
     /// Those with the label take no plain connections on any port, or on one.
     Strict(&'static str, bool),
     Lift,
+    /// A waypoint on that node, and what uses it: the namespace, the first service, the first workload.
+    Waypoint(&'static str, WaypointFor, u8),
+    /// Whether waypoints alone are let through.
+    AutoAllow(bool),
     Report(u8, Observed),
 }
 
@@ -51,6 +55,11 @@ fn edit() -> impl Strategy<Value = Edit> {
     let nodes = ["edge-1", "edge-2"];
     let names = ["", "near", "far"];
     let apps = ["cart", "web", "pay"];
+    let takes = [
+        WaypointFor::Service,
+        WaypointFor::Workload,
+        WaypointFor::All,
+    ];
     let modes = [
         None,
         Some(DataplaneMode::None),
@@ -100,6 +109,9 @@ fn edit() -> impl Strategy<Value = Edit> {
         (of(&["shop", "istio-system"]), of(&apps)).prop_map(|(ns, app)| Edit::Deny(ns, app)),
         (of(&apps), any::<bool>()).prop_map(|(app, all)| Edit::Strict(app, all)),
         Just(Edit::Lift),
+        (of(&["edge-1", "edge-2", "edge-3"]), of(&takes), 0..8_u8)
+            .prop_map(|(node, takes, users)| Edit::Waypoint(node, takes, users)),
+        any::<bool>().prop_map(Edit::AutoAllow),
     ];
     prop_oneof![2 => workloads, 1 => around]
 }
@@ -192,6 +204,22 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, e
             mesh.authorization_policies.pop();
             mesh.peer_authentications.pop();
         }
+        Edit::Waypoint(node, takes, users) => {
+            let mut waypoint = gateway("wp", takes);
+            waypoint.node = node.into();
+            mesh.gateways = vec![waypoint];
+            let uses = |bit: u8| using("wp").filter(|_| users & bit != 0);
+            if let Some(shop) = mesh.namespaces.get_mut("shop") {
+                shop.use_waypoint = uses(1);
+            }
+            if let Some(service) = mesh.services.first_mut() {
+                service.use_waypoint = uses(2);
+            }
+            if let Some(workload) = mesh.workloads.first_mut() {
+                workload.use_waypoint = uses(4);
+            }
+        }
+        Edit::AutoAllow(on) => mesh.settings.auto_allow_waypoint = on,
         Edit::Report(n, observed) => {
             let uid = workload_uid(&mesh.settings.cluster_id, "shop", &name(n));
             reported.set(uid, observed);

@@ -1,9 +1,10 @@
-//! Vectors 17 to 37, 39 and 52 of `spec/labels-and-policy.md` §7, and their kin of §3.1 to §3.9. Of
-//! those behind a waypoint this is what the node sees: the waypoint's identity. Nothing makes the
-//! policies of vector 38 (§3.8) yet.
+//! Vectors 17 to 39 and 52 of `spec/labels-and-policy.md` §7, and their kin of §3.1 to §3.9. Of
+//! those behind a waypoint this is what the node sees: the waypoint's identity.
 
 use super::shorthand::{Asked, Judge, mesh};
-use crate::model::declaration::Mesh;
+use crate::model::compile::policies::survey;
+use crate::model::compile::sample;
+use crate::model::declaration::{CanaryWeight, Mesh, WaypointFor};
 
 /// `REQUEST => VERDICT; REQUEST => VERDICT` of a mesh.
 fn check(name: &str, mesh: Mesh, expected: &str) {
@@ -255,4 +256,87 @@ fn rehearsals() {
         let judge = Judge::new(mesh(policies));
         assert_eq!(judge.rehearsal(&Asked::read(asked)), want, "{name}");
     }
+}
+
+/// Vector 38 and its kin: who may come where only waypoints may (§3.8).
+#[test]
+fn waypoints_alone_where_the_mesh_says_so() {
+    let through = |policies: &[&str], labels: &[&str]| {
+        let mut mesh = mesh(policies);
+        mesh.settings.auto_allow_waypoint = true;
+        mesh.gateways = ["wp", "all"]
+            .map(|name| sample::gateway(name, WaypointFor::All))
+            .to_vec();
+        for label in labels {
+            let (whose, waypoint) = label.split_once('=').unwrap();
+            let shop = mesh.namespaces.get_mut("shop").unwrap();
+            match whose {
+                "shop" => shop.use_waypoint = sample::using(waypoint),
+                "canary" => mesh.services[0].canary.waypoint = sample::using(waypoint),
+                _ => mesh.services[0].use_waypoint = sample::using(waypoint),
+            }
+        }
+        mesh.services[0].canary.weight = Some(CanaryWeight::Percent(20));
+        mesh
+    };
+    let only_x = "ALLOW app=cart; from sa=web";
+    for (name, policies, labels, expected) in [
+        (
+            "38",
+            &[][..],
+            &["cart=wp"][..],
+            "WP => in; X => unallowed; - => unallowed; X on web-1 => in",
+        ),
+        (
+            "38 and X",
+            &[only_x],
+            &["cart=wp"],
+            "WP => in; X => in; shop/other => unallowed",
+        ),
+        (
+            "another waypoint",
+            &[],
+            &["cart=wp"],
+            "shop/all => unallowed",
+        ),
+        (
+            "a canary",
+            &[],
+            &["cart=wp", "canary=all"],
+            "WP => in; shop/all => in; X => unallowed",
+        ),
+        (
+            "of all workloads",
+            &[],
+            &["shop=wp"],
+            "WP on web-1 => in; X on web-1 => unallowed",
+        ),
+        ("not bound", &[], &["cart=none"], "X => in; - => in"),
+        (
+            "denied all the same",
+            &["DENY name=d; from sa=wp"],
+            &["cart=wp"],
+            "WP => shop/d",
+        ),
+    ] {
+        check(name, through(policies, labels), expected);
+    }
+    let mesh = through(&[], &["shop=wp", "canary=all"]);
+    let judge = Judge::new(mesh.clone());
+    let listed = &judge.workload("cart-1").authorization_policies;
+    let keys = [
+        "shop/istio_allow_waypoint_shop_all",
+        "shop/istio_allow_waypoint_shop_wp",
+    ];
+    assert_eq!(
+        listed.iter().map(|k| &**k).collect::<Vec<_>>(),
+        keys,
+        "each once, in order"
+    );
+    let surveyed = survey(&mesh);
+    let counted: Vec<_> = surveyed.iter().map(|s| (&*s.key, s.workloads)).collect();
+    assert_eq!(counted, [(keys[0], 1), (keys[1], 2)]);
+    let mut off = mesh;
+    off.settings.auto_allow_waypoint = false;
+    check("off", off, "X => in");
 }
