@@ -8,6 +8,7 @@ use super::outbound::PROXY_PORTS;
 use super::service::Service;
 use super::view::View;
 use super::workload::Workload;
+use crate::identity::SpiffeId;
 
 /// What a tunnel is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,12 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// It must come by way of a waypoint, and does not.
+    #[error("{of} is behind a waypoint, and this does not come from one")]
+    NotThroughWaypoint {
+        /// What the waypoint stands before.
+        of: String,
+    },
     /// The proxy was asked for itself.
     #[error("port {port} is the proxy's own")]
     ProxyPort {
@@ -62,8 +69,42 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotHere { .. } => 400,
+            Self::NotThroughWaypoint { .. } => 401,
             Self::NoService { .. } | Self::ProxyPort { .. } => 503,
         }
+    }
+}
+
+/// Decides whether a connection may arrive without having passed a waypoint
+/// (`spec/labels-and-policy.md` §1.10), before any policy is asked. A plain one has no peer and
+/// names no host: where the workload's own waypoint must be passed it is turned away.
+///
+/// What was addressed to a service of the workload's is guarded by that service's waypoints;
+/// everything else by the workload's own. Any waypoint may come, and nobody else. Whether it was a
+/// service the peer says itself: his node proxy has been authenticated.
+///
+/// # Errors
+/// [`Refusal::NotThroughWaypoint`].
+pub fn guarded(
+    view: &View,
+    workload: &Workload,
+    target: Target<'_>,
+    peer: Option<&SpiffeId>,
+    forwarded_host: Option<&str>,
+) -> Result<(), Refusal> {
+    let named = match target {
+        Target::Name { host, .. } => Some(host),
+        Target::Address(_) => forwarded_host,
+    };
+    let service = named.and_then(|host| own_service(view, workload, host));
+    let of = match service {
+        Some(service) if service.waypoints().next().is_some() => service.key.to_string(),
+        None if workload.waypoint.is_some() => workload.uid.to_string(),
+        Some(_) | None => return Ok(()),
+    };
+    match peer.is_some_and(|peer| view.is_waypoint(peer)) {
+        true => Ok(()),
+        false => Err(Refusal::NotThroughWaypoint { of }),
     }
 }
 
@@ -161,16 +202,19 @@ fn label(
     port: u16,
     forwarded_host: Option<&str>,
 ) -> Option<Arc<Service>> {
-    let mine = workload.services.keys().filter_map(|key| view.service(key));
-    let named = forwarded_host.and_then(|host| {
-        let mut mine = mine.clone();
-        mine.find(|s| s.key.hostname.eq_ignore_ascii_case(host))
-    });
+    let mut mine = workload.services.keys().filter_map(|key| view.service(key));
+    let named = forwarded_host.and_then(|host| own_service(view, workload, host));
     let serves = |s: &&Arc<Service>| {
         let mut ports = s.ports.iter().map(|p| p.service_port);
         ports.any(|p| target_port(s, workload, p) == Some(port))
     };
-    named.or_else(|| mine.clone().find(serves)).map(Arc::clone)
+    named.or_else(|| mine.find(serves)).map(Arc::clone)
+}
+
+/// The service of that host name, if the workload belongs to it.
+fn own_service<'a>(view: &'a View, workload: &Workload, host: &str) -> Option<&'a Arc<Service>> {
+    let mut mine = workload.services.keys().filter_map(|key| view.service(key));
+    mine.find(|s| s.key.hostname.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]

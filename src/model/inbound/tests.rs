@@ -1,6 +1,7 @@
 //! The vectors of `spec/hbone-dataplane.md` §12 that are decisions of the server's node.
 
 use super::*;
+use crate::model::service::WeightedWaypoint;
 use crate::model::testing::{port, service, view, waypoint_at, waypoint_named, workload};
 
 fn told(outcome: Result<Delivery, Refusal>) -> String {
@@ -149,5 +150,141 @@ fn the_peer_names_the_service_only_where_it_is_true() {
             want,
             "{row}"
         );
+    }
+}
+
+/// Vectors 9, 10 and 33 of `spec/labels-and-policy.md` §7, as far as policies have no part in them.
+#[test]
+fn only_waypoints_come_where_one_must_be_passed() {
+    let shares = |name: &str, weight| WeightedWaypoint {
+        waypoint: waypoint_named(name),
+        weight,
+    };
+    let canaried = Service {
+        weighted_waypoints: vec![shares("wp", 100), shares("other", 0)],
+        ..service("canaried", &["10.9.0.3"]).through(waypoint_named("wp"))
+    };
+    let web = Some("web");
+    for (row, cart, me, peer, host, want) in [
+        (
+            "9 by the service's",
+            true,
+            true,
+            Some("wp"),
+            Some("cart"),
+            true,
+        ),
+        ("9 by the workload's", true, true, Some("other"), None, true),
+        (
+            "9 to the workload past its own",
+            true,
+            true,
+            web,
+            None,
+            false,
+        ),
+        ("9 plain", true, true, None, None, false),
+        (
+            "10 to a service without",
+            false,
+            true,
+            web,
+            Some("cart"),
+            true,
+        ),
+        ("10 to the workload", false, true, web, None, false),
+        (
+            "33 to the service",
+            true,
+            false,
+            Some("wp"),
+            Some("cart"),
+            true,
+        ),
+        (
+            "33 to the service past its waypoint",
+            true,
+            false,
+            web,
+            Some("cart"),
+            false,
+        ),
+        ("33 to the workload", true, false, web, None, true),
+        ("33 plain", true, false, None, None, true),
+        (
+            "any waypoint",
+            true,
+            false,
+            Some("other"),
+            Some("cart"),
+            true,
+        ),
+        (
+            "a service it is not in",
+            true,
+            true,
+            web,
+            Some("elsewhere"),
+            false,
+        ),
+        (
+            "that service, without a waypoint of its own",
+            true,
+            false,
+            web,
+            Some("elsewhere"),
+            true,
+        ),
+        ("in capitals", true, false, web, Some("CART"), false),
+        (
+            "of a canary",
+            false,
+            false,
+            Some("other"),
+            Some("canaried"),
+            true,
+        ),
+        ("past a canary", false, false, web, Some("canaried"), false),
+    ] {
+        let bound = |is: bool, service: Service| match is {
+            true => service.through(waypoint_named("wp")),
+            false => service,
+        };
+        let mut cart_1 = workload("cart-1", &["10.0.0.2"]).of("cart").of("canaried");
+        if me {
+            cart_1 = cart_1.behind(waypoint_named("other"));
+        }
+        let view = view(
+            vec![
+                cart_1.clone(),
+                workload("web", &["10.0.0.1"]),
+                workload("wp", &["10.0.0.10"]).of("wp"),
+                workload("other", &["10.0.0.11"]).of("other"),
+            ],
+            vec![
+                bound(cart, service("cart", &["10.9.0.1"])),
+                canaried.clone(),
+                service("elsewhere", &["10.9.0.2"]),
+                service("wp", &["10.9.0.10"]).ports(&[port(15008, 15008)]),
+                service("other", &["10.9.0.11"]).ports(&[port(15008, 15008)]),
+            ],
+        );
+        let identity = |name| workload(name, &[]).identity().unwrap();
+        let peer = peer.map(identity);
+        let host = host.map(|name| format!("{name}.shop.mesh.internal"));
+        let at: SocketAddr = "10.0.0.2:8080".parse().unwrap();
+        let target = Target::Address(at);
+        let let_in = guarded(&view, &cart_1, target, peer.as_ref(), host.as_deref());
+        assert_eq!(let_in.is_ok(), want, "{row}");
+        if let Err(refusal) = let_in {
+            assert_eq!(refusal.status(), 401, "{row}");
+        }
+        // By name it is a service, whoever else is named beside it.
+        let by_name = Target::Name {
+            host: "cart.shop.mesh.internal",
+            port: 80,
+        };
+        let by_name = guarded(&view, &cart_1, by_name, web.map(identity).as_ref(), None);
+        assert_eq!(by_name.is_ok(), !cart, "{row}, by name");
     }
 }
