@@ -16,6 +16,7 @@ pub mod run;
 pub mod sample;
 pub mod status;
 pub mod token;
+pub mod waypoints;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Show the policies that node proxies evaluate
     Policies(explain::PoliciesArgs),
+    /// Show the waypoints, and what is behind each
+    Waypoints(waypoints::WaypointsArgs),
     /// Show the connections open on this node
     Connections(status::ConnectionsArgs),
     /// Make, list and revoke join tokens (on the control plane's host)
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Policies(args) => explain::policies(&args),
+        Verb::Waypoints(args) => waypoints::run(&args),
         Verb::Connections(args) => status::connections(&args),
         Verb::Token(command) => token::run(&command),
         Verb::Node(command) => node::run(&command),

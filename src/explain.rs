@@ -2,7 +2,7 @@
 //! step.
 //!
 //! Nothing is decided here. Each step asks the function that a node asks when a program connects:
-//! [`outbound::decide`], [`inbound::tunnelled`] and [`inbound::plaintext`], and the workload's
+//! [`outbound::decide`], [`inbound::guarded`], [`inbound::tunnelled`] and [`inbound::plaintext`], and the workload's
 //! [`Guard`](crate::model::policy::Guard).
 
 mod name;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::SpiffeId;
-use crate::model::balance::{Candidate, Pick};
+use crate::model::balance::{self, Candidate, Pick};
 use crate::model::compile::{Assignments, CompileError, Observed, Reported, compile};
 use crate::model::declaration::Mesh;
 use crate::model::inbound::{self, Target};
@@ -60,7 +60,7 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
-    /// Which: `capture`, `name`, `route`, `transport`, `arrival`.
+    /// Which: `capture`, `name`, `route`, `waypoint`, `transport`, `arrival`.
     pub stage: String,
     /// What happens.
     pub text: String,
@@ -178,6 +178,13 @@ fn step(stage: &str, text: impl Into<String>) -> Step {
     }
 }
 
+/// One of a workload's addresses, of the family of the other.
+fn address(of: &Workload, like: IpAddr) -> IpAddr {
+    let mut own = of.addresses.iter();
+    let own = own.find(|a| a.is_ipv4() == like.is_ipv4());
+    own.copied().unwrap_or(like)
+}
+
 /// Takes every turn once.
 struct Turn {
     now: usize,
@@ -186,8 +193,9 @@ struct Turn {
 
 impl Pick for Turn {
     fn pick(&mut self, _service: &ServiceKey, _port: u16, candidates: &[Candidate<'_>]) -> usize {
-        self.of = candidates.len();
-        self.now
+        self.of = self.of.max(candidates.len());
+        // Of a second choice on the same way, such as a waypoint's instance, any will do.
+        self.now % candidates.len().max(1)
     }
 }
 
@@ -245,10 +253,15 @@ impl Explaining<'_> {
                         .ways
                         .push(open(&endpoint.workload, endpoint.address));
                 }
+                Ok(Route::Tunnel(route))
+                    if !route.workload.addresses.contains(&route.target.ip()) =>
+                {
+                    self.by_waypoint(&route, explanation);
+                }
                 Ok(Route::Tunnel(route)) => {
                     let arrival = Arrival {
                         identity: self.source.identity().ok(),
-                        source: self.address(route.hop.ip()),
+                        source: address(self.source, route.hop.ip()),
                         at: route.target,
                         service: route.service.as_deref(),
                     };
@@ -258,17 +271,73 @@ impl Explaining<'_> {
             }
             turn.now += 1;
         }
-        if turn.of > 1 {
-            let text = format!("{} endpoints may be chosen", turn.of);
+        if explanation.ways.len() > 1 {
+            let text = format!("{} endpoints may be chosen", explanation.ways.len());
             explanation.steps.push(step("route", text));
         }
     }
 
-    /// The client's own address, of the family of the other.
-    fn address(&self, like: IpAddr) -> IpAddr {
-        let mut own = self.source.addresses.iter();
-        let own = own.find(|a| a.is_ipv4() == like.is_ipv4());
-        own.copied().unwrap_or(like)
+    /// The tunnel ends at a waypoint, which goes on as itself; told once of each waypoint.
+    fn by_waypoint(&self, route: &outbound::Tunnelled, explanation: &mut Explanation) {
+        let waypoint = &route.workload;
+        let (name, to) = (label(waypoint), route.target);
+        let text = format!(
+            "{to} is behind waypoint {name}: HBONE to {}, asking for {to}; it goes on as itself, if it lets the request through, which is not told here",
+            route.hop
+        );
+        let text = step("waypoint", text);
+        if explanation.steps.contains(&text) {
+            return;
+        }
+        explanation.steps.push(text);
+        let Some(service) = route.service.as_deref() else {
+            let network = &self.source.network;
+            if let Some(workload) = self.view.workload_at(network, to.ip()) {
+                let way = self.onward(waypoint, workload, to, None);
+                explanation.ways.push(way);
+            }
+            return;
+        };
+        let mut turn = Turn { now: 0, of: 1 };
+        while turn.now < turn.of.min(MOST_ENDPOINTS) {
+            match balance::choose(self.view, waypoint, service, to, &mut turn) {
+                Ok(endpoint) => {
+                    let (workload, at) = (&endpoint.workload, endpoint.address);
+                    let way = self.onward(waypoint, workload, at, Some(service));
+                    explanation.ways.push(way);
+                }
+                Err(_unavailable) => {
+                    explanation.reason = format!(
+                        "refused by waypoint {name}: {} has no healthy endpoint for port {}",
+                        service.key,
+                        to.port()
+                    );
+                    return;
+                }
+            }
+            turn.now += 1;
+        }
+    }
+
+    /// From a waypoint to an endpoint.
+    fn onward(
+        &self,
+        waypoint: &Workload,
+        workload: &Workload,
+        at: SocketAddr,
+        service: Option<&Service>,
+    ) -> Way {
+        if workload.tunnel == TunnelProtocol::None {
+            return open(workload, at);
+        }
+        let arrival = Arrival {
+            identity: waypoint.identity().ok(),
+            source: address(waypoint, at.ip()),
+            at,
+            service,
+        };
+        let hop = SocketAddr::new(at.ip(), outbound::HBONE_PORT);
+        self.tunnelled(workload, hop, &arrival)
     }
 
     /// Nobody resolves services for it, nor speaks for it.
@@ -304,14 +373,16 @@ impl Explaining<'_> {
         );
         let host = arrival.service.map(|s| &*s.key.hostname);
         let target = Target::Address(arrival.at);
-        let delivery = inbound::tunnelled(self.view, workload, hop.ip(), target, host);
+        let peer = arrival.identity.as_ref();
+        let delivery = inbound::guarded(self.view, workload, target, peer, host)
+            .and_then(|()| inbound::tunnelled(self.view, workload, hop.ip(), target, host));
         self.arrive(workload, arrival, step("transport", via), delivery)
     }
 
     fn plain(&self, workload: &Workload) -> Way {
         let arrival = Arrival {
             identity: None,
-            source: self.address(self.to.ip()),
+            source: address(self.source, self.to.ip()),
             at: self.to,
             service: None,
         };
@@ -319,7 +390,9 @@ impl Explaining<'_> {
             "transport",
             format!("plain text to {} at {}", label(workload), self.to),
         );
-        let delivery = inbound::plaintext(self.view, workload, self.to);
+        let target = Target::Address(self.to);
+        let delivery = inbound::guarded(self.view, workload, target, None, None)
+            .and_then(|()| inbound::plaintext(self.view, workload, self.to));
         self.arrive(workload, &arrival, via, delivery)
     }
 

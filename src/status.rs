@@ -3,6 +3,7 @@
 
 pub mod policy;
 pub mod trust;
+pub mod waypoint;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -296,6 +297,7 @@ impl Sources {
             )
             .on(Method::GET, "/connections", page(Self::connections))
             .on(Method::GET, "/policies", page(Self::policies))
+            .on(Method::GET, "/waypoints", page(Self::waypoints))
             .on(Method::POST, "/explain", page(Self::explain))
             .on(Method::GET, "/tokens", page(Self::tokens))
             .on(Method::POST, "/tokens", page(Self::create_token))

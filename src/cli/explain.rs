@@ -126,7 +126,7 @@ pub fn policies(args: &PoliciesArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|e| Failure::no("cannot write JSON", &e))
 }
 
@@ -142,7 +142,7 @@ fn view(dir: &Path) -> Result<View, Failure> {
     intended(&mesh).map_err(|e| Failure::usage("the mesh does not compile", &e))
 }
 
-fn declared(dir: &Path) -> Result<Mesh, Failure> {
+pub(super) fn declared(dir: &Path) -> Result<Mesh, Failure> {
     let mut loaded = config::load(dir);
     let Some(mesh) = loaded.mesh.take() else {
         let text = report::text(&loaded, &Style::for_stream(false, true, 100));

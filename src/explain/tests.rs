@@ -4,6 +4,7 @@ use super::*;
 use crate::model::compile::sample;
 use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Origin, Rule, Source, Values,
+    WaypointFor,
 };
 use crate::model::policy::Pattern;
 
@@ -210,4 +211,43 @@ fn a_question_about_nothing_says_so() {
         let refused = asked(&view, from, to).unwrap_err().to_string();
         assert!(refused.contains(want), "{from} to {to}: {refused}");
     }
+}
+
+#[test]
+fn a_waypoint_is_a_step_on_the_way() {
+    let mut mesh = sample::mesh();
+    mesh.gateways = vec![sample::gateway("wp", WaypointFor::Service)];
+    let mut machine = sample::node("edge-3");
+    machine.addresses = vec!["192.0.2.3".parse().unwrap()];
+    mesh.nodes.insert(machine.name.clone(), machine);
+    mesh.services[0].use_waypoint = sample::using("wp");
+    let view = intended(&mesh).unwrap();
+    let told = asked(&view, "shop/web-1", "cart:80").unwrap();
+    let waypoint = told.steps.iter().find(|step| step.stage == "waypoint");
+    let waypoint = &waypoint.unwrap().text;
+    assert!(
+        waypoint.contains("behind waypoint shop/wp: HBONE to 192.0.2.3:15008"),
+        "{waypoint}"
+    );
+    assert!(told.allowed, "{}", told.reason);
+    let seen = told.ways[0]
+        .steps
+        .iter()
+        .find(|step| step.stage == "arrival");
+    let seen = &seen.unwrap().text;
+    assert!(seen.contains("/ns/shop/sa/wp from 192.0.2.3"), "{seen}");
+
+    // Its policies see the waypoint, and not who is behind it (vectors 33 and 34).
+    mesh.authorization_policies = vec![only("cluster.local/ns/shop/sa/web", Action::Allow, 10)];
+    let view = intended(&mesh).unwrap();
+    let told = asked(&view, "shop/web-1", "cart:80").unwrap();
+    assert!(!told.allowed, "{}", told.reason);
+    mesh.authorization_policies = vec![only("cluster.local/ns/shop/sa/wp", Action::Allow, 10)];
+    let view = intended(&mesh).unwrap();
+    assert!(asked(&view, "shop/web-1", "cart:80").unwrap().allowed);
+    assert!(
+        !asked(&view, "shop/web-1", "10.1.0.11:8080")
+            .unwrap()
+            .allowed
+    );
 }

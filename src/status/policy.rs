@@ -10,6 +10,7 @@ use crate::admin::Answer;
 use crate::agent::MeshState;
 use crate::explain::{Question, explain};
 use crate::model::compile::policies::{Surveyed, survey};
+use crate::model::condition::Condition;
 use crate::model::declaration::{Mesh, Origin};
 use crate::model::policy::{Effect, Policy, Scope};
 use crate::model::view::View;
@@ -40,11 +41,11 @@ pub struct PolicyLine {
     pub condition: Option<ConditionLine>,
 }
 
-/// Whether a policy is in force, in Istio's words.
+/// How far something is in force, in Istio's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ConditionLine {
-    /// `ZtunnelAccepted` or `WaypointAccepted`.
+    /// `ZtunnelAccepted`, `WaypointAccepted` or `istio.io/WaypointBound`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Whether it is in force in some form.
@@ -55,8 +56,19 @@ pub struct ConditionLine {
     pub message: String,
 }
 
+impl From<Condition> for ConditionLine {
+    fn from(condition: Condition) -> Self {
+        Self {
+            kind: condition.kind.to_owned(),
+            status: condition.status,
+            reason: condition.reason.to_owned(),
+            message: condition.message,
+        }
+    }
+}
+
 impl Sources {
-    fn mesh(&self) -> Result<Arc<MeshState>, Answer> {
+    pub(super) fn mesh(&self) -> Result<Arc<MeshState>, Answer> {
         let missing = |reason| Answer::error(StatusCode::NOT_FOUND, reason);
         let node = self.node.as_ref().and_then(|n| n.borrow().clone());
         let node = node.ok_or_else(|| {
@@ -107,12 +119,7 @@ pub fn declared_lines(mesh: &Mesh) -> Vec<PolicyLine> {
         rules: surveyed.rules,
         place: place(surveyed.origin.as_ref()),
         unreadable: None,
-        condition: surveyed.condition.map(|condition| ConditionLine {
-            kind: condition.kind.to_owned(),
-            status: condition.status,
-            reason: condition.reason.to_owned(),
-            message: condition.message,
-        }),
+        condition: surveyed.condition.map(ConditionLine::from),
     };
     survey(mesh).into_iter().map(line).collect()
 }
@@ -157,6 +164,6 @@ fn word(scope: Scope) -> &'static str {
     }
 }
 
-fn place(origin: Option<&Origin>) -> String {
+pub(super) fn place(origin: Option<&Origin>) -> String {
     origin.map_or_else(String::new, |o| format!("{}:{}", o.file, o.line))
 }

@@ -1,0 +1,99 @@
+//! `lateen waypoints`: each waypoint, what is behind it, and what is not that asks for one.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+
+use super::Failure;
+use super::explain::{declared, json};
+use super::output::{NO, Output};
+use super::status::{asked, unreadable};
+use crate::status::waypoint::{BindingLine, WaypointLine, WaypointPage, declared_page};
+use crate::table::table;
+
+/// Show the waypoints of the mesh, and what is behind each.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  lateen waypoints\n  lateen waypoints --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the waypoints as they are written; exit\ncode 1 says that something asks for a waypoint and is behind none. Elsewhere they are those that\nthe node knows of. This version serves no waypoints, and refuses mesh files that have one."
+)]
+pub struct WaypointsArgs {
+    /// Show those of this mesh directory, and not of the running node
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The settings of this host [default: /etc/lateen/lateen.toml]
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Runs `lateen waypoints`.
+///
+/// # Errors
+/// [`Failure`].
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
+pub fn run(args: &WaypointsArgs) -> Result<ExitCode, Failure> {
+    let known: WaypointPage = match &args.dir {
+        Some(dir) => declared_page(&declared(dir)?),
+        None => {
+            let config = args.config.as_deref();
+            let text = asked(config, Method::GET, "/waypoints", String::new())?;
+            serde_json::from_str(&text).map_err(|e| unreadable(&e))?
+        }
+    };
+    match args.output {
+        Output::Json => println!("{}", json(&known)?),
+        Output::Table => print!("{}", listed(&known)),
+    }
+    let unbound = |b: &BindingLine| b.condition.as_ref().is_some_and(|c| !c.status);
+    Ok(match known.bindings.iter().any(unbound) {
+        true => ExitCode::from(NO),
+        false => ExitCode::SUCCESS,
+    })
+}
+
+fn listed(page: &WaypointPage) -> String {
+    let waypoint = |w: &WaypointLine| {
+        vec![
+            w.waypoint.clone(),
+            w.waypoint_for.clone(),
+            w.node.clone(),
+            w.port.to_string(),
+            w.services.to_string(),
+            w.workloads.to_string(),
+            w.place.clone(),
+        ]
+    };
+    let binding = |b: &BindingLine| {
+        let waypoint = b.waypoint.clone().unwrap_or_else(|| "-".to_owned());
+        let condition = b.condition.as_ref();
+        vec![
+            format!("{} {}", b.kind, b.object),
+            waypoint,
+            condition.map_or_else(String::new, |c| c.reason.clone()),
+            b.place.clone(),
+            condition.map_or_else(String::new, |c| c.message.clone()),
+        ]
+    };
+    let waypoints: Vec<Vec<String>> = page.waypoints.iter().map(waypoint).collect();
+    let heading = [
+        "WAYPOINT",
+        "FOR",
+        "NODE",
+        "PORT",
+        "SERVICES",
+        "WORKLOADS",
+        "WRITTEN",
+    ];
+    let mut text = table(&heading, &waypoints);
+    if !page.bindings.is_empty() {
+        let bindings: Vec<Vec<String>> = page.bindings.iter().map(binding).collect();
+        let heading = ["BOUND", "WAYPOINT", "REASON", "WRITTEN", "NOTE"];
+        text.push('\n');
+        text += &table(&heading, &bindings);
+    }
+    text
+}
