@@ -17,16 +17,13 @@ use crate::model::balance::{Candidate, Pick};
 use crate::model::compile::{Assignments, CompileError, Observed, Reported, compile};
 use crate::model::declaration::Mesh;
 use crate::model::inbound::{self, Target};
-use crate::model::outbound::{self, Route};
+use crate::model::outbound::{self, Route, Tunnelled};
 use crate::model::policy::{Cause, Considered, Effect, Policies, Request, Verdict};
 use crate::model::service::{Service, ServiceKey};
 use crate::model::view::View;
 use crate::model::workload::{TunnelProtocol, Workload};
 
 pub use name::{Destination, QuestionError};
-
-/// Endpoints looked at; a service with more of them is explained by the first.
-const MOST_ENDPOINTS: usize = 64;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +140,7 @@ pub fn intended(mesh: &Mesh) -> Result<View, CompileError> {
             (Arc::clone(&placement.uid), captured)
         });
     let whole = compile(mesh, &captured.collect(), &bare.assignments)?;
-    let policies = Policies::new(whole.policies);
+    let policies = Arc::new(Policies::new(whole.policies));
     Ok(View::new(whole.workloads, whole.services).under(policies))
 }
 
@@ -222,11 +219,19 @@ impl Explaining<'_> {
     }
 
     fn routes(&self, explanation: &mut Explanation) {
+        if self.source.addresses.contains(&self.to.ip()) {
+            explanation.allowed = true;
+            explanation.reason = format!("{} is the workload itself: it is not left", self.to);
+            explanation
+                .steps
+                .push(step("route", explanation.reason.clone()));
+            return;
+        }
         if self.source.tunnel == TunnelProtocol::None {
             return self.uncaptured(explanation);
         }
         let mut turn = Turn { now: 0, of: 1 };
-        while turn.now < turn.of.min(MOST_ENDPOINTS) {
+        while turn.now < turn.of {
             match outbound::decide(self.view, self.source, self.to, &mut turn) {
                 Err(refusal) => {
                     explanation.reason = format!("refused by the client's node: {refusal}");
@@ -235,8 +240,9 @@ impl Explaining<'_> {
                 }
                 Ok(Route::Passthrough { to }) => {
                     explanation.allowed = true;
-                    explanation.reason = format!("{to} is not of the mesh: sent there as it is");
-                    let text = format!("{to} is no address of the mesh: it is passed through");
+                    explanation.reason =
+                        format!("{to} is no workload's address: sent there as it is");
+                    let text = format!("{to} is passed through as it is");
                     explanation.steps.push(step("route", text));
                     return;
                 }
@@ -245,16 +251,7 @@ impl Explaining<'_> {
                         .ways
                         .push(open(&endpoint.workload, endpoint.address));
                 }
-                Ok(Route::Tunnel(route)) => {
-                    let arrival = Arrival {
-                        identity: self.source.identity().ok(),
-                        source: self.address(route.hop.ip()),
-                        at: route.target,
-                        service: route.service.as_deref(),
-                    };
-                    let way = self.tunnelled(&route.workload, route.hop, &arrival);
-                    explanation.ways.push(way);
-                }
+                Ok(Route::Tunnel(route)) => explanation.ways.push(self.through(&route)),
             }
             turn.now += 1;
         }
@@ -264,11 +261,26 @@ impl Explaining<'_> {
         }
     }
 
-    /// The client's own address, of the family of the other.
-    fn address(&self, like: IpAddr) -> IpAddr {
+    /// The client's own address, of the family of the other; none when it has none.
+    fn address(&self, like: IpAddr) -> Option<IpAddr> {
         let mut own = self.source.addresses.iter();
-        let own = own.find(|a| a.is_ipv4() == like.is_ipv4());
-        own.copied().unwrap_or(like)
+        own.find(|a| a.is_ipv4() == like.is_ipv4()).copied()
+    }
+
+    /// No way there.
+    fn no_way(&self, workload: &Workload, at: SocketAddr) -> Way {
+        let family = if at.is_ipv4() { "IPv4" } else { "IPv6" };
+        Way {
+            workload: label(workload),
+            address: at,
+            allowed: false,
+            reason: format!(
+                "{} has no {family} address to connect from",
+                label(self.source)
+            ),
+            steps: Vec::new(),
+            policies: Vec::new(),
+        }
     }
 
     /// Nobody resolves services for it, nor speaks for it.
@@ -296,6 +308,19 @@ impl Explaining<'_> {
             .push(step("route", explanation.reason.clone()));
     }
 
+    fn through(&self, route: &Tunnelled) -> Way {
+        let Some(source) = self.address(route.hop.ip()) else {
+            return self.no_way(&route.workload, route.target);
+        };
+        let arrival = Arrival {
+            identity: self.source.identity().ok(),
+            source,
+            at: route.target,
+            service: route.service.as_deref(),
+        };
+        self.tunnelled(&route.workload, route.hop, &arrival)
+    }
+
     fn tunnelled(&self, workload: &Workload, hop: SocketAddr, arrival: &Arrival<'_>) -> Way {
         let via = format!(
             "HBONE to {} at {hop}, asking for {}",
@@ -309,9 +334,12 @@ impl Explaining<'_> {
     }
 
     fn plain(&self, workload: &Workload) -> Way {
+        let Some(source) = self.address(self.to.ip()) else {
+            return self.no_way(workload, self.to);
+        };
         let arrival = Arrival {
             identity: None,
-            source: self.address(self.to.ip()),
+            source,
             at: self.to,
             service: None,
         };

@@ -8,7 +8,6 @@
 mod carried;
 mod connections;
 mod inbound;
-mod judged;
 mod lane;
 mod listener;
 mod load;
@@ -18,6 +17,7 @@ mod outbound;
 mod passthrough;
 mod picks;
 mod probe;
+mod registry;
 mod session;
 mod vigil;
 mod workers;

@@ -55,6 +55,8 @@ type Table<T> = BTreeMap<String, Held<T>>;
 pub(super) struct Mirror {
     held: Resources,
     view: Option<Arc<View>>,
+    /// Those of the last view, as long as they are what is held.
+    policies: Option<Arc<Policies>>,
     /// Which types have been told at all: before the policies have, nobody knows what is closed.
     told: BTreeSet<&'static str>,
 }
@@ -179,7 +181,7 @@ impl Mirror {
         self.forget();
         let staged = |r: &DeltaDiscoveryResponse| r.type_url == REVISION && !r.resources.is_empty();
         let staged = responses.iter().any(staged);
-        let mut whole = !staged;
+        let mut whole = false;
         for response in responses {
             // A policy that cannot be read is held, and closes what it holds for.
             let policies = response.type_url == AUTHORIZATION;
@@ -224,7 +226,7 @@ impl Mirror {
         }
     }
 
-    fn index(&self) -> View {
+    fn index(&mut self) -> View {
         let mut workloads = Vec::new();
         let mut services = Vec::new();
         for held in self.held.addresses.values() {
@@ -233,9 +235,12 @@ impl Mirror {
                 Address::Service(service) => services.push(Arc::clone(service)),
             }
         }
-        let policies = self.held.authorizations.values();
-        let policies = policies.map(|held| Arc::clone(&held.value.policy));
-        View::new(workloads, services).under(Policies::new(policies))
+        let held = self.held.authorizations.values();
+        let policies = self.policies.get_or_insert_with(|| {
+            let policies = held.map(|held| Arc::clone(&held.value.policy));
+            Arc::new(Policies::new(policies))
+        });
+        View::new(workloads, services).under(Arc::clone(policies))
     }
 
     fn put(&mut self, type_url: &str, resource: Resource) -> Result<(), String> {
@@ -268,21 +273,25 @@ impl Mirror {
         Ok(())
     }
 
-    /// Whatever it says: one that was refused and forgotten would leave open what it closes.
+    /// One that cannot be read is known as it last could; one that never could closes what it holds
+    /// for. Either way it is held, or what it closes would be open.
     fn put_policy(&mut self, name: String, version: String, body: &[u8]) -> Result<(), String> {
         let read = decode_policy(&name, body);
         let policy = match &read {
-            Ok(policy) => policy.clone(),
-            Err(unreadable) => closed_policy(&name, body, unreadable),
+            Ok(policy) => Arc::new(policy.clone()),
+            Err(unreadable) => match self.held.authorizations.get(&name) {
+                Some(held) => Arc::clone(&held.value.policy),
+                None => Arc::new(closed_policy(&name, body, unreadable)),
+            },
         };
         let value = Policy {
             body: Arc::from(body),
-            policy: Arc::new(policy),
+            policy,
         };
         self.held
             .authorizations
             .insert(name, Held { version, value });
-        self.view = None;
+        (self.view, self.policies) = (None, None);
         read.map(drop).map_err(|e| e.to_string())
     }
 
@@ -294,7 +303,7 @@ impl Mirror {
             }
             AUTHORIZATION => {
                 self.held.authorizations.remove(name);
-                self.view = None;
+                (self.view, self.policies) = (None, None);
             }
             PLACEMENT => {
                 self.held.placements.remove(name);
@@ -332,6 +341,7 @@ mod tests {
     use crate::model::service::{Service, ServiceKey};
     use crate::model::testing::workload;
     use crate::model::workload::Workload;
+    use crate::wire::convert::encode_policy;
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 
@@ -492,6 +502,35 @@ mod tests {
             before.take(gone, false);
             assert_eq!(closed(&mut before), [false; 2], "{name}, removed");
         }
+    }
+
+    #[test]
+    fn a_policy_that_no_longer_reads_holds_as_it_last_did() {
+        let denies = encode_policy(&policy::Policy {
+            key: Arc::from("shop/p"),
+            namespace: Arc::from("shop"),
+            name: Arc::from("p"),
+            scope: policy::Scope::Namespace,
+            effect: policy::Effect::Deny,
+            dry_run: false,
+            rules: Vec::new(),
+            origin: None,
+            unreadable: None,
+        });
+        let request = Request::new(None, [10, 0, 0, 9].into(), ([10, 0, 0, 2], 80).into());
+        let closed = |mirror: &mut Mirror| {
+            let guard = mirror.state().view.policies().guard(&workload("me", &[]));
+            matches!(guard.judge(&request), Verdict::Denied(_))
+        };
+        let mut mirror = Mirror::default();
+        mirror.take(policies(&[("shop/p", Some(&denies))]), false);
+        assert!(!closed(&mut mirror), "it denies nobody");
+        let heard = mirror.take(policies(&[("shop/p", Some(&[0xff]))]), false);
+        assert!(heard.refused.unwrap().contains("shop/p"));
+        assert!(!closed(&mut mirror), "and goes on so");
+        let mut after = Mirror::default();
+        assert!(after.restore(mirror.held().responses()));
+        assert!(closed(&mut after), "nobody knows what it was");
     }
 
     #[test]

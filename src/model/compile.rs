@@ -9,6 +9,7 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -260,7 +261,7 @@ pub fn recompile(
     let keys = service_keys(mesh)?;
     let former = Former::new(&before.made, mesh, reported);
     let stays = former.same_world();
-    let attached = Attached::new(mesh);
+    let attached = LazyCell::new(|| Attached::new(mesh));
     let (change, uncaptured) = entries(mesh, &keys, reported, &former, &attached)?;
     let assignments = match stays && keeps_addresses(before, previous, &change) {
         true => previous.clone(),
@@ -287,7 +288,11 @@ pub fn recompile(
         false => services(mesh, &keys, &assignments, &endpoints, &workloads)?,
     };
     warnings.extend(ignored_waypoints(mesh));
-    let policies = unique(attached.into_policies(&workloads))?;
+    let lists = |e: &Entry| !e.workload.authorization_policies.is_empty();
+    let policies = match stays && !change.gone().chain(change.come()).any(lists) {
+        true => before.policies.clone(),
+        false => unique(attached.policies(&workloads))?,
+    };
     Ok(Compiled {
         policies,
         made: former.next(mesh, reported, change.entries),
@@ -398,12 +403,12 @@ fn port(declared: &declaration::Port) -> ServicePort {
 }
 
 /// The entries of all workloads, and warnings about those that are enrolled in vain.
-fn entries<'a>(
-    mesh: &Mesh,
+fn entries<'a, 'm>(
+    mesh: &'m Mesh,
     keys: &[ServiceKey],
     reported: &Reported,
     former: &Former<'a>,
-    attached: &Attached<'_>,
+    attached: &impl Deref<Target = Attached<'m>>,
 ) -> Result<(Change<'a>, Vec<Warning>), CompileError> {
     let membership = LazyCell::new(|| Membership::new(mesh, keys, former.same_world()));
     let (mut warnings, mut new) = (Vec::new(), Vec::new());
@@ -417,7 +422,7 @@ fn entries<'a>(
                 entry.missing
             }
             _ => {
-                let around = (&*membership, attached);
+                let around = (&*membership, &**attached);
                 let entry = entry(mesh, around, reported, former, declared, rank);
                 let missing = entry.missing;
                 new.push((rank, entry));

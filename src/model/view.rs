@@ -23,7 +23,7 @@ pub struct View {
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
-    policies: Policies,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl View {
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
             by_workload_hostname: HashMap::new(),
-            policies: Policies::default(),
+            policies: Arc::default(),
         };
         for service in services.into_values() {
             view.add_service(service);
@@ -78,12 +78,12 @@ impl View {
 
     /// The same mesh, in which these policies hold.
     #[must_use]
-    pub fn under(self, policies: Policies) -> Self {
+    pub fn under(self, policies: Arc<Policies>) -> Self {
         Self { policies, ..self }
     }
 
     /// The policies that hold in it.
-    pub fn policies(&self) -> &Policies {
+    pub fn policies(&self) -> &Arc<Policies> {
         &self.policies
     }
 
