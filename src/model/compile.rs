@@ -7,12 +7,9 @@
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::sync::Arc;
-
-use ipnet::IpNet;
 
 use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy, UseWaypoint};
 use super::policy::Policy;
@@ -23,6 +20,7 @@ use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 pub mod addresses;
 mod endpoints;
 mod membership;
+mod outcome;
 mod placements;
 pub mod policies;
 mod reuse;
@@ -31,6 +29,7 @@ mod selectors;
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
 use membership::Membership;
+pub use outcome::{CompileError, Warning};
 use policies::Attached;
 use reuse::{Change, Entry, Former, Made, Surroundings};
 
@@ -140,86 +139,6 @@ pub struct Compiled {
 
 /// Placements by node.
 pub type Placements = BTreeMap<Arc<str>, Arc<Vec<Placement>>>;
-
-/// Something an operator should know about a mesh that is otherwise in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// A resource asks for a waypoint, and waypoints are not served yet: traffic goes direct.
-    WaypointIgnored {
-        /// `namespace`, `service` or `workload`.
-        kind: &'static str,
-        /// The resource, as `namespace/name` or, for a namespace, its name.
-        resource: String,
-    },
-    /// A workload is enrolled but cannot be captured, so it is reached in plain text.
-    NotCaptured {
-        /// The workload, as `namespace/name`.
-        workload: String,
-        /// The missing key: `capture` or `node`.
-        missing: &'static str,
-    },
-    /// A service lost its assigned address to someone who declares it, or to a changed range.
-    AddressMoved {
-        /// The service.
-        service: ServiceKey,
-        /// The address it had.
-        from: IpAddr,
-    },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WaypointIgnored { kind, resource } => write!(
-                f,
-                "{kind} `{resource}` uses a waypoint, which this version does not serve: traffic to it goes direct"
-            ),
-            Self::NotCaptured { workload, missing } => write!(
-                f,
-                "workload `{workload}` is enrolled but has no `{missing}`: it is reached in plain text"
-            ),
-            Self::AddressMoved { service, from } => write!(
-                f,
-                "service `{service}` no longer has its assigned address {from}: another resource declares it, or it is outside the service range"
-            ),
-        }
-    }
-}
-
-/// Why a declaration could not be compiled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    /// Every address of a service range is taken.
-    #[error(
-        "service range {range} has no free address for service `{service}`; widen `service-range`"
-    )]
-    RangeExhausted {
-        /// The service left without an address.
-        service: ServiceKey,
-        /// The range.
-        range: IpNet,
-    },
-    /// A service declares no address and there is no range to take one from.
-    #[error("service `{service}` declares no address and the mesh has no service range")]
-    NoRange {
-        /// The service left without an address.
-        service: ServiceKey,
-    },
-    /// A host name that reads as an address would shadow that address in lookups (§3.2).
-    #[error(
-        "service host name `{hostname}` reads as an IP address; change the mesh domain or the name"
-    )]
-    HostnameIsAddress {
-        /// The name.
-        hostname: Arc<str>,
-    },
-    /// Two resources have one name.
-    #[error("`{name}` is declared twice")]
-    Duplicate {
-        /// The uid or service key.
-        name: String,
-    },
-}
 
 /// The uid of a declared workload (`spec/control-plane.md` §3.2).
 pub fn workload_uid(cluster_id: &str, namespace: &str, name: &str) -> Arc<str> {
