@@ -62,6 +62,10 @@ enum Unable {
     Missing { name: String, node: Arc<str> },
     #[error("waypoint {name} has no address here")]
     NoAddress { name: String },
+    #[error("waypoint {name} cannot prove who it is")]
+    Unproven { name: String, source: CertError },
+    #[error("waypoint {name} has no legal identity")]
+    NoIdentity { name: String },
     #[error("cannot listen on {at}")]
     Listen { at: SocketAddr, source: io::Error },
 }
@@ -98,7 +102,11 @@ impl<C: Connector + Clone> Waypoint<C> {
         let mut mesh = self.shared.mesh.clone();
         while !shutdown.is_cancelled() {
             mesh.borrow_and_update();
-            let unable = match self.listen().await {
+            let listening = tokio::select! {
+                () = shutdown.cancelled() => break,
+                listening = self.listen() => listening,
+            };
+            let unable = match listening {
                 Ok((instance, listeners)) => {
                     self.serve(&instance, listeners, &shutdown).await;
                     continue;
@@ -115,7 +123,7 @@ impl<C: Connector + Clone> Waypoint<C> {
         self.drain().await;
     }
 
-    /// The instance of this node, listening.
+    /// The instance of this node, listening once it has a certificate to serve with.
     async fn listen(&self) -> Result<(Arc<Workload>, Vec<TcpListener>), Unable> {
         let settings = &self.shared.settings;
         let name = || settings.name.to_string();
@@ -125,6 +133,13 @@ impl<C: Connector + Clone> Waypoint<C> {
         let instance = instance.ok_or_else(|| Unable::Missing {
             name: name(),
             node: Arc::clone(&settings.node),
+        })?;
+        let identity = instance.identity();
+        let identity = identity.map_err(|_illegal| Unable::NoIdentity { name: name() })?;
+        let certificate = self.shared.certs.get(&identity).await;
+        certificate.map_err(|source| Unable::Unproven {
+            name: name(),
+            source,
         })?;
         let mut listeners = Vec::new();
         for address in &instance.addresses {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,15 +35,21 @@ use crate::tls::{Svid, hbone_server};
 /// Where service `cart` is.
 pub(super) const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
 
-/// Signs whatever it is asked to.
-struct Signs(Arc<TestCa>);
+/// Signs whatever it is asked to, or nothing.
+struct Signs {
+    ca: Arc<TestCa>,
+    refuses: Arc<AtomicBool>,
+}
 
 impl Issuer for Signs {
     async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(IssueError::Timeout);
+        }
         let uri = id.to_string();
         let uris = [uri.as_str()];
-        let (certificate, key) = self.0.leaf(&crate::tls::testing::Leaf::uris(&uris));
-        Ok(Svid::new(vec![certificate], key, self.0.trust())?)
+        let (certificate, key) = self.ca.leaf(&crate::tls::testing::Leaf::uris(&uris));
+        Ok(Svid::new(vec![certificate], key, self.ca.trust())?)
     }
 
     async fn kept(&self, _id: &SpiffeId) -> Option<Svid> {
@@ -130,6 +136,8 @@ pub(super) struct Rig {
     pub(super) mesh: watch::Sender<Arc<MeshState>>,
     pub(super) state: watch::Receiver<State>,
     pub(super) stop: CancellationToken,
+    /// Raised, nobody is given a certificate.
+    pub(super) refuses: Arc<AtomicBool>,
     /// What endpoints' tunnels said.
     pub(super) told: Arc<Mutex<Vec<Told>>>,
     client: Pool<Direct>,
@@ -154,10 +162,12 @@ impl Rig {
 
     pub(super) async fn draining(drain: Duration) -> Self {
         let ca = Arc::new(TestCa::new());
-        let (manager, certs) = Manager::new(
-            Signs(Arc::clone(&ca)),
-            watch::Sender::new(Link::default()).subscribe(),
-        );
+        let refuses = Arc::<AtomicBool>::default();
+        let signs = Signs {
+            ca: Arc::clone(&ca),
+            refuses: Arc::clone(&refuses),
+        };
+        let (manager, certs) = Manager::new(signs, watch::Sender::new(Link::default()).subscribe());
         let mut tasks = JoinSet::new();
         tasks.spawn(manager.run(CancellationToken::new()));
         let (mesh, seen) = watch::channel(Arc::default());
@@ -193,6 +203,7 @@ impl Rig {
             mesh,
             state,
             stop,
+            refuses,
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
@@ -208,13 +219,18 @@ impl Rig {
 
     /// Tells the waypoint of the mesh as it is now, and waits until it serves.
     pub(super) async fn publish(&mut self) {
+        self.tell();
+        let serving = self.state.wait_for(|s| matches!(s, State::Serving(_)));
+        soon("the waypoint serves", serving).await.unwrap();
+    }
+
+    /// Tells the waypoint of the mesh as it is now.
+    pub(super) fn tell(&self) {
         let view = view(self.workloads.clone(), self.services.clone());
         self.mesh.send_replace(Arc::new(MeshState {
             view: Arc::new(view),
             ..MeshState::default()
         }));
-        let serving = self.state.wait_for(|s| matches!(s, State::Serving(_)));
-        soon("the waypoint serves", serving).await.unwrap();
     }
 
     /// Adds an endpoint of `cart` that takes tunnels, with its program.

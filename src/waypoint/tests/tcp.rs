@@ -170,6 +170,19 @@ async fn a_waypoint_waits_for_its_place_in_the_mesh() {
 }
 
 #[tokio::test]
+async fn a_waypoint_serves_once_it_can_prove_who_it_is() {
+    let mut rig = Rig::new().await;
+    rig.refuses.store(true, Ordering::Relaxed);
+    rig.tell();
+    let unproven = |s: &State| matches!(s, State::Pending(r) if r.contains("no certificate for"));
+    soon("it says so", rig.state.wait_for(unproven))
+        .await
+        .unwrap();
+    rig.refuses.store(false, Ordering::Relaxed);
+    rig.publish().await;
+}
+
+#[tokio::test]
 async fn what_is_open_may_finish_when_it_stops() {
     let mut rig = Rig::draining(Duration::from_secs(60)).await;
     let program = rig.endpoint("cart-1", "10.1.0.11").await;
