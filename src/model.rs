@@ -3,7 +3,7 @@
 //! Two forms of the same mesh live here. [`declaration`] is what the operator wrote, checked and
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
-//! takes with that view; [`balance`] picks an endpoint.
+//! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod balance;
@@ -17,4 +17,5 @@ pub mod shared;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod view;
+pub mod waypoint;
 pub mod workload;

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use connections::{Connection, Connections, Open};
+pub(crate) use outbound::baggage;
 pub use workers::Workers;
 
 use crate::agent::certs::Certs;

@@ -25,6 +25,7 @@ use crate::control::{audit, bearer};
 use crate::node::Connections;
 use crate::telemetry::access_log::chain;
 use crate::tls::Svid;
+use crate::waypoint;
 
 mod health;
 
@@ -46,6 +47,7 @@ pub struct Sources {
     host: String,
     control: Option<ControlHandle>,
     node: Option<watch::Receiver<Option<NodeHandle>>>,
+    waypoints: Vec<watch::Receiver<waypoint::State>>,
 }
 
 /// `lateen status -o json`.
@@ -238,6 +240,7 @@ impl Sources {
             host: host.to_owned(),
             control: None,
             node: None,
+            waypoints: Vec::new(),
         }
     }
 
@@ -251,6 +254,11 @@ impl Sources {
         self.node = Some(handle);
     }
 
+    /// An instance of a waypoint runs, and tells how it is.
+    pub fn waypoint(&mut self, state: watch::Receiver<waypoint::State>) {
+        self.waypoints.push(state);
+    }
+
     /// Whether all roles do what they are for; else what is still pending.
     ///
     /// # Errors
@@ -261,16 +269,21 @@ impl Sources {
         {
             return Err("pending: a first revision of the mesh\n".to_owned());
         }
-        let Some(node) = &self.node else {
-            return Ok(());
-        };
-        match &*node.borrow() {
-            None => Err("pending: this machine has not joined\n".to_owned()),
-            Some(node) if !node.agent.link.borrow().viewed => {
-                Err("pending: a first view of the mesh\n".to_owned())
+        if let Some(node) = &self.node {
+            match &*node.borrow() {
+                None => return Err("pending: this machine has not joined\n".to_owned()),
+                Some(node) if !node.agent.link.borrow().viewed => {
+                    return Err("pending: a first view of the mesh\n".to_owned());
+                }
+                Some(_) => {}
             }
-            Some(_) => Ok(()),
         }
+        for waypoint in &self.waypoints {
+            if let waypoint::State::Pending(reason) = &*waypoint.borrow() {
+                return Err(format!("pending: {reason}\n"));
+            }
+        }
+        Ok(())
     }
 
     /// The pages of the admin socket.

@@ -155,7 +155,12 @@ impl View {
         self.services_at(network, address).next().is_some()
     }
 
-    fn services_at(&self, network: &str, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+    /// Every service whose address this is, visible to anybody or not.
+    pub fn services_at(
+        &self,
+        network: &str,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &Arc<Service>> {
         let sharing = self.by_vip.get(&address).map_or(&[][..], Vec::as_slice);
         sharing.iter().filter(move |s| {
             let mut vips = s.vips.iter();
@@ -166,6 +171,11 @@ impl View {
     /// The service of this host name, by the same order.
     pub fn service_named(&self, hostname: &str, from_namespace: &str) -> Option<&Arc<Service>> {
         best(self.by_hostname.get(hostname)?.iter(), from_namespace)
+    }
+
+    /// Every service of this host name, visible to anybody or not.
+    pub fn services_named(&self, hostname: &str) -> &[Arc<Service>] {
+        self.by_hostname.get(hostname).map_or(&[], Vec::as_slice)
     }
 
     /// The workloads behind a service, in the order of their uids.

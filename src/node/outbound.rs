@@ -289,7 +289,7 @@ fn expected(route: &Tunnelled) -> Option<SpiffeId> {
 }
 
 /// What a tunnel tells of a workload.
-pub(super) fn baggage(workload: &Workload) -> headers::Baggage {
+pub(crate) fn baggage(workload: &Workload) -> headers::Baggage {
     headers::Baggage {
         cluster: workload.cluster_id.to_string(),
         namespace: workload.namespace.to_string(),
