@@ -2,31 +2,28 @@
 //! step.
 //!
 //! Nothing is decided here. Each step asks the function that a node asks when a program connects:
-//! [`outbound::decide`], [`inbound::guarded`], [`inbound::tunnelled`] and [`inbound::plaintext`], and the workload's
+//! [`outbound::decide`](crate::model::outbound::decide), at a waypoint
+//! [`admit`](crate::model::waypoint::admit) and [`onward`](crate::model::waypoint::onward),
+//! [`guarded`](crate::model::inbound::guarded), [`tunnelled`](crate::model::inbound::tunnelled)
+//! and [`plaintext`](crate::model::inbound::plaintext), and the workload's
 //! [`Guard`](crate::model::policy::Guard).
 
 mod name;
+mod walk;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::SpiffeId;
-use crate::model::balance::{self, Candidate, Pick};
 use crate::model::compile::{Assignments, CompileError, Observed, Reported, compile};
 use crate::model::declaration::Mesh;
-use crate::model::inbound::{self, Target};
-use crate::model::outbound::{self, Route};
-use crate::model::policy::{Cause, Considered, Effect, Policies, Request, Verdict};
-use crate::model::service::{Service, ServiceKey};
+use crate::model::policy::Policies;
 use crate::model::view::View;
-use crate::model::workload::{TunnelProtocol, Workload};
+use crate::model::workload::Workload;
+use walk::Explaining;
 
 pub use name::{Destination, QuestionError};
-
-/// Endpoints looked at; a service with more of them is explained by the first.
-const MOST_ENDPOINTS: usize = 64;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +140,7 @@ pub fn intended(mesh: &Mesh) -> Result<View, CompileError> {
             (Arc::clone(&placement.uid), captured)
         });
     let whole = compile(mesh, &captured.collect(), &bare.assignments)?;
-    let policies = Policies::new(whole.policies);
+    let policies = Arc::new(Policies::new(whole.policies));
     Ok(View::new(whole.workloads, whole.services).under(policies))
 }
 
@@ -175,308 +172,6 @@ fn step(stage: &str, text: impl Into<String>) -> Step {
     Step {
         stage: stage.to_owned(),
         text: text.into(),
-    }
-}
-
-/// One of a workload's addresses, of the family of the other.
-fn address(of: &Workload, like: IpAddr) -> IpAddr {
-    let mut own = of.addresses.iter();
-    let own = own.find(|a| a.is_ipv4() == like.is_ipv4());
-    own.copied().unwrap_or(like)
-}
-
-/// Takes every turn once.
-struct Turn {
-    now: usize,
-    of: usize,
-}
-
-impl Pick for Turn {
-    fn pick(&mut self, _service: &ServiceKey, _port: u16, candidates: &[Candidate<'_>]) -> usize {
-        self.of = self.of.max(candidates.len());
-        // Of a second choice on the same way, such as a waypoint's instance, any will do.
-        self.now % candidates.len().max(1)
-    }
-}
-
-struct Explaining<'a> {
-    view: &'a View,
-    source: &'a Arc<Workload>,
-    to: SocketAddr,
-}
-
-/// What arrives at a workload.
-struct Arrival<'a> {
-    identity: Option<SpiffeId>,
-    source: IpAddr,
-    at: SocketAddr,
-    service: Option<&'a Service>,
-}
-
-impl Explaining<'_> {
-    fn captured(&self) -> Step {
-        let who = match self.source.identity() {
-            Ok(identity) => identity.to_string(),
-            Err(_illegal) => "nobody".to_owned(),
-        };
-        let text = match self.source.tunnel {
-            TunnelProtocol::Hbone => format!("{} is captured, as {who}", label(self.source)),
-            TunnelProtocol::None => format!(
-                "{} is not captured: what it sends leaves as it is, from nobody",
-                label(self.source)
-            ),
-        };
-        step("capture", text)
-    }
-
-    fn routes(&self, explanation: &mut Explanation) {
-        if self.source.tunnel == TunnelProtocol::None {
-            return self.uncaptured(explanation);
-        }
-        let mut turn = Turn { now: 0, of: 1 };
-        while turn.now < turn.of.min(MOST_ENDPOINTS) {
-            match outbound::decide(self.view, self.source, self.to, &mut turn) {
-                Err(refusal) => {
-                    explanation.reason = format!("refused by the client's node: {refusal}");
-                    explanation.steps.push(step("route", refusal.to_string()));
-                    return;
-                }
-                Ok(Route::Passthrough { to }) => {
-                    explanation.allowed = true;
-                    explanation.reason = format!("{to} is not of the mesh: sent there as it is");
-                    let text = format!("{to} is no address of the mesh: it is passed through");
-                    explanation.steps.push(step("route", text));
-                    return;
-                }
-                Ok(Route::Plain { endpoint, .. }) => {
-                    explanation
-                        .ways
-                        .push(open(&endpoint.workload, endpoint.address));
-                }
-                Ok(Route::Tunnel(route))
-                    if !route.workload.addresses.contains(&route.target.ip()) =>
-                {
-                    self.by_waypoint(&route, explanation);
-                }
-                Ok(Route::Tunnel(route)) => {
-                    let arrival = Arrival {
-                        identity: self.source.identity().ok(),
-                        source: address(self.source, route.hop.ip()),
-                        at: route.target,
-                        service: route.service.as_deref(),
-                    };
-                    let way = self.tunnelled(&route.workload, route.hop, &arrival);
-                    explanation.ways.push(way);
-                }
-            }
-            turn.now += 1;
-        }
-        if explanation.ways.len() > 1 {
-            let text = format!("{} endpoints may be chosen", explanation.ways.len());
-            explanation.steps.push(step("route", text));
-        }
-    }
-
-    /// The tunnel ends at a waypoint, which goes on as itself; told once of each waypoint.
-    fn by_waypoint(&self, route: &outbound::Tunnelled, explanation: &mut Explanation) {
-        let waypoint = &route.workload;
-        let (name, to) = (label(waypoint), route.target);
-        let text = format!(
-            "{to} is behind waypoint {name}: HBONE to {}, asking for {to}; it goes on as itself, if it lets the request through, which is not told here",
-            route.hop
-        );
-        let text = step("waypoint", text);
-        if explanation.steps.contains(&text) {
-            return;
-        }
-        explanation.steps.push(text);
-        let Some(service) = route.service.as_deref() else {
-            let network = &self.source.network;
-            if let Some(workload) = self.view.workload_at(network, to.ip()) {
-                let way = self.onward(waypoint, workload, to, None);
-                explanation.ways.push(way);
-            }
-            return;
-        };
-        let mut turn = Turn { now: 0, of: 1 };
-        while turn.now < turn.of.min(MOST_ENDPOINTS) {
-            match balance::choose(self.view, waypoint, service, to, &mut turn) {
-                Ok(endpoint) => {
-                    let (workload, at) = (&endpoint.workload, endpoint.address);
-                    let way = self.onward(waypoint, workload, at, Some(service));
-                    explanation.ways.push(way);
-                }
-                Err(_unavailable) => {
-                    explanation.reason = format!(
-                        "refused by waypoint {name}: {} has no healthy endpoint for port {}",
-                        service.key,
-                        to.port()
-                    );
-                    return;
-                }
-            }
-            turn.now += 1;
-        }
-    }
-
-    /// From a waypoint to an endpoint.
-    fn onward(
-        &self,
-        waypoint: &Workload,
-        workload: &Workload,
-        at: SocketAddr,
-        service: Option<&Service>,
-    ) -> Way {
-        if workload.tunnel == TunnelProtocol::None {
-            return open(workload, at);
-        }
-        let arrival = Arrival {
-            identity: waypoint.identity().ok(),
-            source: address(waypoint, at.ip()),
-            at,
-            service,
-        };
-        let hop = SocketAddr::new(at.ip(), outbound::HBONE_PORT);
-        self.tunnelled(workload, hop, &arrival)
-    }
-
-    /// Nobody resolves services for it, nor speaks for it.
-    fn uncaptured(&self, explanation: &mut Explanation) {
-        let network = &self.source.network;
-        let to = self.to;
-        if let Some(workload) = self.view.workload_at(network, to.ip()) {
-            let way = match workload.tunnel {
-                TunnelProtocol::None => open(workload, to),
-                TunnelProtocol::Hbone => self.plain(workload),
-            };
-            explanation.ways.push(way);
-            return;
-        }
-        let vip = self.view.is_vip(network, to.ip());
-        explanation.allowed = !vip;
-        explanation.reason = match vip {
-            true => format!(
-                "{to} is a service's address, where nobody answers but for captured workloads"
-            ),
-            false => format!("{to} is not of the mesh, and nothing of the mesh is on the way"),
-        };
-        explanation
-            .steps
-            .push(step("route", explanation.reason.clone()));
-    }
-
-    fn tunnelled(&self, workload: &Workload, hop: SocketAddr, arrival: &Arrival<'_>) -> Way {
-        let via = format!(
-            "HBONE to {} at {hop}, asking for {}",
-            label(workload),
-            arrival.at
-        );
-        let host = arrival.service.map(|s| &*s.key.hostname);
-        let target = Target::Address(arrival.at);
-        let peer = arrival.identity.as_ref();
-        let delivery = inbound::guarded(self.view, workload, target, peer, host)
-            .and_then(|()| inbound::tunnelled(self.view, workload, hop.ip(), target, host));
-        self.arrive(workload, arrival, step("transport", via), delivery)
-    }
-
-    fn plain(&self, workload: &Workload) -> Way {
-        let arrival = Arrival {
-            identity: None,
-            source: address(self.source, self.to.ip()),
-            at: self.to,
-            service: None,
-        };
-        let via = step(
-            "transport",
-            format!("plain text to {} at {}", label(workload), self.to),
-        );
-        let target = Target::Address(self.to);
-        let delivery = inbound::guarded(self.view, workload, target, None, None)
-            .and_then(|()| inbound::plaintext(self.view, workload, self.to));
-        self.arrive(workload, &arrival, via, delivery)
-    }
-
-    /// What the server's node does with it.
-    fn arrive(
-        &self,
-        workload: &Workload,
-        arrival: &Arrival<'_>,
-        via: Step,
-        delivery: Result<inbound::Delivery, inbound::Refusal>,
-    ) -> Way {
-        let mut way = Way {
-            workload: label(workload),
-            address: arrival.at,
-            allowed: false,
-            reason: String::new(),
-            steps: vec![via],
-            policies: Vec::new(),
-        };
-        let delivery = match delivery {
-            Ok(delivery) => delivery,
-            Err(refusal) => {
-                way.reason = format!("refused by the server's node: {refusal}");
-                way.steps.push(step("arrival", refusal.to_string()));
-                return way;
-            }
-        };
-        let request = Request::new(arrival.identity.as_ref(), arrival.source, delivery.to);
-        let who = match &arrival.identity {
-            Some(identity) => identity.to_string(),
-            None => "nobody".to_owned(),
-        };
-        let seen = format!("seen as {who} from {}, to {}", arrival.source, delivery.to);
-        way.steps.push(step("arrival", seen));
-        let guard = self.view.policies().guard(workload);
-        way.policies = guard.consider(&request).iter().map(judgement).collect();
-        let rehearsed = guard.rehearse(&request);
-        let rehearsed = rehearsed.iter().map(|r| step("dry-run", r.to_string()));
-        way.steps.extend(rehearsed);
-        match guard.judge(&request) {
-            Verdict::Denied(denial) => way.reason = denial.to_string(),
-            Verdict::Allowed(by) => {
-                way.allowed = true;
-                way.reason = match by {
-                    Some(cause) => format!("allowed by {cause}"),
-                    None => "no policy that allows holds for it, so nothing has to".to_owned(),
-                };
-            }
-        }
-        way
-    }
-}
-
-/// To a workload that is not captured.
-fn open(workload: &Workload, at: SocketAddr) -> Way {
-    let via = format!("plain text to {} at {at}", label(workload));
-    Way {
-        workload: label(workload),
-        address: at,
-        allowed: true,
-        reason: format!(
-            "{} is not captured: no policy is enforced there",
-            label(workload)
-        ),
-        steps: vec![step("transport", via)],
-        policies: Vec::new(),
-    }
-}
-
-fn judgement(considered: &Considered) -> Judgement {
-    let policy = &considered.policy;
-    let cause = Cause {
-        policy: Arc::clone(policy),
-        rule: considered.matched,
-    };
-    Judgement {
-        policy: policy.key.to_string(),
-        action: match policy.effect {
-            Effect::Allow => "ALLOW".to_owned(),
-            Effect::Deny => "DENY".to_owned(),
-        },
-        dry_run: policy.dry_run,
-        matches: considered.matched.is_some(),
-        place: cause.place().unwrap_or_default(),
     }
 }
 

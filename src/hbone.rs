@@ -11,6 +11,7 @@ mod authority;
 mod connect;
 mod copy;
 pub mod headers;
+mod io;
 mod liveness;
 mod memory;
 mod pool;
@@ -28,7 +29,8 @@ use std::time::Duration;
 pub use accept::{AcceptError, Handler, Incoming, Refusal, serve};
 pub use authority::{Authority, AuthorityError};
 pub use connect::{ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop};
-pub use copy::{RelayError, Traffic, relay, relay_tcp, reset};
+pub use copy::{RelayError, Traffic, relay, relay_tcp, relay_tunnels, reset};
+pub use io::{Closer, TunnelIo};
 pub use pool::Pool;
 pub use tunnel::{Tunnel, TunnelError};
 

@@ -1,7 +1,7 @@
 //! Lateen: a service mesh for machines that run no Kubernetes.
 //!
-//! Data moves one way: [`config`] → [`model`] → [`control`] → [`wire`] → [`agent`] → [`node`] →
-//! [`hbone`]. `ARCHITECTURE.md` has the picture.
+//! Data moves one way: [`config`] → [`model`] → [`control`] → [`wire`] → [`agent`] → [`node`] and
+//! [`waypoint`] → [`hbone`]. `ARCHITECTURE.md` has the picture.
 
 pub mod admin;
 pub mod agent;
@@ -26,4 +26,5 @@ pub mod sys;
 pub mod table;
 pub mod telemetry;
 pub mod tls;
+pub mod waypoint;
 pub mod wire;

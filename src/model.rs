@@ -3,7 +3,8 @@
 //! Two forms of the same mesh live here. [`declaration`] is what the operator wrote, checked and
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
-//! takes with that view; [`balance`] picks an endpoint. [`binding`] says who is behind which waypoint.
+//! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
+//! says who is behind which waypoint.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod balance;
@@ -19,4 +20,5 @@ pub mod shared;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod view;
+pub mod waypoint;
 pub mod workload;

@@ -8,7 +8,6 @@
 mod carried;
 mod connections;
 mod inbound;
-mod judged;
 mod lane;
 mod listener;
 mod load;
@@ -18,6 +17,7 @@ mod outbound;
 mod passthrough;
 mod picks;
 mod probe;
+mod registry;
 mod session;
 mod vigil;
 mod workers;
@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use connections::{Connection, Connections, Open};
+pub(crate) use outbound::baggage;
 pub use workers::Workers;
 
 use crate::agent::certs::Certs;

@@ -1,9 +1,9 @@
 //! What a running process tells of itself over its admin socket: the one place that gathers it
 //! from every role.
 
+pub mod binding;
 pub mod policy;
 pub mod trust;
-pub mod waypoint;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,6 +26,7 @@ use crate::control::{audit, bearer};
 use crate::node::Connections;
 use crate::telemetry::access_log::chain;
 use crate::tls::Svid;
+use crate::waypoint;
 
 mod health;
 
@@ -47,6 +48,7 @@ pub struct Sources {
     host: String,
     control: Option<ControlHandle>,
     node: Option<watch::Receiver<Option<NodeHandle>>>,
+    waypoints: Vec<watch::Receiver<waypoint::State>>,
 }
 
 /// `lateen status -o json`.
@@ -239,6 +241,7 @@ impl Sources {
             host: host.to_owned(),
             control: None,
             node: None,
+            waypoints: Vec::new(),
         }
     }
 
@@ -252,6 +255,11 @@ impl Sources {
         self.node = Some(handle);
     }
 
+    /// An instance of a waypoint runs, and tells how it is.
+    pub fn waypoint(&mut self, state: watch::Receiver<waypoint::State>) {
+        self.waypoints.push(state);
+    }
+
     /// Whether all roles do what they are for; else what is still pending.
     ///
     /// # Errors
@@ -262,16 +270,21 @@ impl Sources {
         {
             return Err("pending: a first revision of the mesh\n".to_owned());
         }
-        let Some(node) = &self.node else {
-            return Ok(());
-        };
-        match &*node.borrow() {
-            None => Err("pending: this machine has not joined\n".to_owned()),
-            Some(node) if !node.agent.link.borrow().viewed => {
-                Err("pending: a first view of the mesh\n".to_owned())
+        if let Some(node) = &self.node {
+            match &*node.borrow() {
+                None => return Err("pending: this machine has not joined\n".to_owned()),
+                Some(node) if !node.agent.link.borrow().viewed => {
+                    return Err("pending: a first view of the mesh\n".to_owned());
+                }
+                Some(_) => {}
             }
-            Some(_) => Ok(()),
         }
+        for waypoint in &self.waypoints {
+            if let waypoint::State::Pending(reason) = &*waypoint.borrow() {
+                return Err(format!("pending: {reason}\n"));
+            }
+        }
+        Ok(())
     }
 
     /// The pages of the admin socket.

@@ -6,7 +6,9 @@ pub mod control;
 pub mod labels;
 pub mod log;
 pub mod metrics;
+pub mod requests;
 
 pub use control::ControlMetrics;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
+pub use requests::RequestLabels;

@@ -67,12 +67,16 @@ enum State {
     Failing(Option<Arc<Svid>>, Arc<str>),
 }
 
+type Wants = BTreeMap<Arc<str>, BTreeSet<SpiffeId>>;
 type Slots = BTreeMap<SpiffeId, watch::Receiver<State>>;
 
 /// Where certificates are had from. Cheap to clone.
 #[derive(Clone)]
 pub struct Certs {
     slots: Arc<Mutex<Slots>>,
+    /// What each part of the process wants.
+    wants: Arc<Mutex<Wants>>,
+    /// All of that together.
     wanted: watch::Sender<BTreeSet<SpiffeId>>,
     asked: mpsc::Sender<SpiffeId>,
 }
@@ -89,11 +93,21 @@ pub struct CertStatus {
 }
 
 impl Certs {
-    /// Says whose certificates are to be at hand; others are let go after a minute.
+    /// Says whose certificates the node role wants at hand; those that nobody wants are let go after
+    /// a minute.
     pub fn set_wanted(&self, ids: BTreeSet<SpiffeId>) {
+        self.set_wanted_by("node", ids);
+    }
+
+    /// Says whose certificates one part of the process wants at hand, beside what others want.
+    pub fn set_wanted_by(&self, part: &str, ids: BTreeSet<SpiffeId>) {
+        let mut wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        wants.insert(Arc::from(part), ids);
+        let all: BTreeSet<SpiffeId> = wants.values().flatten().cloned().collect();
+        // Told under the lock, or an older sum might be told last.
         self.wanted.send_if_modified(|wanted| {
-            let changed = *wanted != ids;
-            *wanted = ids;
+            let changed = *wanted != all;
+            *wanted = all;
             changed
         });
     }
@@ -186,6 +200,7 @@ impl<I: Issuer> Manager<I> {
         let (asked, asks) = mpsc::channel(ASKED);
         let certs = Certs {
             slots: Arc::default(),
+            wants: Arc::default(),
             wanted: watch::Sender::new(BTreeSet::new()),
             asked,
         };

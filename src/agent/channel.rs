@@ -59,6 +59,12 @@ pub enum ChannelError {
 }
 
 impl ChannelError {
+    /// Whether nobody was there, or somebody who has nothing to serve yet.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Dial(dial) if dial.refused().is_none())
+            || matches!(self, Self::Unwell { .. } | Self::NotServing { .. })
+    }
+
     /// Whether the control plane answered and was found to be somebody else.
     pub fn refused(&self) -> Option<PeerRefused> {
         match self {

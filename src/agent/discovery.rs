@@ -50,6 +50,8 @@ pub(super) struct Discovery {
     /// Better ones with whose revision what the present one sent did not add up.
     afresh: BTreeSet<usize>,
     held: watch::Sender<Resources>,
+    /// The last one tried was not there.
+    away: bool,
 }
 
 impl Discovery {
@@ -73,6 +75,7 @@ impl Discovery {
             mirror: Mirror::default(),
             afresh: BTreeSet::new(),
             held: watch::Sender::new(Resources::default()),
+            away: false,
         }
     }
 
@@ -94,13 +97,29 @@ impl Discovery {
         loop {
             let step = async {
                 match self.failover.seek(Instant::now()) {
-                    Seek::Wait(until) => tokio::time::sleep_until(until).await,
+                    Seek::Wait(until) => tokio::select! {
+                        () = tokio::time::sleep_until(until) => {}
+                        () = self.back(), if self.away => self.failover.hurry(Instant::now()),
+                    },
                     Seek::Try(control) => self.attempt(control).await,
                 }
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = step => {}
+            }
+        }
+    }
+
+    /// Returns once a control plane serves again. What that costs is little beside an attempt to
+    /// follow it, so it is asked more often than waits between attempts allow.
+    async fn back(&self) {
+        let all: Vec<usize> = (0..self.controls.urls().len()).collect();
+        loop {
+            let wait = self.timing.back.mul_f64(0.5 + (self.timing.dice)());
+            tokio::time::sleep(wait).await;
+            if let Done::Looked(Some(_), _) = look(self.controls.clone(), all.clone()).await {
+                return;
             }
         }
     }
@@ -343,6 +362,8 @@ impl Discovery {
 
     fn lost(&mut self, control: usize, error: &StreamError) {
         self.failover.failed(control, Instant::now());
+        // One that is there and cannot be followed is tried again no sooner than waits allow.
+        self.away = matches!(error, StreamError::Channel(e) if e.is_absence());
         link::lost(&self.link, control, chain(error));
         self.capture_unseen();
     }

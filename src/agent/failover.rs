@@ -12,6 +12,9 @@ use tokio::time::Instant;
 pub(super) struct Timing {
     /// The first wait after a round in which everyone failed; doubles up to the last.
     pub(super) backoff: (Duration, Duration),
+    /// Between looks whether one that was away is back, by half sooner or later
+    /// (`spec/control-plane.md` §10 row 49: traffic goes on within 5 s of its return).
+    pub(super) back: Duration,
     /// How long a stream must have lived for the waits to begin anew.
     pub(super) healthy: Duration,
     /// Between looks at better control planes, a fifth sooner or later.
@@ -33,6 +36,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             backoff: (Duration::from_millis(50), Duration::from_secs(15)),
+            back: Duration::from_secs(2),
             healthy: Duration::from_secs(30),
             look: Duration::from_secs(60),
             confirm: Duration::from_secs(5),
@@ -205,6 +209,13 @@ impl Failover {
                 }
             }
         };
+    }
+
+    /// One that was away is back: there is no more to wait for.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let State::Seeking { from, .. } = &mut self.state {
+            *from = now;
+        }
     }
 
     /// Which of the better ones answered first, if any.

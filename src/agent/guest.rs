@@ -19,6 +19,7 @@ use crate::model::compile::Placement;
 use crate::model::declaration::Capture;
 use crate::model::view::View;
 use crate::tls::{Roots, SvidError, TlsError, named_client};
+use crate::wire::LATEEN_VERSION;
 use crate::wire::proto::discovery::Node;
 
 /// Whom a token that does not say it is taken to be of: ztunnel's own account, which istiod lets
@@ -134,6 +135,8 @@ impl Guest {
             ("INSTANCE_IPS", address.to_string()),
             ("NODE_NAME", node.to_string()),
             ("CLUSTER_ID", self.cluster_id.to_string()),
+            // A control plane of ours is told that policies may be ones that are only tried.
+            (LATEEN_VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         ];
         let text = |(key, text): (&str, String)| {
             let kind = Some(Kind::StringValue(text));
@@ -281,6 +284,11 @@ mod tests {
                 (other, _) => panic!("{name}: {other:?}"),
             }
         }
+        let described = guest.describe("abc", None).metadata.unwrap().fields;
+        assert!(
+            described.contains_key(LATEEN_VERSION),
+            "or dry runs would be withheld"
+        );
         std::fs::write(&guest.root_file, "no PEM").unwrap();
         let refused = guest.tls().await.unwrap_err().to_string();
         assert!(refused.contains("root.pem holds no root"), "{refused}");

@@ -55,6 +55,8 @@ type Table<T> = BTreeMap<String, Held<T>>;
 pub(super) struct Mirror {
     held: Resources,
     view: Option<Arc<View>>,
+    /// Those of the last view, as long as they are what is held.
+    policies: Option<Arc<Policies>>,
     /// Which types have been told at all: before the policies have, nobody knows what is closed.
     told: BTreeSet<&'static str>,
 }
@@ -179,7 +181,7 @@ impl Mirror {
         self.forget();
         let staged = |r: &DeltaDiscoveryResponse| r.type_url == REVISION && !r.resources.is_empty();
         let staged = responses.iter().any(staged);
-        let mut whole = !staged;
+        let mut whole = false;
         for response in responses {
             // A policy that cannot be read is held, and closes what it holds for.
             let policies = response.type_url == AUTHORIZATION;
@@ -224,7 +226,7 @@ impl Mirror {
         }
     }
 
-    fn index(&self) -> View {
+    fn index(&mut self) -> View {
         let mut workloads = Vec::new();
         let mut services = Vec::new();
         for held in self.held.addresses.values() {
@@ -233,9 +235,12 @@ impl Mirror {
                 Address::Service(service) => services.push(Arc::clone(service)),
             }
         }
-        let policies = self.held.authorizations.values();
-        let policies = policies.map(|held| Arc::clone(&held.value.policy));
-        View::new(workloads, services).under(Policies::new(policies))
+        let held = self.held.authorizations.values();
+        let policies = self.policies.get_or_insert_with(|| {
+            let policies = held.map(|held| Arc::clone(&held.value.policy));
+            Arc::new(Policies::new(policies))
+        });
+        View::new(workloads, services).under(Arc::clone(policies))
     }
 
     fn put(&mut self, type_url: &str, resource: Resource) -> Result<(), String> {
@@ -268,21 +273,25 @@ impl Mirror {
         Ok(())
     }
 
-    /// Whatever it says: one that was refused and forgotten would leave open what it closes.
+    /// One that cannot be read is known as it last could; one that never could closes what it holds
+    /// for. Either way it is held, or what it closes would be open.
     fn put_policy(&mut self, name: String, version: String, body: &[u8]) -> Result<(), String> {
         let read = decode_policy(&name, body);
         let policy = match &read {
-            Ok(policy) => policy.clone(),
-            Err(unreadable) => closed_policy(&name, body, unreadable),
+            Ok(policy) => Arc::new(policy.clone()),
+            Err(unreadable) => match self.held.authorizations.get(&name) {
+                Some(held) => Arc::clone(&held.value.policy),
+                None => Arc::new(closed_policy(&name, body, unreadable)),
+            },
         };
         let value = Policy {
             body: Arc::from(body),
-            policy: Arc::new(policy),
+            policy,
         };
         self.held
             .authorizations
             .insert(name, Held { version, value });
-        self.view = None;
+        (self.view, self.policies) = (None, None);
         read.map(drop).map_err(|e| e.to_string())
     }
 
@@ -294,7 +303,7 @@ impl Mirror {
             }
             AUTHORIZATION => {
                 self.held.authorizations.remove(name);
-                self.view = None;
+                (self.view, self.policies) = (None, None);
             }
             PLACEMENT => {
                 self.held.placements.remove(name);
@@ -326,219 +335,4 @@ impl Mirror {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::policy::{Request, Verdict};
-    use crate::model::service::{Service, ServiceKey};
-    use crate::model::testing::workload;
-    use crate::model::workload::Workload;
-    use std::collections::BTreeMap;
-    use std::time::SystemTime;
-
-    fn service(name: &str) -> Vec<u8> {
-        let key = ServiceKey {
-            namespace: Arc::from("shop"),
-            hostname: Arc::from(format!("{name}.shop.mesh.internal")),
-        };
-        let service = Service {
-            key,
-            name: Arc::from(name),
-            vips: Vec::new(),
-            ports: Vec::new(),
-            subject_alt_names: Vec::new(),
-            waypoint: None,
-            load_balancing: Default::default(),
-            ip_families: Default::default(),
-            canonical: false,
-            weighted_waypoints: Vec::new(),
-            ingress_use_waypoint: false,
-            visibility: Default::default(),
-        };
-        Address::Service(Arc::new(service)).encode()
-    }
-
-    fn resource(name: &str, version: &str, bytes: Vec<u8>) -> Resource {
-        super::resource("", name, version, bytes)
-    }
-
-    fn addresses(names: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
-        let full = |n: &&str| format!("shop/{n}.shop.mesh.internal");
-        DeltaDiscoveryResponse {
-            type_url: ADDRESS.to_owned(),
-            resources: names
-                .iter()
-                .map(|n| resource(&full(n), "v1", service(n)))
-                .collect(),
-            removed_resources: removed.iter().map(full).collect(),
-            ..DeltaDiscoveryResponse::default()
-        }
-    }
-
-    fn policies(bodies: &[(&str, Option<&[u8]>)]) -> DeltaDiscoveryResponse {
-        let one = |(name, body): &(&str, Option<&[u8]>)| {
-            let mut one = resource(name, "", body.unwrap_or_default().to_vec());
-            one.resource = one.resource.filter(|_| body.is_some());
-            one
-        };
-        DeltaDiscoveryResponse {
-            type_url: AUTHORIZATION.to_owned(),
-            resources: bodies.iter().map(one).collect(),
-            ..DeltaDiscoveryResponse::default()
-        }
-    }
-
-    fn revision(names: &[&str]) -> DeltaDiscoveryResponse {
-        let names: Vec<String> = names
-            .iter()
-            .map(|n| format!("shop/{n}.shop.mesh.internal"))
-            .collect();
-        let summary = RevisionSummary {
-            epoch: [0; 16],
-            serial: 0,
-            number: 7,
-            digest: digest(names.iter().map(|n| (ADDRESS, n.as_str(), "v1"))),
-            source: String::new(),
-            compiled_at: SystemTime::UNIX_EPOCH,
-            totals: BTreeMap::default(),
-            warnings: 0,
-            expired_grace: std::time::Duration::ZERO,
-        };
-        DeltaDiscoveryResponse {
-            type_url: REVISION.to_owned(),
-            resources: vec![resource(REVISION_NAME, "7", encode_revision(&summary))],
-            ..DeltaDiscoveryResponse::default()
-        }
-    }
-
-    #[test]
-    fn nothing_is_seen_before_its_revision() {
-        let mut mirror = Mirror::default();
-        let heard = mirror.take(addresses(&["cart", "web"], &[]), true);
-        assert!(!heard.complete && heard.refused.is_none());
-        let heard = mirror.take(revision(&["cart", "web"]), true);
-        assert!(heard.complete && !heard.lost);
-        let state = mirror.state();
-        assert_eq!(state.view.size(), (0, 2));
-        assert_eq!(state.revision.unwrap().number, 7);
-        assert_eq!(mirror.versions(ADDRESS).len(), 2);
-    }
-
-    #[test]
-    fn what_was_held_is_taken_up_again() {
-        let mut before = Mirror::default();
-        before.take(addresses(&["cart", "web"], &[]), true);
-        before.take(revision(&["cart", "web"]), true);
-        let kept = before.held().responses();
-        let mut after = Mirror::default();
-        assert!(after.restore(kept.clone()));
-        assert_eq!(after.state().view.size(), (0, 2));
-        assert_eq!(after.state().revision, before.state().revision);
-        assert_eq!(after.versions(ADDRESS), before.versions(ADDRESS));
-        let mut torn = kept;
-        torn[0].resources.pop();
-        assert!(!after.restore(torn), "what does not add up is not believed");
-        assert_eq!(after.state().view.size(), (0, 0));
-        let mut unstaged = Mirror::default();
-        unstaged.take(addresses(&["cart"], &[]), false);
-        assert!(after.restore(unstaged.held().responses()));
-        assert_eq!(after.state().view.size(), (0, 1));
-    }
-
-    #[test]
-    fn a_server_without_revisions_is_followed_response_by_response() {
-        let mut mirror = Mirror::default();
-        let first = mirror.take(addresses(&["cart"], &[]), false);
-        assert!(!first.complete, "nobody knows yet which policies hold");
-        assert!(mirror.take(policies(&[]), false).complete);
-        assert!(mirror.take(addresses(&["web"], &[]), false).complete);
-        assert!(mirror.take(addresses(&[], &["web"]), false).complete);
-        assert!(mirror.take(addresses(&[], &["cart"]), false).complete);
-        assert_eq!(mirror.state().view.size(), (0, 0));
-    }
-
-    #[test]
-    fn what_a_policy_closes_is_closed_after_a_start_from_disk_too() {
-        // Field 2 is the namespace, field 3 the scope; without a name nobody can read it.
-        let of_shop: &[u8] = b"\x12\x04shop\x18\x01";
-        let request = Request::new(None, [10, 0, 0, 9].into(), ([10, 0, 0, 2], 80).into());
-        let of = |namespace: &str| Workload {
-            namespace: Arc::from(namespace),
-            ..workload("me", &["10.0.0.2"])
-        };
-        for (name, body, shop, bank) in [
-            ("a namespace's", Some(of_shop), true, false),
-            ("unreadable", Some(&[0xff][..]), true, true),
-            ("no body", None, true, true),
-            ("listed", Some(&b"\x18\x02"[..]), false, false),
-        ] {
-            let closed = |mirror: &mut Mirror| {
-                let view = mirror.state().view;
-                let guard = |n| view.policies().guard(&of(n));
-                let closed = |n| matches!(guard(n).judge(&request), Verdict::Denied(_));
-                ["shop", "bank"].map(closed)
-            };
-            let mut before = Mirror::default();
-            before.take(addresses(&["cart"], &[]), false);
-            assert_eq!(closed(&mut before), [false; 2], "{name}");
-            let heard = before.take(policies(&[("p", body)]), false);
-            assert!(
-                heard.refused.is_some(),
-                "{name}: and its sender hears of it"
-            );
-            assert_eq!(closed(&mut before), [shop, bank], "{name}");
-            let mut after = Mirror::default();
-            assert!(after.restore(before.held().responses()), "{name}");
-            assert_eq!(closed(&mut after), [shop, bank], "{name}, from disk");
-            let mut gone = policies(&[]);
-            gone.removed_resources = vec!["p".to_owned()];
-            before.take(gone, false);
-            assert_eq!(closed(&mut before), [false; 2], "{name}, removed");
-        }
-    }
-
-    #[test]
-    fn what_does_not_add_up_is_refused_and_asked_for_again() {
-        let mut mirror = Mirror::default();
-        mirror.take(addresses(&["cart"], &[]), true);
-        let heard = mirror.take(revision(&["cart", "web"]), true);
-        assert!(heard.lost && !heard.complete && heard.refused.is_some());
-        mirror.forget();
-        assert!(mirror.versions(ADDRESS).is_empty());
-    }
-
-    #[test]
-    fn what_is_not_counted_right_is_refused() {
-        for (name, type_url, total, agrees) in [
-            ("as many", ADDRESS, 1, true),
-            ("more", ADDRESS, 2, false),
-            ("a policy too many", AUTHORIZATION, 1, false),
-            ("a type of another version", "later", 9, true),
-        ] {
-            let mut mirror = Mirror::default();
-            mirror.take(addresses(&["cart"], &[]), true);
-            mirror.take(revision(&["cart"]), true);
-            let (_version, held) = mirror.held.revision.as_mut().unwrap();
-            held.totals.insert(type_url.to_owned(), total);
-            assert_eq!(mirror.agrees(), agrees, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_bad_resource_is_named_and_its_last_good_form_kept() {
-        let mut mirror = Mirror::default();
-        mirror.take(addresses(&["cart"], &[]), false);
-        let name = "shop/cart.shop.mesh.internal";
-        let mut response = addresses(&["web"], &[]);
-        response
-            .resources
-            .push(resource(name, "v2", vec![0xff, 0xff]));
-        let heard = mirror.take(response, false);
-        assert!(heard.refused.unwrap().contains(name));
-        assert_eq!(
-            mirror.state().view.size(),
-            (0, 2),
-            "the good one applied, the old one kept"
-        );
-        assert_eq!(mirror.versions(ADDRESS)[name], "v1");
-    }
-}
+mod tests;

@@ -61,7 +61,7 @@ impl Believed {
         let (told, bundle) = decode_bundle(encoded, &self.epoch, &held)?;
         // The same again after a restart: stock proxies' files may be gone with the last boot.
         self.export(&told);
-        if bundle.sequence() == held.sequence() {
+        if bundle.sequence() == held.sequence() && bundle.knows_as(&held) {
             return Ok(());
         }
         let (sequence, revoked) = (bundle.sequence(), bundle.revocations());
@@ -241,6 +241,28 @@ mod tests {
         torn[3] ^= 1;
         std::fs::write(path(dir.path()), torn).unwrap();
         assert!(kept(dir.path(), &EPOCH).is_none(), "damaged");
+    }
+
+    /// Which trust domains are believed is the mesh files' to say, and not counted by the authority.
+    #[test]
+    fn other_trust_domains_under_the_same_number_are_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = TestCa::new();
+        let trust = ca.trust();
+        let believed = Believed::new(trust.clone(), &EPOCH, dir.path(), None);
+        let own = "cluster.local".parse().unwrap();
+        let old = "old.example".parse().unwrap();
+        for (aliases, want) in [(&[][..], false), (&["old.example"], true), (&[], false)] {
+            let domains = ["cluster.local"].iter().chain(aliases);
+            let bundle = TrustBundle {
+                trust_domains: domains.map(|td| (*td).to_owned()).collect(),
+                ..told(&ca, 5)
+            };
+            believed.take(&bundle.encode_to_vec()).unwrap();
+            let knows = |bundle: &Bundle| bundle.knows(&old, &own);
+            assert_eq!(knows(&trust.bundle()), want, "{aliases:?}");
+            assert_eq!(knows(&kept(dir.path(), &EPOCH).unwrap()), want, "kept");
+        }
     }
 
     #[test]

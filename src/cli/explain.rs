@@ -18,6 +18,9 @@ use crate::model::view::View;
 use crate::status::policy::{PolicyLine, declared_lines};
 use crate::table::table;
 
+/// Endpoints that are shown.
+const MOST_SHOWN: usize = 16;
+
 /// Say whether a connection is let in, and what makes it so.
 #[derive(Debug, Args)]
 #[command(
@@ -157,8 +160,14 @@ pub(super) fn declared(dir: &Path) -> Result<Mesh, Failure> {
 fn render(explanation: &Explanation) -> String {
     let mut text = format!("{} -> {}\n", explanation.from, explanation.to);
     steps(&mut text, "  ", &explanation.steps);
-    for way in &explanation.ways {
-        one_way(&mut text, way);
+    // The closed ones are what is looked for.
+    let mut ways: Vec<&Way> = explanation.ways.iter().collect();
+    ways.sort_by_key(|way| way.allowed);
+    let shown = ways.iter().take(MOST_SHOWN);
+    shown.for_each(|way| one_way(&mut text, way));
+    if ways.len() > MOST_SHOWN {
+        let more = ways.len() - MOST_SHOWN;
+        let _infallible = writeln!(text, "\n  and {more} more endpoints; -o json has them all");
     }
     let verdict = match explanation.allowed {
         true => "ALLOWED",

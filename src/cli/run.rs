@@ -1,5 +1,6 @@
 //! `lateen run`: the roles of this host.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -31,10 +32,12 @@ use crate::config::daemon::{Bearer, Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
+use crate::model::waypoint::WaypointName;
 use crate::node::{Node, Shared, Workers};
 use crate::status;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::{Metrics, log};
+use crate::waypoint::{self, HostNetwork, Waypoint};
 
 /// Name of the socket by which the command line reaches a running process.
 pub const SOCKET: &str = "admin.sock";
@@ -53,16 +56,43 @@ pub struct RunArgs {
     /// Be a node: capture and tunnel the traffic of this host's workloads
     #[arg(long)]
     node: bool,
+    /// Be an instance of this waypoint; any number of times. The mesh must place it on this node
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]
     #[arg(long)]
     config: Option<PathBuf>,
 }
 
 /// What this process is to do.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Roles {
     control: bool,
     node: bool,
+    waypoints: BTreeSet<WaypointName>,
+}
+
+impl Roles {
+    /// Those of the command line, else those of the settings.
+    fn of(args: &RunArgs, config: &Config) -> Self {
+        let waypoints: BTreeSet<WaypointName> = args.waypoint.iter().cloned().collect();
+        let told = args.control || args.node || !waypoints.is_empty();
+        let role = |given: bool, role| given || (!told && config.roles().contains(&role));
+        Self {
+            control: role(args.control, Role::Control),
+            node: role(args.node, Role::Node),
+            waypoints,
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        !self.control && !self.follows()
+    }
+
+    /// Whether any of them follows a control plane.
+    fn follows(&self) -> bool {
+        self.node || !self.waypoints.is_empty()
+    }
 }
 
 /// The settings of this host, or their faults in full.
@@ -85,19 +115,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     };
     let level = config.log_level().as_str();
     let log = log::init(format, level).map_err(|e| Failure::usage("log", &e))?;
-    let roles = match (args.control, args.node) {
-        (false, false) => Roles {
-            control: config.roles().contains(&Role::Control),
-            node: config.roles().contains(&Role::Node),
-        },
-        (control, node) => Roles { control, node },
-    };
-    if !roles.control && !roles.node {
-        let message = "no role to run: give --control or --node, or set `roles` in lateen.toml";
+    let roles = Roles::of(args, &config);
+    if roles.is_none() {
+        let message =
+            "no role to run: give --control, --node or --waypoint, or set `roles` in lateen.toml";
         return Err(Failure::plain(USAGE, message));
     }
-    one_master(&config, roles)?;
-    let exemption = prepare(&config, roles)?;
+    one_master(&config, &roles)?;
+    let exemption = prepare(&config, &roles)?;
     let writing = log.start(io::stderr());
     let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -110,8 +135,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 /// A machine is a node of the mesh it joined or of another's control plane, not of both.
-fn one_master(config: &Config, roles: Roles) -> Result<(), Failure> {
-    if !roles.node || config.control().bearer().is_none() {
+fn one_master(config: &Config, roles: &Roles) -> Result<(), Failure> {
+    if !roles.follows() || config.control().bearer().is_none() {
         return Ok(());
     }
     let joined =
@@ -131,7 +156,7 @@ fn one_master(config: &Config, roles: Roles) -> Result<(), Failure> {
 
 /// Makes the directories, and becomes the proxy's user where the node role needs it. Before any
 /// thread exists.
-fn prepare(config: &Config, roles: Roles) -> Result<Exemption, Failure> {
+fn prepare(config: &Config, roles: &Roles) -> Result<Exemption, Failure> {
     let account = match roles.node && rustix::process::getuid().is_root() {
         true => Some(account(config.user())?),
         false => None,
@@ -231,19 +256,10 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
         status.control(control.handle());
         tasks.spawn(control.run(shutdown.clone()));
     }
-    if roles.node {
-        let (started, node) = watch::channel(None);
-        status.node(node);
-        let workers = Workers::start(workers(&config), config.busy_poll());
-        let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
-        tasks.spawn(node_role(
-            config.clone(),
-            exemption,
-            Arc::clone(&metrics),
-            workers,
-            started,
-            shutdown.clone(),
-        ));
+    if roles.follows() {
+        let followers = Followers::new(&config, &roles, exemption, &mut status)?;
+        let (config, metrics) = (config.clone(), Arc::clone(&metrics));
+        tasks.spawn(followers.run(config, metrics, shutdown.clone()));
     }
     let status = Arc::new(status);
     let pages = status.routes();
@@ -261,7 +277,13 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
     listen(&mut tasks, config.listeners().readiness, ready, &shutdown).await?;
     let scraped = scrape(&metrics);
     listen(&mut tasks, config.listeners().metrics, scraped, &shutdown).await?;
-    info!(control = roles.control, node = roles.node, "lateen started");
+    let waypoints = roles.waypoints.len();
+    info!(
+        control = roles.control,
+        node = roles.node,
+        waypoints,
+        "lateen started"
+    );
     until_told(&shutdown, &mut tasks).await;
     Ok(ExitCode::SUCCESS)
 }
@@ -352,52 +374,109 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
     }
 }
 
-/// Runs the node role once this machine has joined.
-async fn node_role(
-    config: Config,
+/// The roles that follow a control plane, before this machine has joined.
+struct Followers {
+    node: Option<StartingNode>,
+    waypoints: Vec<(waypoint::Settings, watch::Sender<waypoint::State>)>,
+}
+
+struct StartingNode {
     exemption: Exemption,
-    metrics: Arc<Metrics>,
     workers: Workers,
     started: watch::Sender<Option<status::NodeHandle>>,
-    shutdown: CancellationToken,
-) {
-    let Some(member) = member(&config, &shutdown).await else {
-        return;
-    };
-    let (states, seen) = watch::channel(LocalStates::default());
-    let addresses = config.control().addresses().iter();
-    let addresses = addresses.map(ToString::to_string).collect();
-    let (agent, handle): (Agent, agent::Handle) = Agent::new(
-        config.state_dir(),
-        config.runtime_dir().join("trust"),
-        member,
-        addresses,
-        CERTIFICATE_TTL,
-        seen.clone(),
-    );
-    let shared = Shared::new(
-        handle.mesh.clone(),
-        handle.certs.clone(),
-        exemption,
-        Arc::clone(&metrics),
-        config.drain_deadline(),
-        &workers,
-    );
-    let shared = Arc::new(shared);
-    started.send_replace(Some(status::NodeHandle {
-        agent: handle.clone(),
-        states: seen,
-        connections: shared.connections.clone(),
-    }));
-    let mut tasks = JoinSet::new();
-    // The agent outlives the data plane, so that policy and certificates hold while it drains.
-    let agent_stop = CancellationToken::new();
-    tasks.spawn(agent.run(agent_stop.clone()));
-    let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
-    tasks.spawn(gauges);
-    Node::new(shared, workers, states).run(shutdown).await;
-    agent_stop.cancel();
-    while tasks.join_next().await.is_some() {}
+}
+
+impl Followers {
+    fn new(
+        config: &Config,
+        roles: &Roles,
+        exemption: Exemption,
+        status: &mut status::Sources,
+    ) -> Result<Self, Failure> {
+        let mut node = None;
+        if roles.node {
+            let (started, seen) = watch::channel(None);
+            status.node(seen);
+            let workers = Workers::start(workers(config), config.busy_poll());
+            let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
+            node = Some(StartingNode {
+                exemption,
+                workers,
+                started,
+            });
+        }
+        let waypoints = roles.waypoints.iter().map(|name| {
+            let settings = waypoint::Settings {
+                name: name.clone(),
+                node: Arc::clone(config.node()),
+                port: waypoint::port(roles.node),
+                drain: config.drain_deadline(),
+            };
+            let reason = format!("waypoint {name}: this machine has not joined");
+            let (tell, seen) = watch::channel(waypoint::State::Pending(reason));
+            status.waypoint(seen);
+            (settings, tell)
+        });
+        let waypoints = waypoints.collect();
+        Ok(Self { node, waypoints })
+    }
+
+    /// Runs them once this machine has joined.
+    async fn run(self, config: Config, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+        let Some(member) = member(&config, &shutdown).await else {
+            return;
+        };
+        let (states, seen) = watch::channel(LocalStates::default());
+        let addresses = config.control().addresses().iter();
+        let addresses = addresses.map(ToString::to_string).collect();
+        let (agent, handle): (Agent, agent::Handle) = Agent::new(
+            config.state_dir(),
+            config.runtime_dir().join("trust"),
+            member,
+            addresses,
+            CERTIFICATE_TTL,
+            seen.clone(),
+        );
+        let mut roles = JoinSet::new();
+        if let Some(node) = self.node {
+            let shared = Shared::new(
+                handle.mesh.clone(),
+                handle.certs.clone(),
+                node.exemption,
+                Arc::clone(&metrics),
+                config.drain_deadline(),
+                &node.workers,
+            );
+            let shared = Arc::new(shared);
+            node.started.send_replace(Some(status::NodeHandle {
+                agent: handle.clone(),
+                states: seen,
+                connections: shared.connections.clone(),
+            }));
+            let role = Node::new(shared, node.workers, states.clone());
+            roles.spawn(role.run(shutdown.clone()));
+        }
+        for (settings, tell) in self.waypoints {
+            let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
+            let metrics = Arc::clone(&metrics);
+            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, tell);
+            roles.spawn(role.run(shutdown.clone()));
+        }
+        let mut tasks = JoinSet::new();
+        // The agent outlives the data plane, so that policy and certificates hold while it drains.
+        let agent_stop = CancellationToken::new();
+        tasks.spawn(agent.run(agent_stop.clone()));
+        let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
+        tasks.spawn(gauges);
+        while let Some(done) = roles.join_next().await {
+            if let Err(e) = done {
+                error!(error = %e, "a role of this process died, stopping");
+                shutdown.cancel();
+            }
+        }
+        agent_stop.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
 }
 
 /// Counts what changes rarely.

@@ -10,7 +10,7 @@ use super::Failure;
 use super::explain::{declared, json};
 use super::output::{NO, Output};
 use super::status::{asked, unreadable};
-use crate::status::waypoint::{BindingLine, WaypointLine, WaypointPage, declared_page};
+use crate::status::binding::{BindingLine, WaypointLine, WaypointPage, declared_page};
 use crate::table::table;
 
 /// Show the waypoints of the mesh, and what is behind each.

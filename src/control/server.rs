@@ -338,7 +338,8 @@ impl Control {
         let bundles = match &self.following {
             None => {
                 let rings = self.authority.subscribe();
-                let (bundle, bundles) = watch::channel(trust::encode(&self.authority, &[]));
+                let (bundle, bundles) =
+                    watch::channel(trust::of(&self.authority, inputs.borrow().as_deref()));
                 let authority = Arc::clone(&self.authority);
                 let following =
                     trust::follow(authority, rings, inputs.clone(), bundle, shutdown.clone());

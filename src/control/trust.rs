@@ -55,10 +55,7 @@ pub async fn follow(
 ) {
     loop {
         let input = inputs.borrow_and_update().clone();
-        let aliases = input
-            .as_ref()
-            .map(|i| &i.mesh.settings.trust_domain_aliases);
-        let now = encode(&authority, aliases.map_or(&[], Vec::as_slice));
+        let now = of(&authority, input.as_deref());
         encoded.send_if_modified(|was| {
             let new = *was != now;
             *was = now;
@@ -72,7 +69,9 @@ pub async fn follow(
     }
 }
 
-/// The bundle in force, encoded.
-pub fn encode(authority: &Authority, aliases: &[TrustDomain]) -> Bytes {
+/// The bundle in force, encoded, with the aliases that the mesh names.
+pub fn of(authority: &Authority, input: Option<&Input>) -> Bytes {
+    let aliases = input.map(|i| &i.mesh.settings.trust_domain_aliases);
+    let aliases = aliases.map_or(&[][..], Vec::as_slice);
     Bytes::from(bundle(authority, aliases).encode_to_vec())
 }

@@ -88,9 +88,9 @@ pub(super) fn destination(
     source: &Workload,
     text: &str,
 ) -> Result<Destination, QuestionError> {
-    if let Ok(address) = text.parse() {
+    if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(Destination {
-            address,
+            address: SocketAddr::new(address.ip().to_canonical(), address.port()),
             named: None,
         });
     }

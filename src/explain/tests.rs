@@ -127,7 +127,13 @@ fn each_question_has_its_answer() {
             false,
             "refused by the client's node: service",
         ),
-        (&open, "shop/web-1", "192.0.2.1:80", true, "not of the mesh"),
+        (
+            &open,
+            "shop/web-1",
+            "192.0.2.1:80",
+            true,
+            "sent there as it is",
+        ),
         (
             &open,
             "shop/legacy-1",

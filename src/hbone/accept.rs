@@ -92,10 +92,13 @@ pub async fn serve<H: Handler>(
     };
     let revoked = tls.trust.revoked(opened.key);
     let expired = ended(opened.expires, &tls.trust);
+    let theirs = peer.as_ref().map(SpiffeId::trust_domain);
+    let disowned = tls.trust.disowned(theirs, &tls.trust_domain);
     tokio::select! {
         ended = served.run(opened.heard, expired, limits, shutdown) => ended,
         // Dropping what is served resets its tunnels.
         () = revoked => Err(AcceptError::Cut { peer }),
+        () = disowned => Err(AcceptError::Cut { peer: peer.clone() }),
     }
 }
 

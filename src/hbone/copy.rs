@@ -7,6 +7,7 @@
 mod downlink;
 mod pace;
 mod pipe;
+mod through;
 mod uplink;
 
 use std::future::{Future, poll_fn};
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use super::tunnel::{Tunnel, TunnelError};
 use downlink::Downlink;
 use pipe::Pipe;
+use through::Through;
 use uplink::Uplink;
 
 /// Bytes moved so far; survives the relay, so that a connection that is cut is still accounted.
@@ -126,6 +128,35 @@ pub fn relay_tcp(
         if outcome.is_ok() {
             a.close();
             b.close();
+        }
+        outcome
+    }
+}
+
+/// Moves bytes between two tunnels, by the same rules.
+///
+/// # Errors
+/// [`RelayError::Tunnel`] for either side.
+///
+/// # Cancel safety
+/// As [`relay`].
+pub fn relay_tunnels(
+    mut a: Tunnel,
+    mut b: Tunnel,
+    traffic: &Traffic,
+) -> impl Future<Output = Result<(), RelayError>> + Send {
+    let mut forth = Through::default();
+    let mut back = Through::default();
+    async move {
+        let outcome = poll_fn(|cx| {
+            let up = forth.poll(cx, &mut a, &mut b, &traffic.forth)?;
+            let down = back.poll(cx, &mut b, &mut a, &traffic.back)?;
+            both(up, down)
+        });
+        let outcome = outcome.await;
+        if outcome.is_err() {
+            a.abort();
+            b.abort();
         }
         outcome
     }

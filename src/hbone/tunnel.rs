@@ -161,6 +161,13 @@ impl Tunnel {
         }
     }
 
+    /// Ends our direction in order and takes no more from the other: what has been sent still
+    /// arrives, unlike before a reset.
+    pub fn close(mut self) {
+        self.finish();
+        self.receiving = false;
+    }
+
     /// Ends both directions at once, so that the peer sees a reset and not an end (RFC 9113 §8.5).
     pub fn abort(&mut self) {
         self.reset(Reason::CONNECT_ERROR);

@@ -7,11 +7,9 @@
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::sync::Arc;
-
-use ipnet::IpNet;
 
 use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy};
 use super::policy::Policy;
@@ -23,6 +21,7 @@ pub mod addresses;
 mod endpoints;
 mod gateways;
 mod membership;
+mod outcome;
 mod placements;
 pub mod policies;
 mod reuse;
@@ -33,6 +32,7 @@ pub use endpoints::{ByService, Endpoints};
 use gateways::Gateways;
 pub use gateways::gateway_uid;
 use membership::Membership;
+pub use outcome::{CompileError, Warning};
 use policies::Attached;
 use reuse::{Change, Entry, Former, Made, Surroundings};
 
@@ -143,75 +143,6 @@ pub struct Compiled {
 /// Placements by node.
 pub type Placements = BTreeMap<Arc<str>, Arc<Vec<Placement>>>;
 
-/// Something an operator should know about a mesh that is otherwise in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// A workload is enrolled but cannot be captured, so it is reached in plain text.
-    NotCaptured {
-        /// The workload, as `namespace/name`.
-        workload: String,
-        /// The missing key: `capture` or `node`.
-        missing: &'static str,
-    },
-    /// A service lost its assigned address to someone who declares it, or to a changed range.
-    AddressMoved {
-        /// The service.
-        service: ServiceKey,
-        /// The address it had.
-        from: IpAddr,
-    },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotCaptured { workload, missing } => write!(
-                f,
-                "workload `{workload}` is enrolled but has no `{missing}`: it is reached in plain text"
-            ),
-            Self::AddressMoved { service, from } => write!(
-                f,
-                "service `{service}` no longer has its assigned address {from}: another resource declares it, or it is outside the service range"
-            ),
-        }
-    }
-}
-
-/// Why a declaration could not be compiled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    /// Every address of a service range is taken.
-    #[error(
-        "service range {range} has no free address for service `{service}`; widen `service-range`"
-    )]
-    RangeExhausted {
-        /// The service left without an address.
-        service: ServiceKey,
-        /// The range.
-        range: IpNet,
-    },
-    /// A service declares no address and there is no range to take one from.
-    #[error("service `{service}` declares no address and the mesh has no service range")]
-    NoRange {
-        /// The service left without an address.
-        service: ServiceKey,
-    },
-    /// A host name that reads as an address would shadow that address in lookups (§3.2).
-    #[error(
-        "service host name `{hostname}` reads as an IP address; change the mesh domain or the name"
-    )]
-    HostnameIsAddress {
-        /// The name.
-        hostname: Arc<str>,
-    },
-    /// Two resources have one name.
-    #[error("`{name}` is declared twice")]
-    Duplicate {
-        /// The uid or service key.
-        name: String,
-    },
-}
-
 /// The uid of a declared workload (`spec/control-plane.md` §3.2).
 pub fn workload_uid(cluster_id: &str, namespace: &str, name: &str) -> Arc<str> {
     Arc::from(format!("{cluster_id}/lateen/Workload/{namespace}/{name}"))
@@ -253,7 +184,7 @@ pub fn recompile(
     let gateways = Gateways::new(mesh)?;
     let former = Former::new(&before.made, mesh, reported, gateways.ports());
     let stays = former.same_world();
-    let attached = Attached::new(mesh);
+    let attached = LazyCell::new(|| Attached::new(mesh));
     let around = (&gateways, &attached);
     let (change, uncaptured) = entries(mesh, &keys, reported, &former, around)?;
     let assignments = match stays && keeps_addresses(before, previous, &change) {
@@ -292,7 +223,11 @@ pub fn recompile(
             &workloads,
         )?,
     };
-    let policies = unique(attached.into_policies(&workloads))?;
+    let lists = |e: &Entry| !e.workload.authorization_policies.is_empty();
+    let policies = match stays && !change.gone().chain(change.come()).any(lists) {
+        true => before.policies.clone(),
+        false => unique(attached.policies(&workloads))?,
+    };
     Ok(Compiled {
         policies,
         made: former.next(mesh, reported, change.entries),
@@ -452,7 +387,7 @@ fn entries<'a, 'm>(
     keys: &[ServiceKey],
     reported: &Reported,
     former: &Former<'a>,
-    (gateways, attached): (&Gateways<'m>, &Attached<'m>),
+    (gateways, attached): (&Gateways<'m>, &impl Deref<Target = Attached<'m>>),
 ) -> Result<(Change<'a>, Vec<Warning>), CompileError> {
     let membership = LazyCell::new(|| Membership::new(mesh, keys, former.same_world()));
     let (mut warnings, mut new) = (Vec::new(), Vec::new());
@@ -466,7 +401,7 @@ fn entries<'a, 'm>(
                 entry.missing
             }
             _ => {
-                let around = (&*membership, gateways, attached);
+                let around = (&*membership, gateways, &**attached);
                 let entry = entry(mesh, around, reported, former, declared, rank);
                 let missing = entry.missing;
                 new.push((rank, entry));

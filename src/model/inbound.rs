@@ -7,7 +7,7 @@ use super::balance::target_port;
 use super::outbound::PROXY_PORTS;
 use super::service::Service;
 use super::view::View;
-use super::workload::Workload;
+use super::workload::{GatewayAddress, Workload};
 use crate::identity::SpiffeId;
 
 /// What a tunnel is asked for.
@@ -160,18 +160,15 @@ fn stands_for(
     to: SocketAddr,
 ) -> Result<Option<Arc<Service>>, Refusal> {
     let (network, ip) = (&workload.network, to.ip().to_canonical());
-    let (waypoint, service) = if let Some(other) = view.workload_at(network, ip) {
-        (other.waypoint.as_ref(), None)
-    } else {
-        let service = view.service_at(network, ip, &workload.namespace);
-        (service.and_then(|s| s.waypoint.as_ref()), service)
-    };
-    match waypoint {
-        Some(waypoint) if view.is_instance(&waypoint.destination, workload) => {
-            Ok(service.map(Arc::clone))
-        }
-        _ => Err(Refusal::NotHere { to }),
+    let here = |waypoint: &GatewayAddress| view.is_instance(&waypoint.destination, workload);
+    if let Some(other) = view.workload_at(network, ip) {
+        let bound = other.waypoint.as_ref().is_some_and(here);
+        return bound.then_some(None).ok_or(Refusal::NotHere { to });
     }
+    let service = view.service_at(network, ip, &workload.namespace);
+    let service = service.filter(|s| s.waypoints().any(here));
+    let service = service.ok_or(Refusal::NotHere { to })?;
+    Ok(Some(Arc::clone(service)))
 }
 
 /// Decides a plain connection to `destination` of `workload`; the workload's

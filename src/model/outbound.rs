@@ -159,24 +159,7 @@ impl Connection<'_> {
         if let Some(waypoint) = balance::waypoint(self.view, service, port, pick) {
             return self.through(waypoint, Some(service), &service.key, pick);
         }
-        if service.load_balancing.mode == BalanceMode::Passthrough {
-            let to = self.destination;
-            return Ok(Route::Passthrough { to });
-        }
-        let named = || (service.key.to_string(), self.destination.port());
-        let chosen = balance::choose(self.view, self.source, service, self.destination, pick);
-        let endpoint = chosen.map_err(|unavailable| match unavailable {
-            Unavailable::Port => {
-                let (service, port) = named();
-                Refusal::NoPort { service, port }
-            }
-            Unavailable::Endpoints => {
-                let (service, port) = named();
-                Refusal::NoEndpoint { service, port }
-            }
-            Unavailable::OtherNetwork(workload) => elsewhere(&workload),
-        })?;
-        direct(endpoint, Some(service))
+        to_endpoint(self.view, self.source, service, self.destination, pick)
     }
 
     fn to_workload(self, workload: &Arc<Workload>, pick: &mut impl Pick) -> Result<Route, Refusal> {
@@ -241,8 +224,37 @@ impl Connection<'_> {
     }
 }
 
+/// Straight to an endpoint of a service, whatever waypoint the service has: to the one asked for
+/// where the service leaves the choice to its clients.
+pub(super) fn to_endpoint(
+    view: &View,
+    source: &Workload,
+    service: &Arc<Service>,
+    destination: SocketAddr,
+    pick: &mut impl Pick,
+) -> Result<Route, Refusal> {
+    if service.load_balancing.mode == BalanceMode::Passthrough {
+        let to = destination;
+        return Ok(Route::Passthrough { to });
+    }
+    let named = || (service.key.to_string(), destination.port());
+    let chosen = balance::choose(view, source, service, destination, pick);
+    let endpoint = chosen.map_err(|unavailable| match unavailable {
+        Unavailable::Port => {
+            let (service, port) = named();
+            Refusal::NoPort { service, port }
+        }
+        Unavailable::Endpoints => {
+            let (service, port) = named();
+            Refusal::NoEndpoint { service, port }
+        }
+        Unavailable::OtherNetwork(workload) => elsewhere(&workload),
+    })?;
+    direct(endpoint, Some(service))
+}
+
 /// Straight to an endpoint: over HBONE when it takes it, else plainly.
-fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Result<Route, Refusal> {
+pub(super) fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Result<Route, Refusal> {
     let service = service.map(Arc::clone);
     if endpoint.workload.tunnel == TunnelProtocol::None {
         return Ok(Route::Plain { endpoint, service });

@@ -50,7 +50,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> Workload {
 }
 
 impl Workload {
-    pub(super) fn of(mut self, service: &str) -> Self {
+    pub(crate) fn of(mut self, service: &str) -> Self {
         self.services.insert(key(service), Vec::new());
         self
     }
@@ -64,7 +64,7 @@ impl Workload {
         self
     }
 
-    pub(super) fn plain(mut self) -> Self {
+    pub(crate) fn plain(mut self) -> Self {
         self.tunnel = TunnelProtocol::None;
         self
     }
@@ -117,7 +117,7 @@ impl Workload {
 }
 
 /// A service with one port, 80 to 8080.
-pub(super) fn service(name: &str, vips: &[&str]) -> Service {
+pub(crate) fn service(name: &str, vips: &[&str]) -> Service {
     let vip = |a: &&str| NetworkAddress {
         network: Arc::from(""),
         address: a.parse().unwrap(),
@@ -138,7 +138,7 @@ pub(super) fn service(name: &str, vips: &[&str]) -> Service {
     }
 }
 
-pub(super) fn port(service_port: u16, target_port: u16) -> ServicePort {
+pub(crate) fn port(service_port: u16, target_port: u16) -> ServicePort {
     ServicePort {
         service_port,
         target_port,
@@ -147,7 +147,7 @@ pub(super) fn port(service_port: u16, target_port: u16) -> ServicePort {
 }
 
 impl Service {
-    pub(super) fn ports(mut self, ports: &[ServicePort]) -> Self {
+    pub(crate) fn ports(mut self, ports: &[ServicePort]) -> Self {
         self.ports = ports.to_vec();
         self
     }
@@ -163,7 +163,7 @@ impl Service {
         self
     }
 
-    pub(super) fn through(mut self, waypoint: GatewayAddress) -> Self {
+    pub(crate) fn through(mut self, waypoint: GatewayAddress) -> Self {
         self.waypoint = Some(waypoint);
         self
     }
@@ -209,14 +209,14 @@ pub(super) fn waypoint_at(address: &str) -> GatewayAddress {
 }
 
 /// A waypoint by its service.
-pub(super) fn waypoint_named(name: &str) -> GatewayAddress {
+pub(crate) fn waypoint_named(name: &str) -> GatewayAddress {
     GatewayAddress {
         destination: GatewayDestination::Hostname(key(name)),
         hbone_port: 15008,
     }
 }
 
-pub(super) fn view(workloads: Vec<Workload>, services: Vec<Service>) -> View {
+pub(crate) fn view(workloads: Vec<Workload>, services: Vec<Service>) -> View {
     View::new(
         workloads.into_iter().map(Arc::new),
         services.into_iter().map(Arc::new),

@@ -26,7 +26,7 @@ pub struct View {
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
     /// Who may come for those that are behind a waypoint.
     waypoints: HashSet<SpiffeId>,
-    policies: Policies,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl View {
             by_hostname: HashMap::with_capacity(services.len()),
             by_workload_hostname: HashMap::new(),
             waypoints: HashSet::new(),
-            policies: Policies::default(),
+            policies: Arc::default(),
         };
         for service in services.into_values() {
             view.add_service(service);
@@ -109,12 +109,12 @@ impl View {
 
     /// The same mesh, in which these policies hold.
     #[must_use]
-    pub fn under(self, policies: Policies) -> Self {
+    pub fn under(self, policies: Arc<Policies>) -> Self {
         Self { policies, ..self }
     }
 
     /// The policies that hold in it.
-    pub fn policies(&self) -> &Policies {
+    pub fn policies(&self) -> &Arc<Policies> {
         &self.policies
     }
 
@@ -186,7 +186,12 @@ impl View {
         self.services_at(network, address).next().is_some()
     }
 
-    fn services_at(&self, network: &str, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+    /// Every service whose address this is, visible to anybody or not.
+    pub fn services_at(
+        &self,
+        network: &str,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &Arc<Service>> {
         let sharing = self.by_vip.get(&address).map_or(&[][..], Vec::as_slice);
         sharing.iter().filter(move |s| {
             let mut vips = s.vips.iter();
@@ -197,6 +202,11 @@ impl View {
     /// The service of this host name, by the same order.
     pub fn service_named(&self, hostname: &str, from_namespace: &str) -> Option<&Arc<Service>> {
         best(self.by_hostname.get(hostname)?.iter(), from_namespace)
+    }
+
+    /// Every service of this host name, visible to anybody or not.
+    pub fn services_named(&self, hostname: &str) -> &[Arc<Service>] {
+        self.by_hostname.get(hostname).map_or(&[], Vec::as_slice)
     }
 
     /// The workloads behind a service, in the order of their uids.

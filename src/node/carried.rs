@@ -47,14 +47,15 @@ impl Carried {
         let traffic = Arc::clone(&session.traffic);
         let relayed = match onward {
             Onward::Tunnel(tunnel) => tokio::select! {
+                // First, so that nothing of a connection that is let in no more goes on.
                 biased;
-                relayed = hbone::relay(program, tunnel, &traffic) => relayed,
                 denial = session.over() => return session.denied(&denial),
+                relayed = hbone::relay(program, tunnel, &traffic) => relayed,
             },
             Onward::Plain(onward) => tokio::select! {
                 biased;
-                relayed = hbone::relay_tcp(program, onward, &traffic) => relayed,
                 denial = session.over() => return session.denied(&denial),
+                relayed = hbone::relay_tcp(program, onward, &traffic) => relayed,
             },
             Onward::Guest(guest) => {
                 let Guest {
@@ -66,13 +67,14 @@ impl Carried {
                 let over = Box::pin(stay.over());
                 let relayed = tokio::select! {
                     biased;
-                    relayed = hbone::relay_tcp(program, server, &traffic) => relayed,
                     // Dropped accounts say that they were cut.
                     () = over => return,
                     denial = theirs.over() => {
                         theirs.denied(&denial);
-                        return session.closed(Some("the server's policies let it in no more".to_owned()));
+                        let reason = "the server's policies let it in no more";
+                        return session.closed(Some(reason.to_owned()));
                     }
+                    relayed = hbone::relay_tcp(program, server, &traffic) => relayed,
                 };
                 theirs.closed(relayed.as_ref().err().map(|e| chain(e)));
                 relayed

@@ -10,9 +10,9 @@ use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::carried::{Carried, Onward, carry};
-use super::judged::Plea;
 use super::lane::Lane;
 use super::outbound::baggage;
+use super::registry::Attributes;
 use super::session::{Forth, Session};
 use crate::capture::near;
 use crate::hbone::{self, Authority, Incoming, headers};
@@ -75,13 +75,19 @@ impl Handler {
             }
         };
         let baggage = baggage(&admitted.workload).render();
-        let (session, program) = match admitted.deliver(&self.local).await {
+        let (mut session, program) = match admitted.deliver(&self.local).await {
             Ok(delivered) => delivered,
             Err(status) => {
                 request.refuse(status);
                 return None;
             }
         };
+        // Connecting takes time, in which policy may have changed.
+        if let Some(denial) = session.denial() {
+            session.failed("DENY", denial.to_string());
+            request.refuse(StatusCode::UNAUTHORIZED);
+            return None;
+        }
         match request.accept(&baggage) {
             Ok(tunnel) => Some(Carried {
                 session,
@@ -144,7 +150,7 @@ pub(super) async fn admit(
         let status = StatusCode::from_u16(refusal.status());
         status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     })?;
-    let plea = Plea {
+    let attributes = Attributes {
         identity: asked.peer.clone(),
         source: source.ip(),
         destination: delivery.to,
@@ -161,8 +167,8 @@ pub(super) async fn admit(
         destination_identity: workload.identity().ok(),
     };
     let mut session = session(local, entry, &workload, started);
-    match local.judge(plea, (mesh, Arc::clone(&workload))) {
-        Ok(tenure) => session.tenure = Some(tenure),
+    match local.judge(attributes, (mesh, Arc::clone(&workload))) {
+        Ok(registration) => session.registration = Some(registration),
         Err(denial) => {
             session.failed("DENY", denial.to_string());
             return Err(StatusCode::UNAUTHORIZED);

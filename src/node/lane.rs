@@ -6,25 +6,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info};
 
-use super::judged::{Judged, Plea, Tenure};
 use super::listener::{Hand, serve};
+use super::registry::{Attributes, Registration, Registry};
 use super::{Shared, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
 use crate::capture::{Netns, near};
 use crate::hbone;
-use crate::model::policy::{Denial, Guard, Verdict};
+use crate::model::policy::{Denial, Guard, Peer, Policies, Rehearsal, Request, Verdict};
 use crate::model::workload::Workload;
 use crate::tls::{ServerSide, Svid, TlsError, hbone_server};
 
 /// How long a connection waits for its own workload to appear in the view
 /// (`spec/hbone-dataplane.md` §2.1).
 const WORKLOAD_WAIT: Duration = Duration::from_secs(5);
+/// How long open connections wait for a policy that their workload lists and nobody has told of
+/// (`spec/control-plane.md` §3.7). New ones are refused meanwhile.
+const POLICY_WAIT: Duration = Duration::from_millis(500);
 /// How long tunnel connections without tunnels may take to end.
 const LAST: Duration = Duration::from_secs(1);
 /// Between looks at connections of the pool that nobody needs any more.
@@ -32,6 +36,15 @@ const REAP: Duration = Duration::from_secs(1);
 
 /// The mesh, and a workload in it.
 pub(super) type Known = (Arc<MeshState>, Arc<Workload>);
+
+/// The policies that hold for a workload.
+struct Held {
+    policies: Arc<Policies>,
+    workload: Arc<Workload>,
+    guard: Arc<Guard>,
+    /// How often it has become another.
+    changes: u64,
+}
 
 /// What the connections of a workload on one thread share.
 pub(super) struct Lane {
@@ -41,9 +54,8 @@ pub(super) struct Lane {
     pub(super) pool: hbone::Pool<Connector>,
     pub(super) stop: CancellationToken,
     server: Mutex<Option<(String, Arc<ServerSide>)>>,
-    /// Policies that hold for the workload, and the mesh they are of.
-    guard: Mutex<Option<(Arc<MeshState>, Arc<Guard>)>>,
-    judged: Judged,
+    held: Mutex<Option<Held>>,
+    registry: Registry,
     /// Connections that neighbours on this host have handed over.
     guests: TaskTracker,
     /// Ends them.
@@ -63,10 +75,12 @@ impl Stay {
     /// Waits until the workload has waited long enough, or either side is believed no more.
     pub(super) async fn over(&self) {
         let [ours, theirs] = &self.proven;
+        let client = ours.id().trust_domain();
         tokio::select! {
             () = self.cut.cancelled() => {}
             () = ours.trust().revoked(ours.certificate()) => {}
             () = theirs.trust().revoked(theirs.certificate()) => {}
+            () = theirs.trust().disowned(Some(client), theirs.id().trust_domain()) => {}
         }
     }
 }
@@ -107,8 +121,8 @@ impl Lane {
             ns,
             stop,
             server: Mutex::new(None),
-            guard: Mutex::new(None),
-            judged: Judged::default(),
+            held: Mutex::new(None),
+            registry: Registry::default(),
             guests: TaskTracker::new(),
             cut: CancellationToken::new(),
         }
@@ -128,7 +142,7 @@ impl Lane {
     async fn see_off(&self) -> usize {
         self.stop.cancelled().await;
         self.guests.close();
-        let gone = tokio::time::timeout(self.shared.drain, self.guests.wait());
+        let gone = timeout(self.shared.drain, self.guests.wait());
         let left = if gone.await.is_ok() {
             0
         } else {
@@ -165,7 +179,7 @@ impl Lane {
             never = lane.police() => match never {},
         };
         // Its tunnels have ended or been cut; what is left only waits for peers.
-        if tokio::time::timeout(LAST, lane.pool.drain()).await.is_err() {
+        if timeout(LAST, lane.pool.drain()).await.is_err() {
             debug!(workload = %lane.uid, "tunnel connections closed without their peers' consent");
         }
         cut
@@ -180,16 +194,25 @@ impl Lane {
         }
     }
 
-    /// Judges what is open anew whenever other policies hold for the workload than before.
+    /// Judges what is open anew whenever other policies hold for the workload than before; for one
+    /// that has left the mesh, those that would hold for it as it last was.
     async fn police(&self) -> std::convert::Infallible {
         let mut mesh = self.shared.mesh.clone();
-        let mut before = None;
+        let (mut reviewed, mut last) = (0, None);
         loop {
-            mesh.borrow_and_update();
-            if let Some((state, workload)) = self.known() {
-                let guard = self.guard(&state, &workload);
-                if before.replace(Arc::clone(&guard)) != Some(Arc::clone(&guard)) {
-                    let ended = self.judged.review(&guard);
+            let state = Arc::clone(&mesh.borrow_and_update());
+            last = state.view.workload(&self.uid).cloned().or(last);
+            if let Some(workload) = &last {
+                let (guard, changes) = self.guard(&state, workload);
+                // A control plane that tells of policies after their workloads has a moment for it.
+                let told =
+                    async { !guard.waits() || timeout(POLICY_WAIT, mesh.changed()).await.is_err() };
+                if changes != reviewed {
+                    if !told.await {
+                        continue;
+                    }
+                    reviewed = changes;
+                    let ended = self.registry.review(&guard).await;
                     if ended > 0 {
                         info!(workload = %self.uid, ended, "policy changed, connections closed");
                     }
@@ -201,36 +224,67 @@ impl Lane {
         }
     }
 
-    /// What holds for the workload as `mesh` knows it.
-    pub(super) fn guard(&self, mesh: &Arc<MeshState>, workload: &Workload) -> Arc<Guard> {
-        let mut cached = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, guard)) = &*cached
-            && Arc::ptr_eq(of, mesh)
+    /// What holds for the workload in this mesh, and how often that has become something else.
+    fn guard(&self, mesh: &MeshState, workload: &Arc<Workload>) -> (Arc<Guard>, u64) {
+        let policies = mesh.view.policies();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = &*held
+            && Arc::ptr_eq(&held.policies, policies)
+            && held.workload.namespace == workload.namespace
+            && held.workload.authorization_policies == workload.authorization_policies
         {
-            return Arc::clone(guard);
+            return (Arc::clone(&held.guard), held.changes);
         }
-        let guard = Arc::new(mesh.view.policies().guard(workload));
-        *cached = Some((Arc::clone(mesh), Arc::clone(&guard)));
-        guard
+        let guard = Arc::new(policies.guard(workload));
+        let before = held.as_ref();
+        let changes = match before {
+            Some(before) if before.guard.means(&guard) => before.changes,
+            before => before.map_or(0, |before| before.changes) + 1,
+        };
+        *held = Some(Held {
+            policies: Arc::clone(policies),
+            workload: Arc::clone(workload),
+            guard: Arc::clone(&guard),
+            changes,
+        });
+        (guard, changes)
     }
 
     /// Judges a connection that arrives; one that is let in is judged again with every change. `seen`
     /// is how the mesh and the workload were when it came, for one that has left the mesh since.
-    pub(super) fn judge(&self, plea: Plea, seen: Known) -> Result<Tenure, Denial> {
-        let request = plea.request();
+    pub(super) fn judge(
+        &self,
+        attributes: Attributes,
+        seen: Known,
+    ) -> Result<Registration, Denial> {
+        let request = attributes.request();
         // On the list first: a change from here on is seen there, one before it here.
-        let tenure = self.judged.enter(plea);
+        let registration = self.registry.enter(attributes);
         let (mesh, workload) = self.known().unwrap_or(seen);
-        let guard = self.guard(&mesh, &workload);
+        let (guard, _changes) = self.guard(&mesh, &workload);
         if guard.rehearses() {
-            for rehearsal in guard.rehearse(&request) {
-                info!(workload = %self.uid, src.addr = %request.source, dst.addr = %request.destination, policy.dry_run = %rehearsal, "policy dry run");
-            }
+            self.tell(&request, &guard.rehearse(&request));
         }
         match guard.judge(&request) {
-            Verdict::Allowed(_) => Ok(tenure),
+            Verdict::Allowed(_) => Ok(registration),
             Verdict::Denied(denial) => Err(denial),
         }
+    }
+
+    /// Tells what policies that are only tried would have done, in a line a connection.
+    fn tell(&self, request: &Request, rehearsals: &[Rehearsal]) {
+        let Some((first, more)) = rehearsals.split_first() else {
+            return;
+        };
+        info!(
+            workload = %self.uid,
+            src.addr = %request.source,
+            src.principal = request.peer.as_ref().map(Peer::principal),
+            dst.addr = %request.destination,
+            policy.dry_run = %first,
+            policy.more = more.len(),
+            "policy dry run"
+        );
     }
 
     /// The mesh, and this workload in it; waits a little for a view that does not have it yet.
@@ -250,7 +304,7 @@ impl Lane {
     async fn awaited(&self) -> Option<Known> {
         let mut mesh = self.shared.mesh.clone();
         let known = mesh.wait_for(|m| m.view.workload(&self.uid).is_some());
-        let known = tokio::time::timeout(WORKLOAD_WAIT, known).await;
+        let known = timeout(WORKLOAD_WAIT, known).await;
         known.ok()?.ok()?;
         self.known()
     }

@@ -210,7 +210,10 @@ impl Outbound<'_> {
     async fn next_door(&self, route: &Tunnelled) -> Option<Handing> {
         // In a tunnel the server sees an address that answers went to; here the program names it.
         let named = |workload: &Workload, ip: IpAddr| workload.addresses.contains(&ip);
-        if route.hop.port() != HBONE || !named(&self.workload, self.source.ip()) {
+        let source = self.source.ip().to_canonical();
+        // From an address of the other family the tunnel would come from another one of its own.
+        let alike = source.is_ipv4() == route.hop.ip().to_canonical().is_ipv4();
+        if route.hop.port() != HBONE || !alike || !named(&self.workload, source) {
             return None;
         }
         let lane = self.local.shared.neighbours.of(&route.workload)?;
@@ -286,7 +289,7 @@ fn expected(route: &Tunnelled) -> Option<SpiffeId> {
 }
 
 /// What a tunnel tells of a workload.
-pub(super) fn baggage(workload: &Workload) -> headers::Baggage {
+pub(crate) fn baggage(workload: &Workload) -> headers::Baggage {
     headers::Baggage {
         cluster: workload.cluster_id.to_string(),
         namespace: workload.namespace.to_string(),

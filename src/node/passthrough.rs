@@ -9,8 +9,8 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::carried::{Carried, Onward, carry};
-use super::judged::Plea;
 use super::lane::Lane;
+use super::registry::Attributes;
 use super::session::{Forth, Session};
 use crate::capture::original_destination;
 use crate::hbone;
@@ -67,13 +67,13 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
     };
     let (shared, uid) = (&local.shared, &local.uid);
     let mut session = Session::open(shared, uid, entry, labels, Forth::ToServer, started);
-    let plea = Plea {
+    let attributes = Attributes {
         identity: None,
         source: source.ip(),
         destination: delivery.to,
     };
-    match local.judge(plea, (mesh, workload)) {
-        Ok(tenure) => session.tenure = Some(tenure),
+    match local.judge(attributes, (mesh, workload)) {
+        Ok(registration) => session.registration = Some(registration),
         Err(denial) => {
             session.failed("DENY", denial.to_string());
             hbone::reset(stream);

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::Shared;
 use super::connections::{Connection, Open};
-use super::judged::Tenure;
+use super::registry::Registration;
 use crate::hbone::Traffic;
 use crate::model::policy::Denial;
 use crate::telemetry::access_log::{Ending, Entry};
@@ -27,7 +27,7 @@ pub(super) struct Session {
     /// What the log will say of it; may be completed while it is open.
     pub(super) entry: Entry,
     /// How long it is let in; none where nobody judges it here.
-    pub(super) tenure: Option<Tenure>,
+    pub(super) registration: Option<Registration>,
     /// What has been moved.
     pub(super) traffic: Arc<Traffic>,
     forth: Forth,
@@ -66,7 +66,7 @@ impl Session {
         Box::new(Self {
             series,
             entry,
-            tenure: None,
+            registration: None,
             traffic: Arc::default(),
             forth,
             started,
@@ -89,13 +89,18 @@ impl Session {
         self.log(error);
     }
 
+    /// Why it is let in no more, if it is not.
+    pub(super) fn denial(&mut self) -> Option<Denial> {
+        self.registration.as_mut().and_then(Registration::ended)
+    }
+
     /// Waits until it is let in no more, and tells why.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub(super) async fn over(&mut self) -> Denial {
-        match &mut self.tenure {
-            Some(tenure) => tenure.over().await,
+        match &mut self.registration {
+            Some(registration) => registration.over().await,
             None => std::future::pending().await,
         }
     }

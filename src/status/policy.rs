@@ -1,5 +1,6 @@
 //! The admin pages of policies: which there are, and what they come to for a connection.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -14,7 +15,6 @@ use crate::model::condition::Condition;
 use crate::model::declaration::{Mesh, Origin};
 use crate::model::policy::{Effect, Policy, Scope};
 use crate::model::view::View;
-use crate::model::workload::Workload;
 use crate::telemetry::access_log::chain;
 
 /// A line of `lateen policies`.
@@ -126,21 +126,22 @@ pub fn declared_lines(mesh: &Mesh) -> Vec<PolicyLine> {
 
 /// The policies of a view, by key.
 fn lines(view: &View) -> Vec<PolicyLine> {
+    let mut namespaces: HashMap<&str, usize> = HashMap::new();
+    let mut listed: HashMap<&str, usize> = HashMap::new();
+    for workload in view.workloads() {
+        *namespaces.entry(&workload.namespace).or_default() += 1;
+        for key in &workload.authorization_policies {
+            *listed.entry(key).or_default() += 1;
+        }
+    }
+    let holds_for = |policy: &Policy| match policy.scope {
+        Scope::Mesh => view.size().0,
+        Scope::Namespace => namespaces.get(&*policy.namespace).copied().unwrap_or(0),
+        Scope::Listed => listed.get(&*policy.key).copied().unwrap_or(0),
+    };
     let mut policies: Vec<_> = view.policies().iter().collect();
     policies.sort_by(|a, b| a.key.cmp(&b.key));
-    policies
-        .into_iter()
-        .map(|policy| line(view, policy))
-        .collect()
-}
-
-fn line(view: &View, policy: &Policy) -> PolicyLine {
-    let holds = |w: &&Arc<Workload>| match policy.scope {
-        Scope::Mesh => true,
-        Scope::Namespace => w.namespace == policy.namespace,
-        Scope::Listed => w.authorization_policies.contains(&policy.key),
-    };
-    PolicyLine {
+    let line = |policy: &Arc<Policy>| PolicyLine {
         policy: policy.key.to_string(),
         action: match policy.effect {
             Effect::Allow => "ALLOW".to_owned(),
@@ -148,12 +149,13 @@ fn line(view: &View, policy: &Policy) -> PolicyLine {
         },
         dry_run: policy.dry_run,
         scope: word(policy.scope).to_owned(),
-        workloads: view.workloads().filter(holds).count(),
+        workloads: holds_for(policy),
         rules: policy.rules.len(),
         place: place(policy.origin.as_ref()),
         unreadable: policy.unreadable.as_ref().map(ToString::to_string),
         condition: None,
-    }
+    };
+    policies.into_iter().map(line).collect()
 }
 
 fn word(scope: Scope) -> &'static str {

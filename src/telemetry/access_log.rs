@@ -14,7 +14,7 @@ use crate::model::workload::Workload;
 /// What is known of a connection when it has ended.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// `inbound` or `outbound`.
+    /// `inbound`, `outbound` or, at a waypoint, `waypoint`.
     pub direction: &'static str,
     /// The client's address.
     pub source: SocketAddr,
@@ -37,7 +37,7 @@ pub struct Entry {
 /// How a connection ended.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// Bytes the log calls sent: from the client for outbound, to it for inbound.
+    /// Bytes the log calls sent: from the client for outbound, to it otherwise.
     pub sent: u64,
     /// Bytes the other way.
     pub received: u64,
@@ -65,6 +65,19 @@ impl Entry {
 
     /// Tells all there is to tell.
     pub fn fields(&self, ending: &Ending, line: &mut Line<'_>) {
+        self.ends(line);
+        let duration = ending.duration.as_millis();
+        line.text("direction", self.direction)
+            .number("bytes_sent", ending.sent)
+            .number("bytes_recv", ending.received)
+            .quoted("duration", &format_args!("{duration}ms"));
+        if let Some(reason) = &ending.error {
+            line.text("error", reason);
+        }
+    }
+
+    /// Tells from whom to whom.
+    pub fn ends(&self, line: &mut Line<'_>) {
         let (src, dst) = (&self.source_workload, &self.destination_workload);
         line.bare("src.addr", &self.source);
         if let Some(workload) = src {
@@ -87,14 +100,6 @@ impl Entry {
         }
         if let Some(identity) = &self.destination_identity {
             line.quoted("dst.identity", identity);
-        }
-        let duration = ending.duration.as_millis();
-        line.text("direction", self.direction)
-            .number("bytes_sent", ending.sent)
-            .number("bytes_recv", ending.received)
-            .quoted("duration", &format_args!("{duration}ms"));
-        if let Some(reason) = &ending.error {
-            line.text("error", reason);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::identity::SpiffeId;
 use crate::model::service::Service;
 use crate::model::workload::Workload;
 
-/// Which end of a connection reports it.
+/// Who reports a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(
     non_camel_case_types,
@@ -19,6 +19,8 @@ pub enum Reporter {
     source,
     /// The server's node.
     destination,
+    /// The waypoint between them.
+    waypoint,
 }
 
 /// How a connection crossed the network.

@@ -74,7 +74,7 @@ pub fn init(format: Format, filter: &str) -> Result<Behind, LogError> {
 }
 
 /// Writes a line past the formatter. Whether the filter wants it is for the caller to ask.
-pub(super) fn write(level: Level, target: &str, message: &str, fields: impl FnOnce(&mut Line<'_>)) {
+pub fn write(level: Level, target: &str, message: &str, fields: impl FnOnce(&mut Line<'_>)) {
     let Some((format, behind)) = LOG.get() else {
         return;
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
 use super::labels::{ConnectionLabels, ServiceLabels};
+use super::requests::{RequestLabels, Requests};
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
 
@@ -23,6 +25,7 @@ type Connections = Family<ConnectionLabels, Counter>;
 pub struct Metrics {
     registry: Registry,
     connections: Families,
+    requests: Requests,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -115,6 +118,7 @@ impl Default for Metrics {
         );
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
+        let requests = Requests::register(&mut registry);
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -165,6 +169,7 @@ impl Default for Metrics {
                 sent,
                 received,
             },
+            requests,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -193,6 +198,11 @@ impl Metrics {
         drop(known);
         series.opened.inc();
         series
+    }
+
+    /// A request has been answered, or given up.
+    pub fn request(&self, labels: RequestLabels, took: Duration) {
+        self.requests.note(&labels, took);
     }
 
     /// The revision in force.

@@ -69,6 +69,8 @@ pub struct ServerSide {
     pub config: Arc<ServerConfig>,
     /// What clients are judged by.
     pub trust: Trust,
+    /// The server's own trust domain.
+    pub trust_domain: TrustDomain,
 }
 
 /// Inbound HBONE: a client certificate is required and must name a workload of our own trust
@@ -86,6 +88,7 @@ pub fn hbone_server(svid: &Svid) -> Result<Arc<ServerSide>, TlsError> {
     Ok(Arc::new(ServerSide {
         config: Arc::new(config),
         trust: svid.trust().clone(),
+        trust_domain: svid.id().trust_domain().clone(),
     }))
 }
 

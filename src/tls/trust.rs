@@ -117,6 +117,11 @@ impl Bundle {
         theirs == own || self.trust_domains.contains(theirs)
     }
 
+    /// Whether both believe identities of the same trust domains.
+    pub fn knows_as(&self, other: &Self) -> bool {
+        self.trust_domains == other.trust_domains
+    }
+
     /// Whether bytes are a revocation list.
     pub fn is_list(der: &[u8]) -> bool {
         CertificateRevocationList::from_der(der).is_ok()
@@ -294,6 +299,21 @@ impl Trust {
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
     }
 
+    /// Returns once identities of trust domain `theirs` are believed no more by a peer of `own`.
+    ///
+    /// # Cancel safety
+    /// Safe: it holds nothing.
+    pub async fn disowned(&self, theirs: Option<&TrustDomain>, own: &TrustDomain) {
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != own) {
+            let mut bundles = self.bundle.subscribe();
+            let disowned = bundles.wait_for(|b| !b.knows(theirs, own)).await;
+            if disowned.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Returns once a certificate is revoked.
     ///
     /// # Cancel safety
@@ -321,6 +341,23 @@ mod tests {
         let crls = crl.map(|(number, revoked)| ca.crl(number, revoked));
         let crls: Vec<Vec<u8>> = crls.into_iter().collect();
         Bundle::new(sequence, ca.roots(), &crls, SystemTime::UNIX_EPOCH).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_trust_domain_is_disowned_when_the_bundle_names_it_no_more() {
+        use futures::FutureExt as _;
+        let ca = TestCa::new();
+        let [own, old] = ["cluster.local", "old.example"].map(|td| td.parse().unwrap());
+        let both = || {
+            bundle(&ca, 1, None).believing(vec![TrustDomain::clone(&own), TrustDomain::clone(&old)])
+        };
+        let trust = Trust::new(both());
+        let mut waiting = std::pin::pin!(trust.disowned(Some(&old), &own));
+        let mut never = std::pin::pin!(trust.disowned(Some(&own), &own));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        trust.replace(bundle(&ca, 2, None));
+        waiting.await;
+        assert!(never.as_mut().now_or_never().is_none(), "one's own is kept");
     }
 
     #[test]

@@ -68,20 +68,9 @@ struct Clients {
 }
 
 impl Clients {
+    /// Clients of a ledger that lets everybody in.
     fn start(testbed: &Testbed) -> Self {
-        let listen = ["sample", "tcp-echo", "--listen", "[::]:9090"];
-        let server = testbed.session("edge-2", Some("ledger"), &[&[LATEEN], &listen[..]].concat());
-        let client = |host, namespace| {
-            let mut client = testbed.session(host, namespace, &["python3", "-c", TRY]);
-            assert_eq!(client.line(), "open");
-            client
-        };
-        let mut clients = Self {
-            web: client("edge-1", Some("web")),
-            cart: client("edge-1", Some("cart-1")),
-            outside: client("outside", None),
-            _server: server,
-        };
+        let mut clients = Self::connect(testbed);
         eventually("both ports of the ledger answer", || {
             match clients.outcome().as_str() {
                 "+++ +++" => Ok(()),
@@ -89,6 +78,22 @@ impl Clients {
             }
         });
         clients
+    }
+
+    fn connect(testbed: &Testbed) -> Self {
+        let listen = ["sample", "tcp-echo", "--listen", "[::]:9090"];
+        let server = testbed.session("edge-2", Some("ledger"), &[&[LATEEN], &listen[..]].concat());
+        let client = |host, namespace| {
+            let mut client = testbed.session(host, namespace, &["python3", "-c", TRY]);
+            assert_eq!(client.line(), "open");
+            client
+        };
+        Self {
+            web: client("edge-1", Some("web")),
+            cart: client("edge-1", Some("cart-1")),
+            outside: client("outside", None),
+            _server: server,
+        }
     }
 
     /// `+` or `-` for web, cart-1 and outside, to port 7000 and then to port 9090.
@@ -245,4 +250,43 @@ fn a_plain_connection_is_closed_when_its_namespace_turns_strict() {
         "edge-2",
         &["istio_converted_static_strict", "src.addr=10.77.0.99"],
     );
+}
+
+#[test]
+fn what_is_closed_stays_closed_after_a_start_without_a_control_plane() {
+    let mut testbed = testbed();
+    let denies = "[[authorization-policy]]\nname = \"no-web\"\nnamespace = \"shop\"\naction = \"DENY\"\n\
+        selector = { match-labels = { app = \"ledger\" } }\n\
+        rules = [{ from = [{ source = { service-accounts = [\"web\"] } }] }]\n";
+    enforce(&testbed, 300, denies);
+    let mut clients = Clients::connect(&testbed);
+    testbed.kill("control");
+    testbed.kill("edge-2");
+    testbed.daemon("edge-2");
+    eventually(
+        "the node serves again, from what it kept",
+        || match clients.outcome().as_str() {
+            "-++ -++" => Ok(()),
+            other => Err(other.to_owned()),
+        },
+    );
+    testbed.logged("edge-2", &["denied by policy shop/no-web (policy.toml:"]);
+}
+
+#[test]
+fn no_denied_connection_gets_through_once_its_policy_is_in_force() {
+    let testbed = testbed();
+    let denies = "[[authorization-policy]]\nname = \"no-web\"\nnamespace = \"shop\"\naction = \"DENY\"\n\
+        selector = { match-labels = { app = \"ledger\" } }\n\
+        rules = [{ from = [{ source = { service-accounts = [\"web\"] } }] }]\n";
+    enforce(&testbed, 399, "");
+    let mut clients = Clients::start(&testbed);
+    for round in 0..3 {
+        enforce(&testbed, 400 + 2 * round, "");
+        assert_eq!(clients.outcome(), "+++ +++", "round {round}");
+        enforce(&testbed, 401 + 2 * round, denies);
+        for _ in 0..20 {
+            assert_eq!(clients.outcome(), "-++ -++", "round {round}");
+        }
+    }
 }

@@ -239,3 +239,18 @@ async fn an_expired_certificate_from_disk_serves_while_it_has_grace() {
         assert!(rig.certs.get(&cart()).await.is_ok(), "{name}: renewed");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_part_no_longer_wants_another_may() {
+    let rig = rig(Duration::from_secs(86_400));
+    rig.certs.set_wanted(BTreeSet::from([cart()]));
+    rig.certs
+        .set_wanted_by("waypoint", BTreeSet::from([cart()]));
+    rig.certs.get(&cart()).await.unwrap();
+    rig.certs.set_wanted(BTreeSet::new());
+    tokio::time::sleep(3 * LINGER).await;
+    assert!(rig.forgotten.lock().unwrap().is_empty(), "still wanted");
+    rig.certs.set_wanted_by("waypoint", BTreeSet::new());
+    tokio::time::sleep(3 * LINGER).await;
+    assert_eq!(*rig.forgotten.lock().unwrap(), [cart()]);
+}

@@ -24,6 +24,7 @@ fn brisk() -> Timing {
     let milliseconds = Duration::from_millis;
     Timing {
         backoff: (milliseconds(5), milliseconds(50)),
+        back: Duration::from_secs(3600),
         healthy: milliseconds(300),
         look: milliseconds(60),
         confirm: milliseconds(10),

@@ -6,6 +6,7 @@ use crate::config::mesh::WrittenWorkload;
 
 /// Workloads by label, in each namespace and in all of them.
 pub(super) struct Carriers<'a> {
+    all: Vec<&'a WrittenWorkload>,
     in_namespace: HashMap<(&'a str, &'a str, &'a str), Vec<&'a WrittenWorkload>>,
     anywhere: HashMap<(&'a str, &'a str), Vec<&'a WrittenWorkload>>,
 }
@@ -13,6 +14,7 @@ pub(super) struct Carriers<'a> {
 impl<'a> Carriers<'a> {
     pub(super) fn new(workloads: &[&'a WrittenWorkload]) -> Self {
         let mut carriers = Self {
+            all: workloads.to_vec(),
             in_namespace: HashMap::new(),
             anywhere: HashMap::new(),
         };
@@ -30,6 +32,12 @@ impl<'a> Carriers<'a> {
             }
         }
         carriers
+    }
+
+    /// Workloads of a namespace, or of all.
+    pub(super) fn all(&self, namespace: Option<&str>) -> impl Iterator<Item = &'a WrittenWorkload> {
+        let within = move |w: &&WrittenWorkload| namespace.is_none_or(|n| *w.namespace.value == *n);
+        self.all.iter().copied().filter(within)
     }
 
     /// Workloads of a namespace, or of all, that carry every label of a selector; none, if that

@@ -12,6 +12,13 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     found.extend(workloads.filter_map(|workload| judge(context, workload)));
 }
 
+/// Whether a workload is to be captured, by its own word or its namespace's (§1.3).
+pub(super) fn is_enrolled(context: &Context<'_>, workload: &WrittenWorkload) -> bool {
+    let inherited = || context.namespace_of(workload)?.dataplane_mode.as_ref();
+    let mode = workload.dataplane_mode.as_ref().or_else(inherited);
+    mode.is_some_and(|mode| mode.value == DataplaneMode::Ambient)
+}
+
 fn judge(context: &Context<'_>, workload: &WrittenWorkload) -> Option<Diagnostic> {
     let name = &workload.name.value;
     let own = workload.dataplane_mode.as_ref();

@@ -8,12 +8,15 @@ mod mentions;
 mod targets;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use self::targets::Targets;
-use super::Context;
 use super::carriers::Carriers;
+use super::{Context, enrolment};
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+use crate::config::mesh::{
+    WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenWorkload,
+};
 use crate::config::source::At;
 use crate::model::declaration::Action;
 
@@ -52,8 +55,14 @@ fn authorization(
         WrittenAttachment::Selector(labels) => {
             let namespace = &*policy.namespace.value;
             found.extend(selects_nothing(context, carriers, namespace, labels, &what));
+            let held = carriers.of(reach(context, namespace), &labels.value);
+            found.extend(unenforced(context, held, &policy.name, &what));
         }
-        WrittenAttachment::Namespace => {}
+        WrittenAttachment::Namespace => {
+            let namespace = &*policy.namespace.value;
+            let held = carriers.all(reach(context, namespace));
+            found.extend(unenforced(context, held, &policy.name, &what));
+        }
     }
     match &policy.action.value {
         Action::Allow | Action::Deny => effect::check(policy, found),
@@ -93,7 +102,33 @@ fn authentication(
     );
 }
 
-/// In the root namespace a selector is for workloads of every namespace (§2.3).
+/// For workloads of which namespace a policy can be; none for those of every one (§2.3).
+fn reach<'n>(context: &Context<'_>, namespace: &'n str) -> Option<&'n str> {
+    (*namespace != *context.settings.root_namespace).then_some(namespace)
+}
+
+/// A node enforces nothing for what it does not capture.
+fn unenforced<'a>(
+    context: &Context<'a>,
+    held: impl Iterator<Item = &'a WrittenWorkload>,
+    name: &At<Arc<str>>,
+    what: &str,
+) -> Option<Diagnostic> {
+    let mut held = held.peekable();
+    let first = *held.peek()?;
+    if held.any(|workload| enrolment::is_enrolled(context, workload)) {
+        return None;
+    }
+    let message = format!("{what} is not in force: none of the workloads it is for is captured");
+    let finding = Diagnostic::new(Code::NotInForce, name.place.clone(), message);
+    Some(
+        finding
+            .label("never enforced")
+            .related(first.name.place.clone(), "one of them")
+            .help("add `dataplane-mode = \"ambient\"` to them or to their namespace"),
+    )
+}
+
 fn selects_nothing(
     context: &Context<'_>,
     carriers: &Carriers<'_>,
@@ -101,12 +136,11 @@ fn selects_nothing(
     labels: &At<BTreeMap<String, String>>,
     what: &str,
 ) -> Option<Diagnostic> {
-    let wide = *namespace == *context.settings.root_namespace;
-    let reach = (!wide).then_some(namespace);
+    let reach = reach(context, namespace);
     if carriers.of(reach, &labels.value).next().is_some() {
         return None;
     }
-    let whose = match wide {
+    let whose = match reach.is_none() {
         true => "of the mesh".to_owned(),
         false => format!("of namespace `{namespace}`"),
     };

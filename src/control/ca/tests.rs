@@ -28,7 +28,8 @@ fn a_leaf_says_what_it_must_and_nothing_else() {
     assert!(usage.server_auth && usage.client_auth);
     assert!(leaf.key_usage().unwrap().unwrap().value.digital_signature());
     assert!(!leaf.is_ca());
-    assert!((16..=17).contains(&leaf.raw_serial().len()));
+    // At most 16 bytes and a sign; some of them begin with zeros, which DER leaves out.
+    assert!((12..=17).contains(&leaf.raw_serial().len()));
     let life = leaf.validity().not_after.timestamp() - leaf.validity().not_before.timestamp();
     assert_eq!(life, 86_400 + 120);
     let svid = Svid::new(signed.chain, request.key.into(), ca.trust().clone());

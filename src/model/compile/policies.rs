@@ -88,11 +88,10 @@ impl<'a> Attached<'a> {
 
     /// All policies that node proxies are told, in the order of their keys. What peer
     /// authentications came to is among them where one of the workloads lists it.
-    pub(super) fn into_policies(self, workloads: &[Arc<Workload>]) -> Vec<Arc<Policy>> {
+    pub(super) fn policies(&self, workloads: &[Arc<Workload>]) -> Vec<Arc<Policy>> {
         let mut derived: BTreeMap<&str, &Arc<Policy>> = self.strictness.policies().collect();
-        let through: Vec<_> = self.letting_through().cloned().collect();
-        let mut all = self.policies;
-        all.extend(through);
+        let mut all = self.policies.clone();
+        all.extend(self.letting_through().cloned());
         for workload in workloads {
             // Of the few there are each is looked for until it is found once.
             if derived.is_empty() {

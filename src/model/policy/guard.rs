@@ -23,7 +23,9 @@ impl Policies {
             by_key: keyed.collect(),
             ..Self::default()
         };
-        for policy in policies.by_key.values() {
+        let mut all: Vec<_> = policies.by_key.values().collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        for policy in all {
             match policy.scope {
                 Scope::Mesh => policies.mesh.push(Arc::clone(policy)),
                 Scope::Namespace => {
@@ -143,9 +145,20 @@ impl Guard {
         of_its_kind.push(Arc::clone(policy));
     }
 
-    /// Whether nothing holds, so that everything is let in.
-    pub fn is_open(&self) -> bool {
-        self.deny.is_empty() && self.allow.is_empty() && self.missing.is_none()
+    /// Whether a policy is listed that nobody has told of, so that nothing is let in.
+    pub fn waits(&self) -> bool {
+        self.missing.is_some()
+    }
+
+    /// Whether both give the same verdict on everything, wherever their policies are written.
+    pub fn means(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Policy>], b: &[Arc<Policy>]| {
+            let pair = |(a, b): (&Arc<Policy>, &Arc<Policy>)| Arc::ptr_eq(a, b) || a.means(b);
+            a.len() == b.len() && a.iter().zip(b).all(pair)
+        };
+        self.missing == other.missing
+            && same(&self.deny, &other.deny)
+            && same(&self.allow, &other.allow)
     }
 
     /// Whether there are policies that are only tried.
@@ -239,7 +252,8 @@ impl fmt::Display for Cause {
 
 impl Denial {
     /// The key of the policy to be named.
-    pub fn policy(&self) -> &Arc<str> {
+    #[cfg(test)]
+    pub(crate) fn policy(&self) -> &Arc<str> {
         match self {
             Self::Rule(cause) => &cause.policy.key,
             Self::NotAllowed { first, .. } => &first.key,

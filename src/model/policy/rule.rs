@@ -172,6 +172,13 @@ pub struct Request {
     pub destination: SocketAddr,
 }
 
+impl Peer {
+    /// The identity without `spiffe://`.
+    pub fn principal(&self) -> &str {
+        &self.principal
+    }
+}
+
 impl Request {
     /// A connection by its ends; IPv4 addresses in IPv6 clothes are taken for what they are.
     pub fn new(identity: Option<&SpiffeId>, source: IpAddr, destination: SocketAddr) -> Self {
@@ -187,6 +194,15 @@ impl Policy {
     /// The key of a policy.
     pub fn key_of(namespace: &str, name: &str) -> Arc<str> {
         Arc::from(format!("{namespace}/{name}"))
+    }
+
+    /// Whether both say the same, wherever it is written.
+    pub fn means(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Rule, &Rule)| a.clauses == b.clauses;
+        self.key == other.key
+            && self.effect == other.effect
+            && self.rules.len() == other.rules.len()
+            && self.rules.iter().zip(&other.rules).all(same)
     }
 
     /// The first rule that matches, by its place in the policy.

@@ -116,8 +116,8 @@ fn encode_account(account: &ServiceAccount) -> proto::ServiceAccountMatch {
 /// Reads an `istio.security.Authorization` sent under `name`.
 ///
 /// # Errors
-/// [`ConvertError`] for anything that is not wholly understood: a value that is left out makes a
-/// match wider, or one that never matches (§2.5).
+/// [`ConvertError`] for a value that is not understood: left out, it makes a match wider, or one that
+/// never matches (§2.5). Fields that this version does not know are ignored, as everywhere (§2).
 pub fn decode_policy(name: &str, bytes: &[u8]) -> Result<Policy, ConvertError> {
     let read = || {
         let policy = proto::Authorization::decode(bytes)
@@ -128,7 +128,7 @@ pub fn decode_policy(name: &str, bytes: &[u8]) -> Result<Policy, ConvertError> {
 }
 
 fn decode(resource: &str, policy: proto::Authorization) -> Result<Policy, Fault> {
-    let origin = decode_origin(&policy.extensions)?;
+    let origin = decode_origin(&policy.extensions);
     let name = required("name", policy.name)?;
     let scope = match enumeration("scope", policy.scope)? {
         proto::Scope::Global => Scope::Mesh,
@@ -163,14 +163,10 @@ fn decode(resource: &str, policy: proto::Authorization) -> Result<Policy, Fault>
     })
 }
 
-fn decode_origin(extensions: &[Extension]) -> Result<Option<PolicyOrigin>, Fault> {
-    let ours = extensions.iter().find(|e| e.name == ORIGIN);
-    let Some(config) = ours.and_then(|e| e.config.as_ref()) else {
-        return Ok(None);
-    };
-    let origin = PolicyOrigin::decode(&*config.value);
-    let origin = origin.map_err(|e| Fault::new(ORIGIN, Reason::Undecodable(e)))?;
-    Ok(Some(origin))
+/// It only informs, so one that does not read is as good as none.
+fn decode_origin(extensions: &[Extension]) -> Option<PolicyOrigin> {
+    let ours = extensions.iter().find(|e| e.name == ORIGIN)?;
+    PolicyOrigin::decode(&*ours.config.as_ref()?.value).ok()
 }
 
 fn decode_rule(rule: proto::Rule, line: u32) -> Result<Rule, Fault> {

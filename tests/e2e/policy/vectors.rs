@@ -261,7 +261,7 @@ dry-run = true
 selector = { match-labels = { app = "ledger" } }
 rules = [{ from = [{ source = { namespaces = ["other"] } }] }]
 "# => "+++ +++", says "would be denied by policy shop/p31-deny" "no policy would allow it",
-        logs ["dry run" "would be denied by policy shop/p31-deny"] ["dry run" "no policy would allow it"];
+        logs ["dry run" "would be denied by policy shop/p31-deny" "policy.more=1" "/sa/web"] ["dry run" "no policy would allow it" "policy.more=0"];
 
     "32, the root namespace selects everywhere": r#"
 [[authorization-policy]]

@@ -99,6 +99,42 @@ async fn a_control_plane_that_stops_is_left_and_returned_to() {
     tokio::time::timeout(PATIENCE, left).await.unwrap();
 }
 
+#[tokio::test]
+async fn one_that_was_away_is_followed_soon_after_it_is_back() {
+    let ca = TestCa::new();
+    let mut a = Scripted::lateen(
+        &ca,
+        Script {
+            resources: scripted::mesh(EPOCH, 1, &[]),
+            ..Script::default()
+        },
+    )
+    .await;
+    a.stop().await;
+    let hour = Duration::from_secs(3600);
+    let patient = |back| Timing {
+        backoff: (hour, hour),
+        back,
+        ..brisk()
+    };
+    let start = |back| {
+        let controls = joined(&ca, EPOCH, &[&a.url]);
+        Client::start(controls, patient(back), vec![EPOCH; 16])
+    };
+    let (mut looks, mut waits) = (start(Duration::from_millis(20)), start(hour));
+    for client in [&mut looks, &mut waits] {
+        let failed = |link: &Link| link.controls[0].error.is_some();
+        client.links("not there", failed).await;
+    }
+    let url = a.url.clone();
+    a.resume().await;
+    looks.connects(&url).await;
+    assert!(
+        waits.link.borrow().connected.is_none(),
+        "the other one waits"
+    );
+}
+
 /// A node that came to the last of three control planes, and finds the others up again, so.
 async fn returned(ca: &TestCa, first: Script, second: Script, last: Script) -> [Scripted; 3] {
     let mut a = Scripted::lateen(ca, first).await;

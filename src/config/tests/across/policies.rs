@@ -1,7 +1,7 @@
 //! Rows about policies and what they are for.
 
 use super::super::{Code, Row};
-use super::{service, workload};
+use super::{NODES, service, workload};
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = placed();
@@ -26,6 +26,9 @@ fn authentication(name: &str, more: &str) -> String {
 }
 
 const SELECTOR: &str = "selector = { match-labels = { app = \"a\" } }";
+
+const CAPTURED: &str =
+    "node = \"edge-1\"\ndataplane-mode = \"ambient\"\ncapture = { netns = \"v\" }";
 
 fn placed() -> Vec<Row> {
     use Code::*;
@@ -111,6 +114,23 @@ fn selected() -> Vec<Row> {
                 "a.toml",
                 workload("w", "10.1.0.1", "") + &closed(SELECTOR) + &authentication("q", SELECTOR),
             )],
+            vec![(
+                "a.toml",
+                7,
+                8,
+                NotInForce,
+                "none of the workloads it is for is captured",
+            )],
+        ),
+        (
+            "selectors of workloads of which one is captured",
+            vec![(
+                "a.toml",
+                workload("w", "10.1.0.1", "")
+                    + &workload("v", "10.1.0.2", CAPTURED)
+                    + NODES
+                    + &closed(SELECTOR),
+            )],
             vec![],
         ),
         (
@@ -142,7 +162,7 @@ fn selected() -> Vec<Row> {
                 ("a.toml", elsewhere.clone()),
                 ("b.toml", closed(&format!("{root}{SELECTOR}"))),
             ],
-            vec![],
+            vec![("b.toml", 2, 8, NotInForce, "is captured")],
         ),
         (
             "a selector of nothing in the whole mesh",

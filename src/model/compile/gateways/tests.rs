@@ -8,8 +8,10 @@ use super::super::{Assignments, Reported, compile};
 use super::*;
 use crate::model::balance::RoundRobin;
 use crate::model::declaration::{AllowedRoutes, Canary, CanaryWeight, WaypointFor};
+use crate::model::inbound::Target;
 use crate::model::outbound::{Route, decide};
 use crate::model::view::View;
+use crate::model::waypoint::admit;
 use crate::model::workload::Health;
 
 const VIP: &str = "240.240.0.10:80";
@@ -189,6 +191,12 @@ fn a_canary_gets_its_share() {
         };
         let view = seen(&mesh);
         let source = view.workload_at("", "10.1.0.12".parse().unwrap()).unwrap();
+        for name in ["wp", "all"] {
+            let instance = view.workload(&format!("Kubernetes/lateen/Gateway/shop/{name}"));
+            let target = Target::Address(VIP.parse().unwrap());
+            let admitted = admit(&view, instance.unwrap(), target);
+            assert!(admitted.is_ok(), "{name} takes what is sent to it");
+        }
         let mut turns = RoundRobin::default();
         let mut through = |_| match decide(&view, source, VIP.parse().unwrap(), &mut turns) {
             Ok(Route::Tunnel(t)) => t.workload.name.to_string(),
@@ -296,5 +304,23 @@ fn ingress_passes_it_where_that_is_asked_for() {
             .find(|s| &*s.name == "cart")
             .unwrap();
         assert_eq!(cart.ingress_use_waypoint, want, "{name}");
+    }
+}
+
+#[test]
+fn a_waypoint_opens_nothing_for_others() {
+    // Vector 16.
+    let view = seen(&written("cart=wp"));
+    let instance = view.workload("Kubernetes/lateen/Gateway/shop/wp").unwrap();
+    let web = view.services().find(|s| &*s.name == "web").unwrap();
+    let unbound = SocketAddr::new(web.vips[0].address, 80).to_string();
+    for (name, to, opens) in [
+        ("its service", VIP, true),
+        ("an unbound service", unbound.as_str(), false),
+        ("a port nobody declared", "240.240.0.10:81", false),
+        ("a workload", CART, false),
+    ] {
+        let target = Target::Address(to.parse().unwrap());
+        assert_eq!(admit(&view, instance, target).is_ok(), opens, "{name}");
     }
 }

@@ -198,12 +198,13 @@ fn what_is_listed_and_unknown_closes() {
     me.authorization_policies = vec![Arc::from("shop/late"), Arc::from("shop/later")];
     let allows = Policies::new([policy("+shop/a *", Scope::Namespace)]);
     let guard = allows.guard(&me);
-    assert!(!guard.is_open());
+    assert!(guard.waits());
     let Verdict::Denied(denial) = guard.judge(&from("web")) else {
         panic!("let in without the policy it lists");
     };
     assert_eq!(&**denial.policy(), "shop/late");
-    assert!(Policies::default().guard(&workload("web", &[])).is_open());
+    let nothing = Policies::default().guard(&workload("web", &[]));
+    assert!(nothing.judge(&from("web")) == Verdict::Allowed(None));
 }
 
 #[test]
@@ -218,4 +219,24 @@ fn every_policy_is_considered() {
         told,
         [("shop/d", Some(0)), ("shop/a", None), ("shop/t", Some(0))]
     );
+}
+
+#[test]
+fn where_a_policy_is_written_does_not_change_what_it_means() {
+    let moved = |line| {
+        let mut policy = (*policy("-shop/d web", Scope::Namespace)).clone();
+        policy.origin.as_mut().unwrap().line = line;
+        policy.rules[0].line = line + 1;
+        Policies::new([Arc::new(policy)]).guard(&workload("cart", &[]))
+    };
+    assert_ne!(moved(3), moved(4));
+    assert!(moved(3).means(&moved(4)));
+    for other in [
+        &[][..],
+        &["-shop/d api"],
+        &["-shop/e web"],
+        &["+shop/d web"],
+    ] {
+        assert!(!moved(3).means(&guard(other)), "{other:?}");
+    }
 }

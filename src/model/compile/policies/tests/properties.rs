@@ -18,7 +18,7 @@ use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Condition, Mesh, MtlsMode, Operation, PathPattern,
     PeerAuthentication, Rule, Source, TargetKind, TargetRef, Values,
 };
-use crate::model::policy::Policies;
+use crate::model::policy::{Guard, Policies};
 use crate::wire::convert::{decode_policy, encode_policy};
 
 const PRINCIPALS: [&str; 16] = [
@@ -366,7 +366,7 @@ fn all_verdicts_are_drawn() {
         let judge = Judge::new(mesh);
         let verdict = judge.verdict(&asked[0]);
         let kind = match verdict.as_str() {
-            "in" if judge.guard(&asked[0].workload).is_open() => "open",
+            "in" if judge.guard(&asked[0].workload).means(&Guard::default()) => "open",
             "in" => "in",
             "unallowed" => "unallowed",
             strict if strict.contains("converted") => "strict",

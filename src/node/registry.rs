@@ -1,5 +1,5 @@
-//! Inbound connections that policies may still end (`spec/labels-and-policy.md` §6): each is put on
-//! the list before it is judged, so that no change slips between, and stays on it while it is open.
+//! Inbound connections that policies may still end (`spec/labels-and-policy.md` §6): each is
+//! registered before it is judged, so that no change slips between, and stays so while it is open.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +10,12 @@ use tokio::sync::oneshot;
 use crate::identity::SpiffeId;
 use crate::model::policy::{Denial, Guard, Request, Verdict};
 
+/// Connections judged before other tasks of the thread have their turn.
+const AT_ONCE: usize = 256;
+
 /// What a connection is judged by.
 #[derive(Clone, Debug)]
-pub(super) struct Plea {
+pub(super) struct Attributes {
     /// Who asks; none on a plain connection.
     pub(super) identity: Option<SpiffeId>,
     /// Where he connects from.
@@ -21,7 +24,7 @@ pub(super) struct Plea {
     pub(super) destination: SocketAddr,
 }
 
-impl Plea {
+impl Attributes {
     pub(super) fn request(&self) -> Request {
         Request::new(self.identity.as_ref(), self.source, self.destination)
     }
@@ -29,7 +32,7 @@ impl Plea {
 
 /// The connections of one workload on one thread.
 #[derive(Clone, Default)]
-pub(super) struct Judged {
+pub(super) struct Registry {
     list: Arc<Mutex<List>>,
 }
 
@@ -40,48 +43,69 @@ struct List {
 }
 
 struct Entry {
-    plea: Plea,
+    attributes: Attributes,
     cut: oneshot::Sender<Denial>,
 }
 
-/// A connection's place on the list, until it is dropped.
-pub(super) struct Tenure {
-    judged: Judged,
+/// Keeps a connection registered.
+pub(super) struct Registration {
+    registry: Registry,
     id: u64,
     cut: oneshot::Receiver<Denial>,
 }
 
-impl Judged {
-    /// Puts a connection on the list.
-    pub(super) fn enter(&self, plea: Plea) -> Tenure {
+impl Registry {
+    /// Registers a connection.
+    pub(super) fn enter(&self, attributes: Attributes) -> Registration {
         let (tell, cut) = oneshot::channel();
         let mut list = self.lock();
         let id = list.next;
         list.next += 1;
-        list.open.insert(id, Entry { plea, cut: tell });
-        Tenure {
-            judged: self.clone(),
+        list.open.insert(
+            id,
+            Entry {
+                attributes,
+                cut: tell,
+            },
+        );
+        Registration {
+            registry: self.clone(),
             id,
             cut,
         }
     }
 
-    /// Judges all of them anew and ends those that are not let in any more; tells how many.
-    pub(super) fn review(&self, guard: &Guard) -> usize {
-        let mut list = self.lock();
-        let denied =
-            list.open
-                .iter()
-                .filter_map(|(id, entry)| match guard.judge(&entry.plea.request()) {
+    /// Judges all of them anew and ends those that are not let in any more; tells how many. Those that
+    /// come meanwhile have been judged by what is newer.
+    pub(super) async fn review(&self, guard: &Guard) -> usize {
+        let open = self.open();
+        let mut ended = 0;
+        for some in open.chunks(AT_ONCE) {
+            let denied = some.iter().filter_map(|(id, attributes)| {
+                match guard.judge(&attributes.request()) {
                     Verdict::Allowed(_) => None,
                     Verdict::Denied(denial) => Some((*id, denial)),
-                });
-        let denied: Vec<_> = denied.collect();
-        let ended = denied.len();
+                }
+            });
+            ended += self.end(denied.collect());
+            tokio::task::yield_now().await;
+        }
+        ended
+    }
+
+    fn open(&self) -> Vec<(u64, Attributes)> {
+        let list = self.lock();
+        let open = list.open.iter().map(|(id, e)| (*id, e.attributes.clone()));
+        open.collect()
+    }
+
+    fn end(&self, denied: Vec<(u64, Denial)>) -> usize {
+        let mut list = self.lock();
+        let mut ended = 0;
         for (id, denial) in denied {
             if let Some(entry) = list.open.remove(&id) {
                 // Whoever does not listen any more has ended by himself.
-                let _ended = entry.cut.send(denial);
+                ended += usize::from(entry.cut.send(denial).is_ok());
             }
         }
         ended
@@ -92,7 +116,12 @@ impl Judged {
     }
 }
 
-impl Tenure {
+impl Registration {
+    /// Why the connection is let in no more, if it is not.
+    pub(super) fn ended(&mut self) -> Option<Denial> {
+        self.cut.try_recv().ok()
+    }
+
     /// Waits until the connection is let in no more, and tells why.
     ///
     /// # Cancel safety
@@ -106,9 +135,9 @@ impl Tenure {
     }
 }
 
-impl Drop for Tenure {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.judged.lock().open.remove(&self.id);
+        self.registry.lock().open.remove(&self.id);
     }
 }
 
@@ -120,9 +149,9 @@ mod tests {
     };
     use crate::model::testing::workload;
 
-    fn plea(account: &str) -> Plea {
+    fn attributes(account: &str) -> Attributes {
         let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}");
-        Plea {
+        Attributes {
             identity: Some(identity.parse().unwrap()),
             source: "10.1.0.12".parse().unwrap(),
             destination: "10.1.0.11:8080".parse().unwrap(),
@@ -160,16 +189,19 @@ mod tests {
 
     #[tokio::test]
     async fn those_that_are_let_in_no_more_are_ended_and_no_others() {
-        let judged = Judged::default();
-        let (mut web, mut api) = (judged.enter(plea("web")), judged.enter(plea("api")));
-        let gone = judged.enter(plea("web"));
+        let registry = Registry::default();
+        let (mut web, mut api) = (
+            registry.enter(attributes("web")),
+            registry.enter(attributes("api")),
+        );
+        let gone = registry.enter(attributes("web"));
         drop(gone);
-        assert_eq!(judged.review(&Guard::default()), 0);
-        assert_eq!(judged.review(&denies("web")), 1);
+        assert_eq!(registry.review(&Guard::default()).await, 0);
+        assert_eq!(registry.review(&denies("web")).await, 1);
         assert_eq!(&**web.over().await.policy(), "shop/deny");
         assert!(api.cut.try_recv().is_err(), "the other one stays");
-        assert_eq!(judged.review(&denies("web")), 0, "ended once");
+        assert_eq!(registry.review(&denies("web")).await, 0, "ended once");
         drop((web, api));
-        assert!(judged.lock().open.is_empty());
+        assert!(registry.lock().open.is_empty());
     }
 }

@@ -1,0 +1,324 @@
+//! The way of a connection, asked of the functions that decide it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Explanation, Judgement, Step, Way, label, step};
+use crate::identity::SpiffeId;
+use crate::model::balance::{Candidate, Pick};
+use crate::model::inbound::{self, Target};
+use crate::model::outbound::{self, Route, Tunnelled};
+use crate::model::policy::{Cause, Considered, Effect, Request, Verdict};
+use crate::model::service::{Service, ServiceKey};
+use crate::model::view::View;
+use crate::model::waypoint;
+use crate::model::workload::{TunnelProtocol, Workload};
+
+/// Takes every turn once.
+struct Turn {
+    now: usize,
+    of: usize,
+}
+
+impl Pick for Turn {
+    fn pick(&mut self, _service: &ServiceKey, _port: u16, candidates: &[Candidate<'_>]) -> usize {
+        self.of = self.of.max(candidates.len());
+        // Of a second choice on the same way, such as a waypoint's instance, any will do.
+        self.now % candidates.len().max(1)
+    }
+}
+
+/// A question while it is answered.
+pub(super) struct Explaining<'a> {
+    pub(super) view: &'a View,
+    pub(super) source: &'a Arc<Workload>,
+    pub(super) to: SocketAddr,
+}
+
+/// What arrives at a workload.
+struct Arrival<'a> {
+    identity: Option<SpiffeId>,
+    source: IpAddr,
+    at: SocketAddr,
+    service: Option<&'a Service>,
+}
+
+impl Explaining<'_> {
+    /// Whether the client's node is on the way at all.
+    pub(super) fn captured(&self) -> Step {
+        let who = match self.source.identity() {
+            Ok(identity) => identity.to_string(),
+            Err(_illegal) => "nobody".to_owned(),
+        };
+        let text = match self.source.tunnel {
+            TunnelProtocol::Hbone => format!("{} is captured, as {who}", label(self.source)),
+            TunnelProtocol::None => format!(
+                "{} is not captured: what it sends leaves as it is, from nobody",
+                label(self.source)
+            ),
+        };
+        step("capture", text)
+    }
+
+    /// Where it goes from there, and what becomes of it.
+    pub(super) fn routes(&self, explanation: &mut Explanation) {
+        if self.source.addresses.contains(&self.to.ip()) {
+            explanation.allowed = true;
+            explanation.reason = format!("{} is the workload itself: it is not left", self.to);
+            explanation
+                .steps
+                .push(step("route", explanation.reason.clone()));
+            return;
+        }
+        if self.source.tunnel == TunnelProtocol::None {
+            return self.uncaptured(explanation);
+        }
+        let mut turn = Turn { now: 0, of: 1 };
+        while turn.now < turn.of {
+            match outbound::decide(self.view, self.source, self.to, &mut turn) {
+                Err(refusal) => {
+                    explanation.reason = format!("refused by the client's node: {refusal}");
+                    explanation.steps.push(step("route", refusal.to_string()));
+                    return;
+                }
+                Ok(Route::Passthrough { to }) => {
+                    explanation.allowed = true;
+                    explanation.reason =
+                        format!("{to} is no workload's address: sent there as it is");
+                    let text = format!("{to} is passed through as it is");
+                    explanation.steps.push(step("route", text));
+                    return;
+                }
+                Ok(Route::Plain { endpoint, .. }) => {
+                    explanation
+                        .ways
+                        .push(open(&endpoint.workload, endpoint.address));
+                }
+                Ok(Route::Tunnel(route))
+                    if !route.workload.addresses.contains(&route.target.ip()) =>
+                {
+                    self.by_waypoint(&route, explanation);
+                }
+                Ok(Route::Tunnel(route)) => {
+                    explanation.ways.push(self.through(self.source, &route))
+                }
+            }
+            turn.now += 1;
+        }
+        if explanation.ways.len() > 1 {
+            let text = format!("{} endpoints may be chosen", explanation.ways.len());
+            explanation.steps.push(step("route", text));
+        }
+    }
+
+    /// The tunnel ends at a waypoint, which goes on as itself; told once of each waypoint.
+    fn by_waypoint(&self, route: &Tunnelled, explanation: &mut Explanation) {
+        let instance = &route.workload;
+        let (name, to) = (label(instance), route.target);
+        let text = format!(
+            "{to} is behind waypoint {name}: HBONE to {}, asking for {to}; it goes on as itself, if it lets the request through, which is not told here",
+            route.hop
+        );
+        let text = step("waypoint", text);
+        if explanation.steps.contains(&text) {
+            return;
+        }
+        explanation.steps.push(text);
+        let mut refuse = |refusal: &dyn fmt::Display| {
+            explanation.reason = format!("refused by waypoint {name}: {refusal}");
+        };
+        let bound = match waypoint::admit(self.view, instance, Target::Address(to)) {
+            Ok(bound) => bound,
+            Err(refusal) => return refuse(&refusal),
+        };
+        let mut turn = Turn { now: 0, of: 1 };
+        while turn.now < turn.of {
+            let way = match waypoint::onward(self.view, instance, &bound, &[], &mut turn) {
+                Ok(Route::Tunnel(onward)) => self.through(instance, &onward),
+                Ok(Route::Plain { endpoint, .. }) => open(&endpoint.workload, endpoint.address),
+                Ok(Route::Passthrough { to }) => {
+                    return refuse(&format_args!("{to} is no workload's address"));
+                }
+                Err(refusal) => return refuse(&refusal),
+            };
+            explanation.ways.push(way);
+            turn.now += 1;
+        }
+    }
+
+    /// No way there.
+    fn no_way(source: &Workload, workload: &Workload, at: SocketAddr) -> Way {
+        let family = if at.is_ipv4() { "IPv4" } else { "IPv6" };
+        Way {
+            workload: label(workload),
+            address: at,
+            allowed: false,
+            reason: format!("{} has no {family} address to connect from", label(source)),
+            steps: Vec::new(),
+            policies: Vec::new(),
+        }
+    }
+
+    /// Nobody resolves services for it, nor speaks for it.
+    fn uncaptured(&self, explanation: &mut Explanation) {
+        let network = &self.source.network;
+        let to = self.to;
+        if let Some(workload) = self.view.workload_at(network, to.ip()) {
+            let way = match workload.tunnel {
+                TunnelProtocol::None => open(workload, to),
+                TunnelProtocol::Hbone => self.plain(workload),
+            };
+            explanation.ways.push(way);
+            return;
+        }
+        let vip = self.view.is_vip(network, to.ip());
+        explanation.allowed = !vip;
+        explanation.reason = match vip {
+            true => format!(
+                "{to} is a service's address, where nobody answers but for captured workloads"
+            ),
+            false => format!("{to} is not of the mesh, and nothing of the mesh is on the way"),
+        };
+        explanation
+            .steps
+            .push(step("route", explanation.reason.clone()));
+    }
+
+    /// From the client, or from the waypoint that goes on.
+    fn through(&self, from: &Workload, route: &Tunnelled) -> Way {
+        let Some(source) = address(from, route.hop.ip()) else {
+            return Self::no_way(from, &route.workload, route.target);
+        };
+        let arrival = Arrival {
+            identity: from.identity().ok(),
+            source,
+            at: route.target,
+            service: route.service.as_deref(),
+        };
+        self.tunnelled(&route.workload, route.hop, &arrival)
+    }
+
+    fn tunnelled(&self, workload: &Workload, hop: SocketAddr, arrival: &Arrival<'_>) -> Way {
+        let via = format!(
+            "HBONE to {} at {hop}, asking for {}",
+            label(workload),
+            arrival.at
+        );
+        let host = arrival.service.map(|s| &*s.key.hostname);
+        let target = Target::Address(arrival.at);
+        let peer = arrival.identity.as_ref();
+        let delivery = inbound::guarded(self.view, workload, target, peer, host)
+            .and_then(|()| inbound::tunnelled(self.view, workload, hop.ip(), target, host));
+        self.arrive(workload, arrival, step("transport", via), delivery)
+    }
+
+    fn plain(&self, workload: &Workload) -> Way {
+        let Some(source) = address(self.source, self.to.ip()) else {
+            return Self::no_way(self.source, workload, self.to);
+        };
+        let arrival = Arrival {
+            identity: None,
+            source,
+            at: self.to,
+            service: None,
+        };
+        let via = step(
+            "transport",
+            format!("plain text to {} at {}", label(workload), self.to),
+        );
+        let target = Target::Address(self.to);
+        let delivery = inbound::guarded(self.view, workload, target, None, None)
+            .and_then(|()| inbound::plaintext(self.view, workload, self.to));
+        self.arrive(workload, &arrival, via, delivery)
+    }
+
+    /// What the server's node does with it.
+    fn arrive(
+        &self,
+        workload: &Workload,
+        arrival: &Arrival<'_>,
+        via: Step,
+        delivery: Result<inbound::Delivery, inbound::Refusal>,
+    ) -> Way {
+        let mut way = Way {
+            workload: label(workload),
+            address: arrival.at,
+            allowed: false,
+            reason: String::new(),
+            steps: vec![via],
+            policies: Vec::new(),
+        };
+        let delivery = match delivery {
+            Ok(delivery) => delivery,
+            Err(refusal) => {
+                way.reason = format!("refused by the server's node: {refusal}");
+                way.steps.push(step("arrival", refusal.to_string()));
+                return way;
+            }
+        };
+        let request = Request::new(arrival.identity.as_ref(), arrival.source, delivery.to);
+        let who = match &arrival.identity {
+            Some(identity) => identity.to_string(),
+            None => "nobody".to_owned(),
+        };
+        let seen = format!("seen as {who} from {}, to {}", arrival.source, delivery.to);
+        way.steps.push(step("arrival", seen));
+        let guard = self.view.policies().guard(workload);
+        way.policies = guard.consider(&request).iter().map(judgement).collect();
+        let rehearsed = guard.rehearse(&request);
+        let rehearsed = rehearsed.iter().map(|r| step("dry-run", r.to_string()));
+        way.steps.extend(rehearsed);
+        match guard.judge(&request) {
+            Verdict::Denied(denial) => way.reason = denial.to_string(),
+            Verdict::Allowed(by) => {
+                way.allowed = true;
+                way.reason = match by {
+                    Some(cause) => format!("allowed by {cause}"),
+                    None => "no policy that allows holds for it, so nothing has to".to_owned(),
+                };
+            }
+        }
+        way
+    }
+}
+
+/// One of a workload's addresses, of the family of the other; none when it has none.
+fn address(of: &Workload, like: IpAddr) -> Option<IpAddr> {
+    let mut own = of.addresses.iter();
+    own.find(|a| a.is_ipv4() == like.is_ipv4()).copied()
+}
+
+/// To a workload that is not captured.
+fn open(workload: &Workload, at: SocketAddr) -> Way {
+    let via = format!("plain text to {} at {at}", label(workload));
+    Way {
+        workload: label(workload),
+        address: at,
+        allowed: true,
+        reason: format!(
+            "{} is not captured: no policy is enforced there",
+            label(workload)
+        ),
+        steps: vec![step("transport", via)],
+        policies: Vec::new(),
+    }
+}
+
+fn judgement(considered: &Considered) -> Judgement {
+    let policy = &considered.policy;
+    let cause = Cause {
+        policy: Arc::clone(policy),
+        rule: considered.matched,
+    };
+    Judgement {
+        policy: policy.key.to_string(),
+        action: match policy.effect {
+            Effect::Allow => "ALLOW".to_owned(),
+            Effect::Deny => "DENY".to_owned(),
+        },
+        dry_run: policy.dry_run,
+        matches: considered.matched.is_some(),
+        place: cause.place().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,129 @@
+//! A waypoint: stands for the services and workloads bound to it, and sends on what comes for them
+//! (`spec/waypoint-l7.md`).
+//!
+//! [`server`] accepts tunnels, [`tcp`] and [`http`] carry what comes through them, [`upstream`]
+//! finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
+//! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
+
+mod account;
+mod filters;
+mod http;
+mod server;
+mod tcp;
+mod upstream;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+pub use server::{State, Waypoint};
+
+use crate::agent::MeshState;
+use crate::agent::certs::Certs;
+use crate::capture::near;
+use crate::hbone::{self, Limits};
+use crate::identity::SpiffeId;
+use crate::model::outbound::HBONE_PORT;
+use crate::model::waypoint::{Bound, WaypointName};
+use crate::model::workload::Workload;
+use crate::telemetry::Metrics;
+use upstream::Upstream;
+
+/// Streams on one connection that a peer may open (`spec/waypoint-l7.md` §1.1).
+const STREAMS: u32 = 100;
+
+/// Where a waypoint takes tunnels: beside a node role, which may have the usual port on the same
+/// address, on the next one (`spec/waypoint-l7.md` §1.1).
+pub fn port(beside_node: bool) -> u16 {
+    if beside_node {
+        HBONE_PORT + 1
+    } else {
+        HBONE_PORT
+    }
+}
+
+/// What a waypoint is and serves with.
+pub struct Settings {
+    /// Which waypoint.
+    pub name: WaypointName,
+    /// The node it runs on.
+    pub node: Arc<str>,
+    /// Where it takes tunnels, on each address of its instance here.
+    pub port: u16,
+    /// How long open connections may finish after a stop.
+    pub drain: Duration,
+}
+
+/// What all tunnels of a waypoint share.
+struct Shared<C: hbone::Connector> {
+    settings: Settings,
+    /// The mesh as last heard.
+    mesh: watch::Receiver<Arc<MeshState>>,
+    certs: Certs,
+    metrics: Arc<Metrics>,
+    upstream: Upstream<C>,
+    http: http::Pool,
+}
+
+impl<C: hbone::Connector> Shared<C> {
+    /// The mesh, and the instance in it.
+    fn known(&self, uid: &str) -> Option<(Arc<MeshState>, Arc<Workload>)> {
+        let mesh = Arc::clone(&self.mesh.borrow());
+        let instance = Arc::clone(mesh.view.workload(uid)?);
+        Some((mesh, instance))
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        streams_in: STREAMS,
+        ..Limits::default()
+    }
+}
+
+/// Who opened a tunnel. All but the identity and the address is for telemetry only.
+struct Client {
+    /// Who it has proven to be.
+    identity: SpiffeId,
+    /// Where it connects from.
+    source: SocketAddr,
+    /// The workload of that address.
+    workload: Option<Arc<Workload>>,
+    /// What it tells of itself.
+    baggage: String,
+    /// Joins the log lines of all who carry the connection.
+    traceparent: String,
+}
+
+/// A tunnel that was let in.
+struct Arrival<C: hbone::Connector> {
+    shared: Arc<Shared<C>>,
+    /// The waypoint's instance on this node.
+    instance: Arc<str>,
+    client: Client,
+    bound: Bound,
+    started: Instant,
+}
+
+/// Makes TCP connections from this host's own network.
+#[derive(Clone, Debug, Default)]
+pub struct HostNetwork;
+
+impl hbone::Connector for HostNetwork {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(to).await?;
+        // Refused, small writes are only slower.
+        let _slower = stream.set_nodelay(true);
+        near::tunnel(&stream);
+        Ok(stream)
+    }
+}

@@ -1,0 +1,369 @@
+//! A waypoint, endpoints behind it and a client before it, for tests: loopback TCP with real TLS.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Settings, State, Waypoint};
+use crate::agent::MeshState;
+use crate::agent::certs::Manager;
+use crate::agent::issuer::{IssueError, Issuer};
+use crate::agent::link::Link;
+use crate::hbone::{
+    self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
+    Tunnel, headers,
+};
+use crate::identity::SpiffeId;
+use crate::model::service::{AppProtocol, Service, ServicePort};
+use crate::model::testing::{port, service, view, waypoint_named, workload};
+use crate::model::workload::Workload;
+use crate::telemetry::Metrics;
+use crate::tls::testing::TestCa;
+use crate::tls::{Svid, hbone_server};
+
+/// Where service `cart` is.
+pub(super) const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
+
+/// Signs whatever it is asked to, or nothing.
+struct Signs {
+    ca: Arc<TestCa>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Issuer for Signs {
+    async fn issue(&self, id: &SpiffeId) -> Result<Svid, IssueError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(IssueError::Timeout);
+        }
+        let uri = id.to_string();
+        let uris = [uri.as_str()];
+        let (certificate, key) = self.ca.leaf(&crate::tls::testing::Leaf::uris(&uris));
+        Ok(Svid::new(vec![certificate], key, self.ca.trust())?)
+    }
+
+    async fn kept(&self, _id: &SpiffeId) -> Option<Svid> {
+        None
+    }
+
+    async fn forget(&self, _id: &SpiffeId) {}
+}
+
+/// Connects to where the mesh's addresses really are; refuses the others.
+#[derive(Clone, Default)]
+pub(super) struct Mapped {
+    to: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    /// How often somebody connected, or tried to.
+    pub(super) dials: Arc<AtomicUsize>,
+}
+
+impl Mapped {
+    fn map(&self, address: SocketAddr, to: SocketAddr) {
+        self.to.lock().unwrap().insert(address, to);
+    }
+}
+
+impl Connector for Mapped {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.dials.fetch_add(1, Ordering::Relaxed);
+        let mapped = self.to.lock().unwrap().get(&to).copied();
+        let to = mapped.ok_or(io::ErrorKind::ConnectionRefused)?;
+        TcpStream::connect(to).await
+    }
+}
+
+/// Connects as it is told.
+#[derive(Clone)]
+struct Direct;
+
+impl Connector for Direct {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect(to).await
+    }
+}
+
+/// What a tunnel said of its client and itself.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) peer: String,
+    pub(super) authority: String,
+    pub(super) baggage: String,
+    pub(super) forwarded: String,
+}
+
+/// Relays every tunnel to one program.
+struct Deliver {
+    to: SocketAddr,
+    told: Arc<Mutex<Vec<Told>>>,
+}
+
+impl Handler for Deliver {
+    async fn handle(self: Arc<Self>, request: Incoming) {
+        let field = |name| {
+            let value = request.headers.get(name).unwrap();
+            value.to_str().unwrap().to_owned()
+        };
+        let told = Told {
+            peer: request.peer.clone().unwrap().to_string(),
+            authority: request.authority.to_string(),
+            baggage: field(headers::BAGGAGE),
+            forwarded: field(headers::FORWARDED),
+        };
+        self.told.lock().unwrap().push(told);
+        let Ok(tcp) = TcpStream::connect(self.to).await else {
+            return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let tunnel = request.accept("").unwrap();
+        let _outcome = hbone::relay(tcp, tunnel, &Traffic::default()).await;
+    }
+}
+
+/// A mesh around one waypoint.
+pub(super) struct Rig {
+    ca: Arc<TestCa>,
+    pub(super) connector: Mapped,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) mesh: watch::Sender<Arc<MeshState>>,
+    pub(super) state: watch::Receiver<State>,
+    pub(super) stop: CancellationToken,
+    /// Raised, nobody is given a certificate.
+    pub(super) refuses: Arc<AtomicBool>,
+    /// What endpoints' tunnels said.
+    pub(super) told: Arc<Mutex<Vec<Told>>>,
+    client: Pool<Direct>,
+    workloads: Vec<Workload>,
+    services: Vec<Service>,
+    pub(super) waypoint: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+pub(super) fn speaking(service_port: u16, app_protocol: AppProtocol) -> ServicePort {
+    ServicePort {
+        app_protocol,
+        ..port(service_port, 8080)
+    }
+}
+
+impl Rig {
+    /// A running waypoint `shop/wp` for service `cart`, which nobody serves yet.
+    pub(super) async fn new() -> Self {
+        Self::draining(Duration::from_secs(10)).await
+    }
+
+    pub(super) async fn draining(drain: Duration) -> Self {
+        let ca = Arc::new(TestCa::new());
+        let refuses = Arc::<AtomicBool>::default();
+        let signs = Signs {
+            ca: Arc::clone(&ca),
+            refuses: Arc::clone(&refuses),
+        };
+        let (manager, certs) = Manager::new(signs, watch::Sender::new(Link::default()).subscribe());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(manager.run(CancellationToken::new()));
+        let (mesh, seen) = watch::channel(Arc::default());
+        let settings = Settings {
+            name: "shop/wp".parse().unwrap(),
+            node: Arc::from("edge-1"),
+            port: 0,
+            drain,
+        };
+        let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
+        let (tell, state) = watch::channel(State::Pending(String::new()));
+        let role = Waypoint::new(
+            settings,
+            seen,
+            certs,
+            Arc::clone(&metrics),
+            connector.clone(),
+            tell,
+        );
+        let stop = CancellationToken::new();
+        let mut waypoint = JoinSet::new();
+        waypoint.spawn(role.run(stop.clone()));
+        let ports = [
+            speaking(80, AppProtocol::Http11),
+            speaking(81, AppProtocol::Grpc),
+            speaking(90, AppProtocol::Tcp),
+        ];
+        let cart = service("cart", &["10.96.0.10"]).ports(&ports);
+        Self {
+            ca,
+            connector,
+            metrics,
+            mesh,
+            state,
+            stop,
+            refuses,
+            told: Arc::default(),
+            client: Pool::new(Direct, Limits::default()),
+            workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
+            services: vec![
+                service("wp", &["10.96.0.1"]),
+                cart.through(waypoint_named("wp")),
+                service("free", &["10.96.0.11"]),
+            ],
+            waypoint,
+            tasks,
+        }
+    }
+
+    /// Tells the waypoint of the mesh as it is now, and waits until it serves.
+    pub(super) async fn publish(&mut self) {
+        self.tell();
+        let serving = self.state.wait_for(|s| matches!(s, State::Serving(_)));
+        soon("the waypoint serves", serving).await.unwrap();
+    }
+
+    /// Tells the waypoint of the mesh as it is now.
+    pub(super) fn tell(&self) {
+        let view = view(self.workloads.clone(), self.services.clone());
+        self.mesh.send_replace(Arc::new(MeshState {
+            view: Arc::new(view),
+            ..MeshState::default()
+        }));
+    }
+
+    /// Adds an endpoint of `cart` that takes tunnels, with its program.
+    pub(super) async fn endpoint(&mut self, name: &str, address: &str) -> TcpListener {
+        let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = SocketAddr::new(address.parse().unwrap(), 15008);
+        self.connector.map(at, listener.local_addr().unwrap());
+        let uri = format!("spiffe://cluster.local/ns/shop/sa/{name}");
+        let tls = hbone_server(&self.ca.svid(&uri)).unwrap();
+        let handler = Arc::new(Deliver {
+            to: program.local_addr().unwrap(),
+            told: Arc::clone(&self.told),
+        });
+        self.tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (tcp, remote) = listener.accept().await.unwrap();
+                let (tls, handler) = (Arc::clone(&tls), Arc::clone(&handler));
+                connections.spawn(async move {
+                    let limits = Limits::default();
+                    let stop = CancellationToken::new();
+                    hbone::serve(tcp, remote, tls, &limits, handler, stop).await
+                });
+            }
+        });
+        self.dead_endpoint(name, address);
+        program
+    }
+
+    /// Adds an endpoint of `cart` that takes no tunnels: its program.
+    pub(super) async fn plain_endpoint(&mut self, name: &str, address: &str) -> TcpListener {
+        let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = SocketAddr::new(address.parse().unwrap(), 8080);
+        self.connector.map(at, program.local_addr().unwrap());
+        self.workloads
+            .push(workload(name, &[address]).of("cart").plain());
+        program
+    }
+
+    /// Adds an endpoint of `cart` that nobody reaches.
+    pub(super) fn dead_endpoint(&mut self, name: &str, address: &str) {
+        self.workloads.push(workload(name, &[address]).of("cart"));
+    }
+
+    /// Binds a workload to the waypoint by its own address.
+    pub(super) fn bind_workload(&mut self, workload: Workload) {
+        self.workloads.retain(|w| w.uid != workload.uid);
+        let waypoint = Some(waypoint_named("wp"));
+        self.workloads.push(Workload {
+            waypoint,
+            ..workload
+        });
+    }
+
+    /// Where the waypoint takes tunnels.
+    pub(super) fn at(&self) -> SocketAddr {
+        match &*self.state.borrow() {
+            State::Serving(at) => at[0],
+            State::Pending(reason) => panic!("{reason}"),
+        }
+    }
+
+    /// Asks the waypoint for a tunnel, as workload `web`.
+    pub(super) async fn connect(&self, authority: &str) -> Result<Tunnel, ConnectError> {
+        let accepted = BTreeSet::from(["spiffe://cluster.local/ns/shop/sa/wp-1".parse().unwrap()]);
+        let hop = Hop {
+            to: self.at(),
+            svid: self.ca.svid("spiffe://cluster.local/ns/shop/sa/web"),
+            accepted: Arc::new(accepted),
+        };
+        let request = ConnectRequest {
+            authority: authority.parse().unwrap(),
+            baggage: "k8s.namespace.name=shop,service.name=web".to_owned(),
+            forwarded: "for=\"10.1.0.1:4000\"".to_owned(),
+            traceparent: headers::new_traceparent(),
+        };
+        let asked = self.client.connect(&hop, &request);
+        let (tunnel, _answer) = soon("an answer to CONNECT", asked).await?;
+        Ok(tunnel)
+    }
+
+    /// A tunnel to a port of `cart`.
+    pub(super) async fn cart(&self, port: u16) -> Tunnel {
+        let to = SocketAddr::new(VIP, port).to_string();
+        self.connect(&to).await.unwrap()
+    }
+
+    /// Runs `task` beside the test.
+    pub(super) fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    pub(super) fn metric(&self, name: &str, label: &str) -> u64 {
+        let text = self.metrics.render().unwrap();
+        let lines = text
+            .lines()
+            .filter(|l| l.starts_with(name) && l.contains(label));
+        let value = |l: &str| l.rsplit(' ').next().and_then(|v| v.parse::<u64>().ok());
+        lines.filter_map(value).sum()
+    }
+}
+
+/// Says its name, then echoes what it is sent, until the client has finished.
+pub(super) async fn echo(program: TcpListener, name: &'static str) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut tcp, _from) = program.accept().await.unwrap();
+        connections.spawn(async move {
+            tcp.write_all(name.as_bytes()).await.unwrap();
+            let mut heard = vec![0; 1 << 16];
+            while let Ok(read @ 1..) = tcp.read(&mut heard).await {
+                if tcp.write_all(&heard[..read]).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(10), future).await {
+        Ok(value) => value,
+        Err(_elapsed) => panic!("{what}: not within 10 s"),
+    }
+}
+
+/// Waits until `holds`, looking again and again.
+pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let look = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(what, look).await;
+}
