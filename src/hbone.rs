@@ -20,7 +20,7 @@ mod stream;
 mod tunnel;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use criterion::{BenchmarkId, Criterion};
 use lateen::model::balance::RoundRobin;
-use lateen::model::inbound::{Target, plaintext, tunnelled};
+use lateen::model::inbound::{Caller, Target, plaintext, tunnelled};
 use lateen::model::outbound::{Route, decide};
 
 use crate::clock::Clock;
@@ -57,7 +57,10 @@ fn inbound(c: &mut Criterion<Clock>, mesh: &Mesh, size: usize) {
     let host = &*mine.expect("every workload of the mesh has one").hostname;
     let by_name = Target::Name { host, port: 80 };
     let by_address = Target::Address(address);
-    let ask = |target, named| tunnelled(&mesh.view, workload, ip, black_box(target), named);
+    let ask = |target, host| {
+        let caller = Caller { peer: None, host };
+        tunnelled(&mesh.view, workload, ip, black_box(target), caller)
+    };
     for target in [by_address, by_name] {
         assert!(ask(target, None).is_ok_and(|let_in| let_in.service.is_some()));
     }

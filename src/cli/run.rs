@@ -56,7 +56,8 @@ pub struct RunArgs {
     /// Be a node: capture and tunnel the traffic of this host's workloads
     #[arg(long)]
     node: bool,
-    /// Be an instance of this waypoint; any number of times. The mesh must place it on this node
+    /// Be an instance of this waypoint; any number of times. Unfinished: it carries, and looks at no
+    /// route or policy, and mesh files cannot bind anything to one yet
     #[arg(long, value_name = "NAMESPACE/NAME")]
     waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]
@@ -122,6 +123,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         return Err(Failure::plain(USAGE, message));
     }
     one_master(&config, &roles)?;
+    no_foreign_waypoint(&config, &roles)?;
     let exemption = prepare(&config, &roles)?;
     let writing = log.start(io::stderr());
     let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
@@ -151,6 +153,17 @@ fn one_master(config: &Config, roles: &Roles) -> Result<(), Failure> {
         identity.node,
         config.state_dir().join("agent/identity").display(),
     );
+    Err(Failure::plain(USAGE, message))
+}
+
+/// An istiod tells a waypoint its policies by means that are not read here: to serve without them
+/// would leave open what they close.
+fn no_foreign_waypoint(config: &Config, roles: &Roles) -> Result<(), Failure> {
+    if roles.waypoints.is_empty() || config.control().bearer().is_none() {
+        return Ok(());
+    }
+    let message = "--waypoint does not go with `token-file` in [control]: of another mesh's waypoint no policy \
+         and no route would be in force; run Istio's own waypoint there";
     Err(Failure::plain(USAGE, message))
 }
 

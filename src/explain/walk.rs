@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
 use crate::model::balance::{Candidate, Pick};
-use crate::model::inbound::{self, Target};
+use crate::model::inbound::{self, Caller, Target};
 use crate::model::outbound::{self, Route, Tunnelled};
 use crate::model::policy::{Cause, Considered, Effect, Request, Verdict};
 use crate::model::service::{Service, ServiceKey};
@@ -205,11 +205,12 @@ impl Explaining<'_> {
             label(workload),
             arrival.at
         );
-        let host = arrival.service.map(|s| &*s.key.hostname);
         let target = Target::Address(arrival.at);
-        let peer = arrival.identity.as_ref();
-        let delivery = inbound::guarded(self.view, workload, target, peer, host)
-            .and_then(|()| inbound::tunnelled(self.view, workload, hop.ip(), target, host));
+        let caller = Caller {
+            peer: arrival.identity.as_ref(),
+            host: arrival.service.map(|s| &*s.key.hostname),
+        };
+        let delivery = inbound::tunnelled(self.view, workload, hop.ip(), target, caller);
         self.arrive(workload, arrival, step("transport", via), delivery)
     }
 
@@ -227,9 +228,7 @@ impl Explaining<'_> {
             "transport",
             format!("plain text to {} at {}", label(workload), self.to),
         );
-        let target = Target::Address(self.to);
-        let delivery = inbound::guarded(self.view, workload, target, None, None)
-            .and_then(|()| inbound::plaintext(self.view, workload, self.to));
+        let delivery = inbound::plaintext(self.view, workload, self.to);
         self.arrive(workload, &arrival, via, delivery)
     }
 

@@ -290,7 +290,7 @@ pub(super) fn steady() -> Limits {
     }
 }
 
-pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(10), future).await {
         Ok(value) => value,
         Err(_elapsed) => panic!("{what}: not within 10 s"),
@@ -298,7 +298,7 @@ pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Waits until `holds`, looking again and again.
-pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let look = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;

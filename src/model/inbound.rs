@@ -24,6 +24,15 @@ pub enum Target<'a> {
     },
 }
 
+/// Who comes through a tunnel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller<'a> {
+    /// Who he has proven to be.
+    pub peer: Option<&'a SpiffeId>,
+    /// The host name of the service that he says he addressed.
+    pub host: Option<&'a str>,
+}
+
 /// A connection that is let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -75,44 +84,10 @@ impl Refusal {
     }
 }
 
-/// Decides whether a connection may arrive without having passed a waypoint
-/// (`spec/labels-and-policy.md` §1.10), before any policy is asked. A plain one has no peer and
-/// names no host: where the workload's own waypoint must be passed it is turned away.
-///
-/// What was addressed to a service of the workload's is guarded by that service's waypoints;
-/// everything else by the workload's own. Any waypoint may come, and nobody else. Whether it was a
-/// service the peer says itself: his node proxy has been authenticated.
-///
-/// # Errors
-/// [`Refusal::NotThroughWaypoint`].
-pub fn guarded(
-    view: &View,
-    workload: &Workload,
-    target: Target<'_>,
-    peer: Option<&SpiffeId>,
-    forwarded_host: Option<&str>,
-) -> Result<(), Refusal> {
-    let named = match target {
-        Target::Name { host, .. } => Some(host),
-        Target::Address(_) => forwarded_host,
-    };
-    let service = named.and_then(|host| own_service(view, workload, host));
-    let of = match service {
-        Some(service) if service.waypoints().next().is_some() => service.key.to_string(),
-        None if workload.waypoint.is_some() => workload.uid.to_string(),
-        Some(_) | None => return Ok(()),
-    };
-    match peer.is_some_and(|peer| view.is_waypoint(peer)) {
-        true => Ok(()),
-        false => Err(Refusal::NotThroughWaypoint { of }),
-    }
-}
-
 /// Decides a tunnel that arrived at `local_ip` of `workload`: it must ask for that address, for
 /// one whose waypoint the workload is, or for a service of the workload's by name. In each case it
-/// is delivered here, if the workload's [`Guard`](super::policy::Guard) lets it.
-///
-/// `forwarded_host` is the service the peer says was addressed; it only ever labels.
+/// is delivered here, if it came by a waypoint where one must be passed (§1.10) and if the
+/// workload's [`Guard`](super::policy::Guard) lets it.
 ///
 /// # Errors
 /// [`Refusal`], with the status to answer.
@@ -121,12 +96,12 @@ pub fn tunnelled(
     workload: &Workload,
     local_ip: IpAddr,
     target: Target<'_>,
-    forwarded_host: Option<&str>,
+    caller: Caller<'_>,
 ) -> Result<Delivery, Refusal> {
     let local_ip = local_ip.to_canonical();
     let (port, service) = match target {
         Target::Address(to) if to.ip().to_canonical() == local_ip => {
-            let service = label(view, workload, to.port(), forwarded_host);
+            let service = label(view, workload, to.port(), caller.host);
             (to.port(), service)
         }
         Target::Address(to) => {
@@ -147,6 +122,7 @@ pub fn tunnelled(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
+    guarded(view, workload, target, caller)?;
     Ok(Delivery {
         to: SocketAddr::new(local_ip, port),
         service,
@@ -171,8 +147,8 @@ fn stands_for(
     Ok(Some(Arc::clone(service)))
 }
 
-/// Decides a plain connection to `destination` of `workload`; the workload's
-/// [`Guard`](super::policy::Guard) has to let it in, too.
+/// Decides a plain connection to `destination` of `workload`, which has passed no waypoint; the
+/// workload's [`Guard`](super::policy::Guard) has to let it in, too.
 ///
 /// # Errors
 /// [`Refusal`], in words for the log.
@@ -185,10 +161,41 @@ pub fn plaintext(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
+    let target = Target::Address(destination);
+    guarded(view, workload, target, Caller::default())?;
     Ok(Delivery {
         to: destination,
         service: label(view, workload, port, None),
     })
+}
+
+/// Whether a connection may arrive without having passed a waypoint
+/// (`spec/labels-and-policy.md` §1.10). A plain one has no peer and names no host: where the
+/// workload's own waypoint must be passed it is turned away.
+///
+/// What was addressed to a service of the workload's is guarded by that service's waypoints;
+/// everything else by the workload's own. Any waypoint may come, and nobody else. Whether it was a
+/// service the peer says itself: his node proxy has been authenticated.
+fn guarded(
+    view: &View,
+    workload: &Workload,
+    target: Target<'_>,
+    caller: Caller<'_>,
+) -> Result<(), Refusal> {
+    let named = match target {
+        Target::Name { host, .. } => Some(host),
+        Target::Address(_) => caller.host,
+    };
+    let service = named.and_then(|host| own_service(view, workload, host));
+    let of = match service {
+        Some(service) if service.waypoints().next().is_some() => service.key.to_string(),
+        None if workload.waypoint.is_some() => workload.uid.to_string(),
+        Some(_) | None => return Ok(()),
+    };
+    match caller.peer.is_some_and(|peer| view.is_waypoint(peer)) {
+        true => Ok(()),
+        false => Err(Refusal::NotThroughWaypoint { of }),
+    }
 }
 
 /// The service a connection to this port counts for: the one the peer names if the workload really

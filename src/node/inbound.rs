@@ -17,7 +17,7 @@ use super::session::{Forth, Session};
 use crate::capture::near;
 use crate::hbone::{self, Authority, Incoming, headers};
 use crate::identity::SpiffeId;
-use crate::model::inbound::{self, Target};
+use crate::model::inbound::{self, Caller, Target};
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
@@ -143,7 +143,11 @@ pub(super) async fn admit(
         Authority::Name { host, port } => Target::Name { host, port: *port },
     };
     let view = &mesh.view;
-    let decided = inbound::tunnelled(view, &workload, local_ip, target, asked.host);
+    let caller = Caller {
+        peer: asked.peer.as_ref(),
+        host: asked.host,
+    };
+    let decided = inbound::tunnelled(view, &workload, local_ip, target, caller);
     let delivery = decided.map_err(|refusal| {
         let at = SocketAddr::new(local_ip, asked.authority.port());
         denied("inbound", source, Some(at), &chain(&refusal));

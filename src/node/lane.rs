@@ -204,11 +204,11 @@ impl Lane {
             last = state.view.workload(&self.uid).cloned().or(last);
             if let Some(workload) = &last {
                 let (guard, changes) = self.guard(&state, workload);
-                // A control plane that tells of policies after their workloads has a moment for it.
-                let told =
-                    async { !guard.waits() || timeout(POLICY_WAIT, mesh.changed()).await.is_err() };
                 if changes != reviewed {
-                    if !told.await {
+                    // A control plane that tells of policies after workloads has a moment for it.
+                    if guard.waits()
+                        && let Ok(Ok(())) = timeout(POLICY_WAIT, mesh.changed()).await
+                    {
                         continue;
                     }
                     reviewed = changes;
@@ -258,7 +258,7 @@ impl Lane {
         seen: Known,
     ) -> Result<Registration, Denial> {
         let request = attributes.request();
-        // On the list first: a change from here on is seen there, one before it here.
+        // Registered first: a change from here on is seen there, one before it here.
         let registration = self.registry.enter(attributes);
         let (mesh, workload) = self.known().unwrap_or(seen);
         let (guard, _changes) = self.guard(&mesh, &workload);

@@ -20,6 +20,7 @@ use crate::agent::MeshState;
 use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
 use crate::agent::link::Link;
+use crate::hbone::testing::soon;
 use crate::hbone::{
     self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
     Tunnel, headers,
@@ -349,21 +350,4 @@ pub(super) async fn echo(program: TcpListener, name: &'static str) {
             }
         });
     }
-}
-
-pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(10), future).await {
-        Ok(value) => value,
-        Err(_elapsed) => panic!("{what}: not within 10 s"),
-    }
-}
-
-/// Waits until `holds`, looking again and again.
-pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let look = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon(what, look).await;
 }

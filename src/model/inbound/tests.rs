@@ -77,7 +77,7 @@ fn each_vector_has_its_answer() {
     ] {
         let local = "10.0.0.2".parse().unwrap();
         assert_eq!(
-            told(tunnelled(&view, &me, local, target, None)),
+            told(tunnelled(&view, &me, local, target, Caller::default())),
             want,
             "{row}"
         );
@@ -114,7 +114,7 @@ fn a_waypoint_takes_what_is_meant_for_those_it_stands_for() {
     ] {
         let local = "10.0.0.10".parse().unwrap();
         let target = Target::Address(to.parse().unwrap());
-        let got = told(tunnelled(&view, &me, local, target, None));
+        let got = told(tunnelled(&view, &me, local, target, Caller::default()));
         assert_eq!(got, want, "{row}");
     }
 }
@@ -146,7 +146,13 @@ fn the_peer_names_the_service_only_where_it_is_true() {
         ("not named", None, "10.0.0.2:8080 of basket"),
     ] {
         assert_eq!(
-            told(tunnelled(&view, &me, local, target, host)),
+            told(tunnelled(
+                &view,
+                &me,
+                local,
+                target,
+                Caller { peer: None, host }
+            )),
             want,
             "{row}"
         );
@@ -274,8 +280,14 @@ fn only_waypoints_come_where_one_must_be_passed() {
         let host = host.map(|name| format!("{name}.shop.mesh.internal"));
         let at: SocketAddr = "10.0.0.2:8080".parse().unwrap();
         let target = Target::Address(at);
-        let let_in = guarded(&view, &cart_1, target, peer.as_ref(), host.as_deref());
+        let caller = Caller {
+            peer: peer.as_ref(),
+            host: host.as_deref(),
+        };
+        let let_in = tunnelled(&view, &cart_1, at.ip(), target, caller);
         assert_eq!(let_in.is_ok(), want, "{row}");
+        let plain = plaintext(&view, &cart_1, at);
+        assert_eq!(plain.is_ok(), !me, "{row}, in plain text");
         if let Err(refusal) = let_in {
             assert_eq!(refusal.status(), 401, "{row}");
         }
@@ -284,7 +296,12 @@ fn only_waypoints_come_where_one_must_be_passed() {
             host: "cart.shop.mesh.internal",
             port: 80,
         };
-        let by_name = guarded(&view, &cart_1, by_name, web.map(identity).as_ref(), None);
+        let web = web.map(identity);
+        let caller = Caller {
+            peer: web.as_ref(),
+            host: None,
+        };
+        let by_name = tunnelled(&view, &cart_1, at.ip(), by_name, caller);
         assert_eq!(by_name.is_ok(), !cart, "{row}, by name");
     }
 }

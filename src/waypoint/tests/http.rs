@@ -22,7 +22,8 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::hbone::TunnelIo;
-use crate::waypoint::testing::{Rig, eventually, soon};
+use crate::hbone::testing::{eventually, soon};
+use crate::waypoint::testing::Rig;
 
 type Text = BoxBody<Bytes, Infallible>;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use ::http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{ConnectError, TunnelIo};
 use crate::model::testing::workload;
 use crate::waypoint::State;
-use crate::waypoint::testing::{Rig, echo, eventually, soon};
+use crate::waypoint::testing::{Rig, echo};
 
 /// What a connection says first, and then to a question.
 async fn ask(mut io: TunnelIo, question: &[u8]) -> std::io::Result<(String, Vec<u8>)> {
