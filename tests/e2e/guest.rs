@@ -55,6 +55,13 @@ fn a_token_and_the_root_are_enough_to_follow_a_control_plane() {
 
     let guest = settings(&testbed, "/run/lateen-guest");
     fs::write(testbed.config("edge-2"), guest).unwrap();
+    let refused = testbed.lateen("edge-2", &["run", "--waypoint", "shop/wp"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("no policy and no route would be in force"),
+        "{said}"
+    );
     testbed.daemon("edge-2");
     eventually("it follows, captures, and has certificates", || {
         let node = testbed.status("edge-2").and_then(|s| s.node).ok_or(None)?;

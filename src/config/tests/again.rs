@@ -27,21 +27,36 @@ const CART: [&str; 5] = [
      addresses = [\"10.1.0.1\"]\nnonsense = 1\n",
 ];
 
+/// What is said of workloads elsewhere, and of waypoints.
+const AROUND: [&str; 4] = [
+    "[[authorization-policy]]\nname = \"p\"\nnamespace = \"shop\"\nrules = []\n\
+     selector = { match-labels = { app = \"cart\" } }\n",
+    "[[authorization-policy]]\nname = \"p\"\nnamespace = \"shop\"\nrules = []\n\
+     [[peer-authentication]]\nname = \"q\"\nnamespace = \"shop\"\nmtls.mode = \"STRICT\"\n\
+     selector = { match-labels = { app = \"cart\" } }\n\
+     [[peer-authentication]]\nname = \"r\"\nnamespace = \"shop\"\nmtls.mode = \"DISABLE\"\n\
+     selector = { match-labels = { app = \"cart\" } }\n",
+    "[[namespace]]\nname = \"shop\"\nuse-waypoint = \"wp\"\n",
+    "[[gateway]]\nname = \"wp\"\nnamespace = \"shop\"\nclass = \"waypoint\"\nnode = \"edge-1\"\n\
+     [[namespace]]\nname = \"shop\"\nuse-waypoint = \"wp\"\n",
+];
+
 /// Which file gets which text; none takes it away.
 #[derive(Clone, Debug)]
 struct Edit(&'static str, Option<&'static str>);
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let texts: Vec<_> = [&NODES[..], &SHOP, &CART].concat();
+    let texts: Vec<_> = [&NODES[..], &SHOP, &CART, &AROUND].concat();
     let own = [
         ("a.toml", &NODES[..]),
         ("b.toml", &SHOP),
         ("c.toml", &CART),
         ("sub/d.toml", &CART),
+        ("sub/e.toml", &AROUND),
     ];
     let own = own.map(|(name, texts)| texts.iter().map(move |text| (name, *text)));
     let own: Vec<_> = own.into_iter().flatten().collect();
-    let names = ["a.toml", "b.toml", "c.toml", "sub/d.toml"];
+    let names = ["a.toml", "b.toml", "c.toml", "sub/d.toml", "sub/e.toml"];
     prop_oneof![
         6 => prop::sample::select(own).prop_map(|(name, text)| Edit(name, Some(text))),
         1 => (prop::sample::select(names.to_vec()), prop::sample::select(texts))
