@@ -9,7 +9,7 @@ use http::Method;
 use super::Failure;
 use super::output::Output;
 use super::status::{asked, unreadable};
-use crate::status::{TokenAsk, TokenLine};
+use crate::status::token::{TokenAsk, TokenLine};
 use crate::table::table;
 
 /// Make, list and revoke join tokens, on the control plane's host.

@@ -9,7 +9,7 @@ use lateen::agent::channel::{Controls, Who};
 use lateen::agent::identity::{Keeper, NodeIdentity, NodeIdentityError};
 use lateen::identity::SpiffeId;
 use lateen::identity::token::Token;
-use lateen::status::TokenAsk;
+use lateen::status::token::TokenAsk;
 use lateen::tls::Request as Csr;
 use lateen::wire::proto::citadel::IstioCertificateRequest;
 use lateen::wire::proto::citadel::istio_certificate_service_client::IstioCertificateServiceClient;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lateen::status::TokenAsk;
+use lateen::status::token::TokenAsk;
 use lateen::wire::proto::discovery::{DeltaDiscoveryRequest, Node};
 use lateen::wire::proto::grpc_health::HealthCheckRequest;
 use lateen::wire::proto::grpc_health::health_client::HealthClient;
