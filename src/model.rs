@@ -5,6 +5,7 @@
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
 //! says who is behind which waypoint.
+//! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod balance;
@@ -15,10 +16,12 @@ pub mod declaration;
 pub mod inbound;
 pub mod outbound;
 pub mod policy;
+pub mod route;
 pub mod service;
 pub mod shared;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod traffic;
 pub mod view;
 pub mod waypoint;
 pub mod workload;

@@ -383,6 +383,7 @@ impl Discovery {
                 revision: mesh.revision.clone(),
                 view: Arc::clone(&mesh.view),
                 placements,
+                waypoints: mesh.waypoints.clone(),
             });
             true
         });

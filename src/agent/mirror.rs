@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::compile::Placement;
 use crate::model::policy::{self, Policies};
 use crate::model::view::View;
+use crate::model::waypoint::{self, WaypointName};
 use crate::wire::convert::{
     Address, REVISION_NAME, RevisionSummary, closed_policy, decode_placement, decode_policy,
     decode_revision, digest, encode_placement, encode_revision,
@@ -24,6 +25,8 @@ pub struct MeshState {
     pub view: Arc<View>,
     /// The workloads of this node.
     pub placements: Vec<Arc<Placement>>,
+    /// What the waypoints on this node are told.
+    pub waypoints: BTreeMap<WaypointName, Arc<waypoint::Resources>>,
 }
 
 /// The types subscribed to, in this order: a revision speaks of all that came before it.
@@ -223,6 +226,7 @@ impl Mirror {
             revision: self.held.revision.as_ref().map(|(_, r)| r.clone()),
             view,
             placements: placements.map(|held| Arc::clone(&held.value)).collect(),
+            waypoints: BTreeMap::new(),
         }
     }
 

@@ -15,6 +15,7 @@ use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy}
 use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::shared::Shared;
+use super::waypoint::{Resources, WaypointName};
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
@@ -135,6 +136,8 @@ pub struct Compiled {
     pub endpoints: ByService,
     /// Addresses of the services that declare none; to be handed to the next compilation.
     pub assignments: Assignments,
+    /// What each waypoint is told beside all that.
+    pub waypoints: BTreeMap<WaypointName, Arc<Resources>>,
     /// What works, but perhaps not as meant.
     pub warnings: Vec<Warning>,
     made: Made,
@@ -235,6 +238,7 @@ pub fn recompile(
         workloads,
         services,
         mute: mute(mesh),
+        waypoints: BTreeMap::new(),
         endpoints,
         assignments,
         warnings,

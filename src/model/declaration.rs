@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod l7;
 mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
+pub use l7::{DestinationRule, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels};
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
@@ -24,7 +26,7 @@ use crate::identity::TrustDomain;
 
 /// Where in the mesh directory a resource was written; the order of two resources is the order of
 /// their origins (`spec/labels-and-policy.md`, "Older").
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// The file, relative to the mesh directory.
     pub file: Arc<str>,
@@ -51,6 +53,12 @@ pub struct Mesh {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Routes of every kind in the order they were written.
+    pub routes: Vec<Route>,
+    /// Destination rules in the order they were written.
+    pub destination_rules: Vec<DestinationRule>,
+    /// Service entries in the order they were written.
+    pub service_entries: Vec<ServiceEntry>,
 }
 
 /// Mesh-wide settings, the `[mesh]` table (DESIGN §5).

@@ -2,6 +2,8 @@
 //! (`spec/waypoint-l7.md` §1.2, `spec/labels-and-policy.md` §1.6) and where it sends on what comes
 //! through (§1.8).
 
+mod resources;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -13,6 +15,11 @@ use super::outbound::{self, Route, direct, to_endpoint};
 use super::service::{AppProtocol, Service, ServiceKey, ServicePort};
 use super::view::View;
 use super::workload::{GatewayAddress, Workload};
+
+pub use resources::{
+    BoundPort, External, ExternalEndpoint, GatewayConfig, NamedTraffic, Options, Resolution,
+    Resources, ServiceBinding, Subset, TrafficKey,
+};
 
 /// What names a waypoint: `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

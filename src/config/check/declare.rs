@@ -50,6 +50,9 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .iter()
             .map(|policy| declared_authentication(policy))
             .collect(),
+        routes: Vec::new(),
+        destination_rules: Vec::new(),
+        service_entries: Vec::new(),
     };
     (mesh, workloads)
 }

@@ -266,6 +266,10 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         gateways,
         authorization_policies,
         peer_authentications,
+        // What only waypoints are told comes from the declaration each time.
+        routes: _,
+        destination_rules: _,
+        service_entries,
     } = mesh;
     *settings == world.settings
         && *nodes == world.nodes
@@ -274,6 +278,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         && *gateways == world.gateways
         && *authorization_policies == world.authorization_policies
         && *peer_authentications == world.peer_authentications
+        && *service_entries == world.service_entries
 }
 
 fn world_of(mesh: &Mesh) -> Mesh {
@@ -286,6 +291,9 @@ fn world_of(mesh: &Mesh) -> Mesh {
         gateways: mesh.gateways.clone(),
         authorization_policies: mesh.authorization_policies.clone(),
         peer_authentications: mesh.peer_authentications.clone(),
+        routes: Vec::new(),
+        destination_rules: Vec::new(),
+        service_entries: mesh.service_entries.clone(),
     }
 }
 

@@ -151,6 +151,9 @@ pub(crate) fn mesh() -> Mesh {
         gateways: Vec::new(),
         authorization_policies: Vec::new(),
         peer_authentications: Vec::new(),
+        routes: Vec::new(),
+        destination_rules: Vec::new(),
+        service_entries: Vec::new(),
     }
 }
 

@@ -1,0 +1,181 @@
+//! What a waypoint is told beyond the mesh view: which routes and traffic policies hold for the
+//! services behind it, decided once by the control plane (`spec/control-plane.md` §8).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::WaypointName;
+use crate::model::declaration::{Origin, WaypointFor};
+use crate::model::route::{Retry, Route, RouteKey};
+use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
+use crate::model::traffic::TrafficPolicy;
+use crate::model::workload::Locality;
+
+/// Everything a waypoint is told of itself, as of one revision. What could not be read is not in it,
+/// so what refers to it is refused (§8.3).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// What it is; without it, all tunnels are refused.
+    pub gateway: Option<Arc<GatewayConfig>>,
+    /// The services behind it.
+    pub services: BTreeMap<ServiceKey, Arc<ServiceBinding>>,
+    /// The routes those name.
+    pub routes: BTreeMap<RouteKey, Arc<Route>>,
+    /// The traffic policies those name.
+    pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
+}
+
+/// A waypoint as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayConfig {
+    /// Which.
+    pub name: WaypointName,
+    /// Where it was written.
+    pub origin: Origin,
+    /// The traffic it takes.
+    pub waypoint_for: WaypointFor,
+    /// The port it takes tunnels on.
+    pub hbone_port: u16,
+    /// The uids of workloads behind it, in order.
+    pub workloads: Vec<Arc<str>>,
+    /// How it treats what comes.
+    pub options: Options,
+}
+
+/// How a waypoint treats what comes, whatever it is for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Whether programs are told who the client is, by `x-forwarded-client-cert` (§1.3 of
+    /// `spec/waypoint-l7.md`).
+    pub xfcc_include_client_identity: bool,
+    /// How long the first byte is waited for on a port of unknown protocol; then it is TCP.
+    pub sniff_timeout: Duration,
+    /// The mesh's `default-http-retry-policy`, for rules that have none of their own.
+    pub default_retry: Retry,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            xfcc_include_client_identity: false,
+            sniff_timeout: Duration::from_millis(100),
+            default_retry: Retry::usual(),
+        }
+    }
+}
+
+/// What holds for a service behind a waypoint, or for one that routes lead to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceBinding {
+    /// The service.
+    pub key: ServiceKey,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Whether the waypoint stands for it. One that does not is only a backend.
+    pub bound: bool,
+    /// Its addresses.
+    pub addresses: Vec<NetworkAddress>,
+    /// Its ports.
+    pub ports: Vec<BoundPort>,
+    /// Its traffic policy; every default holds where it has none.
+    pub traffic: Option<TrafficKey>,
+    /// Parts of its endpoints.
+    pub subsets: Vec<Subset>,
+    /// Its endpoints outside the mesh, for a `service-entry`.
+    pub external: Option<External>,
+}
+
+/// A port of a service and the routes for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundPort {
+    /// The service port.
+    pub port: u16,
+    /// Its name; empty where it has none.
+    pub name: Arc<str>,
+    /// What is spoken on it.
+    pub protocol: AppProtocol,
+    /// Routes that name this port, in order; they are tried first (§2.1).
+    pub routes: Vec<RouteKey>,
+    /// Routes for all ports, in order.
+    pub general: Vec<RouteKey>,
+}
+
+/// A part of a service's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subset {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The uids of its workloads, in order.
+    pub uids: Vec<Arc<str>>,
+    /// Its own traffic policy, where that differs from the service's.
+    pub traffic: Option<TrafficKey>,
+}
+
+/// What names a traffic policy: its `destination-rule`, and a subset of that.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrafficKey {
+    /// The rule's namespace.
+    pub namespace: Arc<str>,
+    /// The rule's name.
+    pub name: Arc<str>,
+    /// The subset; empty for all.
+    pub subset: Arc<str>,
+}
+
+/// A traffic policy by its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTraffic {
+    /// Its name.
+    pub key: TrafficKey,
+    /// Where it was written.
+    pub origin: Origin,
+    /// What it says.
+    pub policy: TrafficPolicy,
+}
+
+/// The endpoints of a `service-entry` (`spec/waypoint-l7.md` §3.7).
+#[derive(Clone, Debug, PartialEq)]
+pub struct External {
+    /// Its host names; a wildcard `*.suffix` for DYNAMIC_DNS.
+    pub hosts: Vec<Arc<str>>,
+    /// Ranges that it is asked for by, beside its addresses.
+    pub ranges: Vec<IpNet>,
+    /// How its endpoints are found.
+    pub resolution: Resolution,
+    /// Those that are listed.
+    pub endpoints: Vec<ExternalEndpoint>,
+    /// Names of which one must be in a certificate, where TLS is originated.
+    pub subject_alt_names: Vec<Arc<str>>,
+}
+
+/// How the endpoints of a `service-entry` are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolution {
+    /// The address that was asked for.
+    #[default]
+    None,
+    /// Those listed, or the workloads selected.
+    Static,
+    /// All addresses of the names.
+    Dns,
+    /// The first address of the latest answer.
+    DnsRoundRobin,
+    /// The addresses of the host that the request names.
+    DynamicDns,
+}
+
+/// An endpoint outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalEndpoint {
+    /// An IP address, or a name to resolve.
+    pub address: Arc<str>,
+    /// Its port by service port; the service's target port where that is absent.
+    pub ports: BTreeMap<u16, u16>,
+    /// Its share beside the others'.
+    pub weight: u32,
+    /// Where it stands.
+    pub locality: Locality,
+}
