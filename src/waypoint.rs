@@ -1,13 +1,14 @@
 //! A waypoint: stands for the services and workloads bound to it, and sends on what comes for them
 //! (`spec/waypoint-l7.md`).
 //!
-//! [`server`] accepts tunnels, [`tcp`] and [`http`] carry what comes through them, [`upstream`]
-//! finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
+//! [`server`] accepts tunnels, [`tcp`] and [`http`] carry what comes through them, [`routing`] knows
+//! the routes, [`upstream`] finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
 mod filters;
 mod http;
+mod routing;
 mod server;
 mod tcp;
 mod upstream;
@@ -33,9 +34,11 @@ use crate::capture::near;
 use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
 use crate::model::outbound::HBONE_PORT;
+use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
+use routing::Routing;
 use upstream::Upstream;
 
 /// Streams on one connection that a peer may open (`spec/waypoint-l7.md` §1.1).
@@ -72,6 +75,9 @@ struct Shared<C: hbone::Connector> {
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
     http: http::Pool,
+    routing: Routing,
+    /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
+    sessions: SessionKey,
 }
 
 impl<C: hbone::Connector> Shared<C> {

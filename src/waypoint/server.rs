@@ -83,6 +83,8 @@ impl<C: Connector + Clone> Waypoint<C> {
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
             http: http::Pool::default(),
+            routing: super::Routing::default(),
+            sessions: super::SessionKey::new(rand::random()),
             settings,
             mesh,
             certs,
@@ -409,7 +411,7 @@ impl<C: Connector + Clone> Door<C> {
                 http::serve(arrival, tunnel, http::Version::Http2, &self.stop).await;
             }
             AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => {
-                tcp::serve(&arrival, tunnel).await;
+                tcp::serve(&arrival, tunnel, None).await;
             }
         }
     }
