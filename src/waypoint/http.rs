@@ -14,7 +14,8 @@ mod body;
 mod copy;
 mod deadline;
 mod exchange;
-mod fault;
+
+mod injection;
 mod message;
 mod mirror;
 mod pool;

@@ -21,7 +21,7 @@ use super::pool::Version;
 use super::reply::Reply;
 use super::tasks::Spawn;
 use super::upload::{Origin, Upload};
-use super::{fault, message, route, upgrade};
+use super::{injection, message, route, upgrade};
 use crate::hbone::Connector;
 use crate::model::route::{Retry, Target};
 use crate::model::service::AppProtocol;
@@ -206,7 +206,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             });
         };
         let rule = chosen.rule;
-        fault::commit(&rule.fault, account).await?;
+        injection::commit(&rule.fault, account).await?;
         told.cors = route::cors(rule, parts)?;
         route::pass(&chosen, parts, authority, bound.asked().port())?;
         let affinity = Affinity::read(rule, &self.arrival.shared.sessions, &parts.headers);
