@@ -14,7 +14,7 @@ use super::workload::{
 };
 
 /// A service's key in namespace `shop`.
-pub(super) fn key(name: &str) -> ServiceKey {
+pub(crate) fn key(name: &str) -> ServiceKey {
     ServiceKey {
         namespace: Arc::from("shop"),
         hostname: Arc::from(format!("{name}.shop.mesh.internal")),

@@ -58,6 +58,8 @@ impl<C: Connector + Clone> Waypoint<C> {
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
             http: http::Pool::default(),
+            routing: super::Routing::default(),
+            sessions: super::SessionKey::new(rand::random()),
             settings,
             mesh,
             certs,
