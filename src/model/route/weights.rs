@@ -27,9 +27,12 @@ mod tests {
     use super::*;
     use crate::model::route::testing::{name, weighted};
 
+    /// Name, backends with their weights, and how often each is picked.
+    type Row<'a> = (&'a str, &'a [(&'a str, u32)], &'a [(&'a str, usize)]);
+
     #[test]
     fn each_has_its_share_of_the_draws() {
-        let rows: [(&str, &[(&str, u32)], &[(&str, usize)]); 8] = [
+        let rows: [Row<'_>; 8] = [
             (
                 "18",
                 &[("v1", 70), ("v2", 30), ("v3", 0)],

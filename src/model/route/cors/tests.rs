@@ -137,7 +137,8 @@ fn all_else_goes_on() {
     ]));
     let foo = ("origin", "https://www.foo.com");
     let asks = ("access-control-request-method", "GET");
-    let rows: [(&str, &str, &[(&str, &str)], &CorsVerdict); 6] = [
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a CorsVerdict);
+    let rows: [Row<'_>; 6] = [
         ("28 GET from foo", "GET /", &[foo], &exposed),
         (
             "28 GET from foobar",
