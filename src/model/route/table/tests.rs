@@ -209,6 +209,7 @@ fn parameters_decide() {
             ("/?animal=dolphin&color=blue", &[], "v3"),
             ("/?ANIMAL=Whale", &[], "v3"),
             ("/?animal=whaledolphin", &[], "404"),
+            ("/?Animal=whale", &[], "404"),
             ("/?color=blue", &[], "404"),
             ("/?animal=dolphin", &[], "v2"),
         ],
