@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::balance::{Candidate, Endpoint, Pick};
+use super::balance::{Endpoint, Pick, Untried};
 use super::inbound::Target;
 use super::outbound::{self, Route, direct, to_endpoint};
 use super::service::{AppProtocol, Service, ServiceKey, ServicePort};
@@ -235,7 +235,7 @@ pub fn onward(
                 port: asked.port(),
             };
             let service = view.service(&service.key).ok_or_else(gone)?;
-            let mut untried = Untried { tried, pick };
+            let mut untried = Untried::new(tried, pick);
             to_endpoint(view, instance, service, *asked, &mut untried)
         }
         Bound::Workload { workload, asked } => {
@@ -246,29 +246,6 @@ pub fn onward(
             };
             direct(endpoint, None)
         }
-    }
-}
-
-/// Picks among those that have not been tried.
-struct Untried<'a, P> {
-    tried: &'a [SocketAddr],
-    pick: &'a mut P,
-}
-
-impl<P: Pick> Pick for Untried<'_, P> {
-    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
-        if self.tried.is_empty() {
-            return self.pick.pick(service, port, candidates);
-        }
-        let left = candidates.iter().enumerate();
-        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
-        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
-        // One beyond the candidates refuses.
-        if left.is_empty() {
-            return candidates.len();
-        }
-        let picked = self.pick.pick(service, port, &left);
-        places.get(picked).copied().unwrap_or(candidates.len())
     }
 }
 
