@@ -36,6 +36,8 @@ const HEAD: (usize, usize) = (60 << 10, 100);
 /// Longest wait for the next whole head on an HTTP/1 connection. Since it also counts while nothing
 /// is asked, it is longer than clients keep connections for.
 const NEXT: Duration = Duration::from_secs(300);
+/// Longest wait, after a stop, for the first request of a client that has just connected.
+const FIRST: Duration = Duration::from_secs(1);
 /// Streams of one HTTP/2 connection.
 const STREAMS: u32 = 200;
 /// Receive windows of an HTTP/2 stream and connection. The tunnel beneath has its own.
@@ -44,7 +46,8 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 /// (`spec/reliability.md` §2 rows 1 and 2).
 const RESETS: (usize, usize) = (20, 200);
 
-/// Serves one tunnel to its end. After `stop` it finishes what was asked and takes nothing more.
+/// Serves one tunnel to its end. After `stop` it finishes what was asked and takes nothing more, but
+/// for the first request of a client that had connected before.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
     tunnel: Tunnel,
@@ -53,7 +56,9 @@ pub(super) async fn serve<C: Connector + Clone>(
 ) {
     let tasks = Tasks::default();
     let spawn = tasks.spawner();
+    let asked = CancellationToken::new();
     let service = service_fn(|request: hyper::Request<Incoming>| {
+        asked.cancel();
         let (arrival, spawn) = (Arc::clone(&arrival), spawn.clone());
         async move { Ok::<_, Infallible>(exchange::serve(arrival, request, version, spawn).await) }
     });
@@ -62,9 +67,14 @@ pub(super) async fn serve<C: Connector + Clone>(
     let closer = io.closer();
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
+    let stopping = async {
+        stop.cancelled().await;
+        // Closed without an answer, who has just connected could not know that nothing was done.
+        let _asked_or_not = tokio::time::timeout(FIRST, asked.cancelled()).await;
+    };
     let served = tokio::select! {
         served = &mut connection => served,
-        () = stop.cancelled() => {
+        () = stopping => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
