@@ -55,6 +55,8 @@ use tasks::{Spawn, Tasks};
 
 /// How long a connection is kept on which nothing is asked (§1.5).
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
+/// Longest wait, after a stop, for the first request of a client that has just connected.
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// What hyper holds of an HTTP/1 connection, one way: any head that [`front`] lets pass, and its
 /// line before it is taken to be one.
 const BUFFER: usize = 128 << 10;
@@ -67,7 +69,8 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 const RESETS: (usize, usize) = (20, 200);
 
 /// Serves one tunnel to its end: `client` is spoken in it, `endpoint` to those behind. After `stop`,
-/// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more.
+/// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more, but
+/// for the first request of a client that had connected before.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
     tunnel: Tunnel,
@@ -80,7 +83,9 @@ pub(super) async fn serve<C: Connector + Clone>(
     let (gate, busy) = (Arc::<Gate>::default(), Busy::default());
     let io = TunnelIo::new(tunnel);
     let closer = io.closer();
+    let asked = CancellationToken::new();
     let service = service_fn(|request: Request<Incoming>| {
+        asked.cancel();
         let (arrival, gate, spawn) = (Arc::clone(&arrival), Arc::clone(&gate), spawn.clone());
         let (active, closer) = (busy.begin(), closer.clone());
         // hyper drops what it was asked to switch and did not, instead of closing it in order.
@@ -94,9 +99,14 @@ pub(super) async fn serve<C: Connector + Clone>(
             }))
         }
     });
+    let stopping = async {
+        stop.cancelled().await;
+        // Closed without an answer, who has just connected could not know that nothing was done.
+        let _asked_or_not = tokio::time::timeout(FIRST, asked.cancelled()).await;
+    };
     let over = async {
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = stopping => {}
             () = busy.idle(IDLE) => {}
         }
     };

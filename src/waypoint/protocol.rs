@@ -27,10 +27,14 @@ pub(super) async fn serve<C: Connector + Clone>(
     mut tunnel: Tunnel,
     stop: &CancellationToken,
 ) {
+    let stopping = async {
+        stop.cancelled().await;
+        tokio::time::sleep(http::FIRST).await;
+    };
     let looked = tokio::select! {
         looked = look(&arrival, &mut tunnel) => looked,
         // Nothing was asked yet.
-        () = stop.cancelled() => return tunnel.close(),
+        () = stopping => return tunnel.close(),
     };
     match looked {
         Ok(Carried::Bytes) => tcp::serve(&arrival, tunnel, None).await,
