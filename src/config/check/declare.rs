@@ -51,7 +51,7 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .map(|policy| declared_authentication(policy))
             .collect(),
         routes: Vec::new(),
-        destination_rules: Vec::new(),
+        destination_rules: super::destinations::declare(context),
         service_entries: Vec::new(),
     };
     (mesh, workloads)
