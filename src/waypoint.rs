@@ -6,6 +6,7 @@
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
+mod endpoints;
 mod filters;
 mod http;
 mod server;
