@@ -59,6 +59,11 @@ pub trait Pick {
     fn prefers(&self) -> bool {
         false
     }
+
+    /// Whether a workload may be picked at all; anybody may unless this says otherwise.
+    fn admits(&self, _workload: &Workload) -> bool {
+        true
+    }
 }
 
 /// Why a service has no endpoint for a connection.
@@ -87,7 +92,7 @@ pub fn choose(
     let serving = || {
         let endpoints = view.endpoints(&service.key).iter();
         endpoints
-            .filter(|w| w.capacity > 0 && healthy(service, w))
+            .filter(|w| w.capacity > 0 && healthy(service, w) && pick.admits(w))
             .filter_map(|w| Some((w, mapped(service, w, declared)?)))
     };
     // Endpoints elsewhere are left out before the preference is asked: there is no way to them
@@ -161,6 +166,29 @@ fn healthy(service: &Service, workload: &Workload) -> bool {
 fn declared(service: &Service, port: u16) -> Option<ServicePort> {
     let mut ports = service.ports.iter();
     ports.find(|p| p.service_port == port).copied()
+}
+
+/// An endpoint of `service` by the address that a connection to it takes, if it is still one that may be
+/// used: those that get nothing new may, for clients that stay with them.
+pub fn endpoint(
+    view: &View,
+    source: &Workload,
+    service: &Service,
+    port: u16,
+    address: SocketAddr,
+) -> Option<Endpoint> {
+    let declared = declared(service, port)?;
+    let mut endpoints = view.endpoints(&service.key).iter();
+    let workload = endpoints.find(|w| {
+        w.network == source.network
+            && w.addresses.contains(&address.ip())
+            && healthy(service, w)
+            && mapped(service, w, declared) == Some(address.port())
+    })?;
+    Some(Endpoint {
+        workload: Arc::clone(workload),
+        address,
+    })
 }
 
 /// The port of a workload that serves a port of a service: its own mapping, else the service's.

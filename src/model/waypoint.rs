@@ -2,6 +2,7 @@
 //! (`spec/waypoint-l7.md` §1.2, `spec/labels-and-policy.md` §1.6) and where it sends on what comes
 //! through (§1.8).
 
+mod onward;
 mod resources;
 
 use std::fmt;
@@ -9,13 +10,14 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::balance::{Candidate, Endpoint, Pick};
+use super::balance::Pick;
 use super::inbound::Target;
-use super::outbound::{self, Route, direct, to_endpoint};
+use super::outbound::{self, Route};
 use super::service::{AppProtocol, Service, ServiceKey, ServicePort};
 use super::view::View;
 use super::workload::{GatewayAddress, Workload};
 
+pub use onward::{Destination, Picking, toward};
 pub use resources::{
     BoundPort, External, ExternalEndpoint, GatewayConfig, NamedTraffic, Options, Resolution,
     Resources, ServiceBinding, Subset, TrafficKey,
@@ -63,14 +65,23 @@ impl fmt::Display for WaypointName {
 /// there, which serves the service of the waypoint's name or has that name itself. Of several the
 /// first by uid.
 pub fn instance<'a>(view: &'a View, name: &WaypointName, node: &str) -> Option<&'a Arc<Workload>> {
-    let serves = |w: &Workload| {
-        let mut services = w.services.keys().filter_map(|key| view.service(key));
-        services.any(|s| s.key.namespace == name.namespace && s.name == name.name)
-    };
     view.workloads()
         .filter(|w| w.namespace == name.namespace && &*w.node == node)
-        .filter(|w| w.name == name.name || serves(w))
+        .filter(|w| w.name == name.name || served(view, name, w).is_some())
         .min_by_key(|w| &w.uid)
+}
+
+/// Where `instance` takes tunnels: on the port that the waypoint's service leads to.
+pub fn hbone_port(view: &View, name: &WaypointName, instance: &Workload) -> Option<u16> {
+    let port = served(view, name, instance)?.ports.first()?;
+    Some(port.target_port)
+}
+
+/// The service that a waypoint is, if it is this one's.
+fn served<'a>(view: &'a View, name: &WaypointName, instance: &Workload) -> Option<&'a Service> {
+    let mut services = instance.services.keys().filter_map(|key| view.service(key));
+    let named = services.find(|s| s.key.namespace == name.namespace && s.name == name.name);
+    named.map(|service| &**service)
 }
 
 /// What a tunnel through a waypoint is for.
@@ -213,9 +224,8 @@ fn declared(service: &Arc<Service>, asked: SocketAddr) -> Result<Bound, Refusal>
     })
 }
 
-/// Where what comes through a tunnel goes on from `instance`: to an endpoint that is not among
-/// those already `tried`, never through a second waypoint. What the tunnel is for is looked up
-/// anew, since the mesh may have changed while it was open.
+/// Where what comes through a tunnel goes on from `instance` where no route says otherwise: to an
+/// endpoint of what was asked for.
 ///
 /// # Errors
 /// [`outbound::Refusal`], in words for the log.
@@ -226,48 +236,11 @@ pub fn onward(
     tried: &[SocketAddr],
     pick: &mut impl Pick,
 ) -> Result<Route, outbound::Refusal> {
-    match bound {
-        Bound::Service { service, asked, .. } => {
-            let gone = || outbound::Refusal::NoEndpoint {
-                service: service.key.to_string(),
-                port: asked.port(),
-            };
-            let service = view.service(&service.key).ok_or_else(gone)?;
-            let mut untried = Untried { tried, pick };
-            to_endpoint(view, instance, service, *asked, &mut untried)
-        }
-        Bound::Workload { workload, asked } => {
-            let workload = view.workload(&workload.uid).unwrap_or(workload);
-            let endpoint = Endpoint {
-                workload: Arc::clone(workload),
-                address: *asked,
-            };
-            direct(endpoint, None)
-        }
-    }
-}
-
-/// Picks among those that have not been tried.
-struct Untried<'a, P> {
-    tried: &'a [SocketAddr],
-    pick: &'a mut P,
-}
-
-impl<P: Pick> Pick for Untried<'_, P> {
-    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
-        if self.tried.is_empty() {
-            return self.pick.pick(service, port, candidates);
-        }
-        let left = candidates.iter().enumerate();
-        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
-        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
-        // One beyond the candidates refuses.
-        if left.is_empty() {
-            return candidates.len();
-        }
-        let picked = self.pick.pick(service, port, &left);
-        places.get(picked).copied().unwrap_or(candidates.len())
-    }
+    let picking = Picking {
+        tried,
+        ..Picking::default()
+    };
+    toward(view, instance, &Destination::from(bound), &picking, pick)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub struct Metrics {
     registry: Registry,
     connections: Families,
     requests: Requests,
+    mirrors_dropped: Counter,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -121,6 +122,12 @@ impl Default for Metrics {
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
+        let mirrors_dropped = Counter::default();
+        registry.register(
+            "lateen_mirrors_dropped",
+            "Copies of requests that a route asks for and that were given up, since nobody took them as fast",
+            mirrors_dropped.clone(),
+        );
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -182,6 +189,7 @@ impl Default for Metrics {
                 received,
             },
             requests,
+            mirrors_dropped,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -217,6 +225,11 @@ impl Metrics {
     /// A request has been answered, or given up.
     pub fn request(&self, labels: RequestLabels, took: Duration) {
         self.requests.note(&labels, took);
+    }
+
+    /// A copy of a request was given up.
+    pub fn mirror_dropped(&self) {
+        self.mirrors_dropped.inc();
     }
 
     /// The revision in force.

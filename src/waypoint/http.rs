@@ -1,17 +1,30 @@
 //! Serves HTTP that comes through a tunnel (`spec/waypoint-l7.md` §1.5): HTTP/1 or HTTP/2 with
 //! prior knowledge, whichever the client speaks. Each request goes to an endpoint of its own.
 //!
-//! [`exchange`] is one request, [`pool`] keeps connections to endpoints, [`message`] says what of a
-//! message is for the next hop, [`reply`] is what the waypoint answers itself.
+//! [`exchange`] is one request: [`route`] finds its rule and what that makes of it, [`backend`] puts it
+//! into the form in which the backend gets it, [`attempts`] asks endpoints until one answers, [`mirror`]
+//! sends copies. [`pool`] keeps connections to endpoints, [`message`] says what of a message is for the
+//! next hop, [`reply`] is what the waypoint answers itself.
 
 mod account;
+mod affinity;
+mod attempts;
+mod backend;
 mod body;
+mod copy;
+mod deadline;
 mod exchange;
+
+mod injection;
 mod message;
+mod mirror;
 mod pool;
+mod replay;
 mod reply;
+mod route;
 mod tasks;
 mod upgrade;
+mod upload;
 
 use std::convert::Infallible;
 use std::sync::Arc;

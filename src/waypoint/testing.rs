@@ -1,5 +1,7 @@
 //! A waypoint, endpoints behind it and a client before it, for tests: loopback TCP with real TLS.
 
+pub(super) mod told;
+
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
@@ -15,11 +17,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, State, Waypoint};
+use super::{Settings, State, Teller, Waypoint};
 use crate::agent::MeshState;
 use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
 use crate::agent::link::Link;
+use crate::agent::report::LocalStates;
 use crate::hbone::testing::soon;
 use crate::hbone::{
     self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
@@ -28,7 +31,8 @@ use crate::hbone::{
 use crate::identity::SpiffeId;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
-use crate::model::workload::Workload;
+use crate::model::waypoint::Resources;
+use crate::model::workload::{Health, Workload};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
 use crate::tls::{Svid, hbone_server};
@@ -136,6 +140,8 @@ pub(super) struct Rig {
     pub(super) metrics: Arc<Metrics>,
     pub(super) mesh: watch::Sender<Arc<MeshState>>,
     pub(super) state: watch::Receiver<State>,
+    /// What the control plane hears of it.
+    pub(super) reports: watch::Receiver<LocalStates>,
     pub(super) stop: CancellationToken,
     /// Raised, nobody is given a certificate.
     pub(super) refuses: Arc<AtomicBool>,
@@ -144,6 +150,8 @@ pub(super) struct Rig {
     client: Pool<Direct>,
     workloads: Vec<Workload>,
     services: Vec<Service>,
+    /// What the waypoint is told besides.
+    pub(super) resources: Option<Resources>,
     pub(super) waypoint: JoinSet<()>,
     tasks: JoinSet<()>,
 }
@@ -175,18 +183,19 @@ impl Rig {
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
-            port: 0,
             drain,
         };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
+        let (states, reports) = watch::channel(LocalStates::default());
+        let teller = Teller::new(settings.name.clone(), tell, states);
         let role = Waypoint::new(
             settings,
             seen,
             certs,
             Arc::clone(&metrics),
             connector.clone(),
-            tell,
+            teller,
         );
         let stop = CancellationToken::new();
         let mut waypoint = JoinSet::new();
@@ -195,6 +204,7 @@ impl Rig {
             speaking(80, AppProtocol::Http11),
             speaking(81, AppProtocol::Grpc),
             speaking(90, AppProtocol::Tcp),
+            speaking(9000, AppProtocol::Http11),
         ];
         let cart = service("cart", &["10.96.0.10"]).ports(&ports);
         Self {
@@ -203,13 +213,15 @@ impl Rig {
             metrics,
             mesh,
             state,
+            reports,
             stop,
             refuses,
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
+            resources: None,
             services: vec![
-                service("wp", &["10.96.0.1"]),
+                service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
                 cart.through(waypoint_named("wp")),
                 service("free", &["10.96.0.11"]),
             ],
@@ -228,14 +240,42 @@ impl Rig {
     /// Tells the waypoint of the mesh as it is now.
     pub(super) fn tell(&self) {
         let view = view(self.workloads.clone(), self.services.clone());
+        let name = "shop/wp".parse().unwrap();
+        let told = self.resources.clone();
         self.mesh.send_replace(Arc::new(MeshState {
             view: Arc::new(view),
+            waypoints: told.map(|r| (name, Arc::new(r))).into_iter().collect(),
             ..MeshState::default()
         }));
     }
 
+    /// Adds a service with the ports of `cart`, behind the same waypoint.
+    pub(super) fn add_service(&mut self, name: &str, vip: &str) {
+        let like = self.services.iter().find(|s| &*s.name == "cart").unwrap();
+        let added = service(name, &[vip]).ports(&like.ports);
+        self.services.push(added.through(waypoint_named("wp")));
+    }
+
+    /// The mesh has its peers go by another instance.
+    pub(super) fn lose_instance(&mut self) {
+        for workload in self.workloads.iter_mut().filter(|w| &*w.uid == "wp-1") {
+            workload.health = Health::Unhealthy;
+        }
+        self.tell();
+    }
+
     /// Adds an endpoint of `cart` that takes tunnels, with its program.
     pub(super) async fn endpoint(&mut self, name: &str, address: &str) -> TcpListener {
+        self.endpoint_of("cart", name, address).await
+    }
+
+    /// Adds an endpoint of a service that takes tunnels, with its program.
+    pub(super) async fn endpoint_of(
+        &mut self,
+        service: &str,
+        name: &str,
+        address: &str,
+    ) -> TcpListener {
         let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = SocketAddr::new(address.parse().unwrap(), 15008);
@@ -258,7 +298,7 @@ impl Rig {
                 });
             }
         });
-        self.dead_endpoint(name, address);
+        self.workloads.push(workload(name, &[address]).of(service));
         program
     }
 
@@ -275,6 +315,16 @@ impl Rig {
     /// Adds an endpoint of `cart` that nobody reaches.
     pub(super) fn dead_endpoint(&mut self, name: &str, address: &str) {
         self.workloads.push(workload(name, &[address]).of("cart"));
+    }
+
+    /// Changes a workload, which is to be published.
+    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Workload)) {
+        change(
+            self.workloads
+                .iter_mut()
+                .find(|w| &*w.name == name)
+                .unwrap(),
+        );
     }
 
     /// Binds a workload to the waypoint by its own address.
@@ -316,8 +366,12 @@ impl Rig {
 
     /// A tunnel to a port of `cart`.
     pub(super) async fn cart(&self, port: u16) -> Tunnel {
-        let to = SocketAddr::new(VIP, port).to_string();
-        self.connect(&to).await.unwrap()
+        self.to(SocketAddr::new(VIP, port)).await
+    }
+
+    /// A tunnel to an address.
+    pub(super) async fn to(&self, address: SocketAddr) -> Tunnel {
+        self.connect(&address.to_string()).await.unwrap()
     }
 
     /// Runs `task` beside the test.

@@ -1,4 +1,10 @@
 //! A waypoint between a real client and real endpoints, in one process.
 
+mod attempts;
+mod changes;
 mod http;
+mod mirrors;
+mod program;
+mod routes;
+mod sessions;
 mod tcp;

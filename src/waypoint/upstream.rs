@@ -8,16 +8,15 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::Arrival;
+use super::routing::Seen;
 use crate::agent::certs::{CertError, Certs};
 use crate::hbone::{self, ConnectError, ConnectRequest, Connector, Hop, Pool, Tunnel, headers};
 use crate::model::balance::{Candidate, Pick, RoundRobin};
 use crate::model::outbound::{Refusal, Route, Tunnelled};
-use crate::model::service::ServiceKey;
-use crate::model::waypoint;
+use crate::model::service::{Service, ServiceKey};
+use crate::model::waypoint::{Destination, Picking, toward};
 use crate::model::workload::Workload;
 
-/// Endpoints tried before a connection or a request is given up (§1.8, §3.2).
-pub(super) const ATTEMPTS: usize = 3;
 /// Longest wait for a plain connection (§1.8).
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -164,6 +163,15 @@ impl Chosen {
         }
     }
 
+    /// The service that it is an endpoint of.
+    pub(super) fn service(&self) -> Option<&Arc<Service>> {
+        match &self.route {
+            Route::Passthrough { .. } => None,
+            Route::Plain { service, .. } => service.as_ref(),
+            Route::Tunnel(tunnelled) => tunnelled.service.as_ref(),
+        }
+    }
+
     /// What the tunnel to it is, if it takes one.
     pub(super) fn tunnelled(&self) -> Option<&Tunnelled> {
         match &self.route {
@@ -173,22 +181,16 @@ impl Chosen {
     }
 }
 
-/// Why nobody was chosen.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoEndpoint {
-    #[error("the waypoint's instance is not in the mesh view")]
-    Gone,
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-}
-
 impl<C: Connector + Clone> Arrival<C> {
-    /// Chooses an endpoint that is not among those `tried`.
-    pub(super) fn choose(&self, tried: &[SocketAddr]) -> Result<Chosen, NoEndpoint> {
-        let known = self.shared.known(&self.instance);
-        let (mesh, instance) = known.ok_or(NoEndpoint::Gone)?;
+    /// Chooses an endpoint of `to`.
+    pub(super) fn choose(
+        &self,
+        seen: &Seen,
+        to: &Destination<'_>,
+        picking: &Picking<'_>,
+    ) -> Result<Chosen, Refusal> {
         let mut turns = Turns(&self.shared.upstream.turns);
-        let route = waypoint::onward(&mesh.view, &instance, &self.bound, tried, &mut turns)?;
+        let route = toward(&seen.mesh.view, &seen.instance, to, picking, &mut turns)?;
         Ok(Chosen { route })
     }
 

@@ -4,6 +4,7 @@
 //! tunnel tells of its client holds for all that goes through it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -13,10 +14,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use super::body::Upload;
+use super::mirror::UNDER_WAY;
 use super::tasks::Tasks;
+use super::upload::Upload;
 use crate::hbone::{Connector, TunnelIo};
 use crate::identity::SpiffeId;
 use crate::waypoint::Arrival;
@@ -81,11 +84,22 @@ struct Waiting {
     since: Instant,
 }
 
-/// Connections to endpoints. Their tasks end with it.
-#[derive(Default)]
+/// Connections to endpoints, and what goes on beside requests. The tasks of both end with it.
 pub(in crate::waypoint) struct Pool {
     kept: Arc<Mutex<Kept>>,
     tasks: Tasks,
+    /// Places of mirrors.
+    mirrors: Arc<Semaphore>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            kept: Arc::default(),
+            tasks: Tasks::default(),
+            mirrors: Arc::new(Semaphore::new(UNDER_WAY)),
+        }
+    }
 }
 
 enum Sender {
@@ -177,6 +191,16 @@ impl Pool {
                 Ok(Sender::Http2(sender))
             }
         }
+    }
+
+    /// Does something beside requests, at most as long as the pool is there.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawner().spawn(task);
+    }
+
+    /// A place for a mirror, if there is one.
+    pub(super) fn mirror(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.mirrors).try_acquire_owned().ok()
     }
 
     /// Lets go of connections that have waited for too long.

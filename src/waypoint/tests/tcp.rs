@@ -6,10 +6,13 @@ use std::time::Duration;
 use ::http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::agent::report::{LocalStates, Verdict};
 use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{ConnectError, TunnelIo};
+use crate::model::route::{Kind, Target};
 use crate::model::testing::workload;
 use crate::waypoint::State;
+use crate::waypoint::testing::told::{rule, told};
 use crate::waypoint::testing::{Rig, echo};
 
 /// What a connection says first, and then to a question.
@@ -143,6 +146,44 @@ async fn another_endpoint_is_tried_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn backends_get_their_shares_of_connections() {
+    let mut rig = Rig::new().await;
+    for (service, vip, address, banner) in [
+        ("v1", "10.96.0.21", "10.1.0.21", "v1 says"),
+        ("v2", "10.96.0.22", "10.1.0.22", "v2 says"),
+        ("v3", "10.96.0.23", "10.1.0.23", "v3 says"),
+    ] {
+        rig.add_service(service, vip);
+        let name = format!("{service}-1");
+        let program = rig.endpoint_of(service, &name, address).await;
+        rig.run(echo(program, &banner[..6]));
+    }
+    let split = rule().leading_to("v1", 90, 1).leading_to("v2", 90, 1);
+    let split = split.leading_to("v3", 90, 0);
+    rig.resources = Some(told().with_route(Kind::Tcp, "cart", None, vec![split.clone()]));
+    rig.publish().await;
+    let mut first = 0;
+    for _ in 0..100 {
+        let io = TunnelIo::new(rig.cart(90).await);
+        let (name, answer) = ask(io, b"?").await.unwrap();
+        assert_eq!(answer, b"?");
+        assert_ne!(name, "v3 say", "it has no share");
+        first += usize::from(name == "v1 say");
+    }
+    // Four standard deviations of 100 draws.
+    assert!((30..=70).contains(&first), "{first}");
+
+    let nobody = Target::Invalid(std::sync::Arc::from("there is no such service"));
+    let none = rule().with_backend(nobody, 1, Vec::new());
+    for (name, rules) in [("nobody", vec![none]), ("no weight", vec![rule()])] {
+        rig.resources = Some(told().with_route(Kind::Tcp, "cart", None, rules));
+        rig.publish().await;
+        let io = TunnelIo::new(rig.cart(90).await);
+        assert!(ask(io, b"?").await.is_err(), "{name}: closed");
+    }
+}
+
+#[tokio::test]
 async fn without_an_endpoint_a_tunnel_is_closed() {
     let mut rig = Rig::new().await;
     rig.publish().await;
@@ -150,6 +191,47 @@ async fn without_an_endpoint_a_tunnel_is_closed() {
     let mut heard = Vec::new();
     let read = soon("the end", io.read_to_end(&mut heard)).await.unwrap();
     assert_eq!(read, 0);
+}
+
+/// What the control plane hears of the waypoint's instance.
+fn heard(states: &LocalStates) -> Option<Verdict> {
+    let probe = states.waypoints.get("wp-1")?.probe.as_ref();
+    probe.map(|probe| probe.verdict)
+}
+
+#[tokio::test]
+async fn the_control_plane_hears_whether_it_serves() {
+    let mut rig = Rig::new().await;
+    rig.refuses.store(true, Ordering::Relaxed);
+    assert_eq!(heard(&rig.reports.borrow()), None, "nobody says who it is");
+    rig.tell();
+    let failing = |states: &LocalStates| heard(states) == Some(Verdict::Failing);
+    let without = rig.reports.wait_for(failing);
+    drop(soon("it has no certificate", without).await.unwrap());
+    rig.refuses.store(false, Ordering::Relaxed);
+    let passing = |states: &LocalStates| heard(states) == Some(Verdict::Passing);
+    let serving = rig.reports.wait_for(passing);
+    drop(soon("it serves", serving).await.unwrap());
+    rig.mesh.send_replace(Default::default());
+    let gone = rig.reports.wait_for(|states| heard(states).is_none());
+    drop(soon("it is nobody's instance", gone).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_stops_says_so_and_serves_until_that_is_known() {
+    let mut rig = Rig::new().await;
+    let program = rig.endpoint("cart-1", "10.1.0.11").await;
+    rig.run(echo(program, "cart-1"));
+    rig.publish().await;
+    rig.stop.cancel();
+    let draining = rig.reports.wait_for(|states| states.draining);
+    drop(soon("it says so", draining).await.unwrap());
+    let (name, _) = ask(TunnelIo::new(rig.cart(90).await), b"hello")
+        .await
+        .unwrap();
+    assert_eq!(name, "cart-1", "nobody knows of it yet");
+    rig.lose_instance();
+    soon("it ends", rig.waypoint.join_next()).await;
 }
 
 #[tokio::test]
