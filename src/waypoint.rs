@@ -13,6 +13,7 @@ mod http;
 mod place;
 mod report;
 mod routing;
+mod secure;
 mod server;
 mod tcp;
 mod upstream;
@@ -42,6 +43,7 @@ use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
+use endpoints::Endpoints;
 use routing::Routing;
 use upstream::Upstream;
 
@@ -66,6 +68,7 @@ struct Shared<C: hbone::Connector> {
     certs: Certs,
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
+    endpoints: Endpoints,
     http: http::Pool,
     routing: Routing,
     /// Seals what clients are told of the endpoints they stay with. It is as old as the process.

@@ -10,13 +10,16 @@ mod picker;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::model::balance::{RoundRobin, Table};
 use crate::model::service::ServiceKey;
-use crate::model::traffic::{HashTable, OutlierDetection, Settings};
-use crate::model::waypoint::{NamedTraffic, Resources, Subset};
+use crate::model::traffic::{
+    Balance, HashKey, HashTable, OutlierDetection, Settings, TlsOrigination, UpstreamTls,
+};
+use crate::model::view::View;
+use crate::model::waypoint::{NamedTraffic, Resources, ServiceBinding, Subset};
 use crate::telemetry::Metrics;
 use limits::Load;
 pub(super) use limits::{Overflow, Place};
@@ -49,6 +52,7 @@ pub(super) struct Endpoints {
 #[derive(Clone, Default)]
 pub(super) struct Ruled {
     named: Option<Arc<NamedTraffic>>,
+    binding: Option<Arc<ServiceBinding>>,
     port: u16,
 }
 
@@ -60,11 +64,40 @@ impl Ruled {
         port: u16,
         subset: Option<&Subset>,
     ) -> Self {
-        let binding = resources.services.get(service);
-        let of_service = || binding.and_then(|binding| binding.traffic.as_ref());
+        let binding = resources.services.get(service).cloned();
+        let of_service = || {
+            binding
+                .as_ref()
+                .and_then(|binding| binding.traffic.as_ref())
+        };
         let key = subset.and_then(|s| s.traffic.as_ref()).or_else(of_service);
         let named = key.and_then(|key| resources.traffic.get(key)).cloned();
-        Self { named, port }
+        Self {
+            named,
+            binding,
+            port,
+        }
+    }
+
+    /// Whether connections from one address go to the same endpoint.
+    pub(super) fn hashes_source(&self) -> bool {
+        let key = HashKey::SourceIp;
+        let policy = &self.settings().load_balancer.policy;
+        matches!(policy, Balance::Hash { key: by, .. } if *by == key)
+    }
+
+    /// How TLS is begun, if it is. Names that a rule leaves open are those of the service-entry (§3.5).
+    pub(super) fn origination(&self) -> Option<TlsOrigination> {
+        let UpstreamTls::Originate(tls) = &self.settings().tls else {
+            return None;
+        };
+        let mut tls = tls.clone();
+        let external = self.binding.as_ref().and_then(|b| b.external.as_ref());
+        if let Some(external) = external.filter(|_| tls.subject_alt_names.is_empty()) {
+            tls.subject_alt_names
+                .clone_from(&external.subject_alt_names);
+        }
+        Some(tls)
     }
 
     /// What it says.
@@ -85,6 +118,10 @@ pub(super) struct Group {
 
 struct State {
     hosts: HashMap<Arc<str>, Host>,
+    /// Whether the first of them are known: those are not new.
+    met: bool,
+    /// Where they were seen last, and how many. Held, no other view has its address.
+    seen: (Weak<View>, usize),
     outliers: Outliers,
     /// What detects them, as last seen.
     detection: Option<OutlierDetection>,
@@ -156,6 +193,8 @@ impl Group {
             key,
             state: Mutex::new(State {
                 hosts: HashMap::new(),
+                met: false,
+                seen: (Weak::new(), 0),
                 outliers: Outliers::default(),
                 detection: None,
                 turns: RoundRobin::starting_after(start),
@@ -185,9 +224,10 @@ impl Group {
         now: Instant,
     ) -> UnderWay {
         let mut state = lock(&self.state);
+        let since = state.met.then_some(now);
         let host = state.hosts.entry(Arc::clone(uid)).or_insert(Host {
             under_way: 0,
-            since: Some(now),
+            since,
             address: None,
         });
         host.under_way = host.under_way.saturating_add(1);
@@ -221,9 +261,18 @@ impl State {
         }
     }
 
+    /// Whether these are the endpoints that it knows: so many, in the same view of the mesh.
+    fn knows(&mut self, view: &Arc<View>, count: usize) -> bool {
+        let now = (Arc::downgrade(view), count);
+        let same = self.seen.1 == count && self.seen.0.ptr_eq(&now.0);
+        self.seen = now;
+        same
+    }
+
     /// Gets to know those that are there now, and forgets the others, but for what is under way.
     fn meet<'a>(&mut self, there: impl Iterator<Item = &'a Arc<str>> + Clone, now: Instant) {
-        let first = self.hosts.is_empty();
+        let first = !self.met;
+        self.met = true;
         let mut known = 0;
         for uid in there.clone() {
             known += usize::from(self.hosts.contains_key(uid));
@@ -257,6 +306,11 @@ impl UnderWay {
     /// The traffic policy that holds for it.
     pub(super) fn settings(&self) -> &Settings {
         self.ruled.settings()
+    }
+
+    /// How TLS is begun, if it is.
+    pub(super) fn origination(&self) -> Option<TlsOrigination> {
+        self.ruled.origination()
     }
 
     /// Tells how it went.
@@ -308,5 +362,8 @@ impl Drop for UnderWay {
         if let Some(host) = state.hosts.get_mut(&self.uid) {
             host.under_way = host.under_way.saturating_sub(1);
         }
+        drop(state);
+        // A stream of a connection that others share is free again.
+        self.tell_room();
     }
 }

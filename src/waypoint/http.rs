@@ -14,6 +14,7 @@ mod body;
 mod copy;
 mod deadline;
 mod exchange;
+mod hashed;
 
 mod injection;
 mod message;

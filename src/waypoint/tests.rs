@@ -6,5 +6,7 @@ mod http;
 mod mirrors;
 mod program;
 mod routes;
+mod secure;
 mod sessions;
 mod tcp;
+mod traffic;

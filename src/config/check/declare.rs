@@ -181,6 +181,7 @@ fn declared_service(written: &WrittenService) -> Service {
         headless: written.headless,
         ports: written.ports.clone(),
         selector: written.selector.clone(),
+        traffic_distribution: written.traffic_distribution,
         canary: written.canary.canary.clone(),
         ingress_use_waypoint: written.ingress_use_waypoint,
         use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),

@@ -21,7 +21,7 @@ const PARTS: u32 = 100;
 pub(in crate::waypoint) struct Picker<'a> {
     pub(in crate::waypoint) group: &'a Group,
     pub(in crate::waypoint) settings: &'a Settings,
-    pub(in crate::waypoint) view: &'a View,
+    pub(in crate::waypoint) view: &'a Arc<View>,
     /// The waypoint's instance.
     pub(in crate::waypoint) source: &'a Workload,
     pub(in crate::waypoint) subset: Option<&'a Subset>,
@@ -50,6 +50,19 @@ struct Left<'a> {
     class: usize,
 }
 
+impl<'a> Left<'a> {
+    fn new(candidates: &[Candidate<'a>], left: Vec<bool>, class: usize) -> Self {
+        let both = candidates.iter().enumerate().zip(left);
+        let both = both.filter(|(_, left)| *left).map(|(both, _)| both);
+        let (places, candidates) = both.map(|(place, c)| (place, *c)).unzip();
+        Self {
+            candidates,
+            places,
+            class,
+        }
+    }
+}
+
 impl Picker<'_> {
     fn picked(&self, service: &ServiceKey, candidates: &[Candidate<'_>]) -> Option<usize> {
         let declared = self.view.service(service)?;
@@ -68,7 +81,9 @@ impl Picker<'_> {
         state.used = self.now;
         state.detection = outliers;
         state.look(self.now);
-        state.meet(all.iter().map(|w| &w.uid), self.now);
+        if !state.knows(self.view, all.len()) {
+            state.meet(all.iter().map(|w| &w.uid), self.now);
+        }
         let usable = usable(&state, candidates, all.len(), self.settings);
         let left = self.narrowed(&grading, &all, candidates, &usable)?;
         let at = self.among(&mut state, service, &all, &left)?;
@@ -92,6 +107,9 @@ impl Picker<'_> {
         candidates: &[Candidate<'c>],
         usable: &[bool],
     ) -> Option<Left<'c>> {
+        if grading.is_flat() {
+            return Some(Left::new(candidates, usable.to_vec(), 0));
+        }
         let grades: Vec<_> = candidates
             .iter()
             .map(|c| grading.grade(c.workload))
@@ -105,20 +123,9 @@ impl Picker<'_> {
             None => level(&classes, draw).map(|l| (l, Grade::Level(l)))?,
             Some(_) => share(grading, &classes, draw).map(|s| (s, Grade::Share(s)))?,
         };
-        let places = grades.iter().zip(usable).enumerate();
-        let places: Vec<_> = places
-            .filter(|(_, (grade, usable))| **usable && **grade == wanted)
-            .map(|(place, _)| place)
-            .collect();
-        Some(Left {
-            candidates: places
-                .iter()
-                .filter_map(|p| candidates.get(*p))
-                .copied()
-                .collect(),
-            places,
-            class,
-        })
+        let left = grades.iter().zip(usable);
+        let left = left.map(|(grade, usable)| *usable && *grade == wanted);
+        Some(Left::new(candidates, left.collect(), class))
     }
 
     fn among(

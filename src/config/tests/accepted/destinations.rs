@@ -200,3 +200,20 @@ fn a_backend_tls_policy_means_the_same() {
     assert_eq!(rule.traffic.on(443).tls, UpstreamTls::None);
     assert_eq!(&*rule.name, "backend-tls-policy/p/s");
 }
+
+#[test]
+fn a_service_may_say_which_endpoints_it_prefers() {
+    use crate::model::declaration::TrafficDistribution::{SameNode, SameZone};
+    let annotation =
+        "annotations = { \"networking.istio.io/traffic-distribution\" = \"PreferSameNode\" }";
+    for (line, want) in [
+        ("", None),
+        ("traffic-distribution = \"PreferClose\"", Some(SameZone)),
+        ("traffic-distribution = \"PreferSameZone\"", Some(SameZone)),
+        (annotation, Some(SameNode)),
+    ] {
+        let text = SERVED.replacen("[[workload]]", &format!("{line}\n[[workload]]"), 1);
+        let mesh = mesh(&[("a.toml", text)]);
+        assert_eq!(mesh.services[0].traffic_distribution, want, "{line}");
+    }
+}

@@ -10,6 +10,7 @@ pub(super) fn add(rows: &mut Rows) {
     limits(rows);
     tls(rows);
     backend_tls(rows);
+    distributions(rows);
 }
 
 /// The lines of a rule that a line is added to; that is the fourth.
@@ -370,5 +371,19 @@ fn backend_tls(rows: &mut Rows) {
         "[{ kind = \"Service\", name = \"s\", section-name = \"http\" }]",
         valid,
         (3, 63, TargetNotFound, "unknown port of service `s`"),
+    );
+}
+
+fn distributions(rows: &mut Rows) {
+    use Code::*;
+    rows.service(
+        "an unknown distribution",
+        "traffic-distribution = \"PreferSameZones\"",
+        (24, BadValue, "write `\\\"PreferSameZone\\\"`"),
+    );
+    rows.service(
+        "two distributions",
+        "annotations = { \"networking.istio.io/traffic-distribution\" = \"PreferClose\" }\ntraffic-distribution = \"PreferSameNode\"",
+        (62, ConflictingKeys, "disagree"),
     );
 }

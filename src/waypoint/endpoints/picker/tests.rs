@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A service, whoever serves it, and a waypoint's memory of them.
 struct Bench {
-    view: View,
+    view: Arc<View>,
     endpoints: Endpoints,
     ruled: Ruled,
     now: Instant,
@@ -49,6 +49,7 @@ impl Bench {
             endpoints: Endpoints::new(Arc::new(Metrics::default())),
             ruled: Ruled {
                 named: Some(Arc::new(named)),
+                binding: None,
                 port: 80,
             },
             now: Instant::now(),
@@ -111,9 +112,9 @@ impl Bench {
     }
 }
 
-fn served(workloads: Vec<Workload>, service: Service) -> View {
+fn served(workloads: Vec<Workload>, service: Service) -> Arc<View> {
     let workloads = workloads.into_iter().map(|w| w.of("cart"));
-    view(workloads.collect(), vec![service])
+    Arc::new(view(workloads.collect(), vec![service]))
 }
 
 fn waypoint() -> Workload {
