@@ -82,7 +82,8 @@ impl<'a> Judged<'a> {
 
     /// Each listens at the addresses of its machine.
     fn ports(&mut self, ports: &[u16]) {
-        let mut taken: HashMap<(&str, u16), (&WrittenGateway, &At<Arc<str>>)> = HashMap::new();
+        type Taker<'a> = (&'a WrittenGateway, &'a At<Arc<str>>);
+        let mut taken: HashMap<(&str, u16), Taker<'_>> = HashMap::new();
         let gateways = self.context.written.gateways.iter().zip(ports);
         let instances = gateways.flat_map(|(gateway, port)| {
             let machines = gateway.machines.names().iter();
