@@ -7,12 +7,14 @@
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
+mod endpoints;
 mod filters;
 mod http;
 mod place;
 mod protocol;
 mod report;
 mod routing;
+mod secure;
 mod server;
 mod sni;
 mod sniff;
@@ -44,6 +46,7 @@ use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
+use endpoints::Endpoints;
 use routing::Routing;
 use upstream::Upstream;
 
@@ -71,6 +74,7 @@ struct Shared<C: hbone::Connector> {
     certs: Certs,
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
+    endpoints: Endpoints,
     http: http::Pool,
     routing: Routing,
     /// Seals what clients are told of the endpoints they stay with. It is as old as the process.

@@ -1,7 +1,10 @@
 //! Which endpoint of a service a connection gets (`spec/hbone-dataplane.md` §2.3).
 //!
 //! [`choose`] narrows the endpoints down to the best ones; whose turn it is among them is for a
-//! [`Pick`] to say. [`RoundRobin`] is the one we use.
+//! [`Pick`] to say. [`RoundRobin`] is the one that nodes use. Waypoints have a choice of them
+//! (`spec/waypoint-l7.md` §3.4, §3.6), made of what else is here: [`Grading`] tells the near from the far,
+//! [`level`] where requests go when the near fail, [`Table`] who is the same for the same key, [`least`]
+//! who has less to do, and [`warmth`] how much of its share a new endpoint gets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +15,19 @@ use super::service::{
 use super::view::View;
 use super::workload::{GatewayAddress, Health, Workload};
 
+mod grading;
+mod spill;
+mod table;
 mod turns;
+mod warmth;
+mod weighing;
 
+pub use grading::{Grade, Grading, KNOWN_LABELS};
+pub use spill::{level, shares};
+pub use table::{Table, hash};
 pub use turns::RoundRobin;
+pub use warmth::warmth;
+pub use weighing::{least, weighted};
 
 /// An endpoint with the address a connection to it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +54,11 @@ pub trait Pick {
     /// The index of the one that gets the connection to `port` of `service`. `candidates` is
     /// never empty and in the order of uids; an index beyond it refuses the connection.
     fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize;
+
+    /// Whether it is given those further away too, and prefers the near by itself.
+    fn prefers(&self) -> bool {
+        false
+    }
 
     /// Whether a workload may be picked at all; anybody may unless this says otherwise.
     fn admits(&self, _workload: &Workload) -> bool {
@@ -120,7 +138,10 @@ pub fn choose(
             address,
         })
     });
-    let preferred = prefer(source, service, able.collect());
+    let preferred = match pick.prefers() && service.load_balancing.mode == BalanceMode::Failover {
+        true => able.collect(),
+        false => prefer(source, service, able.collect()),
+    };
     if preferred.is_empty() {
         let mut far = serving().filter(|(w, _)| w.network != source.network);
         let reachable = far.find(|(w, _)| w.network_gateway.is_some());

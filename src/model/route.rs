@@ -44,6 +44,7 @@ pub use filter::{
 };
 pub use path::{normalised, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
+pub use query::first as query_parameter;
 pub use retry::Failure;
 pub use session::{Session, SessionKey};
 pub use table::{Asked, Chosen, Selection, Table, Unresolved};

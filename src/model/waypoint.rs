@@ -17,7 +17,7 @@ use super::service::{AppProtocol, Service, ServiceKey, ServicePort};
 use super::view::View;
 use super::workload::{GatewayAddress, Workload};
 
-pub use onward::{Destination, Picking, toward};
+pub use onward::{Destination, Picking, as_asked, toward};
 pub use resources::{
     BoundPort, External, ExternalEndpoint, GatewayConfig, NamedTraffic, Options, Resolution,
     Resources, ServiceBinding, Subset, TrafficKey,

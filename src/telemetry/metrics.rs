@@ -35,6 +35,8 @@ pub struct Metrics {
     control: ControlMetrics,
     endpoints: Family<ServiceLabels, Gauge>,
     healthy: Family<ServiceLabels, Gauge>,
+    ejections: Family<ServiceLabels, Counter>,
+    ejected: Family<ServiceLabels, Gauge>,
     /// The services that have endpoints.
     services: Mutex<BTreeSet<ServiceLabels>>,
 }
@@ -159,6 +161,16 @@ impl Default for Metrics {
             "lateen_service_endpoints_healthy",
             "Those of them that are healthy; all are used when none is",
         );
+        let ejected = of_services(
+            "lateen_outlier_ejected",
+            "Endpoints of a service that a waypoint leaves alone now, since they failed too often",
+        );
+        let ejections = Family::<ServiceLabels, Counter>::default();
+        registry.register(
+            "lateen_outlier_ejections",
+            "How often an endpoint of a service failed too often, and was left alone for a while",
+            ejections.clone(),
+        );
         registry.register(
             "istio_build",
             "Which build this is",
@@ -185,6 +197,8 @@ impl Default for Metrics {
             control,
             endpoints,
             healthy,
+            ejections,
+            ejected,
             services: Mutex::default(),
         }
     }
@@ -263,6 +277,25 @@ impl Metrics {
                 .get_or_create(&labels)
                 .set(count.healthy.into());
             known.insert(labels);
+        }
+    }
+
+    /// An endpoint of a service failed too often.
+    pub fn ejection(&self, service: &ServiceKey) {
+        let service = service.to_string();
+        self.ejections
+            .get_or_create(&ServiceLabels { service })
+            .inc();
+    }
+
+    /// How many endpoints of each service are left alone.
+    pub fn ejected(&self, counts: &HashMap<ServiceKey, usize>) {
+        for (service, count) in counts {
+            let service = service.to_string();
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.ejected
+                .get_or_create(&ServiceLabels { service })
+                .set(count);
         }
     }
 

@@ -82,6 +82,11 @@ impl Account {
         self.end(flag, error);
     }
 
+    /// The waypoint has cut it.
+    pub(super) fn cut(mut self, flag: &'static str, reason: String) {
+        self.end(flag, Some(reason));
+    }
+
     /// It never worked.
     pub(super) fn failed(mut self, flag: &'static str, error: String) {
         self.series.failed(flag);

@@ -17,6 +17,7 @@ mod exchange;
 mod fault;
 mod framing;
 mod front;
+mod hashed;
 mod injection;
 mod message;
 mod mirror;

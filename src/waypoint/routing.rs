@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
+use super::endpoints::Ruled;
 use super::{Arrival, Shared};
 use crate::agent::MeshState;
 use crate::hbone::Connector;
@@ -195,6 +196,19 @@ impl Seen {
             subset,
             asked,
         }))
+    }
+
+    /// The traffic policy that holds for a destination.
+    pub(super) fn ruled(&self, to: &Destination<'_>) -> Ruled {
+        match (to, &self.tables) {
+            (
+                Destination::Service {
+                    key, port, subset, ..
+                },
+                Some(tables),
+            ) => Ruled::new(&tables.of, key, *port, *subset),
+            _ => Ruled::default(),
+        }
     }
 
     /// What is spoken on a destination's port, as far as it is declared.

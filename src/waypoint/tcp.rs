@@ -3,14 +3,20 @@
 //!
 //! Whatever is to turn a connection away by policy comes before the first endpoint is chosen.
 
+mod patience;
+mod stream;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Arrival;
 use super::account::{Account, Forth, entry};
+use super::endpoints::{Outcome, Place};
 use super::routing::{Seen, Untold};
-use super::upstream::Way;
+use super::secure::Alpn;
+use super::upstream::{Chosen, Way};
 use crate::hbone::{Connector, Tunnel, relay, relay_tunnels};
+use crate::model::balance::hash;
 use crate::model::route::{self, Target, TlsSelection};
 use crate::model::waypoint::{Destination, Picking};
 use crate::telemetry::access_log::{chain, denied};
@@ -48,9 +54,13 @@ pub(super) async fn serve<C: Connector + Clone>(
         Err(nowhere) => return refuse(arrival, tunnel, &nowhere),
     };
     let mut tried: Vec<SocketAddr> = Vec::new();
+    let source = arrival.client.source.ip().to_canonical().to_string();
+    // Of all that a policy may hash a connection has but its source.
+    let by_source = seen.ruled(&to).hashes_source();
     loop {
         let picking = Picking {
             tried: &tried,
+            hash: by_source.then(|| hash(source.as_bytes(), 0)),
             ..Picking::default()
         };
         let chosen = match arrival.choose(&seen, &to, &picking) {
@@ -58,8 +68,21 @@ pub(super) async fn serve<C: Connector + Clone>(
             Err(none) => return refuse(arrival, tunnel, &none),
         };
         let account = Account::open(arrival, &chosen);
-        match arrival.open(&chosen).await {
-            Ok(way) => return carry(account, tunnel, way).await,
+        let place = match chosen.under_way.as_ref().map(|u| u.connection()) {
+            Some(Err(overflow)) => {
+                account.failed("UO", chain(&overflow));
+                return tunnel.close();
+            }
+            Some(Ok(place)) => Some(place),
+            None => None,
+        };
+        let secured = chosen.secured(None, Alpn::None);
+        match arrival.open(&chosen, secured.as_ref()).await {
+            Ok(way) => {
+                // It is all that is ever known of a program that speaks for itself.
+                chosen.note(Outcome::Answered(200));
+                return carry(account, tunnel, way, &chosen, place).await;
+            }
             Err(e) => {
                 account.failed(e.flag(), chain(&e));
                 tried.push(chosen.address());
@@ -106,14 +129,30 @@ fn destination<'a, C: Connector>(
         .ok_or_else(invalid)
 }
 
-async fn carry(mut account: Account, tunnel: Tunnel, way: Way) {
+async fn carry(
+    mut account: Account,
+    tunnel: Tunnel,
+    way: Way,
+    chosen: &Chosen,
+    _place: Option<Place>,
+) {
     let traffic = Arc::clone(&account.traffic);
-    let carried = match way {
-        Way::Tunnel(onward) => relay_tunnels(tunnel, onward, &traffic).await,
-        Way::Plain(onward) => {
-            account.forth = Forth::ToClient;
-            relay(onward, tunnel, &traffic).await
+    if let Way::Plain(_) = way {
+        account.forth = Forth::ToClient;
+    }
+    let carrying = async {
+        match way {
+            Way::Tunnel(onward) => relay_tunnels(tunnel, onward, &traffic).await,
+            Way::Plain(onward) => relay(onward, tunnel, &traffic).await,
+            Way::Stream(onward) => return stream::relay(tunnel, onward, &traffic).await,
+        }
+        .map_err(|e| chain(&e))
+    };
+    let carried = tokio::select! {
+        carried = carrying => carried,
+        cut = patience::spent(&traffic, &chosen.settings().connection_pool) => {
+            return account.cut(cut.flag(), cut.to_string());
         }
     };
-    account.closed(carried.err().map(|e| chain(&e)));
+    account.closed(carried.err());
 }

@@ -74,7 +74,8 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    fn map(&self, address: SocketAddr, to: SocketAddr) {
+    /// From now on an address is there.
+    pub(super) fn map(&self, address: SocketAddr, to: SocketAddr) {
         self.to.lock().unwrap().insert(address, to);
     }
 }
@@ -328,6 +329,12 @@ impl Rig {
     /// Adds an endpoint of `cart` that nobody reaches.
     pub(super) fn dead_endpoint(&mut self, name: &str, address: &str) {
         self.workloads.push(workload(name, &[address]).of("cart"));
+    }
+
+    /// Nobody reaches an address any more.
+    pub(super) fn unplug(&self, address: &str) {
+        let address = SocketAddr::new(address.parse().unwrap(), 8080);
+        self.connector.to.lock().unwrap().remove(&address);
     }
 
     /// Changes a workload, which is to be published.

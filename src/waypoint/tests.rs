@@ -10,6 +10,8 @@ mod mirrors;
 mod program;
 mod raw;
 mod routes;
+mod secure;
 mod sessions;
 mod sniff;
 mod tcp;
+mod traffic;

@@ -109,6 +109,32 @@ pub fn toward(
     }
 }
 
+/// To the address that was asked for (`simple: PASSTHROUGH`): an endpoint's own, or one that the mesh has
+/// nothing to say of.
+///
+/// # Errors
+/// [`outbound::Refusal`], in words for the log.
+pub fn as_asked(
+    view: &View,
+    instance: &Workload,
+    key: &ServiceKey,
+    asked: SocketAddr,
+) -> Result<Route, outbound::Refusal> {
+    let service = view.service(key);
+    let endpoint = service.and_then(|service| {
+        let workload = view.workload_at(&instance.network, asked.ip())?;
+        let port = balance::target_port(service, workload, asked.port())?;
+        Some(Endpoint {
+            workload: Arc::clone(workload),
+            address: SocketAddr::new(asked.ip(), port),
+        })
+    });
+    match endpoint {
+        Some(endpoint) => direct(endpoint, service),
+        None => Ok(Route::Passthrough { to: asked }),
+    }
+}
+
 /// The endpoint the client stays with.
 fn pinned(
     view: &View,
@@ -158,6 +184,10 @@ impl<P: Pick> Pick for Among<'_, P> {
         }
         let picked = self.pick.pick(service, port, &left);
         places.get(picked).copied().unwrap_or(candidates.len())
+    }
+
+    fn prefers(&self) -> bool {
+        self.pick.prefers()
     }
 
     fn admits(&self, workload: &Workload) -> bool {

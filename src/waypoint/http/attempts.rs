@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::account::Account;
 use super::deadline::Clock;
-use super::pool::{Lease, Version};
+use super::pool::{Lease, NoConnection, Version};
 use super::replay::Tape;
 use super::reply::Reply;
 use super::upload::{Origin, Upload};
@@ -18,6 +18,7 @@ use crate::model::route::{Failure, Retry, RetryOn};
 use crate::model::waypoint::{Destination, Picking};
 use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
+use crate::waypoint::endpoints::Outcome;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::upstream::Chosen;
 
@@ -123,11 +124,14 @@ impl<C: Connector + Clone> Attempts<'_, C> {
         let mut tried = Vec::new();
         let mut retries = 0;
         let mut next = question.next();
+        // Its place among the retries, while it is one.
+        let mut place = None;
         loop {
             let Some(request) = next.take() else {
                 return Err(Reply::closed("there is nothing to ask".to_owned()));
             };
             let chosen = self.choose(&mut tried)?;
+            let under_way = chosen.under_way.clone();
             account.asks(self.arrival, &chosen);
             let mut outcome = self.attempt(request, &chosen).await;
             if !self.again(&outcome) {
@@ -138,6 +142,13 @@ impl<C: Connector + Clone> Attempts<'_, C> {
                     account.exhausted();
                 }
                 return outcome.map_err(|failed| failed.reply);
+            }
+            drop(place.take());
+            if let Some(under_way) = under_way {
+                place = under_way.retry();
+                if place.is_none() {
+                    return outcome.map_err(|failed| failed.reply);
+                }
             }
             if let Err(failed) = &mut outcome {
                 question.ready = failed.unsent.take().map(|unsent| *unsent);
@@ -189,11 +200,14 @@ impl<C: Connector + Clone> Attempts<'_, C> {
         tokio::select! {
             biased;
             outcome = self.send(request, chosen) => outcome,
-            () = alarm => Err(Failed {
+            () = alarm => {
+                chosen.note(Outcome::Lost);
+                Err(Failed {
                 how: Some(Failure::AttemptTimeout),
                 reply: Reply::late("the endpoint took too long to answer"),
                 unsent: None,
-            }),
+            })
+            }
         }
     }
 
@@ -206,13 +220,17 @@ impl<C: Connector + Clone> Attempts<'_, C> {
         loop {
             let pool = &self.arrival.shared.http;
             let fresh = stale >= STALE;
-            let lent = pool.lend(self.arrival, chosen, self.version, fresh).await;
+            let lent = pool.lend(self.arrival, chosen, self.version, &request, fresh);
+            let lent = lent.await;
             let mut lease = match lent {
                 Ok(lease) => lease,
                 Err(e) => {
                     return Err(Failed {
                         how: e.retryable().then_some(Failure::Connect),
-                        reply: Reply::no_way(chain(&e)),
+                        reply: match &e {
+                            NoConnection::Overflow(_) => Reply::overflow(chain(&e)),
+                            _ => Reply::no_way(chain(&e)),
+                        },
                         unsent: Some(Box::new(request)),
                     });
                 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -16,6 +16,7 @@ use super::backend::Ruled;
 use super::body::Download;
 use super::copy::{Copier, copy};
 use super::deadline::{Alarm, Clock, grpc_timeout, stricter};
+use super::hashed::Hashed;
 use super::mirror::{self, Mirrored};
 use super::pool::Version;
 use super::quiet::Quiet;
@@ -112,6 +113,8 @@ struct Told<'a> {
     ruled: Option<Ruled<'a>>,
     cors: Option<HeaderMap>,
     session: Option<(HeaderName, HeaderValue)>,
+    /// What it is hashed by from now on.
+    cookie: Option<HeaderValue>,
 }
 
 impl<'a, C: Connector + Clone> Exchange<'a, C> {
@@ -134,6 +137,12 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             true => stricter(way.limit, grpc_timeout(&parts.headers)),
             false => way.limit,
         };
+        let hashed = Hashed::read(
+            &self.seen.ruled(&way.to),
+            &parts,
+            self.arrival.client.source,
+        );
+        told.cookie = hashed.cookie;
         let mut host = authority;
         if let Some(ruled) = &way.ruled {
             host = ruled.change(&mut parts, host)?;
@@ -171,7 +180,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             retry: way.retry,
             limit: way.attempt,
             clock,
-            hash: None,
+            hash: hashed.key,
             pinned: way.affinity.endpoint(),
         };
         let asked = Instant::now();
@@ -205,12 +214,9 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         let Some(chosen) = chosen else {
             let retry = self.seen.retry();
             return Ok(Way {
+                version: self.version_by_policy(&Destination::from(bound), self.version),
                 to: Destination::from(bound),
                 ruled: None,
-                version: match self.websocket {
-                    true => Version::Http1,
-                    false => self.version,
-                },
                 affinity: Affinity::default(),
                 retry,
                 limit: None,
@@ -261,14 +267,30 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
 
     /// What is spoken to endpoints of `to` (§1.4). A WebSocket goes on over HTTP/1.1 in any case.
     fn version_for(&self, to: &Destination<'_>) -> Version {
-        match self.seen.spoken(to) {
-            _ if self.websocket => Version::Http1,
+        let version = match self.seen.spoken(to) {
             AppProtocol::Http11 => Version::Http1,
             AppProtocol::Http2 | AppProtocol::Grpc => Version::Http2,
-            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => match self.client {
-                http::Version::HTTP_2 => Version::Http2,
-                _ => Version::Http1,
-            },
+            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => self.clients(),
+        };
+        self.version_by_policy(to, version)
+    }
+
+    /// The same where the traffic policy has a word on it (§3.4).
+    fn version_by_policy(&self, to: &Destination<'_>, version: Version) -> Version {
+        let ruled = self.seen.ruled(to);
+        let pool = &ruled.settings().connection_pool;
+        match version {
+            _ if self.websocket => Version::Http1,
+            _ if pool.use_client_protocol => self.clients(),
+            Version::Http1 if pool.h2_upgrade => Version::Http2,
+            version => version,
+        }
+    }
+
+    fn clients(&self) -> Version {
+        match self.client {
+            http::Version::HTTP_2 => Version::Http2,
+            _ => Version::Http1,
         }
     }
 
@@ -319,6 +341,9 @@ impl Told<'_> {
             // There may be other cookies.
             headers.append(name, value.clone());
         }
+        if let Some(cookie) = &self.cookie {
+            headers.append(header::SET_COOKIE, cookie.clone());
+        }
         self.cors_to(headers);
     }
 
@@ -368,7 +393,11 @@ impl Answer {
             return Reply::closed(reason.to_owned()).response(account);
         };
         message::into_websocket(&mut parts.headers);
-        spawn.spawn(upgrade::carry(client, endpoint, account));
+        spawn.spawn(async move {
+            upgrade::carry(client, endpoint, account).await;
+            // Until then it is under way.
+            drop(lease);
+        });
         Response::from_parts(parts, Download::switched())
     }
 }

@@ -74,13 +74,14 @@ impl<C: Connector + Clone> Mirrored<C> {
         let mut request = Some(request);
         // One that waited may turn out to be closed before anything is sent.
         for fresh in [false, true] {
-            let lent = pool.lend(&self.arrival, &chosen, self.version, fresh).await;
+            let Some(copy) = request.take() else {
+                return;
+            };
+            let lent = pool.lend(&self.arrival, &chosen, self.version, &copy, fresh);
+            let lent = lent.await;
             let mut lease = match lent {
                 Ok(lease) => lease,
                 Err(e) => return debug!(error = %chain(&e), "no way to a mirror"),
-            };
-            let Some(copy) = request.take() else {
-                return;
             };
             let mut error = match lease.send(copy).await {
                 Ok(response) => return discard(response.into_body(), lease).await,

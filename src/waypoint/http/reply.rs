@@ -120,6 +120,13 @@ impl Reply {
         Self::unavailable(text, "UF", reason)
     }
 
+    /// More is under way than the traffic policy allows.
+    pub(super) fn overflow(reason: String) -> Self {
+        let text =
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+        Self::unavailable(text, "UO", reason)
+    }
+
     /// The endpoint went away before it answered.
     pub(super) fn closed(reason: String) -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";

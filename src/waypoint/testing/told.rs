@@ -1,5 +1,6 @@
 //! What a waypoint is told, in a few words.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::declaration::{Origin, WaypointFor};
@@ -9,7 +10,10 @@ use crate::model::route::{
 };
 use crate::model::service::AppProtocol;
 use crate::model::testing::key;
-use crate::model::waypoint::{BoundPort, GatewayConfig, Options, Resources, ServiceBinding};
+use crate::model::traffic::{Settings, TrafficPolicy};
+use crate::model::waypoint::{
+    BoundPort, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding, TrafficKey,
+};
 
 /// The services behind waypoint `shop/wp`.
 const SERVICES: [&str; 4] = ["cart", "v1", "v2", "v3"];
@@ -137,7 +141,36 @@ pub(in crate::waypoint) fn told() -> Resources {
     }
 }
 
+/// The traffic policy that says nothing but this.
+pub(in crate::waypoint) fn settings(say: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = Settings::default();
+    say(&mut settings);
+    settings
+}
+
 impl Resources {
+    /// The same with a traffic policy for a service.
+    pub(in crate::waypoint) fn treated(mut self, service: &str, settings: Settings) -> Self {
+        let named = TrafficKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from(service),
+            subset: Arc::from(""),
+        };
+        let binding = self.services.get_mut(&key(service)).unwrap();
+        Arc::make_mut(binding).traffic = Some(named.clone());
+        let policy = TrafficPolicy {
+            usual: settings,
+            ports: BTreeMap::new(),
+        };
+        let traffic = NamedTraffic {
+            key: named.clone(),
+            origin: origin(),
+            policy,
+        };
+        self.traffic.insert(named, Arc::new(traffic));
+        self
+    }
+
     /// The same with a route for `cart`: for one of its ports, or for all of them.
     pub(in crate::waypoint) fn with_route(
         mut self,

@@ -23,7 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{Tunnel, TunnelIo};
+use crate::model::traffic::Balance;
 use crate::waypoint::testing::Rig;
+use crate::waypoint::testing::told::{settings, told};
 
 pub(super) type Text = BoxBody<Bytes, Infallible>;
 
@@ -151,6 +153,8 @@ async fn each_request_of_a_connection_goes_to_the_next_endpoint() {
     rig.run(one.clone().serve(program));
     let program = rig.plain_endpoint("cart-2", "10.1.0.12").await;
     rig.run(two.clone().serve(program));
+    let turns = settings(|s| s.load_balancer.policy = Balance::RoundRobin);
+    rig.resources = Some(told().treated("cart", turns));
     rig.publish().await;
     let mut client = Http1::to(&rig).await;
     let mut last = String::new();

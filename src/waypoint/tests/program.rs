@@ -5,14 +5,17 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ::http::{HeaderMap, Method, Request, Response};
+use ::http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::http::{Text, text};
 use crate::model::waypoint::Resources;
@@ -22,6 +25,7 @@ use crate::waypoint::testing::Rig;
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) method: Method,
+    pub(super) version: Version,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
@@ -44,6 +48,8 @@ pub(super) enum Plan {
     Late(Duration),
     /// Never.
     Never,
+    /// It is answered once this is over.
+    Until(oneshot::Receiver<()>),
 }
 
 /// Answers as planned, then with its name.
@@ -52,6 +58,7 @@ pub(super) struct Program {
     name: &'static str,
     asked: Arc<Mutex<Vec<Asked>>>,
     plan: Arc<Mutex<VecDeque<Plan>>>,
+    gone: CancellationToken,
 }
 
 impl Program {
@@ -60,6 +67,7 @@ impl Program {
             name,
             asked: Arc::default(),
             plan: Arc::default(),
+            gone: CancellationToken::new(),
         }
     }
 
@@ -72,6 +80,11 @@ impl Program {
     pub(super) fn answers(&self, status: u16) {
         let answer = Response::builder().status(status);
         self.plan(Plan::Answer(answer.body(text(status.to_string())).unwrap()));
+    }
+
+    /// It closes its connections, and answers on no further ones.
+    pub(super) fn leaves(&self) {
+        self.gone.cancel();
     }
 
     /// What it was asked so far.
@@ -89,16 +102,21 @@ impl Program {
         loop {
             let (tcp, _from) = listener.accept().await.unwrap();
             let program = self.clone();
-            connections.spawn(async move {
-                let service = service_fn(move |request| {
-                    let program = program.clone();
-                    async move { Ok::<_, Infallible>(program.answer(request).await) }
-                });
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let io = TokioIo::new(tcp);
-                let _ended = builder.serve_connection(io, service).await;
-            });
+            connections.spawn(async move { program.converse(tcp).await });
         }
+    }
+
+    /// Serves one connection.
+    pub(super) async fn converse(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let program = self;
+        let gone = program.gone.clone();
+        let service = service_fn(move |request| {
+            let program = program.clone();
+            async move { Ok::<_, Infallible>(program.answer(request).await) }
+        });
+        let builder = auto::Builder::new(TokioExecutor::new());
+        let served = builder.serve_connection(TokioIo::new(io), service);
+        let _ended = gone.run_until_cancelled(served).await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Text> {
@@ -110,6 +128,7 @@ impl Program {
         let body = body.to_bytes();
         self.asked.lock().unwrap().push(Asked {
             method: head.method,
+            version: head.version,
             target: head.uri.path_and_query().unwrap().to_string(),
             headers: head.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
@@ -119,6 +138,7 @@ impl Program {
             Some(Plan::Answer(answer)) => return answer,
             Some(Plan::Late(wait)) => tokio::time::sleep(wait).await,
             Some(Plan::Never) => std::future::pending().await,
+            Some(Plan::Until(over)) => drop(over.await),
             None => {}
         }
         Response::new(text(self.name))
