@@ -1,17 +1,23 @@
 //! A waypoint: stands for the services and workloads bound to it, and sends on what comes for them
 //! (`spec/waypoint-l7.md`).
 //!
-//! [`server`] accepts tunnels, [`place`] says where,
-//! [`report`] tells how that goes, [`tcp`] and [`http`] carry what comes through them, [`upstream`]
-//! finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
+//! [`server`] accepts tunnels, [`place`] says where, [`report`] tells how that goes. [`protocol`]
+//! finds out what is spoken in them, [`tcp`] and [`http`] carry it, [`routing`] knows the routes,
+//! [`upstream`] finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
+mod endpoints;
 mod filters;
 mod http;
 mod place;
+mod protocol;
 mod report;
+mod routing;
+mod secure;
 mod server;
+mod sni;
+mod sniff;
 mod tcp;
 mod upstream;
 
@@ -36,9 +42,12 @@ use crate::agent::certs::Certs;
 use crate::capture::near;
 use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
+use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
+use endpoints::Endpoints;
+use routing::Routing;
 use upstream::Upstream;
 
 /// Streams on one connection that a peer may open (`spec/waypoint-l7.md` §1.1).
@@ -52,6 +61,9 @@ pub struct Settings {
     pub node: Arc<str>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// Whether applications are told by which identities an HTTP request came, in
+    /// `x-forwarded-client-cert` (`spec/waypoint-l7.md` §1.3, `xfcc-include-client-identity`).
+    pub tells_identities: bool,
 }
 
 /// What all tunnels of a waypoint share.
@@ -62,7 +74,11 @@ struct Shared<C: hbone::Connector> {
     certs: Certs,
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
+    endpoints: Endpoints,
     http: http::Pool,
+    routing: Routing,
+    /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
+    sessions: SessionKey,
 }
 
 impl<C: hbone::Connector> Shared<C> {
@@ -103,6 +119,17 @@ struct Arrival<C: hbone::Connector> {
     client: Client,
     bound: Bound,
     started: Instant,
+}
+
+impl<C: hbone::Connector> Arrival<C> {
+    /// Who this waypoint is, where applications are told of it.
+    fn tells_identity(&self) -> Option<SpiffeId> {
+        if !self.shared.settings.tells_identities {
+            return None;
+        }
+        let (_mesh, instance) = self.shared.known(&self.instance)?;
+        instance.identity().ok()
+    }
 }
 
 /// Makes TCP connections from this host's own network.

@@ -8,6 +8,7 @@ mod addresses;
 mod bindings;
 mod carriers;
 mod declare;
+mod destinations;
 mod enrolment;
 mod guesses;
 mod memory;
@@ -21,8 +22,9 @@ use std::sync::Arc;
 
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
-    Written, WrittenAuthentication, WrittenAuthorization, WrittenGateway, WrittenNamespace,
-    WrittenNode, WrittenService, WrittenSettings, WrittenWorkload, default_settings,
+    Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenService, WrittenSettings,
+    WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -40,6 +42,8 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    destinations: Vec<&'a WrittenDestination>,
+    backend_tls: Vec<&'a WrittenBackendTls>,
     unread: bool,
 }
 
@@ -56,6 +60,8 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                destinations,
+                backend_tls,
                 unread,
             } = file;
             whole.settings.extend(settings);
@@ -66,6 +72,8 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.destinations.extend(destinations);
+            whole.backend_tls.extend(backend_tls);
             whole.unread |= unread;
         }
         whole
@@ -150,6 +158,7 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &mut found);
+        destinations::check(&context, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {

@@ -114,7 +114,7 @@ codes! {
     NoEffect = Warning "no-effect",
     /// A policy that is kept and not enforced.
     NotInForce = Warning "not-in-force",
-    /// A policy's target that is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
+    /// What a policy or destination rule is for, and is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
     TargetNotFound = Warning "TargetNotFound",
     /// A value of a policy that nothing in this mesh can have.
     NeverMatches = Warning "never-matches",
@@ -126,7 +126,7 @@ codes! {
     DeniesMore = Warning "denies-more",
     /// A rule, or part of one, that node proxies never match, so that it denies nothing there.
     DeniesNothing = Warning "denies-nothing",
-    /// A peer-authentication that another one of the same reach takes the place of.
+    /// A peer-authentication or destination rule that another one of the same reach takes the place of.
     Superseded = Warning "superseded",
 }
 

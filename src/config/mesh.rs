@@ -4,11 +4,13 @@
 //! What it all means together is [`super::check`]'s business.
 
 mod annotations;
+mod destination;
 mod gateway;
 mod labels;
 mod namespace;
 mod node;
 mod policy;
+mod protocol;
 mod service;
 mod settings;
 mod waypoint;
@@ -21,6 +23,7 @@ use super::read::{Table, Value, scalar};
 use super::source::{At, Place};
 use super::suggest;
 
+pub(super) use destination::{WrittenBackendTls, WrittenDestination, WrittenSubset, WrittenTarget};
 pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
@@ -51,6 +54,10 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[destination-rule]]`.
+    pub destinations: Vec<WrittenDestination>,
+    /// `[[backend-tls-policy]]`.
+    pub backend_tls: Vec<WrittenBackendTls>,
     /// Names of resources that are written but could not be read, by kind: what refers to them
     /// is not wrong for that.
     pub unread: bool,
@@ -58,7 +65,7 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 10] = [
+const LATER: [&str; 9] = [
     "request-authentication",
     "telemetry",
     "wasm-plugin",
@@ -66,7 +73,6 @@ const LATER: [&str; 10] = [
     "grpc-route",
     "tcp-route",
     "tls-route",
-    "destination-rule",
     "virtual-service",
     "service-entry",
 ];
@@ -129,6 +135,20 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.peer_authentications,
         &mut written.unread,
         |value| policy::read_authentication(value, home),
+    );
+    read_kind(
+        root,
+        "destination-rule",
+        &mut written.destinations,
+        &mut written.unread,
+        |value| destination::read(value, home),
+    );
+    read_kind(
+        root,
+        "backend-tls-policy",
+        &mut written.backend_tls,
+        &mut written.unread,
+        |value| destination::read_backend_tls(value, home),
     );
     refuse_later_kinds(root);
     for table in OF_THE_HOST {

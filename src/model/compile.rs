@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
+mod distribution;
 mod endpoints;
 mod gateways;
 mod membership;
@@ -368,7 +369,7 @@ fn services(
             weighted_waypoints: Vec::new(),
             load_balancing: LoadBalancing {
                 health_policy: endpoints.get(key).copied().unwrap_or_default().policy(),
-                ..LoadBalancing::default()
+                ..distribution::preferred(declared.traffic_distribution)
             },
             ip_families: super::service::IpFamilies::Automatic,
             canonical: false,

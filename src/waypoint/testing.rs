@@ -1,5 +1,7 @@
 //! A waypoint, endpoints behind it and a client before it, for tests: loopback TCP with real TLS.
 
+pub(super) mod told;
+
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
@@ -13,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, State, Teller, Waypoint};
@@ -21,7 +24,7 @@ use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
 use crate::agent::link::Link;
 use crate::agent::report::LocalStates;
-use crate::hbone::testing::soon;
+use crate::hbone::testing::{soon, tls_connect};
 use crate::hbone::{
     self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
     Tunnel, headers,
@@ -29,10 +32,11 @@ use crate::hbone::{
 use crate::identity::SpiffeId;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
+use crate::model::waypoint::Resources;
 use crate::model::workload::{Health, Workload};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
-use crate::tls::{Svid, hbone_server};
+use crate::tls::{Svid, hbone_client, hbone_server};
 
 /// Where service `cart` is.
 pub(super) const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
@@ -70,7 +74,8 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    fn map(&self, address: SocketAddr, to: SocketAddr) {
+    /// From now on an address is there.
+    pub(super) fn map(&self, address: SocketAddr, to: SocketAddr) {
         self.to.lock().unwrap().insert(address, to);
     }
 }
@@ -147,6 +152,8 @@ pub(super) struct Rig {
     client: Pool<Direct>,
     workloads: Vec<Workload>,
     services: Vec<Service>,
+    /// What the waypoint is told besides.
+    pub(super) resources: Option<Resources>,
     pub(super) waypoint: JoinSet<()>,
     tasks: JoinSet<()>,
 }
@@ -165,6 +172,15 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
+        Self::with(drain, false).await
+    }
+
+    /// The same, and applications are told of identities.
+    pub(super) async fn telling() -> Self {
+        Self::with(Duration::from_secs(10), true).await
+    }
+
+    async fn with(drain: Duration, tells_identities: bool) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -179,6 +195,7 @@ impl Rig {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
             drain,
+            tells_identities,
         };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
@@ -199,6 +216,9 @@ impl Rig {
             speaking(80, AppProtocol::Http11),
             speaking(81, AppProtocol::Grpc),
             speaking(90, AppProtocol::Tcp),
+            speaking(91, AppProtocol::Unknown),
+            speaking(443, AppProtocol::Tls),
+            speaking(9000, AppProtocol::Http11),
         ];
         let cart = service("cart", &["10.96.0.10"]).ports(&ports);
         Self {
@@ -213,6 +233,7 @@ impl Rig {
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
+            resources: None,
             services: vec![
                 service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
                 cart.through(waypoint_named("wp")),
@@ -233,10 +254,20 @@ impl Rig {
     /// Tells the waypoint of the mesh as it is now.
     pub(super) fn tell(&self) {
         let view = view(self.workloads.clone(), self.services.clone());
+        let name = "shop/wp".parse().unwrap();
+        let told = self.resources.clone();
         self.mesh.send_replace(Arc::new(MeshState {
             view: Arc::new(view),
+            waypoints: told.map(|r| (name, Arc::new(r))).into_iter().collect(),
             ..MeshState::default()
         }));
+    }
+
+    /// Adds a service with the ports of `cart`, behind the same waypoint.
+    pub(super) fn add_service(&mut self, name: &str, vip: &str) {
+        let like = self.services.iter().find(|s| &*s.name == "cart").unwrap();
+        let added = service(name, &[vip]).ports(&like.ports);
+        self.services.push(added.through(waypoint_named("wp")));
     }
 
     /// The mesh has its peers go by another instance.
@@ -249,6 +280,16 @@ impl Rig {
 
     /// Adds an endpoint of `cart` that takes tunnels, with its program.
     pub(super) async fn endpoint(&mut self, name: &str, address: &str) -> TcpListener {
+        self.endpoint_of("cart", name, address).await
+    }
+
+    /// Adds an endpoint of a service that takes tunnels, with its program.
+    pub(super) async fn endpoint_of(
+        &mut self,
+        service: &str,
+        name: &str,
+        address: &str,
+    ) -> TcpListener {
         let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = SocketAddr::new(address.parse().unwrap(), 15008);
@@ -271,7 +312,7 @@ impl Rig {
                 });
             }
         });
-        self.dead_endpoint(name, address);
+        self.workloads.push(workload(name, &[address]).of(service));
         program
     }
 
@@ -290,6 +331,22 @@ impl Rig {
         self.workloads.push(workload(name, &[address]).of("cart"));
     }
 
+    /// Nobody reaches an address any more.
+    pub(super) fn unplug(&self, address: &str) {
+        let address = SocketAddr::new(address.parse().unwrap(), 8080);
+        self.connector.to.lock().unwrap().remove(&address);
+    }
+
+    /// Changes a workload, which is to be published.
+    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Workload)) {
+        change(
+            self.workloads
+                .iter_mut()
+                .find(|w| &*w.name == name)
+                .unwrap(),
+        );
+    }
+
     /// Binds a workload to the waypoint by its own address.
     pub(super) fn bind_workload(&mut self, workload: Workload) {
         self.workloads.retain(|w| w.uid != workload.uid);
@@ -306,6 +363,14 @@ impl Rig {
             State::Serving(at) => at[0],
             State::Pending(reason) => panic!("{reason}"),
         }
+    }
+
+    /// A TLS connection to the waypoint as workload `web`, for what no client of HBONE does.
+    pub(super) async fn raw(&self) -> TlsStream<TcpStream> {
+        let svid = self.ca.svid("spiffe://cluster.local/ns/shop/sa/web");
+        let accepted = BTreeSet::from(["spiffe://cluster.local/ns/shop/sa/wp-1".parse().unwrap()]);
+        let tls = hbone_client(&svid, Arc::new(accepted)).unwrap();
+        tls_connect(self.at(), tls).await.unwrap()
     }
 
     /// Asks the waypoint for a tunnel, as workload `web`.
@@ -329,8 +394,12 @@ impl Rig {
 
     /// A tunnel to a port of `cart`.
     pub(super) async fn cart(&self, port: u16) -> Tunnel {
-        let to = SocketAddr::new(VIP, port).to_string();
-        self.connect(&to).await.unwrap()
+        self.to(SocketAddr::new(VIP, port)).await
+    }
+
+    /// A tunnel to an address.
+    pub(super) async fn to(&self, address: SocketAddr) -> Tunnel {
+        self.connect(&address.to_string()).await.unwrap()
     }
 
     /// Runs `task` beside the test.
