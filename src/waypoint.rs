@@ -1,9 +1,9 @@
 //! A waypoint: stands for the services and workloads bound to it, and sends on what comes for them
 //! (`spec/waypoint-l7.md`).
 //!
-//! [`server`] accepts tunnels, [`place`] says where,
-//! [`report`] tells how that goes, [`tcp`] and [`http`] carry what comes through them, [`routing`] knows
-//! the routes, [`upstream`] finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
+//! [`server`] accepts tunnels, [`place`] says where, [`report`] tells how that goes. [`protocol`]
+//! finds out what is spoken in them, [`tcp`] and [`http`] carry it, [`routing`] knows the routes,
+//! [`upstream`] finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
@@ -11,10 +11,13 @@ mod endpoints;
 mod filters;
 mod http;
 mod place;
+mod protocol;
 mod report;
 mod routing;
 mod secure;
 mod server;
+mod sni;
+mod sniff;
 mod tcp;
 mod upstream;
 
@@ -58,6 +61,9 @@ pub struct Settings {
     pub node: Arc<str>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// Whether applications are told by which identities an HTTP request came, in
+    /// `x-forwarded-client-cert` (`spec/waypoint-l7.md` §1.3, `xfcc-include-client-identity`).
+    pub tells_identities: bool,
 }
 
 /// What all tunnels of a waypoint share.
@@ -113,6 +119,17 @@ struct Arrival<C: hbone::Connector> {
     client: Client,
     bound: Bound,
     started: Instant,
+}
+
+impl<C: hbone::Connector> Arrival<C> {
+    /// Who this waypoint is, where applications are told of it.
+    fn tells_identity(&self) -> Option<SpiffeId> {
+        if !self.shared.settings.tells_identities {
+            return None;
+        }
+        let (_mesh, instance) = self.shared.known(&self.instance)?;
+        instance.identity().ok()
+    }
 }
 
 /// Makes TCP connections from this host's own network.

@@ -10,6 +10,7 @@ mod labels;
 mod namespace;
 mod node;
 mod policy;
+mod protocol;
 mod service;
 mod settings;
 mod waypoint;

@@ -66,6 +66,37 @@ pub trait Pick {
     }
 }
 
+/// Picks among those that have not been tried.
+#[derive(Debug)]
+pub struct Untried<'a, P> {
+    tried: &'a [SocketAddr],
+    pick: &'a mut P,
+}
+
+impl<'a, P: Pick> Untried<'a, P> {
+    /// Picks by `pick` where there is a choice.
+    pub fn new(tried: &'a [SocketAddr], pick: &'a mut P) -> Self {
+        Self { tried, pick }
+    }
+}
+
+impl<P: Pick> Pick for Untried<'_, P> {
+    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
+        if self.tried.is_empty() {
+            return self.pick.pick(service, port, candidates);
+        }
+        let left = candidates.iter().enumerate();
+        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
+        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
+        // One beyond the candidates refuses.
+        if left.is_empty() {
+            return candidates.len();
+        }
+        let picked = self.pick.pick(service, port, &left);
+        places.get(picked).copied().unwrap_or(candidates.len())
+    }
+}
+
 /// Why a service has no endpoint for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unavailable {

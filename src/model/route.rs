@@ -32,6 +32,8 @@ mod rewrite;
 mod session;
 mod sorted;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod weights;
 

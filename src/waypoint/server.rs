@@ -14,13 +14,12 @@ use tracing::{info, warn};
 
 use super::place::{self, Place};
 use super::report::{State, Teller};
-use super::{Arrival, Client, Settings, Shared, http, limits, tcp};
+use super::{Arrival, Client, Settings, Shared, http, limits, protocol};
 use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
 use crate::hbone::{self, Authority, Connector, Incoming, headers};
 use crate::model::inbound::Target;
-use crate::model::service::AppProtocol;
 use crate::model::waypoint::{self, Bound};
 use crate::model::workload::Workload;
 use crate::node::baggage;
@@ -317,7 +316,6 @@ impl<C: Connector + Clone> Door<C> {
             Ok(tunnel) => tunnel,
             Err(e) => return denied("waypoint", client.source, None, &chain(&e)),
         };
-        let protocol = bound.app_protocol();
         let arrival = Arc::new(Arrival {
             shared: Arc::clone(&self.shared),
             instance: Arc::clone(&self.instance),
@@ -325,21 +323,14 @@ impl<C: Connector + Clone> Door<C> {
             bound,
             started,
         });
-        match protocol {
-            AppProtocol::Http11 => {
-                http::serve(arrival, tunnel, http::Version::Http1, &self.stop).await
-            }
-            AppProtocol::Http2 | AppProtocol::Grpc => {
-                http::serve(arrival, tunnel, http::Version::Http2, &self.stop).await;
-            }
-            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => {
-                tcp::serve(&arrival, tunnel, None).await;
-            }
-        }
+        protocol::serve(arrival, tunnel, &self.stop).await;
     }
 }
 
 impl<C: Connector + Clone> hbone::Handler for Door<C> {
+    // As if there were a web server that has no such page (§1.1).
+    const NO_CONNECT: StatusCode = StatusCode::NOT_FOUND;
+
     fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send {
         self.open(request)
     }

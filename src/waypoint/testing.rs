@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, State, Teller, Waypoint};
@@ -23,7 +24,7 @@ use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
 use crate::agent::link::Link;
 use crate::agent::report::LocalStates;
-use crate::hbone::testing::soon;
+use crate::hbone::testing::{soon, tls_connect};
 use crate::hbone::{
     self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
     Tunnel, headers,
@@ -35,7 +36,7 @@ use crate::model::waypoint::Resources;
 use crate::model::workload::{Health, Workload};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
-use crate::tls::{Svid, hbone_server};
+use crate::tls::{Svid, hbone_client, hbone_server};
 
 /// Where service `cart` is.
 pub(super) const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
@@ -171,6 +172,15 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
+        Self::with(drain, false).await
+    }
+
+    /// The same, and applications are told of identities.
+    pub(super) async fn telling() -> Self {
+        Self::with(Duration::from_secs(10), true).await
+    }
+
+    async fn with(drain: Duration, tells_identities: bool) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -185,6 +195,7 @@ impl Rig {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
             drain,
+            tells_identities,
         };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
@@ -205,6 +216,8 @@ impl Rig {
             speaking(80, AppProtocol::Http11),
             speaking(81, AppProtocol::Grpc),
             speaking(90, AppProtocol::Tcp),
+            speaking(91, AppProtocol::Unknown),
+            speaking(443, AppProtocol::Tls),
             speaking(9000, AppProtocol::Http11),
         ];
         let cart = service("cart", &["10.96.0.10"]).ports(&ports);
@@ -350,6 +363,14 @@ impl Rig {
             State::Serving(at) => at[0],
             State::Pending(reason) => panic!("{reason}"),
         }
+    }
+
+    /// A TLS connection to the waypoint as workload `web`, for what no client of HBONE does.
+    pub(super) async fn raw(&self) -> TlsStream<TcpStream> {
+        let svid = self.ca.svid("spiffe://cluster.local/ns/shop/sa/web");
+        let accepted = BTreeSet::from(["spiffe://cluster.local/ns/shop/sa/wp-1".parse().unwrap()]);
+        let tls = hbone_client(&svid, Arc::new(accepted)).unwrap();
+        tls_connect(self.at(), tls).await.unwrap()
     }
 
     /// Asks the waypoint for a tunnel, as workload `web`.

@@ -2,11 +2,16 @@
 
 mod attempts;
 mod changes;
+mod framing;
+mod headers;
 mod http;
+mod http2;
 mod mirrors;
 mod program;
+mod raw;
 mod routes;
 mod secure;
 mod sessions;
+mod sniff;
 mod tcp;
 mod traffic;

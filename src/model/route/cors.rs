@@ -114,3 +114,6 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
         headers.insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

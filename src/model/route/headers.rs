@@ -1,6 +1,7 @@
 //! How header fields are read and changed (`spec/waypoint-l7.md` §2.2, §2.3).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 
@@ -41,9 +42,7 @@ impl HeaderChange {
 }
 
 /// A field; none where it cannot be one, which loading refuses.
-fn field(
-    (name, value): &(std::sync::Arc<str>, std::sync::Arc<str>),
-) -> Option<(HeaderName, HeaderValue)> {
+fn field((name, value): &(Arc<str>, Arc<str>)) -> Option<(HeaderName, HeaderValue)> {
     let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
     Some((field_name(name)?, value))
 }
@@ -52,4 +51,87 @@ fn field_name(name: &str) -> Option<HeaderName> {
     HeaderName::from_bytes(name.as_bytes())
         .ok()
         .filter(|name| name != HOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::route::testing::headers;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(Arc<str>, Arc<str>)> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (Arc::from(*name), Arc::from(*value)))
+            .collect()
+    }
+
+    fn applied(
+        change: &HeaderChange,
+        before: &[(&str, &str)],
+        name: &'static str,
+    ) -> Option<String> {
+        let mut fields = headers(before);
+        change.apply(&mut fields);
+        let value = joined(&fields, &HeaderName::from_static(name));
+        value.map(Cow::into_owned)
+    }
+
+    #[test]
+    fn fields_are_removed_then_set_then_added() {
+        let change = HeaderChange {
+            remove: vec![Arc::from("x-header-remove"), Arc::from("x-again")],
+            set: pairs(&[
+                ("x-header-set", "set-overwrites-values"),
+                ("x-again", "set"),
+                ("host", "other"),
+                ("no name", "x"),
+            ]),
+            add: pairs(&[
+                ("x-header-add", "add-appends-values"),
+                ("x-again", "added\tä"),
+                ("host", "third"),
+                ("x-broken", "a\nb"),
+            ]),
+        };
+        let before = [
+            ("x-header-set", "a"),
+            ("x-header-set", "b"),
+            ("X-Header-Add", "some-other-value"),
+            ("x-header-remove", "b"),
+            ("x-again", "before"),
+            ("host", "echo"),
+        ];
+        for (name, want) in [
+            ("x-header-set", Some("set-overwrites-values")),
+            ("x-header-add", Some("some-other-value,add-appends-values")),
+            ("x-header-remove", None),
+            ("x-again", Some("set,added\tä")),
+            ("host", Some("echo")),
+            ("x-broken", None),
+        ] {
+            assert_eq!(
+                applied(&change, &before, name).as_deref(),
+                want,
+                "21 {name}"
+            );
+        }
+        assert_eq!(change.host(), Some("other"));
+        assert_eq!(HeaderChange::default().host(), None);
+    }
+
+    #[test]
+    fn who_is_applied_last_wins() {
+        let b = |value| HeaderChange {
+            set: pairs(&[("b", value)]),
+            ..HeaderChange::default()
+        };
+        let mut fields = headers(&[]);
+        b("0").apply(&mut fields);
+        b("1").apply(&mut fields);
+        assert_eq!(
+            joined(&fields, &HeaderName::from_static("b")).as_deref(),
+            Some("1"),
+            "22"
+        );
+    }
 }

@@ -71,3 +71,85 @@ impl OriginPattern {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::route::Regex;
+
+    #[test]
+    fn origins_have_one_form() {
+        for (origin, want) in [
+            ("https://www.foo.com", Some("https://www.foo.com")),
+            ("HTTPS://Foo.com:443", Some("https://foo.com")),
+            ("http://foo.com:80", Some("http://foo.com")),
+            ("http://foo.com:443", Some("http://foo.com:443")),
+            ("http://[::1]:8080", Some("http://[::1]:8080")),
+            ("http://[::1]:80", Some("http://[::1]")),
+            ("capacitor://localhost", Some("capacitor://localhost")),
+            ("null", None),
+            ("", None),
+            ("foo.com", None),
+            ("https://", None),
+            ("://foo.com", None),
+            ("https://foo.com/", None),
+            ("https://a@foo.com", None),
+            ("https://foo.com:", None),
+            ("https://foo.com:x", None),
+            ("https://foo.com:99999", None),
+            ("https://foo.com:1:2", None),
+            ("https://foo.com https://bar.com", None),
+            ("http://[::1", None),
+            ("http://[x]", None),
+        ] {
+            assert_eq!(canonical(origin).as_deref(), want, "{origin}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_origins() {
+        let exact = |text: &str| OriginPattern::Exact(Arc::from(text));
+        let star = |a: &str, b: &str| OriginPattern::Wildcard(Arc::from(a), Arc::from(b));
+        let bar = || star("https://", ".bar.com");
+        let prefix = || OriginPattern::Prefix(Arc::from("https://foo"));
+        let regex = || OriginPattern::Regex(Regex::new("https://f.o").unwrap());
+        for (pattern, origin, want) in [
+            (OriginPattern::Any, "https://a.b", true),
+            (OriginPattern::Any, "null", false),
+            (exact("https://www.foo.com"), "https://WWW.foo.com", true),
+            (
+                exact("https://www.foo.com"),
+                "https://www.foo.com:443",
+                true,
+            ),
+            (
+                exact("https://www.foo.com"),
+                "https://www.foo.com:8443",
+                false,
+            ),
+            (exact("https://www.foo.com"), "http://www.foo.com", false),
+            (bar(), "https://xpto.www.bar.com", true),
+            (bar(), "https://a.bar.com:443", true),
+            (bar(), "https://a.bar.com:8443", false),
+            (bar(), "https://bar.com", false),
+            (bar(), "https://.bar.com", false),
+            (bar(), "https://foobar.com", false),
+            (bar(), "https://evil.com/.bar.com", false),
+            (bar(), "https://a.bar.com.evil.com", false),
+            (star("https://", ""), "https://a.com", true),
+            (star("https://", ""), "https://a.com:8443", false),
+            (star("https://", ":8443"), "https://a.com:8443", true),
+            (prefix(), "https://FOO.com", true),
+            (prefix(), "https://fo", false),
+            (regex(), "https://foo", true),
+            (regex(), "HTTPS://foo:443", true),
+            (regex(), "https://foo.com", false),
+        ] {
+            let canonical = canonical(origin);
+            let got = pattern.is_match(origin, canonical.as_deref());
+            assert_eq!(got, want, "{pattern:?} {origin}");
+        }
+    }
+}

@@ -101,3 +101,75 @@ impl PathMatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised_once() {
+        for (path, want) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a\\b", "/a/b"),
+            ("/%41%2d%7E", "/A-~"),
+            ("/%2e%2E/x", "/x"),
+            ("/../x", "/x"),
+            ("/a/./b/../c", "/a/c"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/..", "/"),
+            ("/public/../private", "/private"),
+            ("/public/%2E%2E/private", "/private"),
+            ("/public/%2e/%2e%2e/private", "/private"),
+            ("/a\\..\\b", "/b"),
+            // What stays.
+            ("/a%2Fb%5cc", "/a%2Fb%5cc"),
+            ("/a//b", "/a//b"),
+            ("/a//../b", "/a/b"),
+            ("/%252e%252e/x", "/%252e%252e/x"),
+            ("/%c3%A4 ä", "/%c3%A4 ä"),
+            ("/.a/..b/c.", "/.a/..b/c."),
+            ("/%4", "/%4"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            let got = normalised(path);
+            assert_eq!(got.as_deref().unwrap_or(path), want, "{path}");
+            assert_eq!(
+                got.is_some(),
+                path != want,
+                "{path} is copied only if it changes"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_octets_are_found() {
+        for (path, want) in [
+            ("/", true),
+            ("/%41%2f%ff", true),
+            ("/%00", false),
+            ("/%", false),
+            ("/%4", false),
+            ("/%4g", false),
+            ("/%41%", false),
+        ] {
+            assert_eq!(well_formed(path), want, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_normalised_path_stays_as_it_is(path in "/([ab./%\\\\]|%2e|%2F|%5c|%41|%25|ä){0,12}") {
+            prop_assume!(well_formed(&path));
+            let once = normalised(&path).unwrap_or_else(|| path.clone());
+            prop_assert_eq!(normalised(&once), None, "{} from {}", once, path);
+            prop_assert!(once.starts_with('/'));
+            prop_assert!(once.split('/').all(|segment| !matches!(segment, "." | "..")));
+        }
+    }
+}

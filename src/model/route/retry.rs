@@ -94,3 +94,6 @@ impl Retry {
         wait.max(self.backoff.unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

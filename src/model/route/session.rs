@@ -106,3 +106,51 @@ impl Session {
         parts.next().is_none().then_some(session)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::key;
+
+    fn session(subset: Option<&str>, endpoint: &str) -> Session {
+        Session {
+            service: key("cart"),
+            port: 80,
+            subset: subset.map(Arc::from),
+            endpoint: endpoint.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn tokens_open_to_what_was_sealed() {
+        let key = SessionKey::new([7; 32]);
+        for session in [
+            session(None, "10.1.0.11:8080"),
+            session(Some("v2"), "[2001:db8::1]:8080"),
+        ] {
+            let token = key.seal(&session);
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+            assert!(!token.is_empty() && token.bytes().all(legal), "{token}");
+            assert_ne!(token, key.seal(&session), "no two are alike");
+            assert_eq!(key.open(&token), Some(session));
+        }
+    }
+
+    #[test]
+    fn other_tokens_do_not_open() {
+        let key = SessionKey::new([7; 32]);
+        let token = key.seal(&session(None, "10.1.0.11:8080"));
+        assert_eq!(SessionKey::new([8; 32]).open(&token), None, "another key");
+        for at in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert_eq!(key.open(&changed), None, "changed at {at}");
+        }
+        let long = "A".repeat(LONGEST + 1);
+        for text in ["", "A", "AAAAAAAA", "%%%", &token[1..], &token[..40], &long] {
+            assert_eq!(key.open(text), None, "{text}");
+        }
+        assert_eq!(format!("{key:?}"), "SessionKey");
+    }
+}

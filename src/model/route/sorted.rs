@@ -150,3 +150,6 @@ fn rank(candidate: &Candidate) -> Rank<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,6 @@ pub(super) fn rule_name(route: &Route, index: usize) -> Arc<str> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

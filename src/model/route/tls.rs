@@ -118,3 +118,6 @@ fn closeness(name: &str, sni: &str) -> Option<usize> {
     end.eq_ignore_ascii_case(suffix.as_bytes())
         .then_some(suffix.len())
 }
+
+#[cfg(test)]
+mod tests;

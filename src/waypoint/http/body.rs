@@ -11,13 +11,15 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use super::account::Account;
 use super::deadline::Alarm;
 use super::pool::Lease;
+use super::quiet::{Active, Quiet, Silence};
+use crate::hbone::Closer;
 
 /// Where a response's body comes from.
 enum Source {
     /// The waypoint itself.
     Local(Full<Bytes>),
     /// An endpoint, whose connection is given back at the end.
-    Endpoint(Incoming, Option<Lease>),
+    Endpoint(Incoming, Option<Lease>, Silence),
 }
 
 /// Why an answer ended before its end.
@@ -27,6 +29,8 @@ pub(super) enum BrokenDownload {
     Endpoint(#[source] hyper::Error),
     #[error("the answer took too long")]
     Late,
+    #[error("nothing has moved for too long")]
+    Silent,
 }
 
 /// A response's body. Its end is the exchange's.
@@ -35,6 +39,9 @@ pub(super) struct Download {
     /// When it must have ended.
     alarm: Alarm,
     account: Option<Account>,
+    /// Says that all of it was written.
+    closer: Option<Closer>,
+    _active: Option<Active>,
 }
 
 impl Download {
@@ -44,15 +51,27 @@ impl Download {
             source: Source::Local(Full::new(text)),
             alarm: Alarm::default(),
             account: Some(account),
+            closer: None,
+            _active: None,
         }
     }
 
-    /// What an endpoint says on a connection that is lent, until the alarm goes off.
-    pub(super) fn endpoint(body: Incoming, lease: Lease, alarm: Alarm, account: Account) -> Self {
+    /// What an endpoint says on a connection that is lent, until the alarm goes off or nothing moves
+    /// for too long.
+    pub(super) fn endpoint(
+        body: Incoming,
+        lease: Lease,
+        until: (Alarm, &Quiet),
+        account: Account,
+    ) -> Self {
+        let (alarm, quiet) = until;
+        quiet.moved();
         Self {
-            source: Source::Endpoint(body, Some(lease)),
+            source: Source::Endpoint(body, Some(lease), quiet.silence()),
             alarm,
             account: Some(account),
+            closer: None,
+            _active: None,
         }
     }
 
@@ -62,17 +81,34 @@ impl Download {
             source: Source::Local(Full::default()),
             alarm: Alarm::default(),
             account: None,
+            closer: None,
+            _active: None,
         }
     }
 
+    /// The same, its connection taken up until it ends.
+    pub(super) fn under(mut self, active: Active) -> Self {
+        self._active = Some(active);
+        self
+    }
+
+    /// The same, and once it is whole its connection may end in order.
+    pub(super) fn closing(mut self, closer: Closer) -> Self {
+        self.closer = Some(closer);
+        self
+    }
+
     fn end(&mut self) {
-        if let Source::Endpoint(_, lease) = &mut self.source
+        if let Source::Endpoint(_, lease, _) = &mut self.source
             && let Some(lease) = lease.take()
         {
             lease.give_back();
         }
         if let Some(account) = self.account.take() {
             account.complete();
+        }
+        if let Some(closer) = self.closer.take() {
+            closer.in_order();
         }
     }
 
@@ -82,6 +118,7 @@ impl Download {
         };
         match error {
             BrokenDownload::Endpoint(e) => account.broke(e),
+            BrokenDownload::Silent => account.broke(error),
             BrokenDownload::Late => account.late(&error.to_string()),
         }
     }
@@ -95,10 +132,16 @@ impl Download {
                 let polled = Pin::new(body).poll_frame(cx);
                 polled.map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
             }
-            Source::Endpoint(body, _) => {
-                let polled = Pin::new(body).poll_frame(cx);
-                polled.map(|frame| frame.map(|frame| frame.map_err(BrokenDownload::Endpoint)))
-            }
+            Source::Endpoint(body, _, silence) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => {
+                    silence.moved();
+                    Poll::Ready(frame.map(|frame| frame.map_err(BrokenDownload::Endpoint)))
+                }
+                Poll::Pending => {
+                    let silent = Pin::new(silence).poll(cx);
+                    silent.map(|()| Some(Err(BrokenDownload::Silent)))
+                }
+            },
         }
     }
 }
@@ -133,14 +176,14 @@ impl Body for Download {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Local(body) => body.is_end_stream(),
-            Source::Endpoint(body, _) => body.is_end_stream(),
+            Source::Endpoint(body, ..) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Local(body) => body.size_hint(),
-            Source::Endpoint(body, _) => body.size_hint(),
+            Source::Endpoint(body, ..) => body.size_hint(),
         }
     }
 }

@@ -19,10 +19,11 @@ use super::deadline::{Alarm, Clock, grpc_timeout, stricter};
 use super::hashed::Hashed;
 use super::mirror::{self, Mirrored};
 use super::pool::Version;
+use super::quiet::Quiet;
 use super::reply::Reply;
 use super::tasks::Spawn;
 use super::upload::{Origin, Upload};
-use super::{injection, message, route, upgrade};
+use super::{fault, injection, message, route, upgrade};
 use crate::hbone::Connector;
 use crate::model::route::{Retry, Target};
 use crate::model::service::AppProtocol;
@@ -30,6 +31,9 @@ use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
+
+/// Longest time in which nothing of a request or its answer moves (§1.5).
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Serves one request.
 pub(super) async fn serve<C: Connector + Clone>(
@@ -42,7 +46,11 @@ pub(super) async fn serve<C: Connector + Clone>(
     let mut account = Account::begin(&arrival, &parts);
     let websocket = message::asks_for_websocket(&parts);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| websocket);
-    let received = message::receive(&mut parts).and_then(|authority| {
+    let received = fault::check(&mut parts).and_then(|()| message::receive(&mut parts));
+    if let Some(waypoint) = arrival.tells_identity() {
+        message::identify(&mut parts.headers, &waypoint, &arrival.client.identity);
+    }
+    let received = received.and_then(|authority| {
         route::normalise(&mut parts)?;
         filters::request(&arrival, &parts)?;
         Ok(authority)
@@ -151,7 +159,9 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             Some(ruled) if !self.websocket => self.mirror(ruled, &parts, &host, &body)?,
             _ => Vec::new(),
         };
-        let origin = Origin::new(body, Arc::clone(&account.received), copies, whole);
+        let quiet = Quiet::new(SILENCE);
+        let received = Arc::clone(&account.received);
+        let origin = Origin::new(body, received, copies, whole).heard_by(quiet.clone());
         message::address(&mut parts, &host, way.version)?;
         if self.websocket {
             message::into_websocket(&mut parts.headers);
@@ -178,12 +188,14 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             biased;
             answered = attempts.ask(question, account) => answered?,
             () = &mut alarm => return Err(Reply::late("no answer in time")),
+            () = quiet.silence() => return Err(Reply::silent(quiet.has_asked())),
         };
         let key = &self.arrival.shared.sessions;
         told.session = way.affinity.told(key, &way.to, answered.endpoint);
         Ok(Answer {
             answered,
             asked,
+            quiet,
             alarm,
         })
     }
@@ -346,6 +358,7 @@ impl Told<'_> {
 struct Answer {
     answered: Answered,
     asked: Instant,
+    quiet: Quiet,
     /// When it must have ended.
     alarm: Alarm,
 }
@@ -371,7 +384,8 @@ impl Answer {
         told.change(&mut parts.headers);
         account.answered(parts.status, &parts.headers);
         if !switches {
-            let body = Download::endpoint(body, lease, self.alarm, account);
+            let until = (self.alarm, &self.quiet);
+            let body = Download::endpoint(body, lease, until, account);
             return Response::from_parts(parts, body);
         }
         let (Some(client), Some(endpoint)) = (client, endpoint) else {

@@ -30,7 +30,7 @@ pub(in crate::waypoint) struct Reply {
 
 impl Reply {
     /// One with a status and nothing else.
-    fn bare(status: StatusCode, flag: Flag, reason: String) -> Self {
+    pub(super) fn bare(status: StatusCode, flag: Flag, reason: String) -> Self {
         Self {
             status,
             text: Cow::Borrowed(""),
@@ -41,7 +41,8 @@ impl Reply {
         }
     }
 
-    fn saying(self, text: impl Into<Cow<'static, str>>) -> Self {
+    /// The same with a text.
+    pub(super) fn saying(self, text: impl Into<Cow<'static, str>>) -> Self {
         let text = text.into();
         Self { text, ..self }
     }
@@ -137,6 +138,16 @@ impl Reply {
         let text =
             "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
         Self::unavailable(text, "UR", reason)
+    }
+
+    /// Nothing has moved for too long: on the client's side, unless it has asked all it had to ask.
+    pub(super) fn silent(asked: bool) -> Self {
+        let status = match asked {
+            true => StatusCode::GATEWAY_TIMEOUT,
+            false => StatusCode::REQUEST_TIMEOUT,
+        };
+        let reason = "nothing has moved for too long".to_owned();
+        Self::bare(status, "SI", reason).saying("stream timeout")
     }
 
     /// As a response to whoever is told by `account`.

@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::copy::{Copied, Copier};
 use super::deadline::Whole;
+use super::quiet::Quiet;
 use super::replay::Replay;
 
 /// What an endpoint is sent.
@@ -51,6 +52,8 @@ pub(super) struct Origin {
     copies: Vec<Copier>,
     /// Held until all of it is here.
     whole: Option<Whole>,
+    /// Is told of all that moves.
+    quiet: Option<Quiet>,
 }
 
 impl Origin {
@@ -66,6 +69,7 @@ impl Origin {
             count,
             copies,
             whole,
+            quiet: None,
         };
         if origin.inner.is_end_stream() {
             origin.end();
@@ -73,7 +77,19 @@ impl Origin {
         origin
     }
 
+    /// The same, and `quiet` is told of all that moves.
+    pub(super) fn heard_by(mut self, quiet: Quiet) -> Self {
+        if self.is_end_stream() {
+            quiet.asked();
+        }
+        self.quiet = Some(quiet);
+        self
+    }
+
     fn end(&mut self) {
+        if let Some(quiet) = &self.quiet {
+            quiet.asked();
+        }
         for copy in self.copies.drain(..) {
             copy.finish();
         }
@@ -89,6 +105,9 @@ impl Origin {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(quiet) = &self.quiet {
+            quiet.moved();
+        }
         match &polled {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);

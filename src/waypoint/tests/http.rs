@@ -572,3 +572,23 @@ async fn a_request_under_way_is_answered_when_the_waypoint_stops() {
         .unwrap()
         .unwrap();
 }
+
+#[tokio::test]
+async fn who_had_connected_is_answered_once_when_the_waypoint_stops() {
+    let mut rig = Rig::draining(Duration::from_secs(60)).await;
+    let program = rig.endpoint("cart-1", "10.1.0.11").await;
+    rig.run(App::named("one").serve(program));
+    rig.publish().await;
+    let mut idle = Http1::to(&rig).await;
+    assert_eq!(idle.get("/").await.0, StatusCode::OK);
+    let mut late = Http1::to(&rig).await;
+    rig.stop.cancel();
+    rig.lose_instance();
+    soon("the idle one ends", idle.connection.join_next()).await;
+    assert_eq!(late.get("/").await.0, StatusCode::OK);
+    soon("then it ends, too", late.connection.join_next()).await;
+    soon("it has ended", rig.waypoint.join_next())
+        .await
+        .unwrap()
+        .unwrap();
+}
