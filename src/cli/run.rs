@@ -56,8 +56,8 @@ pub struct RunArgs {
     /// Be a node: capture and tunnel the traffic of this host's workloads
     #[arg(long)]
     node: bool,
-    /// Be an instance of this waypoint; any number of times. Unfinished: it carries, and looks at no
-    /// route or policy, and mesh files cannot bind anything to one yet
+    /// Be an instance of this waypoint, which the mesh files place on this node; any number of times.
+    /// It carries, and looks at no route or policy yet
     #[arg(long, value_name = "NAMESPACE/NAME")]
     waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]

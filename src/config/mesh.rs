@@ -56,12 +56,6 @@ pub(super) struct Written {
     pub unread: bool,
 }
 
-/// Whether this version serves waypoints. Without the role that terminates HBONE for them and
-/// enforces L7 policy, a mesh whose files have one would have its traffic refused, or believe it
-/// to be judged where nobody judges it: so `[[gateway]]` does not load. All that follows from one
-/// is in place behind this switch, and tested past it.
-pub(super) const WAYPOINTS_SERVED: bool = false;
-
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
 const LATER: [&str; 10] = [
@@ -80,11 +74,11 @@ const LATER: [&str; 10] = [
 /// Tables of `lateen.toml`, which people put here by mistake.
 const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
 
-/// Reads one file's tables into `written`; `waypoints` says whether they are served.
-pub(super) fn read(root: &Table<'_>, written: &mut Written, waypoints: bool) {
+/// Reads one file's tables into `written`.
+pub(super) fn read(root: &Table<'_>, written: &mut Written) {
     let home = root.optional("default-namespace", scalar::label);
     if let Some(mesh) = root.value("mesh") {
-        written.settings.extend(settings::read(&mesh, waypoints));
+        written.settings.extend(settings::read(&mesh));
     }
     read_kind(
         root,
@@ -115,16 +109,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written, waypoints: bool) {
         &mut written.unread,
         |value| service::read(value, home),
     );
-    match waypoints {
-        true => read_kind(
-            root,
-            "gateway",
-            &mut written.gateways,
-            &mut written.unread,
-            |value| gateway::read(value, home),
-        ),
-        false => refuse_waypoints(root),
-    }
+    read_kind(
+        root,
+        "gateway",
+        &mut written.gateways,
+        &mut written.unread,
+        |value| gateway::read(value, home),
+    );
     read_kind(
         root,
         "authorization-policy",
@@ -167,18 +158,6 @@ fn read_kind<'a, T>(
             Some(resource) => into.push(resource),
             None => *unread = true,
         }
-    }
-}
-
-fn refuse_waypoints(root: &Table<'_>) {
-    let value = root.value_unlisted("gateway");
-    for place in value.iter().flat_map(Value::places) {
-        let message = "this version serves no waypoints";
-        root.report(
-            Diagnostic::new(Code::Unsupported, place, message)
-                .label("not served")
-                .help("take it out, and every `use-waypoint` that names it: nobody would enforce what it is for"),
-        );
     }
 }
 

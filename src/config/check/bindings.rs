@@ -19,14 +19,12 @@ use crate::model::binding::{
 };
 use crate::model::declaration::{Mesh, UseWaypoint};
 
-/// Judges every binding of `mesh`, which was declared from `context`; `served` says whether this
-/// version serves waypoints.
-pub(super) fn check(context: &Context<'_>, mesh: &Mesh, served: bool, found: &mut Vec<Diagnostic>) {
+/// Judges every binding of `mesh`, which was declared from `context`.
+pub(super) fn check(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
     let waypoints = Waypoints::new(mesh);
     let mut judged = Judged {
         context,
         waypoints: &waypoints,
-        served,
         known: waypoints.names().map(|n| n.to_string()).collect(),
         guesses: Guesses::default(),
         canaries: HashSet::new(),
@@ -43,7 +41,6 @@ pub(super) fn check(context: &Context<'_>, mesh: &Mesh, served: bool, found: &mu
 struct Judged<'a> {
     context: &'a Context<'a>,
     waypoints: &'a Waypoints<'a>,
-    served: bool,
     /// The names there are.
     known: Vec<String>,
     guesses: Guesses,
@@ -148,16 +145,10 @@ impl<'a> Judged<'a> {
         let whole = to.to_string();
         let known = self.known.iter().map(String::as_str);
         let guess = self.guesses.meant(&whole.into(), known);
-        let help = match self.served {
-            true => format!(
-                "declare it with `[[gateway]]` and `name = \"{}\"` in namespace `{}`, or write `\"none\"`",
-                to.name, to.namespace
-            ),
-            false => {
-                "this version serves no waypoints; write `use-waypoint = \"none\"`, or take it out"
-                    .to_owned()
-            }
-        };
+        let help = format!(
+            "declare it with `[[gateway]]` and `name = \"{}\"` in namespace `{}`, or write `\"none\"`",
+            to.name, to.namespace
+        );
         let label = guess.unwrap_or_else(|| "no such waypoint".to_owned());
         self.found.push(finding.label(label).help(help));
     }

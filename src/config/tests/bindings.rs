@@ -1,16 +1,15 @@
-//! Waypoints: what a version that serves them finds in the files. The one switch between this and
-//! [`keys`](super::keys) is `WAYPOINTS_SERVED`.
+//! Waypoints, and what is behind them.
 
 use std::sync::Arc;
 
-use super::{Code, Row, judge_by, loaded, serving};
+use super::{Code, Row, judge, loaded};
 use crate::model::declaration::{
     AllowedRoutes, Canary, CanaryWeight, Mesh, UseWaypoint, WaypointFor,
 };
 
 #[test]
 fn each_binding_that_comes_to_nothing_is_found_where_it_is() {
-    judge_by(rows(), serving);
+    judge(rows());
 }
 
 /// Nodes and namespaces, 10 lines.
@@ -362,7 +361,7 @@ fn gateways() -> Vec<Row> {
 }
 
 fn mesh(text: &str) -> Mesh {
-    let loaded = serving(&[("a.toml", format!("{BASE}{text}"))]);
+    let loaded = loaded(&[("a.toml", format!("{BASE}{text}"))]);
     assert!(loaded.report.diagnostics().is_empty(), "{}", loaded.report);
     loaded.mesh.unwrap()
 }
@@ -439,27 +438,4 @@ fn canaries_and_ingress_are_read() {
     }
     let served = mesh("[mesh]\nauto-allow-waypoint = true\n");
     assert!(served.settings.auto_allow_waypoint);
-}
-
-/// What a user has: nothing of it loads.
-#[test]
-fn this_version_serves_none() {
-    let files = [
-        ("a.toml", waypoints()),
-        ("b.toml", shop("use-waypoint = \"wp\"", "", "")),
-    ];
-    let refused = loaded(&files);
-    assert!(refused.mesh.is_none());
-    let codes: Vec<_> = refused
-        .report
-        .diagnostics()
-        .iter()
-        .map(|d| d.code())
-        .collect();
-    use Code::{Unsupported, WaypointIsNotReady};
-    assert_eq!(
-        codes,
-        [Unsupported, Unsupported, Unsupported, WaypointIsNotReady]
-    );
-    assert!(serving(&files).mesh.is_some());
 }
