@@ -60,7 +60,7 @@ fn listed(page: &WaypointPage) -> String {
         vec![
             w.waypoint.clone(),
             w.waypoint_for.clone(),
-            w.node.clone(),
+            w.nodes.join(", "),
             w.port.to_string(),
             w.services.to_string(),
             w.workloads.to_string(),
@@ -82,7 +82,7 @@ fn listed(page: &WaypointPage) -> String {
     let heading = [
         "WAYPOINT",
         "FOR",
-        "NODE",
+        "NODES",
         "PORT",
         "SERVICES",
         "WORKLOADS",

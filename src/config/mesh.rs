@@ -21,7 +21,7 @@ use super::read::{Table, Value, scalar};
 use super::source::{At, Place};
 use super::suggest;
 
-pub(super) use gateway::WrittenGateway;
+pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};

@@ -15,11 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, State, Waypoint};
+use super::{Settings, State, Teller, Waypoint};
 use crate::agent::MeshState;
 use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
 use crate::agent::link::Link;
+use crate::agent::report::LocalStates;
 use crate::hbone::testing::soon;
 use crate::hbone::{
     self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
@@ -28,7 +29,7 @@ use crate::hbone::{
 use crate::identity::SpiffeId;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
-use crate::model::workload::Workload;
+use crate::model::workload::{Health, Workload};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
 use crate::tls::{Svid, hbone_server};
@@ -136,6 +137,8 @@ pub(super) struct Rig {
     pub(super) metrics: Arc<Metrics>,
     pub(super) mesh: watch::Sender<Arc<MeshState>>,
     pub(super) state: watch::Receiver<State>,
+    /// What the control plane hears of it.
+    pub(super) reports: watch::Receiver<LocalStates>,
     pub(super) stop: CancellationToken,
     /// Raised, nobody is given a certificate.
     pub(super) refuses: Arc<AtomicBool>,
@@ -175,18 +178,19 @@ impl Rig {
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
-            port: 0,
             drain,
         };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
+        let (states, reports) = watch::channel(LocalStates::default());
+        let teller = Teller::new(settings.name.clone(), tell, states);
         let role = Waypoint::new(
             settings,
             seen,
             certs,
             Arc::clone(&metrics),
             connector.clone(),
-            tell,
+            teller,
         );
         let stop = CancellationToken::new();
         let mut waypoint = JoinSet::new();
@@ -203,13 +207,14 @@ impl Rig {
             metrics,
             mesh,
             state,
+            reports,
             stop,
             refuses,
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
             services: vec![
-                service("wp", &["10.96.0.1"]),
+                service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
                 cart.through(waypoint_named("wp")),
                 service("free", &["10.96.0.11"]),
             ],
@@ -232,6 +237,14 @@ impl Rig {
             view: Arc::new(view),
             ..MeshState::default()
         }));
+    }
+
+    /// The mesh has its peers go by another instance.
+    pub(super) fn lose_instance(&mut self) {
+        for workload in self.workloads.iter_mut().filter(|w| &*w.uid == "wp-1") {
+            workload.health = Health::Unhealthy;
+        }
+        self.tell();
     }
 
     /// Adds an endpoint of `cart` that takes tunnels, with its program.

@@ -62,39 +62,55 @@ struct Asking<'a> {
 
 impl<'a> Judged<'a> {
     fn gateway(&mut self, gateway: &WrittenGateway) {
-        let node = self.context.nodes.get(&*gateway.node.value);
-        let Some(node) = node.filter(|node| node.addresses.is_empty()) else {
-            return;
-        };
-        let (name, on) = (&gateway.name.value, &node.name.value);
-        let message = format!("gateway `{name}` is on node `{on}`, which has no addresses");
-        self.found.push(
-            Diagnostic::new(Code::MissingKey, gateway.node.place.clone(), message)
-                .label("reached by nobody")
-                .related(node.place.clone(), "`addresses` is missing here")
-                .help(format!(
-                    "add `addresses` to node `{on}`: a waypoint is reached at those of its node"
-                )),
-        );
+        for machine in gateway.machines.names() {
+            let node = self.context.nodes.get(&*machine.value);
+            let Some(node) = node.filter(|node| node.addresses.is_empty()) else {
+                continue;
+            };
+            let (name, on) = (&gateway.name.value, &node.name.value);
+            let message = format!("gateway `{name}` is on node `{on}`, which has no addresses");
+            self.found.push(
+                Diagnostic::new(Code::MissingKey, machine.place.clone(), message)
+                    .label("reached by nobody")
+                    .related(node.place.clone(), "`addresses` is missing here")
+                    .help(format!(
+                        "add `addresses` to node `{on}`: a waypoint is reached at those of its node"
+                    )),
+            );
+        }
     }
 
     /// Each listens at the addresses of its machine.
     fn ports(&mut self, ports: &[u16]) {
-        let mut taken: HashMap<(&str, u16), &WrittenGateway> = HashMap::new();
-        for (gateway, port) in self.context.written.gateways.iter().zip(ports) {
-            let node = &gateway.node;
-            let Some(first) = taken.get(&(&*node.value, *port)) else {
-                taken.insert((&node.value, *port), gateway);
+        let mut taken: HashMap<(&str, u16), (&WrittenGateway, &At<Arc<str>>)> = HashMap::new();
+        let gateways = self.context.written.gateways.iter().zip(ports);
+        let instances = gateways.flat_map(|(gateway, port)| {
+            let machines = gateway.machines.names().iter();
+            machines.map(move |node| (*gateway, node, *port))
+        });
+        for (gateway, node, port) in instances {
+            let Some((first, at)) = taken.get(&(&*node.value, port)) else {
+                taken.insert((&node.value, port), (gateway, node));
                 continue;
             };
-            let message = format!(
-                "gateways `{}` and `{}` are both on node `{}`, at port {port}",
-                first.name.value, gateway.name.value, node.value
-            );
+            let (name, on) = (&gateway.name.value, &node.value);
+            let (code, message) = match std::ptr::eq(*first, gateway) {
+                true => (
+                    Code::DuplicateName,
+                    format!("gateway `{name}` names node `{on}` twice"),
+                ),
+                false => (
+                    Code::DuplicateAddress,
+                    format!(
+                        "gateways `{}` and `{name}` are both on node `{on}`, at port {port}",
+                        first.name.value
+                    ),
+                ),
+            };
             self.found.push(
-                Diagnostic::new(Code::DuplicateAddress, node.place.clone(), message)
+                Diagnostic::new(code, node.place.clone(), message)
                     .label("taken")
-                    .related(first.node.place.clone(), "the other")
+                    .related(at.place.clone(), "the other")
                     .help("put it on another node"),
             );
         }

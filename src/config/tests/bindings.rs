@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Code, Row, judge, loaded};
 use crate::model::declaration::{
-    AllowedRoutes, Canary, CanaryWeight, Mesh, UseWaypoint, WaypointFor,
+    AllowedRoutes, Canary, CanaryWeight, Machines, Mesh, UseWaypoint, WaypointFor,
 };
 
 #[test]
@@ -310,6 +310,41 @@ fn gateways() -> Vec<Row> {
             ),
         ),
         (
+            "on machines and on one",
+            file(
+                infra("wp", "nodes = [\"f\"]"),
+                vec![("a.toml", 14, 8, ConflictingKeys, "keep `nodes`")],
+            ),
+        ),
+        (
+            "on no machines",
+            file(
+                infra("wp", "").replace("node = \"e\"", "nodes = []"),
+                vec![("a.toml", 14, 9, BadValue, "name at least one")],
+            ),
+        ),
+        (
+            "on one machine twice",
+            file(
+                infra("wp", "").replace("node = \"e\"", "nodes = [\"e\", \"f\", \"e\"]"),
+                vec![("a.toml", 14, 20, DuplicateName, "names node `e` twice")],
+            ),
+        ),
+        (
+            "on a machine that there is not, of several",
+            file(
+                infra("wp", "").replace("node = \"e\"", "nodes = [\"e\", \"g\"]"),
+                vec![("a.toml", 14, 15, UnknownNode, "gateway `wp`")],
+            ),
+        ),
+        (
+            "two on one machine, of several",
+            file(
+                infra("a", "") + &infra("b", "").replace("node = \"e\"", "nodes = [\"f\", \"e\"]"),
+                vec![("a.toml", 20, 15, DuplicateAddress, "`a` and `b`")],
+            ),
+        ),
+        (
             "two on one machine",
             file(
                 infra("a", "") + &infra("b", ""),
@@ -376,6 +411,11 @@ fn a_gateway_is_read() {
     assert_eq!(plain.waypoint_for, WaypointFor::Service);
     assert_eq!(plain.allowed_routes, AllowedRoutes::Same);
     assert_eq!(plain.hbone_port, None);
+    assert_eq!(plain.machines, Machines::One(Arc::from("e")));
+    let text = gateway("wp", "").replace("node = \"e\"", "nodes = [\"f\", \"e\"]");
+    let several = mesh(&text).gateways.remove(0).machines;
+    let each = ["f", "e"].map(Arc::from);
+    assert_eq!(several, Machines::Each(each.to_vec()));
     for (written, want) in [
         ("from = \"All\"", AllowedRoutes::All),
         ("from = \"Selector\"", AllowedRoutes::Nobody),
