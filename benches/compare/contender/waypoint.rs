@@ -30,6 +30,9 @@ const TUNNELS: u16 = ::lateen::capture::ruleset::HBONE_PORT;
 /// lines unless it is asked to.
 const NO_ACCESS_LOG: &str = "\n[log]\nlevel = \"warn\"\n";
 
+/// Where services have their addresses: on the hosts' own net, so that the client has a way there.
+const SERVICES: &str = "\n[mesh]\nservice-range = [\"10.77.90.0/24\"]\n";
+
 /// What waypoints do with a request, told to each in its own words.
 struct Routing {
     /// What the mesh file has of it besides the service.
@@ -110,8 +113,11 @@ impl Ways {
                 address: Ipv4Addr::new(10, 77, 90, index + 1),
             })
         };
+        let mut ground = Ground::new("lateen", 0);
+        // One endpoint, so that all ways end alike.
+        ground.server.addresses.truncate(1);
         Self {
-            ground: Ground::new("lateen", 0),
+            ground,
             ways: (0..).zip(candidates).filter_map(way).collect(),
         }
     }
@@ -171,7 +177,7 @@ impl Ways {
         let resources: String = resources.collect();
         let besides = Besides {
             nodes: self.waypoints().map(|w| (w.host, NO_ACCESS_LOG)).collect(),
-            resources: resources + &routing.resources,
+            resources: resources + &routing.resources + SERVICES,
             authority: Some(authority.directory()),
         };
         let ours = self.ways.iter().find_map(|way| match &way.kind {
@@ -197,8 +203,11 @@ impl Ways {
         let nginx = http::server(stage, server, &log)?;
         mesh.server = way.address;
         let contender = self.contender(way, mesh, vec![nginx]);
-        self.probe(stage, way)?;
-        super::tunnelled(stage, server, TUNNELS)?;
+        // Until the client's node has heard that the server's takes tunnels, it goes without.
+        until("sending a request through the tunnel", PATIENCE, || {
+            self.probe(stage, way)?;
+            super::tunnelled(stage, server, TUNNELS).map(|()| true)
+        })?;
         Ok(contender)
     }
 
