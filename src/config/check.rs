@@ -15,6 +15,7 @@ mod names;
 mod policies;
 mod probes;
 mod references;
+mod routes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenGateway, WrittenNamespace,
-    WrittenNode, WrittenService, WrittenSettings, WrittenWorkload, default_settings,
+    WrittenNode, WrittenRoute, WrittenService, WrittenSettings, WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -40,6 +41,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    routes: Vec<&'a WrittenRoute>,
     unread: bool,
 }
 
@@ -56,6 +58,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                routes,
                 unread,
             } = file;
             whole.settings.extend(settings);
@@ -66,6 +69,7 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.routes.extend(routes);
             whole.unread |= unread;
         }
         whole
@@ -155,6 +159,7 @@ pub(super) fn check(
     let (mesh, declared) = declare::declare(&context);
     if refers {
         bindings::check(&context, &mesh, waypoints, &mut found);
+        routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

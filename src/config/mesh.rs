@@ -9,6 +9,7 @@ mod labels;
 mod namespace;
 mod node;
 mod policy;
+mod route;
 mod service;
 mod settings;
 mod waypoint;
@@ -25,6 +26,7 @@ pub(super) use gateway::WrittenGateway;
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+pub(super) use route::{Asked, Role, WrittenRoute};
 pub(super) use service::WrittenService;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
 pub(super) use workload::{WrittenWorkload, read_capture};
@@ -51,6 +53,8 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
+    pub routes: Vec<WrittenRoute>,
     /// Names of resources that are written but could not be read, by kind: what refers to them
     /// is not wrong for that.
     pub unread: bool,
@@ -64,14 +68,10 @@ pub(super) const WAYPOINTS_SERVED: bool = false;
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 10] = [
+const LATER: [&str; 6] = [
     "request-authentication",
     "telemetry",
     "wasm-plugin",
-    "http-route",
-    "grpc-route",
-    "tcp-route",
-    "tls-route",
     "destination-rule",
     "virtual-service",
     "service-entry",
@@ -139,6 +139,16 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written, waypoints: bool) {
         &mut written.unread,
         |value| policy::read_authentication(value, home),
     );
+    for kind in route::KINDS {
+        read_kind(
+            root,
+            kind.as_str(),
+            &mut written.routes,
+            &mut written.unread,
+            |value| route::read(kind, value, home),
+        );
+    }
+    written.routes.sort_by_key(|r| r.place.span().start);
     refuse_later_kinds(root);
     for table in OF_THE_HOST {
         if let Some(value) = root.value_unlisted(table) {

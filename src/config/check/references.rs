@@ -67,11 +67,14 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
         .map(|p| ("peer-authentication", &p.name, &p.namespace))
         .filter(outside_root);
     let of_policies = of_authorizations.chain(of_authentications);
+    let routes = written.routes.iter();
+    let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));
     let mut reported: HashSet<(usize, usize)> = HashSet::new();
     for (kind, name, namespace) in of_workloads
         .chain(of_services)
         .chain(of_gateways)
         .chain(of_policies)
+        .chain(of_routes)
     {
         let known = context.namespaces.contains_key(&*namespace.value);
         let place: &Place = &namespace.place;

@@ -1,6 +1,7 @@
 //! What is written becomes what it means, with every default filled in.
 
 mod policies;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
