@@ -6,6 +6,7 @@ pub mod policy;
 pub mod token;
 pub mod trust;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::config::diagnose::Style;
 use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
 use crate::control::server::Handle as ControlHandle;
+use crate::model::waypoint::WaypointName;
 use crate::node::Connections;
 use crate::tls::Svid;
 use crate::waypoint;
@@ -30,14 +32,14 @@ mod health;
 
 pub use health::{ProbeLine, ServiceLine};
 
-/// The parts of a node role that is up.
+/// The parts of a process that follows a control plane, once they are up.
 #[derive(Clone)]
 pub struct NodeHandle {
     /// Its agent.
     pub agent: agent::Handle,
     /// How its workloads are.
     pub states: watch::Receiver<LocalStates>,
-    /// What is open.
+    /// What is open through the node role.
     pub connections: Connections,
 }
 
@@ -46,7 +48,7 @@ pub struct Sources {
     host: String,
     control: Option<ControlHandle>,
     node: Option<watch::Receiver<Option<NodeHandle>>>,
-    waypoints: Vec<watch::Receiver<waypoint::State>>,
+    waypoints: Vec<(WaypointName, watch::Receiver<waypoint::State>)>,
 }
 
 /// `lateen status -o json`.
@@ -59,8 +61,11 @@ pub struct Status {
     pub host: String,
     /// The control role, where it runs.
     pub control: Option<ControlStatus>,
-    /// The node role, where it runs.
+    /// What follows a control plane: the node role, and waypoints.
     pub node: Option<NodeStatus>,
+    /// The waypoints that this process is an instance of.
+    #[serde(default)]
+    pub waypoints: Vec<ServedLine>,
 }
 
 /// The control role's part.
@@ -204,6 +209,32 @@ pub struct CertificateLine {
     pub error: Option<String>,
 }
 
+/// A waypoint that this process is an instance of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServedLine {
+    /// `namespace/name`.
+    pub waypoint: String,
+    /// Where it takes tunnels; nowhere while it does not.
+    pub listens: Vec<SocketAddr>,
+    /// Why it does not.
+    pub error: Option<String>,
+}
+
+impl ServedLine {
+    fn of((name, state): &(WaypointName, watch::Receiver<waypoint::State>)) -> Self {
+        let (listens, error) = match &*state.borrow() {
+            waypoint::State::Serving(at) => (at.clone(), None),
+            waypoint::State::Pending(reason) => (Vec::new(), Some(reason.clone())),
+        };
+        Self {
+            waypoint: name.to_string(),
+            listens,
+            error,
+        }
+    }
+}
+
 impl Sources {
     /// Nothing but the host's name yet.
     pub fn new(host: &str) -> Self {
@@ -220,14 +251,14 @@ impl Sources {
         self.control = Some(handle);
     }
 
-    /// The node role runs, and is there once it has joined.
+    /// A role runs that follows a control plane, and is there once this machine has joined.
     pub fn node(&mut self, handle: watch::Receiver<Option<NodeHandle>>) {
         self.node = Some(handle);
     }
 
     /// An instance of a waypoint runs, and tells how it is.
-    pub fn waypoint(&mut self, state: watch::Receiver<waypoint::State>) {
-        self.waypoints.push(state);
+    pub fn waypoint(&mut self, name: &WaypointName, state: watch::Receiver<waypoint::State>) {
+        self.waypoints.push((name.clone(), state));
     }
 
     /// Whether all roles do what they are for; else what is still pending.
@@ -249,7 +280,7 @@ impl Sources {
                 Some(_) => {}
             }
         }
-        for waypoint in &self.waypoints {
+        for (_, waypoint) in &self.waypoints {
             if let waypoint::State::Pending(reason) = &*waypoint.borrow() {
                 return Err(format!("pending: {reason}\n"));
             }
@@ -301,6 +332,7 @@ impl Sources {
             host: self.host.clone(),
             control: self.control.as_ref().map(control_status),
             node,
+            waypoints: self.waypoints.iter().map(ServedLine::of).collect(),
         }
     }
 

@@ -1,14 +1,20 @@
 //! A waypoint: stands for the services and workloads bound to it, and sends on what comes for them
 //! (`spec/waypoint-l7.md`).
 //!
-//! [`server`] accepts tunnels, [`tcp`] and [`http`] carry what comes through them, [`upstream`]
-//! finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
+//! [`server`] accepts tunnels, [`place`] says where, [`report`] tells how that goes. [`protocol`]
+//! finds out what is spoken in them, [`tcp`] and [`http`] carry it, [`upstream`] finds and opens the
+//! way to an endpoint. For whom a tunnel is opened and where it goes on is
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
 mod filters;
 mod http;
+mod place;
+mod protocol;
+mod report;
 mod server;
+mod sni;
+mod sniff;
 mod tcp;
 mod upstream;
 
@@ -25,14 +31,14 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-pub use server::{State, Waypoint};
+pub use report::{State, Teller};
+pub use server::Waypoint;
 
 use crate::agent::MeshState;
 use crate::agent::certs::Certs;
 use crate::capture::near;
 use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
-use crate::model::outbound::HBONE_PORT;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
@@ -41,26 +47,17 @@ use upstream::Upstream;
 /// Streams on one connection that a peer may open (`spec/waypoint-l7.md` §1.1).
 const STREAMS: u32 = 100;
 
-/// Where a waypoint takes tunnels: beside a node role, which may have the usual port on the same
-/// address, on the next one (`spec/waypoint-l7.md` §1.1).
-pub fn port(beside_node: bool) -> u16 {
-    if beside_node {
-        HBONE_PORT + 1
-    } else {
-        HBONE_PORT
-    }
-}
-
 /// What a waypoint is and serves with.
 pub struct Settings {
     /// Which waypoint.
     pub name: WaypointName,
     /// The node it runs on.
     pub node: Arc<str>,
-    /// Where it takes tunnels, on each address of its instance here.
-    pub port: u16,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// Whether applications are told by which identities an HTTP request came, in
+    /// `x-forwarded-client-cert` (`spec/waypoint-l7.md` §1.3, `xfcc-include-client-identity`).
+    pub tells_identities: bool,
 }
 
 /// What all tunnels of a waypoint share.
@@ -112,6 +109,17 @@ struct Arrival<C: hbone::Connector> {
     client: Client,
     bound: Bound,
     started: Instant,
+}
+
+impl<C: hbone::Connector> Arrival<C> {
+    /// Who this waypoint is, where applications are told of it.
+    fn tells_identity(&self) -> Option<SpiffeId> {
+        if !self.shared.settings.tells_identities {
+            return None;
+        }
+        let (_mesh, instance) = self.shared.known(&self.instance)?;
+        instance.identity().ok()
+    }
 }
 
 /// Makes TCP connections from this host's own network.

@@ -36,13 +36,13 @@ pub struct ExplainArgs {
     /// Answer from this mesh directory, and not from the running node
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The HTTP method; looked at by waypoints only, which this version does not serve
+    /// The HTTP method; for waypoints only, which enforce no policy in this version
     #[arg(long)]
     method: Option<String>,
-    /// The HTTP path; looked at by waypoints only
+    /// The HTTP path; for waypoints only
     #[arg(long)]
     path: Option<String>,
-    /// An HTTP header as NAME=VALUE, any number of times; looked at by waypoints only
+    /// An HTTP header as NAME=VALUE, any number of times; for waypoints only
     #[arg(long, value_name = "NAME=VALUE")]
     header: Vec<String>,
     /// How to print
@@ -92,7 +92,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
             print!("{}", render(&explanation));
             if args.method.is_some() || args.path.is_some() || !args.header.is_empty() {
                 println!(
-                    "\nMethod, path and headers are not looked at: this is decided by connection, and\nwaypoints, which decide by request, are not served by this version."
+                    "\nMethod, path and headers are not looked at: this is decided by connection, and\nwaypoints, which know of requests, enforce no policy in this version."
                 );
             }
         }

@@ -33,11 +33,11 @@ use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
 use crate::model::waypoint::WaypointName;
-use crate::node::{Node, Shared, Workers};
+use crate::node::{Connections, Node, Shared, Workers};
 use crate::status;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::{Metrics, log};
-use crate::waypoint::{self, HostNetwork, Waypoint};
+use crate::waypoint::{self, HostNetwork, Teller, Waypoint};
 
 /// Name of the socket by which the command line reaches a running process.
 pub const SOCKET: &str = "admin.sock";
@@ -56,8 +56,8 @@ pub struct RunArgs {
     /// Be a node: capture and tunnel the traffic of this host's workloads
     #[arg(long)]
     node: bool,
-    /// Be an instance of this waypoint; any number of times. Unfinished: it carries, and looks at no
-    /// route or policy, and mesh files cannot bind anything to one yet
+    /// Be an instance of this waypoint, which the mesh files place on this node; any number of times.
+    /// It carries, and looks at no route or policy yet
     #[arg(long, value_name = "NAMESPACE/NAME")]
     waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]
@@ -391,12 +391,12 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
 struct Followers {
     node: Option<StartingNode>,
     waypoints: Vec<(waypoint::Settings, watch::Sender<waypoint::State>)>,
+    started: watch::Sender<Option<status::NodeHandle>>,
 }
 
 struct StartingNode {
     exemption: Exemption,
     workers: Workers,
-    started: watch::Sender<Option<status::NodeHandle>>,
 }
 
 impl Followers {
@@ -407,31 +407,32 @@ impl Followers {
         status: &mut status::Sources,
     ) -> Result<Self, Failure> {
         let mut node = None;
+        let (started, seen) = watch::channel(None);
+        status.node(seen);
         if roles.node {
-            let (started, seen) = watch::channel(None);
-            status.node(seen);
             let workers = Workers::start(workers(config), config.busy_poll());
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
-            node = Some(StartingNode {
-                exemption,
-                workers,
-                started,
-            });
+            node = Some(StartingNode { exemption, workers });
         }
         let waypoints = roles.waypoints.iter().map(|name| {
             let settings = waypoint::Settings {
                 name: name.clone(),
                 node: Arc::clone(config.node()),
-                port: waypoint::port(roles.node),
                 drain: config.drain_deadline(),
+                // An option of `[[gateway]]`, which is not read yet.
+                tells_identities: false,
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));
-            status.waypoint(seen);
+            status.waypoint(name, seen);
             (settings, tell)
         });
         let waypoints = waypoints.collect();
-        Ok(Self { node, waypoints })
+        Ok(Self {
+            node,
+            waypoints,
+            started,
+        })
     }
 
     /// Runs them once this machine has joined.
@@ -451,6 +452,7 @@ impl Followers {
             seen.clone(),
         );
         let mut roles = JoinSet::new();
+        let mut connections = Connections::default();
         if let Some(node) = self.node {
             let shared = Shared::new(
                 handle.mesh.clone(),
@@ -460,19 +462,20 @@ impl Followers {
                 config.drain_deadline(),
                 &node.workers,
             );
-            let shared = Arc::new(shared);
-            node.started.send_replace(Some(status::NodeHandle {
-                agent: handle.clone(),
-                states: seen,
-                connections: shared.connections.clone(),
-            }));
-            let role = Node::new(shared, node.workers, states.clone());
+            connections = shared.connections.clone();
+            let role = Node::new(Arc::new(shared), node.workers, states.clone());
             roles.spawn(role.run(shutdown.clone()));
         }
+        self.started.send_replace(Some(status::NodeHandle {
+            agent: handle.clone(),
+            states: seen,
+            connections,
+        }));
         for (settings, tell) in self.waypoints {
             let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
             let metrics = Arc::clone(&metrics);
-            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, tell);
+            let teller = Teller::new(settings.name.clone(), tell, states.clone());
+            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, teller);
             roles.spawn(role.run(shutdown.clone()));
         }
         let mut tasks = JoinSet::new();

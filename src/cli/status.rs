@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::{NO, Output};
 use super::run::{SOCKET, config};
 use crate::admin::client::ask;
-use crate::status::{ControlLine, ControlStatus, NodeStatus, Status, WorkloadLine};
+use crate::status::{ControlLine, ControlStatus, NodeStatus, ServedLine, Status, WorkloadLine};
 use crate::table::table;
 
 /// Show what a running lateen knows.
@@ -86,7 +86,7 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     }) || status.node.as_ref().is_some_and(|n| {
         let failed = |w: &WorkloadLine| w.error.is_some() || w.probe.failing();
         n.control.is_none() || n.workloads.iter().any(failed)
-    });
+    }) || status.waypoints.iter().any(|w| w.error.is_some());
     Ok(if wrong {
         ExitCode::from(NO)
     } else {
@@ -110,7 +110,21 @@ fn render(status: &Status) -> String {
     if let Some(node) = &status.node {
         text.push_str(&render_node(node));
     }
+    if !status.waypoints.is_empty() {
+        text.push('\n');
+        text.push_str(&render_served(&status.waypoints));
+    }
     text
+}
+
+fn render_served(waypoints: &[ServedLine]) -> String {
+    let row = |w: &ServedLine| {
+        let listens: Vec<String> = w.listens.iter().map(ToString::to_string).collect();
+        let error = w.error.clone().unwrap_or_default();
+        vec![w.waypoint.clone(), listens.join(", "), error]
+    };
+    let rows: Vec<Vec<String>> = waypoints.iter().map(row).collect();
+    table(&["WAYPOINT", "LISTENS", "PROBLEM"], &rows)
 }
 
 fn render_control(control: &ControlStatus) -> String {

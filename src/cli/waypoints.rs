@@ -16,7 +16,7 @@ use crate::table::table;
 /// Show the waypoints of the mesh, and what is behind each.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  lateen waypoints\n  lateen waypoints --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the waypoints as they are written; exit\ncode 1 says that something asks for a waypoint and is behind none. Elsewhere they are those that\nthe node knows of. This version serves no waypoints, and refuses mesh files that have one."
+    after_help = "Example:\n  lateen waypoints\n  lateen waypoints --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the waypoints as they are written; exit\ncode 1 says that something asks for a waypoint and is behind none. Elsewhere they are those that\nthe node knows of."
 )]
 pub struct WaypointsArgs {
     /// Show those of this mesh directory, and not of the running node
@@ -60,7 +60,7 @@ fn listed(page: &WaypointPage) -> String {
         vec![
             w.waypoint.clone(),
             w.waypoint_for.clone(),
-            w.node.clone(),
+            w.nodes.join(", "),
             w.port.to_string(),
             w.services.to_string(),
             w.workloads.to_string(),
@@ -82,7 +82,7 @@ fn listed(page: &WaypointPage) -> String {
     let heading = [
         "WAYPOINT",
         "FOR",
-        "NODE",
+        "NODES",
         "PORT",
         "SERVICES",
         "WORKLOADS",

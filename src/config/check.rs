@@ -127,7 +127,7 @@ impl<'a> Context<'a> {
 }
 
 /// Judges what is written. With `whole` false some files are known only in part, and what refers
-/// to something missing is not wrong for that. `waypoints` says whether this version serves any.
+/// to something missing is not wrong for that.
 ///
 /// The mesh may only be used when there are no errors, neither here nor from reading. What `memory`
 /// has of these files is not found out again; it is the same.
@@ -135,7 +135,6 @@ pub(super) fn check(
     files: &[Arc<Written>],
     whole: bool,
     memory: &mut Memory,
-    waypoints: bool,
 ) -> (Mesh, Vec<Diagnostic>) {
     let mut found = Vec::new();
     let written = Whole::new(files.iter().map(|file| &**file));
@@ -158,7 +157,7 @@ pub(super) fn check(
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {
-        bindings::check(&context, &mesh, waypoints, &mut found);
+        bindings::check(&context, &mesh, &mut found);
         routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {

@@ -291,7 +291,7 @@ fn role(value: &Value<'_>) -> Option<Role> {
     match value.text()? {
         "waypoint" => {
             value.unsupported(
-                "write `\"control\"`, `\"node\"` or both: this version serves no waypoints",
+                "write `\"control\"`, `\"node\"` or both; which waypoint it is says `lateen run --waypoint NAMESPACE/NAME`",
             );
             None
         }

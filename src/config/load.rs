@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::check::{self, Memory};
 use super::diagnose::{Code, Diagnostic, Report};
-use super::mesh::WAYPOINTS_SERVED;
 use super::source::Source;
 use super::tree::{Fault, Problem, Tree};
 use crate::model::declaration::Mesh;
@@ -48,7 +47,6 @@ pub struct Loader {
     directory: PathBuf,
     files: HashMap<PathBuf, Parsed>,
     judged: Memory,
-    waypoints: bool,
 }
 
 impl Loader {
@@ -58,16 +56,6 @@ impl Loader {
             directory: directory.to_owned(),
             files: HashMap::new(),
             judged: Memory::default(),
-            waypoints: WAYPOINTS_SERVED,
-        }
-    }
-
-    /// The same of a version that serves waypoints.
-    #[cfg(test)]
-    pub(crate) fn serving(directory: &Path) -> Self {
-        Self {
-            waypoints: true,
-            ..Self::new(directory)
         }
     }
 
@@ -100,7 +88,7 @@ impl Loader {
                 Some(known) => known,
                 None => {
                     parsed += text.len();
-                    Parsed::new(Source::new(&shown, &relative, text), self.waypoints)
+                    Parsed::new(Source::new(&shown, &relative, text))
                 }
             };
             found.extend_from_slice(&file_says.findings);
@@ -109,7 +97,7 @@ impl Loader {
             files.push((relative.into_owned(), Arc::clone(file_says.source.text())));
             self.files.insert(file.relative, file_says);
         }
-        let (mesh, across) = check::check(&written, whole, &mut self.judged, self.waypoints);
+        let (mesh, across) = check::check(&written, whole, &mut self.judged);
         found.extend(across);
         let report: Report = found.into_iter().collect();
         Loaded {

@@ -9,6 +9,7 @@ mod labels;
 mod namespace;
 mod node;
 mod policy;
+mod protocol;
 mod route;
 mod service;
 mod settings;
@@ -22,7 +23,7 @@ use super::read::{Table, Value, scalar};
 use super::source::{At, Place};
 use super::suggest;
 
-pub(super) use gateway::WrittenGateway;
+pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
@@ -60,12 +61,6 @@ pub(super) struct Written {
     pub unread: bool,
 }
 
-/// Whether this version serves waypoints. Without the role that terminates HBONE for them and
-/// enforces L7 policy, a mesh whose files have one would have its traffic refused, or believe it
-/// to be judged where nobody judges it: so `[[gateway]]` does not load. All that follows from one
-/// is in place behind this switch, and tested past it.
-pub(super) const WAYPOINTS_SERVED: bool = false;
-
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
 const LATER: [&str; 6] = [
@@ -80,11 +75,11 @@ const LATER: [&str; 6] = [
 /// Tables of `lateen.toml`, which people put here by mistake.
 const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
 
-/// Reads one file's tables into `written`; `waypoints` says whether they are served.
-pub(super) fn read(root: &Table<'_>, written: &mut Written, waypoints: bool) {
+/// Reads one file's tables into `written`.
+pub(super) fn read(root: &Table<'_>, written: &mut Written) {
     let home = root.optional("default-namespace", scalar::label);
     if let Some(mesh) = root.value("mesh") {
-        written.settings.extend(settings::read(&mesh, waypoints));
+        written.settings.extend(settings::read(&mesh));
     }
     read_kind(
         root,
@@ -115,16 +110,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written, waypoints: bool) {
         &mut written.unread,
         |value| service::read(value, home),
     );
-    match waypoints {
-        true => read_kind(
-            root,
-            "gateway",
-            &mut written.gateways,
-            &mut written.unread,
-            |value| gateway::read(value, home),
-        ),
-        false => refuse_waypoints(root),
-    }
+    read_kind(
+        root,
+        "gateway",
+        &mut written.gateways,
+        &mut written.unread,
+        |value| gateway::read(value, home),
+    );
     read_kind(
         root,
         "authorization-policy",
@@ -177,18 +169,6 @@ fn read_kind<'a, T>(
             Some(resource) => into.push(resource),
             None => *unread = true,
         }
-    }
-}
-
-fn refuse_waypoints(root: &Table<'_>) {
-    let value = root.value_unlisted("gateway");
-    for place in value.iter().flat_map(Value::places) {
-        let message = "this version serves no waypoints";
-        root.report(
-            Diagnostic::new(Code::Unsupported, place, message)
-                .label("not served")
-                .help("take it out, and every `use-waypoint` that names it: nobody would enforce what it is for"),
-        );
     }
 }
 

@@ -12,9 +12,8 @@ mod routes;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
-use super::{Code, Loaded, Loader, load};
+use super::{Code, Loaded, load};
 
 /// A mesh directory by its files, and what is found: file, line, column, code, and a text that
 /// must be in the message, its labels or its help.
@@ -23,30 +22,17 @@ type Want = (&'static str, u32, u32, Code, &'static str);
 
 /// Loads files from a directory of their own.
 fn loaded(files: &[(&str, String)]) -> Loaded {
-    loaded_by(Loader::new, files)
-}
-
-/// The same in a version that serves waypoints.
-fn serving(files: &[(&str, String)]) -> Loaded {
-    loaded_by(Loader::serving, files)
-}
-
-fn loaded_by(loader: fn(&Path) -> Loader, files: &[(&str, String)]) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    loader(dir.path()).load()
+    load(dir.path())
 }
 
 /// Loads each row and compares.
 fn judge(rows: Vec<Row>) {
-    judge_by(rows, loaded);
-}
-
-fn judge_by(rows: Vec<Row>, loaded: fn(&[(&str, String)]) -> Loaded) {
     let mut failures = Vec::new();
     for (name, files, want) in rows {
         let report = loaded(&files).report;

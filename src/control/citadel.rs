@@ -1,5 +1,5 @@
-//! Istio's certificate service: a node asks for the certificates of the workloads placed on it,
-//! and for no other (`spec/control-plane.md` §4).
+//! Istio's certificate service: a node asks for the certificates of the workloads and waypoints
+//! placed on it, and for no other (`spec/control-plane.md` §4).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,8 @@ const ONES: usize = 100_000;
 
 /// What runs where, by the revision in force.
 pub trait Placements: Send + Sync + 'static {
-    /// Whether the mesh places a workload with this namespace and service account on a node.
+    /// Whether the mesh places a workload or a waypoint with this namespace and service account on a
+    /// node.
     fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool;
     /// How many identities run on a node.
     fn identities(&self, node: &str) -> u32;

@@ -241,8 +241,8 @@ impl Revision {
         self.content.placements.contains_key(node)
     }
 
-    /// Whether a workload placed on `node` runs as that service account: what a node may have
-    /// certificates for (§4.3).
+    /// Whether a workload placed on `node`, or a waypoint there, runs as that service account: what a
+    /// node may have certificates for (§4.3).
     pub fn runs(&self, node: &str, namespace: &str, service_account: &str) -> bool {
         let placed = self.content.placements.get(node);
         placed.is_some_and(|placed| {
@@ -258,7 +258,7 @@ impl Revision {
         all.map(|(namespace, account)| (&**namespace, &**account))
     }
 
-    /// What `node` is to report of a workload; none when that is not placed on it.
+    /// What `node` is to report of a workload or a waypoint; none when that is not placed on it.
     pub fn expects(&self, node: &str, uid: &str) -> Option<Expected> {
         self.content
             .placements

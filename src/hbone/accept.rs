@@ -44,6 +44,9 @@ const SEND_BUFFER: usize = 400 << 10;
 
 /// Decides what becomes of each tunnel asked for.
 pub trait Handler: Send + Sync + 'static {
+    /// What answers another method than CONNECT (§1.4).
+    const NO_CONNECT: StatusCode = StatusCode::BAD_REQUEST;
+
     /// Serves one request to its end. Dropping the future resets the tunnel.
     fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send + 'static;
 }
@@ -253,7 +256,13 @@ impl<H: Handler> Served<H> {
             Ok(authority) => authority,
             Err(refusal) => {
                 debug!(src.addr = %self.remote, ?refusal, "request is no CONNECT to a target");
-                return request::refuse(&mut respond, StatusCode::BAD_REQUEST);
+                let status = match refusal {
+                    Refusal::Method => H::NO_CONNECT,
+                    Refusal::Authority | Refusal::Ended | Refusal::Headers => {
+                        StatusCode::BAD_REQUEST
+                    }
+                };
+                return request::refuse(&mut respond, status);
             }
         };
         let (parts, body) = request.into_parts();

@@ -172,7 +172,7 @@ impl Server {
     }
 }
 
-pub(super) async fn tls_connect(
+pub(crate) async fn tls_connect(
     to: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {

@@ -38,6 +38,8 @@ pub struct Tunnel {
     moved: bool,
     /// Room has been asked for and not been used.
     reserved: bool,
+    /// Given back by whoever looked at it. Boxed, since few tunnels are looked into.
+    unread: Option<Box<Bytes>>,
     _lease: Option<Lease>,
 }
 
@@ -50,6 +52,7 @@ impl Tunnel {
             receiving: true,
             moved: false,
             reserved: false,
+            unread: None,
             _lease: lease,
         }
     }
@@ -60,6 +63,9 @@ impl Tunnel {
     /// # Errors
     /// [`TunnelError::Reset`], but for the codes that mean an orderly end (§1.5).
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, TunnelError>> {
+        if let Some(bytes) = self.unread.take() {
+            return Poll::Ready(Ok(Some(*bytes)));
+        }
         if !self.receiving {
             return Poll::Ready(Ok(None));
         }
@@ -80,6 +86,13 @@ impl Tunnel {
                 }
             }
         })
+    }
+
+    /// Gives back bytes that were read and not released: they come first when it is read again.
+    pub fn unread(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.unread = Some(Box::new(bytes));
+        }
     }
 
     /// Lets the peer send as many bytes again, once they have been passed on.

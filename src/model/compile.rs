@@ -31,7 +31,7 @@ mod selectors;
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
 use gateways::Gateways;
-pub use gateways::gateway_uid;
+pub use gateways::{Instance, Served};
 use membership::Membership;
 pub use outcome::{CompileError, Warning};
 use policies::Attached;
@@ -130,6 +130,8 @@ pub struct Compiled {
     pub policies: Vec<Arc<Policy>>,
     /// Placements by node, each in the order of their uids. Every declared node has an entry.
     pub placements: Placements,
+    /// The instances of waypoints that run on each node.
+    pub served: Served,
     /// Declared nodes that run another proxy, which reports nothing.
     pub mute: BTreeSet<Arc<str>>,
     /// How many endpoints each service has that has any.
@@ -202,10 +204,13 @@ pub fn recompile(
     warnings.extend(uncaptured);
     let entries = &change.entries;
     let workloads = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
-    let mut workloads = merged(workloads, gateways.instances(&before.workloads))?;
-    let held = entries.iter().filter(|e| e.held);
-    let held: BTreeSet<_> = held.map(|e| Arc::clone(e.uid())).collect();
-    let endpoints = match stays && held.is_empty() && !before.made.holds() {
+    let instances = gateways.instances(reported, &before.workloads);
+    let mut held = instances.held;
+    let mut workloads = merged(workloads, instances.all)?;
+    let flapping = entries.iter().filter(|e| e.held);
+    held.extend(flapping.map(|e| Arc::clone(e.uid())));
+    let steady = instances.same && held.is_empty() && !before.made.holds();
+    let endpoints = match stays && steady {
         true => endpoints::recount(&before.endpoints, &change),
         false => endpoints::settle(&mut workloads, &held),
     };
@@ -235,6 +240,7 @@ pub fn recompile(
         policies,
         made: former.next(mesh, reported, change.entries),
         placements,
+        served: gateways.by_node(),
         workloads,
         services,
         mute: mute(mesh),
@@ -349,7 +355,7 @@ fn services(
         Arc::new(service)
     };
     let mut services: Vec<_> = mesh.services.iter().zip(keys).map(build).collect();
-    services.extend(gateways.services(vips).map(Arc::new));
+    services.extend(gateways.services(vips, endpoints).map(Arc::new));
     services.sort_by(|a, b| a.key.cmp(&b.key));
     match services.windows(2).find(|pair| pair[0].key == pair[1].key) {
         Some(pair) => Err(CompileError::Duplicate {

@@ -203,8 +203,8 @@ pub struct Gateway {
     pub namespace: Arc<str>,
     /// What it calls itself; its own name unless set.
     pub service_account: Arc<str>,
-    /// The machine it runs on.
-    pub node: Arc<str>,
+    /// The machines it runs on.
+    pub machines: Machines,
     /// Declared addresses of its service; empty means assigned from the service range.
     pub addresses: Vec<IpAddr>,
     /// The traffic it takes.
@@ -215,6 +215,25 @@ pub struct Gateway {
     pub hbone_port: Option<u16>,
     /// Labels, the meaningful ones removed.
     pub labels: BTreeMap<String, String>,
+}
+
+/// The machines a waypoint runs on, an instance on each.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Machines {
+    /// One: its instance is known by the waypoint's name.
+    One(Arc<str>),
+    /// Any number: each instance is known by its machine's name too.
+    Each(Vec<Arc<str>>),
+}
+
+impl Machines {
+    /// Their names, in the order they were written.
+    pub fn names(&self) -> &[Arc<str>] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Each(names) => names,
+        }
+    }
 }
 
 /// A namespace (`[[namespace]]`).

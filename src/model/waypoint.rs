@@ -63,14 +63,23 @@ impl fmt::Display for WaypointName {
 /// there, which serves the service of the waypoint's name or has that name itself. Of several the
 /// first by uid.
 pub fn instance<'a>(view: &'a View, name: &WaypointName, node: &str) -> Option<&'a Arc<Workload>> {
-    let serves = |w: &Workload| {
-        let mut services = w.services.keys().filter_map(|key| view.service(key));
-        services.any(|s| s.key.namespace == name.namespace && s.name == name.name)
-    };
     view.workloads()
         .filter(|w| w.namespace == name.namespace && &*w.node == node)
-        .filter(|w| w.name == name.name || serves(w))
+        .filter(|w| w.name == name.name || served(view, name, w).is_some())
         .min_by_key(|w| &w.uid)
+}
+
+/// Where `instance` takes tunnels: on the port that the waypoint's service leads to.
+pub fn hbone_port(view: &View, name: &WaypointName, instance: &Workload) -> Option<u16> {
+    let port = served(view, name, instance)?.ports.first()?;
+    Some(port.target_port)
+}
+
+/// The service that a waypoint is, if it is this one's.
+fn served<'a>(view: &'a View, name: &WaypointName, instance: &Workload) -> Option<&'a Service> {
+    let mut services = instance.services.keys().filter_map(|key| view.service(key));
+    let named = services.find(|s| s.key.namespace == name.namespace && s.name == name.name);
+    named.map(|service| &**service)
 }
 
 /// What a tunnel through a waypoint is for.

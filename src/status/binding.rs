@@ -1,6 +1,6 @@
 //! The admin page of waypoints: which there are, and what is behind each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::admin::Answer;
 use crate::model::binding::{Object, Traffic, survey};
 use crate::model::declaration::Mesh;
 use crate::model::view::View;
-use crate::model::workload::GatewayAddress;
+use crate::model::workload::{GatewayAddress, Workload};
 
 /// What `lateen waypoints` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,8 @@ pub struct WaypointLine {
     pub waypoint: String,
     /// `service`, `workload`, `all` or `none`; `-` where that is not known.
     pub waypoint_for: String,
-    /// Where it runs.
-    pub node: String,
+    /// The nodes it runs on.
+    pub nodes: Vec<String>,
     /// Its HBONE port.
     pub port: u16,
     /// How many services are behind it, with those that it is a canary of.
@@ -106,7 +106,12 @@ pub fn declared_page(mesh: &Mesh) -> WaypointPage {
             workloads: behind(&bindings, &waypoint, Traffic::Workload),
             waypoint,
             waypoint_for: gateway.waypoint_for.as_str().to_owned(),
-            node: gateway.node.to_string(),
+            nodes: gateway
+                .machines
+                .names()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             port: *port,
             place: place(Some(&gateway.origin)),
         }
@@ -126,17 +131,27 @@ fn behind(bindings: &[BindingLine], waypoint: &str, kind: Traffic) -> usize {
     behind.count()
 }
 
+/// Where an instance and those that serve the same run.
+fn nodes(view: &View, instance: Option<&Arc<Workload>>) -> Vec<String> {
+    let service = |w: &Arc<Workload>| w.services.keys().next().cloned();
+    let all = match instance.and_then(service) {
+        Some(service) => view.endpoints(&service),
+        None => instance.map_or(&[][..], std::slice::from_ref),
+    };
+    let nodes: BTreeSet<String> = all.iter().map(|w| w.node.to_string()).collect();
+    nodes.into_iter().collect()
+}
+
 /// The waypoints that something in a view is behind.
 fn page(view: &View) -> WaypointPage {
-    let mut known: BTreeMap<String, (u16, String)> = BTreeMap::new();
+    let mut known: BTreeMap<String, (u16, Vec<String>)> = BTreeMap::new();
     let mut name = |reference: &GatewayAddress, namespace: &Arc<str>| {
         let instance = view.instance(&reference.destination, namespace);
         let name = match instance {
             Some(instance) => format!("{}/{}", instance.namespace, instance.name),
             None => "unknown".to_owned(),
         };
-        let node = instance.map_or_else(String::new, |w| w.node.to_string());
-        known.insert(name.clone(), (reference.hbone_port, node));
+        known.insert(name.clone(), (reference.hbone_port, nodes(view, instance)));
         name
     };
     let mut bindings = Vec::new();
@@ -172,12 +187,12 @@ fn page(view: &View) -> WaypointPage {
         });
     }
     bindings.sort_by(|a, b| (&a.kind, &a.object).cmp(&(&b.kind, &b.object)));
-    let waypoint = |(waypoint, (port, node)): (String, (u16, String))| WaypointLine {
+    let waypoint = |(waypoint, (port, nodes)): (String, (u16, Vec<String>))| WaypointLine {
         services: behind(&bindings, &waypoint, Traffic::Service),
         workloads: behind(&bindings, &waypoint, Traffic::Workload),
         waypoint,
         waypoint_for: "-".to_owned(),
-        node,
+        nodes,
         port,
         place: String::new(),
     };

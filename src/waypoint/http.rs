@@ -1,41 +1,52 @@
 //! Serves HTTP that comes through a tunnel (`spec/waypoint-l7.md` §1.5): HTTP/1 or HTTP/2 with
 //! prior knowledge, whichever the client speaks. Each request goes to an endpoint of its own.
 //!
-//! [`exchange`] is one request, [`pool`] keeps connections to endpoints, [`message`] says what of a
-//! message is for the next hop, [`reply`] is what the waypoint answers itself.
+//! [`front`] lets well-formed requests pass, [`exchange`] is one request, [`pool`] keeps connections
+//! to endpoints, [`message`] says what of a message is for the next hop, [`reply`] is what the
+//! waypoint answers itself.
 
 mod account;
 mod body;
 mod exchange;
+mod fault;
+mod framing;
+mod front;
 mod message;
 mod pool;
+mod quiet;
 mod reply;
 mod tasks;
 mod upgrade;
+mod websocket;
 
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Arrival;
 use crate::hbone::{Connector, Tunnel, TunnelIo};
 use crate::telemetry::access_log::chain;
+use body::Download;
+use front::{Front, Gate};
 pub(super) use pool::{Pool, Version};
+use quiet::Busy;
 pub(super) use reply::Reply;
 use tasks::{Spawn, Tasks};
 
-/// Bytes of a request's head, and its fields (§1.5).
-const HEAD: (usize, usize) = (60 << 10, 100);
-/// Longest wait for the next whole head on an HTTP/1 connection. Since it also counts while nothing
-/// is asked, it is longer than clients keep connections for.
-const NEXT: Duration = Duration::from_secs(300);
+/// How long a connection is kept on which nothing is asked (§1.5).
+pub(super) const IDLE: Duration = Duration::from_secs(3600);
+/// What hyper holds of an HTTP/1 connection, one way: any head that [`front`] lets pass, and its
+/// line before it is taken to be one.
+const BUFFER: usize = 128 << 10;
 /// Streams of one HTTP/2 connection.
 const STREAMS: u32 = 200;
 /// Receive windows of an HTTP/2 stream and connection. The tunnel beneath has its own.
@@ -44,56 +55,129 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 /// (`spec/reliability.md` §2 rows 1 and 2).
 const RESETS: (usize, usize) = (20, 200);
 
-/// Serves one tunnel to its end. After `stop` it finishes what was asked and takes nothing more.
+/// Serves one tunnel to its end: `client` is spoken in it, `endpoint` to those behind. After `stop`,
+/// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
     tunnel: Tunnel,
-    version: Version,
+    client: Version,
+    endpoint: Version,
     stop: &CancellationToken,
 ) {
     let tasks = Tasks::default();
     let spawn = tasks.spawner();
-    let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (arrival, spawn) = (Arc::clone(&arrival), spawn.clone());
-        async move { Ok::<_, Infallible>(exchange::serve(arrival, request, version, spawn).await) }
-    });
-    let builder = builder(spawn.clone());
+    let (gate, busy) = (Arc::<Gate>::default(), Busy::default());
     let io = TunnelIo::new(tunnel);
     let closer = io.closer();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let service = service_fn(|request: Request<Incoming>| {
+        let (arrival, gate, spawn) = (Arc::clone(&arrival), Arc::clone(&gate), spawn.clone());
+        let (active, closer) = (busy.begin(), closer.clone());
+        // hyper drops what it was asked to switch and did not, instead of closing it in order.
+        let drops = request.headers().contains_key(::http::header::UPGRADE);
+        async move {
+            let response = answer(arrival, request, endpoint, &gate, spawn).await;
+            let drops = drops && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+            Ok::<_, Infallible>(response.map(|body| match drops {
+                true => body.under(active).closing(closer),
+                false => body.under(active),
+            }))
+        }
+    });
+    let over = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = busy.idle(IDLE) => {}
+        }
+    };
+    let served = match client {
+        Version::Http1 => {
+            let io = TokioIo::new(Front::new(io, Arc::clone(&gate)));
+            let connection = http1().serve_connection(io, service).with_upgrades();
+            drive(connection, |c| c.graceful_shutdown(), over).await
+        }
+        Version::Http2 => {
+            let io = TokioIo::new(io);
+            let connection = http2(spawn.clone()).serve_connection(io, service);
+            drive(connection, |c| c.graceful_shutdown(), over).await
         }
     };
     if let Err(e) = served {
-        let error = e.downcast_ref::<hyper::Error>();
-        if error.is_some_and(|e| e.is_parse() || e.is_timeout()) {
+        if e.is_parse() {
             // It was answered as what it is, and the answer shall arrive.
             closer.in_order();
         }
         // Each request that was under way has told of itself.
-        debug!(src.addr = %arrival.client.source, error = %chain(&*e), "HTTP connection ended early");
+        debug!(src.addr = %arrival.client.source, error = %chain(&e), "HTTP connection ended early");
     }
     // What a request has become goes on: a WebSocket, for one.
     tasks.finish().await;
 }
 
-fn builder(spawn: Spawn) -> Builder<Spawn> {
-    let mut builder = Builder::new(spawn);
+/// Drives a connection to its end, which begins when it is `over`.
+async fn drive<F>(
+    connection: F,
+    close: impl FnOnce(Pin<&mut F>),
+    over: impl Future<Output = ()>,
+) -> hyper::Result<()>
+where
+    F: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        served = &mut connection => served,
+        () = over => {
+            close(connection.as_mut());
+            connection.await
+        }
+    }
+}
+
+/// Answers one request, in the terms of the version that its client speaks.
+async fn answer<C: Connector + Clone>(
+    arrival: Arc<Arrival<C>>,
+    request: Request<Incoming>,
+    endpoint: Version,
+    gate: &Gate,
+    spawn: Spawn,
+) -> Response<Download> {
+    let (mut parts, body) = request.into_parts();
+    let http2 = parts.version == ::http::Version::HTTP_2;
+    let fault = match http2 {
+        true => fault::of_http2(&parts),
+        false => gate.fault(&parts),
+    };
+    if let Some(fault) = fault {
+        parts.extensions.insert(fault);
+    }
+    let bridged = http2 && websocket::receive(&mut parts);
+    let upgrades = message::asks_for_websocket(&parts);
+    let request = Request::from_parts(parts, body);
+    let mut response = Box::pin(exchange::serve(arrival, request, endpoint, spawn)).await;
+    if bridged {
+        websocket::answer(&mut response);
+    } else if upgrades {
+        gate.decide(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+    }
+    response
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
+        .max_buf_size(BUFFER)
+        .max_headers(framing::FIELDS + 1)
         .timer(TokioTimer::new())
-        .header_read_timeout(NEXT)
-        .max_buf_size(HEAD.0)
-        .max_headers(HEAD.1);
+        // It would count while nothing is asked; `front` does it better.
+        .header_read_timeout(None);
     builder
-        .http2()
+}
+
+fn http2(spawn: Spawn) -> http2::Builder<Spawn> {
+    let mut builder = http2::Builder::new(spawn);
+    builder
         .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(HEAD.0).unwrap_or(u32::MAX))
+        .enable_connect_protocol()
+        .max_header_list_size(u32::try_from(framing::HEAD).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)

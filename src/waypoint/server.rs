@@ -1,8 +1,6 @@
 //! Takes tunnels for a waypoint on its instance's addresses, while the mesh places one here.
 
-use std::collections::BTreeSet;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,13 +12,14 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Arrival, Client, Settings, Shared, http, limits, tcp};
+use super::place::{self, Place};
+use super::report::{State, Teller};
+use super::{Arrival, Client, Settings, Shared, http, limits, protocol};
 use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
 use crate::hbone::{self, Authority, Connector, Incoming, headers};
 use crate::model::inbound::Target;
-use crate::model::service::AppProtocol;
 use crate::model::waypoint::{self, Bound};
 use crate::model::workload::Workload;
 use crate::node::baggage;
@@ -37,48 +36,24 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Between looks at connections to endpoints that nobody needs any more.
 const REAP: Duration = Duration::from_secs(1);
 
-/// How a waypoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It takes no tunnels, and why.
-    Pending(String),
-    /// It takes tunnels there.
-    Serving(Vec<SocketAddr>),
-}
-
 /// The waypoint role, for one waypoint.
 pub struct Waypoint<C: Connector> {
     shared: Arc<Shared<C>>,
-    state: watch::Sender<State>,
+    teller: Teller,
     /// Tunnel connections.
     tasks: JoinSet<()>,
     room: Arc<Semaphore>,
 }
 
-/// Why it takes no tunnels.
-#[derive(Debug, thiserror::Error)]
-enum Unable {
-    #[error("the mesh has no waypoint {name} on node {node}")]
-    Missing { name: String, node: Arc<str> },
-    #[error("waypoint {name} has no address here")]
-    NoAddress { name: String },
-    #[error("waypoint {name} cannot prove who it is")]
-    Unproven { name: String, source: CertError },
-    #[error("waypoint {name} has no legal identity")]
-    NoIdentity { name: String },
-    #[error("cannot listen on {at}")]
-    Listen { at: SocketAddr, source: io::Error },
-}
-
 impl<C: Connector + Clone> Waypoint<C> {
-    /// A waypoint that connects by `connector`, and tells how it is through `state`.
+    /// A waypoint that connects by `connector`, and says how it is through `teller`.
     pub fn new(
         settings: Settings,
         mesh: watch::Receiver<Arc<MeshState>>,
         certs: Certs,
         metrics: Arc<Metrics>,
         connector: C,
-        state: watch::Sender<State>,
+        teller: Teller,
     ) -> Self {
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
@@ -90,7 +65,7 @@ impl<C: Connector + Clone> Waypoint<C> {
         });
         Self {
             shared,
-            state,
+            teller,
             tasks: JoinSet::new(),
             room: Arc::new(Semaphore::new(CONNECTIONS)),
         }
@@ -101,19 +76,23 @@ impl<C: Connector + Clone> Waypoint<C> {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut mesh = self.shared.mesh.clone();
         while !shutdown.is_cancelled() {
-            mesh.borrow_and_update();
+            let place = Place::of(&self.shared.settings, &mesh.borrow_and_update());
+            let uid = place.as_ref().ok().map(|p| Arc::clone(&p.instance.uid));
+            place::want(&self.shared, place.as_ref().ok());
             let listening = tokio::select! {
                 () = shutdown.cancelled() => break,
-                listening = self.listen() => listening,
+                listening = place::listen(&self.shared, place) => listening,
             };
-            let unable = match listening {
-                Ok((instance, listeners)) => {
-                    self.serve(&instance, listeners, &shutdown).await;
+            match listening {
+                Ok((place, listeners)) => {
+                    self.serve(&place, listeners, &shutdown).await;
                     continue;
                 }
-                Err(unable) => unable,
-            };
-            self.tell(State::Pending(chain(&unable)));
+                Err(unable) => {
+                    let state = State::Pending(chain(&unable));
+                    self.teller.tell(uid.as_ref(), state);
+                }
+            }
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 Ok(()) = mesh.changed() => {}
@@ -123,101 +102,59 @@ impl<C: Connector + Clone> Waypoint<C> {
         self.drain().await;
     }
 
-    /// The instance of this node, listening once it has a certificate to serve with.
-    async fn listen(&self) -> Result<(Arc<Workload>, Vec<TcpListener>), Unable> {
-        let settings = &self.shared.settings;
-        let name = || settings.name.to_string();
-        let mesh = Arc::clone(&self.shared.mesh.borrow());
-        let instance = waypoint::instance(&mesh.view, &settings.name, &settings.node);
-        self.want(instance.map(|w| &**w));
-        let instance = instance.ok_or_else(|| Unable::Missing {
-            name: name(),
-            node: Arc::clone(&settings.node),
-        })?;
-        let identity = instance.identity();
-        let identity = identity.map_err(|_illegal| Unable::NoIdentity { name: name() })?;
-        let certificate = self.shared.certs.get(&identity).await;
-        certificate.map_err(|source| Unable::Unproven {
-            name: name(),
-            source,
-        })?;
-        let mut listeners = Vec::new();
-        for address in &instance.addresses {
-            let at = SocketAddr::new(*address, settings.port);
-            let listener = TcpListener::bind(at).await;
-            listeners.push(listener.map_err(|source| Unable::Listen { at, source })?);
-        }
-        match listeners.is_empty() {
-            true => Err(Unable::NoAddress { name: name() }),
-            false => Ok((Arc::clone(instance), listeners)),
-        }
-    }
-
-    /// Asks for the certificate of the instance, and of nobody else.
-    fn want(&self, instance: Option<&Workload>) {
-        let identity = instance.and_then(|w| w.identity().ok());
-        let part = format!("waypoint {}", self.shared.settings.name);
-        let ids: BTreeSet<_> = identity.into_iter().collect();
-        self.shared.certs.set_wanted_by(&part, ids);
-    }
-
-    /// Serves until `shutdown`, or until the mesh has the instance elsewhere or not at all.
+    /// Serves until `shutdown`, or until the mesh places it otherwise.
     async fn serve(
         &mut self,
-        instance: &Arc<Workload>,
+        place: &Place,
         listeners: Vec<TcpListener>,
         shutdown: &CancellationToken,
     ) {
+        let Self {
+            shared,
+            teller,
+            tasks,
+            room,
+        } = self;
         let at = listeners.iter().filter_map(|l| l.local_addr().ok());
-        self.tell(State::Serving(at.collect()));
-        let stop = shutdown.child_token();
+        let uid = &place.instance.uid;
+        teller.tell(Some(uid), State::Serving(at.collect()));
+        // Not with `shutdown`: those who do not know of it yet are served.
+        let stop = CancellationToken::new();
         let door = Arc::new(Door {
-            shared: Arc::clone(&self.shared),
-            instance: Arc::clone(&instance.uid),
+            shared: Arc::clone(shared),
+            instance: Arc::clone(uid),
             server: Mutex::new(None),
             stop: stop.clone(),
         });
         let mut accepting = JoinSet::new();
         let (give, mut taken) = tokio::sync::mpsc::channel(1);
         for listener in listeners {
-            let (give, room) = (give.clone(), Arc::clone(&self.room));
+            let (give, room) = (give.clone(), Arc::clone(room));
             accepting.spawn(async move { accept(listener, room, give).await });
         }
         let mut reap = tokio::time::interval(REAP);
-        let moved = moved(&self.shared, instance);
-        tokio::pin!(moved);
+        let announced = async {
+            shutdown.cancelled().await;
+            teller.announce(shared.mesh.clone()).await;
+        };
+        let left = place.left(shared);
+        tokio::pin!(announced, left);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = &mut moved => break,
-                Some(done) = self.tasks.join_next() => report(done),
+                () = &mut announced => break,
+                () = &mut left => break,
+                Some(done) = tasks.join_next() => report(done),
                 _now = reap.tick() => {
-                    self.shared.upstream.reap();
-                    self.shared.http.reap();
+                    shared.upstream.reap();
+                    shared.http.reap();
                 }
                 Some(taken) = taken.recv() => {
-                    self.tasks.spawn(Arc::clone(&door).serve(taken));
+                    tasks.spawn(Arc::clone(&door).serve(taken));
                 }
             }
         }
         accepting.shutdown().await;
         stop.cancel();
-    }
-
-    fn tell(&self, state: State) {
-        let new = self.state.send_if_modified(|now| {
-            let new = *now != state;
-            *now = state.clone();
-            new
-        });
-        let waypoint = &self.shared.settings.name;
-        match state {
-            State::Serving(at) if new => info!(%waypoint, ?at, "waypoint serves"),
-            State::Pending(reason) if new => {
-                warn!(%waypoint, error = reason, "waypoint does not serve, trying again");
-            }
-            State::Serving(_) | State::Pending(_) => {}
-        }
     }
 
     async fn drain(mut self) {
@@ -237,24 +174,6 @@ impl<C: Connector + Clone> Waypoint<C> {
         self.tasks.shutdown().await;
         self.shared.http.shutdown().await;
         self.shared.upstream.drain().await;
-    }
-}
-
-/// Returns once the mesh no longer has this instance at the same addresses.
-async fn moved<C: Connector>(shared: &Shared<C>, instance: &Workload) {
-    let mut mesh = shared.mesh.clone();
-    let settings = &shared.settings;
-    let elsewhere = |state: &Arc<MeshState>| {
-        let now = waypoint::instance(&state.view, &settings.name, &settings.node);
-        now.is_none_or(|now| {
-            let same_identity = now.service_account == instance.service_account
-                && now.trust_domain == instance.trust_domain;
-            now.uid != instance.uid || now.addresses != instance.addresses || !same_identity
-        })
-    };
-    if mesh.wait_for(elsewhere).await.is_err() {
-        // Nobody tells of the mesh any more: it stays as it is.
-        std::future::pending().await
     }
 }
 
@@ -393,7 +312,6 @@ impl<C: Connector + Clone> Door<C> {
             Ok(tunnel) => tunnel,
             Err(e) => return denied("waypoint", client.source, None, &chain(&e)),
         };
-        let protocol = bound.app_protocol();
         let arrival = Arc::new(Arrival {
             shared: Arc::clone(&self.shared),
             instance: Arc::clone(&self.instance),
@@ -401,21 +319,14 @@ impl<C: Connector + Clone> Door<C> {
             bound,
             started,
         });
-        match protocol {
-            AppProtocol::Http11 => {
-                http::serve(arrival, tunnel, http::Version::Http1, &self.stop).await
-            }
-            AppProtocol::Http2 | AppProtocol::Grpc => {
-                http::serve(arrival, tunnel, http::Version::Http2, &self.stop).await;
-            }
-            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => {
-                tcp::serve(&arrival, tunnel).await;
-            }
-        }
+        protocol::serve(arrival, tunnel, &self.stop).await;
     }
 }
 
 impl<C: Connector + Clone> hbone::Handler for Door<C> {
+    // As if there were a web server that has no such page (§1.1).
+    const NO_CONNECT: StatusCode = StatusCode::NOT_FOUND;
+
     fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send {
         self.open(request)
     }

@@ -13,14 +13,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, State, Waypoint};
+use super::{Settings, State, Teller, Waypoint};
 use crate::agent::MeshState;
 use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
 use crate::agent::link::Link;
-use crate::hbone::testing::soon;
+use crate::agent::report::LocalStates;
+use crate::hbone::testing::{soon, tls_connect};
 use crate::hbone::{
     self, ConnectError, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic,
     Tunnel, headers,
@@ -28,10 +30,10 @@ use crate::hbone::{
 use crate::identity::SpiffeId;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
-use crate::model::workload::Workload;
+use crate::model::workload::{Health, Workload};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
-use crate::tls::{Svid, hbone_server};
+use crate::tls::{Svid, hbone_client, hbone_server};
 
 /// Where service `cart` is.
 pub(super) const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
@@ -136,6 +138,8 @@ pub(super) struct Rig {
     pub(super) metrics: Arc<Metrics>,
     pub(super) mesh: watch::Sender<Arc<MeshState>>,
     pub(super) state: watch::Receiver<State>,
+    /// What the control plane hears of it.
+    pub(super) reports: watch::Receiver<LocalStates>,
     pub(super) stop: CancellationToken,
     /// Raised, nobody is given a certificate.
     pub(super) refuses: Arc<AtomicBool>,
@@ -162,6 +166,15 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
+        Self::with(drain, false).await
+    }
+
+    /// The same, and applications are told of identities.
+    pub(super) async fn telling() -> Self {
+        Self::with(Duration::from_secs(10), true).await
+    }
+
+    async fn with(drain: Duration, tells_identities: bool) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -175,18 +188,20 @@ impl Rig {
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
-            port: 0,
             drain,
+            tells_identities,
         };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
+        let (states, reports) = watch::channel(LocalStates::default());
+        let teller = Teller::new(settings.name.clone(), tell, states);
         let role = Waypoint::new(
             settings,
             seen,
             certs,
             Arc::clone(&metrics),
             connector.clone(),
-            tell,
+            teller,
         );
         let stop = CancellationToken::new();
         let mut waypoint = JoinSet::new();
@@ -195,6 +210,8 @@ impl Rig {
             speaking(80, AppProtocol::Http11),
             speaking(81, AppProtocol::Grpc),
             speaking(90, AppProtocol::Tcp),
+            speaking(91, AppProtocol::Unknown),
+            speaking(443, AppProtocol::Tls),
         ];
         let cart = service("cart", &["10.96.0.10"]).ports(&ports);
         Self {
@@ -203,13 +220,14 @@ impl Rig {
             metrics,
             mesh,
             state,
+            reports,
             stop,
             refuses,
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
             services: vec![
-                service("wp", &["10.96.0.1"]),
+                service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
                 cart.through(waypoint_named("wp")),
                 service("free", &["10.96.0.11"]),
             ],
@@ -232,6 +250,14 @@ impl Rig {
             view: Arc::new(view),
             ..MeshState::default()
         }));
+    }
+
+    /// The mesh has its peers go by another instance.
+    pub(super) fn lose_instance(&mut self) {
+        for workload in self.workloads.iter_mut().filter(|w| &*w.uid == "wp-1") {
+            workload.health = Health::Unhealthy;
+        }
+        self.tell();
     }
 
     /// Adds an endpoint of `cart` that takes tunnels, with its program.
@@ -293,6 +319,14 @@ impl Rig {
             State::Serving(at) => at[0],
             State::Pending(reason) => panic!("{reason}"),
         }
+    }
+
+    /// A TLS connection to the waypoint as workload `web`, for what no client of HBONE does.
+    pub(super) async fn raw(&self) -> TlsStream<TcpStream> {
+        let svid = self.ca.svid("spiffe://cluster.local/ns/shop/sa/web");
+        let accepted = BTreeSet::from(["spiffe://cluster.local/ns/shop/sa/wp-1".parse().unwrap()]);
+        let tls = hbone_client(&svid, Arc::new(accepted)).unwrap();
+        tls_connect(self.at(), tls).await.unwrap()
     }
 
     /// Asks the waypoint for a tunnel, as workload `web`.

@@ -19,10 +19,10 @@ pub(super) fn full(seq: u64, now: &LocalStates) -> NodeReport {
 
 /// What has changed from `told` to `now`.
 pub(super) fn delta(seq: u64, told: &LocalStates, now: &LocalStates) -> NodeReport {
-    let news = now.workloads.iter();
-    let news = news.filter(|(uid, state)| told.workloads.get(*uid) != Some(*state));
-    let gone = told.workloads.keys();
-    let gone = gone.filter(|uid| !now.workloads.contains_key(*uid));
+    let news = now.iter();
+    let news = news.filter(|(uid, state)| told.of(uid) != Some(*state));
+    let gone = told.iter().map(|(uid, _)| uid);
+    let gone = gone.filter(|uid| now.of(uid).is_none());
     NodeReport {
         seq,
         lease_ms: u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX),
@@ -76,6 +76,7 @@ pub(super) fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -105,7 +106,7 @@ mod tests {
         let workloads = workloads.map(|(uid, state)| (uid.into(), state));
         LocalStates {
             workloads: BTreeMap::from(workloads),
-            draining: false,
+            ..LocalStates::default()
         }
     }
 
@@ -147,6 +148,38 @@ mod tests {
         assert_eq!(news.capture(), Capture::Captured);
         let unknown = full(1, &states([("a", captured(CaptureState::Captured))]));
         assert_eq!(unknown.workloads[0].probe(), Probe::Unknown);
+    }
+
+    #[test]
+    fn waypoints_are_told_of_as_workloads_are() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let (uid, other) = (Arc::from("wp"), Arc::from("other"));
+        let mut now = states([("a", captured(CaptureState::Captured))]);
+        assert!(now.serves(&uid, None, at(1)));
+        assert!(!now.serves(&uid, None, at(2)), "no news");
+        let told = full(1, &now);
+        let uids: Vec<_> = told.workloads.iter().map(|w| w.uid.as_str()).collect();
+        assert_eq!(uids, ["a", "wp"]);
+        let said = &told.workloads[1];
+        assert_eq!((said.probe(), said.since_ms), (Probe::Passing, 1000));
+        assert_eq!(said.capture(), Capture::Unknown);
+        let before = now.clone();
+        assert!(now.serves(&uid, Some("cannot listen"), at(3)));
+        let said = delta(2, &before, &now).workloads.remove(0);
+        assert_eq!((said.probe(), said.since_ms), (Probe::Failing, 3000));
+        assert_eq!(
+            (said.code.as_str(), said.detail.as_str()),
+            ("not-serving", "cannot listen")
+        );
+        assert_eq!(said.transitions, 1);
+        // What a node captures is not what it serves.
+        assert!(now.keep(|_| false));
+        assert!(now.of("wp").is_some() && now.of("a").is_none());
+        let before = now.clone();
+        assert!(now.left("wp") && !now.left("wp"));
+        assert_eq!(delta(3, &before, &now).gone, ["wp"]);
+        assert!(now.serves(&other, Some("first"), at(4)));
+        assert_eq!(delta(4, &before, &now).workloads[0].transitions, 0);
     }
 
     #[test]

@@ -58,11 +58,25 @@ pub struct WorkloadState {
 pub struct LocalStates {
     /// Its workloads by uid.
     pub workloads: BTreeMap<Arc<str>, WorkloadState>,
+    /// The instances of waypoints that it is, by uid. They are nobody's to capture or to probe: they
+    /// pass while they serve.
+    pub waypoints: BTreeMap<Arc<str>, WorkloadState>,
     /// It is shutting down.
     pub draining: bool,
 }
 
 impl LocalStates {
+    /// Its workloads, then the waypoints that it is.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &WorkloadState)> {
+        self.workloads.iter().chain(&self.waypoints)
+    }
+
+    /// What is known of one of either.
+    pub(super) fn of(&self, uid: &str) -> Option<&WorkloadState> {
+        let workload = self.workloads.get(uid);
+        workload.or_else(|| self.waypoints.get(uid))
+    }
+
     /// Takes note of a capture; tells whether that is news.
     pub fn captured(&mut self, uid: &Arc<str>, state: CaptureState) -> bool {
         let known = self.workloads.entry(Arc::clone(uid)).or_default();
@@ -89,6 +103,34 @@ impl LocalStates {
         let before = self.workloads.len();
         self.workloads.retain(|uid, _| placed(uid));
         self.workloads.len() != before
+    }
+
+    /// Takes note that an instance of a waypoint serves, or why it does not; tells whether that is
+    /// news.
+    pub fn serves(&mut self, uid: &Arc<str>, unable: Option<&str>, now: SystemTime) -> bool {
+        let known = self.waypoints.entry(Arc::clone(uid)).or_default();
+        let verdict = match unable {
+            None => Verdict::Passing,
+            Some(_) => Verdict::Failing,
+        };
+        let before = known.probe.as_ref();
+        let same = before.filter(|before| before.verdict == verdict);
+        let turned = before.is_some() && same.is_none();
+        let probe = Some(ProbeState {
+            verdict,
+            since: same.map_or(now, |same| same.since),
+            code: unable.map_or("", |_| "not-serving"),
+            detail: unable.unwrap_or_default().to_owned(),
+            transitions: before.map_or(0, |b| b.transitions) + u32::from(turned),
+        });
+        let news = known.probe != probe;
+        known.probe = probe;
+        news
+    }
+
+    /// Takes note that it is no instance of a waypoint any more; tells whether that is news.
+    pub fn left(&mut self, uid: &str) -> bool {
+        self.waypoints.remove(uid).is_some()
     }
 
     /// Takes note of a probe, or that there is none any more; tells whether that is news.

@@ -19,14 +19,12 @@ use crate::model::binding::{
 };
 use crate::model::declaration::{Mesh, UseWaypoint};
 
-/// Judges every binding of `mesh`, which was declared from `context`; `served` says whether this
-/// version serves waypoints.
-pub(super) fn check(context: &Context<'_>, mesh: &Mesh, served: bool, found: &mut Vec<Diagnostic>) {
+/// Judges every binding of `mesh`, which was declared from `context`.
+pub(super) fn check(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
     let waypoints = Waypoints::new(mesh);
     let mut judged = Judged {
         context,
         waypoints: &waypoints,
-        served,
         known: waypoints.names().map(|n| n.to_string()).collect(),
         guesses: Guesses::default(),
         canaries: HashSet::new(),
@@ -43,7 +41,6 @@ pub(super) fn check(context: &Context<'_>, mesh: &Mesh, served: bool, found: &mu
 struct Judged<'a> {
     context: &'a Context<'a>,
     waypoints: &'a Waypoints<'a>,
-    served: bool,
     /// The names there are.
     known: Vec<String>,
     guesses: Guesses,
@@ -65,39 +62,55 @@ struct Asking<'a> {
 
 impl<'a> Judged<'a> {
     fn gateway(&mut self, gateway: &WrittenGateway) {
-        let node = self.context.nodes.get(&*gateway.node.value);
-        let Some(node) = node.filter(|node| node.addresses.is_empty()) else {
-            return;
-        };
-        let (name, on) = (&gateway.name.value, &node.name.value);
-        let message = format!("gateway `{name}` is on node `{on}`, which has no addresses");
-        self.found.push(
-            Diagnostic::new(Code::MissingKey, gateway.node.place.clone(), message)
-                .label("reached by nobody")
-                .related(node.place.clone(), "`addresses` is missing here")
-                .help(format!(
-                    "add `addresses` to node `{on}`: a waypoint is reached at those of its node"
-                )),
-        );
+        for machine in gateway.machines.names() {
+            let node = self.context.nodes.get(&*machine.value);
+            let Some(node) = node.filter(|node| node.addresses.is_empty()) else {
+                continue;
+            };
+            let (name, on) = (&gateway.name.value, &node.name.value);
+            let message = format!("gateway `{name}` is on node `{on}`, which has no addresses");
+            self.found.push(
+                Diagnostic::new(Code::MissingKey, machine.place.clone(), message)
+                    .label("reached by nobody")
+                    .related(node.place.clone(), "`addresses` is missing here")
+                    .help(format!(
+                        "add `addresses` to node `{on}`: a waypoint is reached at those of its node"
+                    )),
+            );
+        }
     }
 
     /// Each listens at the addresses of its machine.
     fn ports(&mut self, ports: &[u16]) {
-        let mut taken: HashMap<(&str, u16), &WrittenGateway> = HashMap::new();
-        for (gateway, port) in self.context.written.gateways.iter().zip(ports) {
-            let node = &gateway.node;
-            let Some(first) = taken.get(&(&*node.value, *port)) else {
-                taken.insert((&node.value, *port), gateway);
+        let mut taken: HashMap<(&str, u16), (&WrittenGateway, &At<Arc<str>>)> = HashMap::new();
+        let gateways = self.context.written.gateways.iter().zip(ports);
+        let instances = gateways.flat_map(|(gateway, port)| {
+            let machines = gateway.machines.names().iter();
+            machines.map(move |node| (*gateway, node, *port))
+        });
+        for (gateway, node, port) in instances {
+            let Some((first, at)) = taken.get(&(&*node.value, port)) else {
+                taken.insert((&node.value, port), (gateway, node));
                 continue;
             };
-            let message = format!(
-                "gateways `{}` and `{}` are both on node `{}`, at port {port}",
-                first.name.value, gateway.name.value, node.value
-            );
+            let (name, on) = (&gateway.name.value, &node.value);
+            let (code, message) = match std::ptr::eq(*first, gateway) {
+                true => (
+                    Code::DuplicateName,
+                    format!("gateway `{name}` names node `{on}` twice"),
+                ),
+                false => (
+                    Code::DuplicateAddress,
+                    format!(
+                        "gateways `{}` and `{name}` are both on node `{on}`, at port {port}",
+                        first.name.value
+                    ),
+                ),
+            };
             self.found.push(
-                Diagnostic::new(Code::DuplicateAddress, node.place.clone(), message)
+                Diagnostic::new(code, node.place.clone(), message)
                     .label("taken")
-                    .related(first.node.place.clone(), "the other")
+                    .related(at.place.clone(), "the other")
                     .help("put it on another node"),
             );
         }
@@ -148,16 +161,10 @@ impl<'a> Judged<'a> {
         let whole = to.to_string();
         let known = self.known.iter().map(String::as_str);
         let guess = self.guesses.meant(&whole.into(), known);
-        let help = match self.served {
-            true => format!(
-                "declare it with `[[gateway]]` and `name = \"{}\"` in namespace `{}`, or write `\"none\"`",
-                to.name, to.namespace
-            ),
-            false => {
-                "this version serves no waypoints; write `use-waypoint = \"none\"`, or take it out"
-                    .to_owned()
-            }
-        };
+        let help = format!(
+            "declare it with `[[gateway]]` and `name = \"{}\"` in namespace `{}`, or write `\"none\"`",
+            to.name, to.namespace
+        );
         let label = guess.unwrap_or_else(|| "no such waypoint".to_owned());
         self.found.push(finding.label(label).help(help));
     }

@@ -6,11 +6,14 @@ use std::sync::{Arc, LazyLock};
 use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService, WrittenWorkload,
+    WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
+    WrittenWorkload,
 };
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
-use crate::model::declaration::{Canary, Gateway, Mesh, Namespace, Node, Route, Service, Workload};
+use crate::model::declaration::{
+    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, Workload,
+};
 use crate::model::route::RouteKey;
 use crate::model::shared::Shared;
 use crate::model::workload::Locality;
@@ -193,7 +196,10 @@ fn declared_gateway(written: &WrittenGateway) -> Gateway {
         name: Arc::clone(&written.name.value),
         namespace: Arc::clone(&written.namespace.value),
         service_account: Arc::clone(&written.service_account.value),
-        node: Arc::clone(&written.node.value),
+        machines: match &written.machines {
+            WrittenMachines::One(node) => Machines::One(Arc::clone(&node.value)),
+            WrittenMachines::Each(nodes) => Machines::Each(values(nodes)),
+        },
         addresses: values(&written.addresses),
         waypoint_for: written.waypoint_for,
         allowed_routes: written.allowed_routes.clone(),

@@ -23,7 +23,10 @@ fn nodes(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diagnosti
     let workloads = context.doubtful.iter();
     let of_workloads = workloads.filter_map(|w| Some(("workload", &w.name, w.node.as_ref()?)));
     let gateways = context.written.gateways.iter();
-    let of_gateways = gateways.map(|g| ("gateway", &g.name, &g.node));
+    let of_gateways = gateways.flat_map(|g| {
+        let machines = g.machines.names().iter();
+        machines.map(|node| ("gateway", &g.name, node))
+    });
     for (kind, name, node) in of_workloads.chain(of_gateways) {
         if context.nodes.contains_key(&*node.value) {
             continue;

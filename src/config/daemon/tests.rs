@@ -156,7 +156,7 @@ fn each_mistake_is_found_where_it_is() {
         (
             "later role",
             "roles = [\"waypoint\"]",
-            vec![(1, 10, Unsupported, "serves no waypoints")],
+            vec![(1, 10, Unsupported, "lateen run --waypoint")],
         ),
         (
             "relative path",

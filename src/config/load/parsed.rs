@@ -17,12 +17,10 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// Reads a file's text; `waypoints` says whether this version serves any.
-    pub(super) fn new(source: Arc<Source>, waypoints: bool) -> Self {
+    /// Reads a file's text.
+    pub(super) fn new(source: Arc<Source>) -> Self {
         let mut written = Written::default();
-        let outcome = read::document(&source, "this file", |root| {
-            mesh::read(root, &mut written, waypoints)
-        });
+        let outcome = read::document(&source, "this file", |root| mesh::read(root, &mut written));
         Self {
             source,
             written: Arc::new(written),

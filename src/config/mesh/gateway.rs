@@ -22,8 +22,8 @@ pub(in crate::config) struct WrittenGateway {
     pub namespace: At<Arc<str>>,
     /// `service-account`, or its own name.
     pub service_account: At<Arc<str>>,
-    /// `node`.
-    pub node: At<Arc<str>>,
+    /// `node`, or `nodes`.
+    pub machines: WrittenMachines,
     /// `addresses`.
     pub addresses: Vec<At<IpAddr>>,
     /// `waypoint-for`, or the label that means the same.
@@ -34,6 +34,24 @@ pub(in crate::config) struct WrittenGateway {
     pub hbone_port: Option<u16>,
     /// `labels`, the meaningful ones taken out.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Where a waypoint runs.
+pub(in crate::config) enum WrittenMachines {
+    /// `node`.
+    One(At<Arc<str>>),
+    /// `nodes`.
+    Each(Vec<At<Arc<str>>>),
+}
+
+impl WrittenMachines {
+    /// Their names, in the order they were written.
+    pub(in crate::config) fn names(&self) -> &[At<Arc<str>>] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Each(names) => names,
+        }
+    }
 }
 
 /// The one class there is, by its two names.
@@ -51,7 +69,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     let namespace = namespace_of(&table, home);
     table.required("class", "class = \"waypoint\"", class);
     let service_account = table.optional("service-account", scalar::name);
-    let node = table.required("node", "node = \"edge-1\"", scalar::name);
+    let machines = machines(&table);
     let addresses = table.optional("addresses", |value| value.list(scalar::address));
     let waypoint_for = either(
         &table,
@@ -74,13 +92,38 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         service_account: service_account.unwrap_or_else(|| name.clone()),
         name,
         namespace,
-        node: node?,
+        machines: machines?,
         addresses: addresses.unwrap_or_default(),
         waypoint_for: waypoint_for.map(|takes| takes.value).unwrap_or_default(),
         allowed_routes: listener.allowed_routes,
         hbone_port: (listener.port == Some(OTHER_PORT)).then_some(OTHER_PORT),
         labels,
     })
+}
+
+fn machines(table: &Table<'_>) -> Option<WrittenMachines> {
+    let Some(several) = table.value("nodes") else {
+        let one = table.required("node", "node = \"edge-1\"", scalar::name);
+        return one.map(WrittenMachines::One);
+    };
+    if let Some(one) = table.value("node") {
+        let message = format!("{} has both `node` and `nodes`", table.what());
+        table.report(
+            Diagnostic::new(Code::ConflictingKeys, one.place().clone(), message)
+                .label("one of the two")
+                .related(several.place().clone(), "the other")
+                .help("keep `nodes`, with all of them"),
+        );
+    }
+    let names = several.list(scalar::name)?;
+    if several.is_empty_list() {
+        several.bad(
+            "is empty",
+            "no machine",
+            "name at least one, as in `nodes = [\"edge-1\", \"edge-2\"]`",
+        );
+    }
+    (!names.is_empty()).then_some(WrittenMachines::Each(names))
 }
 
 /// A part of a host name; `none` is how resources opt out of waypoints.

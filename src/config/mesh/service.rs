@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::annotations::Annotations;
 use super::labels::{self, Labels};
+use super::protocol;
 use super::waypoint::{self, WrittenCanary};
 use super::{name_of, namespace_of};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::{Port, UseWaypoint};
-use crate::model::service::AppProtocol;
 
 /// A `[[service]]` table.
 pub(in crate::config) struct WrittenService {
@@ -165,24 +165,21 @@ fn once<K: std::hash::Hash + Eq>(
     }
 }
 
-const PROTOCOLS: [(&str, AppProtocol); 5] = [
-    ("http", AppProtocol::Http11),
-    ("http2", AppProtocol::Http2),
-    ("grpc", AppProtocol::Grpc),
-    ("tcp", AppProtocol::Tcp),
-    ("tls", AppProtocol::Tls),
-];
-
 fn port(table: &Table<'_>) -> Option<Port> {
-    let name = table.optional("name", scalar::label);
+    let name = table.optional("name", |value| {
+        let name = scalar::label(value)?;
+        protocol::named(value, &name.value)?;
+        Some(name)
+    });
     let port = table.required("port", "port = 80", scalar::port);
     let target_port = table.optional("target-port", scalar::port);
-    let app_protocol = table.optional("app-protocol", |value| scalar::choice(value, &PROTOCOLS));
+    let app_protocol = table.optional("app-protocol", protocol::read);
     let port = port?;
+    let name = name.map(|name| name.value);
     Some(Port {
-        name: name.map(|name| name.value),
+        app_protocol: app_protocol.unwrap_or_else(|| protocol::guessed(name.as_deref(), port)),
+        name,
         port,
         target_port: target_port.unwrap_or(port),
-        app_protocol: app_protocol.unwrap_or_default(),
     })
 }

@@ -15,8 +15,6 @@ use crate::model::declaration::Settings;
 const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(600)..=Duration::from_secs(90 * 86_400);
 
-const AUTO_ALLOW: &str = "auto-allow-waypoint";
-
 /// Bounds of `expired-grace`.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 
@@ -30,20 +28,12 @@ pub(in crate::config) struct WrittenSettings {
     pub range: Option<Place>,
 }
 
-/// Reads the table; `waypoints` says whether this version serves any.
-pub(super) fn read(value: &Value<'_>, waypoints: bool) -> Option<WrittenSettings> {
+pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     let table = value.titled("`[mesh]`")?;
     let default = defaults();
     let range = table.optional("service-range", |value| {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
-    let auto_allow_waypoint = match waypoints {
-        true => table.optional(AUTO_ALLOW, Value::boolean),
-        false => {
-            table.unsupported(AUTO_ALLOW, "take it out: this version serves no waypoints");
-            None
-        }
-    };
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -69,7 +59,9 @@ pub(super) fn read(value: &Value<'_>, waypoints: bool) -> Option<WrittenSettings
         expired_grace: table
             .optional("expired-grace", |value| scalar::duration(value, GRACE))
             .unwrap_or(default.expired_grace),
-        auto_allow_waypoint: auto_allow_waypoint.unwrap_or(default.auto_allow_waypoint),
+        auto_allow_waypoint: table
+            .optional("auto-allow-waypoint", Value::boolean)
+            .unwrap_or(default.auto_allow_waypoint),
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),

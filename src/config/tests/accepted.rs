@@ -219,6 +219,35 @@ fn services_are_taken_as_written() {
 }
 
 #[test]
+fn protocols_have_the_names_that_istio_and_kubernetes_give_them() {
+    for (written, want) in [
+        ("http", AppProtocol::Http11),
+        ("HTTP", AppProtocol::Http11),
+        ("http_proxy", AppProtocol::Http11),
+        ("kubernetes.io/ws", AppProtocol::Http11),
+        ("http2", AppProtocol::Http2),
+        ("kubernetes.io/h2c", AppProtocol::Http2),
+        ("grpc-web", AppProtocol::Http2),
+        ("grpc", AppProtocol::Grpc),
+        ("https", AppProtocol::Tls),
+        ("tls", AppProtocol::Tls),
+        ("kubernetes.io/wss", AppProtocol::Tls),
+        ("tcp", AppProtocol::Tcp),
+        ("mongo", AppProtocol::Tcp),
+        ("mysql", AppProtocol::Tcp),
+        ("redis", AppProtocol::Tcp),
+    ] {
+        let text = format!(
+            "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\nlabels.app = \"a\"\n\
+            [[service]]\nname = \"s\"\nselector.app = \"a\"\n\
+            ports = [{{ port = 80, name = \"tcp-other\", app-protocol = \"{written}\" }}]\n"
+        );
+        let mesh = mesh(&[("a.toml", text)]);
+        assert_eq!(mesh.services[0].ports[0].app_protocol, want, "{written}");
+    }
+}
+
+#[test]
 fn probes_are_taken_as_written() {
     let text = "[[node]]\nname = \"n\"\n\
         [[workload]]\nname = \"w\"\nnode = \"n\"\naddresses = [\"10.1.0.1\"]\n[workload.health]\nexec = [\"true\", \"-v\"]\n\

@@ -1,16 +1,15 @@
-//! Waypoints: what a version that serves them finds in the files. The one switch between this and
-//! [`keys`](super::keys) is `WAYPOINTS_SERVED`.
+//! Waypoints, and what is behind them.
 
 use std::sync::Arc;
 
-use super::{Code, Row, judge_by, loaded, serving};
+use super::{Code, Row, judge, loaded};
 use crate::model::declaration::{
-    AllowedRoutes, Canary, CanaryWeight, Mesh, UseWaypoint, WaypointFor,
+    AllowedRoutes, Canary, CanaryWeight, Machines, Mesh, UseWaypoint, WaypointFor,
 };
 
 #[test]
 fn each_binding_that_comes_to_nothing_is_found_where_it_is() {
-    judge_by(rows(), serving);
+    judge(rows());
 }
 
 /// Nodes and namespaces, 10 lines.
@@ -311,6 +310,41 @@ fn gateways() -> Vec<Row> {
             ),
         ),
         (
+            "on machines and on one",
+            file(
+                infra("wp", "nodes = [\"f\"]"),
+                vec![("a.toml", 14, 8, ConflictingKeys, "keep `nodes`")],
+            ),
+        ),
+        (
+            "on no machines",
+            file(
+                infra("wp", "").replace("node = \"e\"", "nodes = []"),
+                vec![("a.toml", 14, 9, BadValue, "name at least one")],
+            ),
+        ),
+        (
+            "on one machine twice",
+            file(
+                infra("wp", "").replace("node = \"e\"", "nodes = [\"e\", \"f\", \"e\"]"),
+                vec![("a.toml", 14, 20, DuplicateName, "names node `e` twice")],
+            ),
+        ),
+        (
+            "on a machine that there is not, of several",
+            file(
+                infra("wp", "").replace("node = \"e\"", "nodes = [\"e\", \"g\"]"),
+                vec![("a.toml", 14, 15, UnknownNode, "gateway `wp`")],
+            ),
+        ),
+        (
+            "two on one machine, of several",
+            file(
+                infra("a", "") + &infra("b", "").replace("node = \"e\"", "nodes = [\"f\", \"e\"]"),
+                vec![("a.toml", 20, 15, DuplicateAddress, "`a` and `b`")],
+            ),
+        ),
+        (
             "two on one machine",
             file(
                 infra("a", "") + &infra("b", ""),
@@ -362,7 +396,7 @@ fn gateways() -> Vec<Row> {
 }
 
 fn mesh(text: &str) -> Mesh {
-    let loaded = serving(&[("a.toml", format!("{BASE}{text}"))]);
+    let loaded = loaded(&[("a.toml", format!("{BASE}{text}"))]);
     assert!(loaded.report.diagnostics().is_empty(), "{}", loaded.report);
     loaded.mesh.unwrap()
 }
@@ -377,6 +411,11 @@ fn a_gateway_is_read() {
     assert_eq!(plain.waypoint_for, WaypointFor::Service);
     assert_eq!(plain.allowed_routes, AllowedRoutes::Same);
     assert_eq!(plain.hbone_port, None);
+    assert_eq!(plain.machines, Machines::One(Arc::from("e")));
+    let text = gateway("wp", "").replace("node = \"e\"", "nodes = [\"f\", \"e\"]");
+    let several = mesh(&text).gateways.remove(0).machines;
+    let each = ["f", "e"].map(Arc::from);
+    assert_eq!(several, Machines::Each(each.to_vec()));
     for (written, want) in [
         ("from = \"All\"", AllowedRoutes::All),
         ("from = \"Selector\"", AllowedRoutes::Nobody),
@@ -439,27 +478,4 @@ fn canaries_and_ingress_are_read() {
     }
     let served = mesh("[mesh]\nauto-allow-waypoint = true\n");
     assert!(served.settings.auto_allow_waypoint);
-}
-
-/// What a user has: nothing of it loads.
-#[test]
-fn this_version_serves_none() {
-    let files = [
-        ("a.toml", waypoints()),
-        ("b.toml", shop("use-waypoint = \"wp\"", "", "")),
-    ];
-    let refused = loaded(&files);
-    assert!(refused.mesh.is_none());
-    let codes: Vec<_> = refused
-        .report
-        .diagnostics()
-        .iter()
-        .map(|d| d.code())
-        .collect();
-    use Code::{Unsupported, WaypointIsNotReady};
-    assert_eq!(
-        codes,
-        [Unsupported, Unsupported, Unsupported, WaypointIsNotReady]
-    );
-    assert!(serving(&files).mesh.is_some());
 }

@@ -165,12 +165,11 @@ fn kinds(rows: &mut Rows) {
     );
     rows.file(
         "later kinds, each one",
-        "[[gateway]]\nname = \"w\"\n[[wasm-plugin]]\n[[wasm-plugin]]\n[telemetry]\n",
+        "[[wasm-plugin]]\n[[wasm-plugin]]\n[telemetry]\n",
         &[
-            (1, 1, Unsupported, "serves no waypoints"),
-            (3, 1, Unsupported, "does not enforce `wasm-plugin`"),
-            (4, 1, Unsupported, "does not enforce `wasm-plugin`"),
-            (5, 1, Unsupported, "does not enforce `telemetry`"),
+            (1, 1, Unsupported, "does not enforce `wasm-plugin`"),
+            (2, 1, Unsupported, "does not enforce `wasm-plugin`"),
+            (3, 1, Unsupported, "does not enforce `telemetry`"),
         ],
     );
     rows.file(
@@ -288,9 +287,9 @@ fn settings(rows: &mut Rows) {
         (17, BadValue, "30d"),
     );
     rows.mesh(
-        "a later setting",
-        "auto-allow-waypoint = true",
-        (23, Unsupported, "not supported by this version"),
+        "neither true nor false",
+        "auto-allow-waypoint = \"yes\"",
+        (23, WrongType, "write it unquoted"),
     );
 }
 

@@ -7,11 +7,11 @@ mod keys;
 mod matches;
 mod times;
 
-use super::{Code, Row, judge_by, serving};
+use super::{Code, Row, judge};
 
 #[test]
 fn each_mistake_in_a_route_is_found_where_it_is() {
-    judge_by(rows(), serving);
+    judge(rows());
 }
 
 pub(super) fn rows() -> Vec<Row> {

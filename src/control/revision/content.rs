@@ -33,12 +33,12 @@ pub struct Content {
     pub(super) mute: BTreeSet<Arc<str>>,
 }
 
-/// What a node is to report of a workload.
+/// What a node is to report of a workload, or of a waypoint that it serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// It is to be captured.
     pub capture: bool,
-    /// It has a health check.
+    /// It has a health check, or serves or not.
     pub probe: bool,
 }
 
@@ -49,10 +49,14 @@ impl Content {
         let none = Self::default();
         let previous = previous.unwrap_or(&none);
         let placed = |(node, placements): (&Arc<str>, &Arc<Vec<_>>)| {
-            let before = previous.compiled.placements.get(node);
+            let served = compiled.served.get(node);
+            let before = &previous.compiled;
+            let unchanged = before.placements.get(node) == Some(placements)
+                && before.served.get(node) == served;
             let had = previous.placements.get(node);
-            let same = had.filter(|_| before == Some(placements)).cloned();
-            let encode = || Arc::new(Placed::encode(placements, had.map(|had| &**had)));
+            let same = had.filter(|_| unchanged).cloned();
+            let served = served.map_or(&[][..], Vec::as_slice);
+            let encode = || Arc::new(Placed::encode(placements, served, had.map(|had| &**had)));
             (node.clone(), same.unwrap_or_else(encode))
         };
         let authorizations = previous.policies_of(compiled);

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
 use crate::model::compile::{Assignments, Observed, Reported, compile, sample};
-use crate::model::declaration::Mesh;
+use crate::model::declaration::{Machines, Mesh, WaypointFor};
 use crate::model::service::{HealthPolicy, Service};
 
 pub(crate) fn compiled(mesh: &Mesh) -> Compiled {
@@ -159,6 +159,48 @@ fn placements_change_for_both_nodes_when_a_workload_moves() {
     let changes: Vec<&Changes> = second.changes_since(1).unwrap().collect();
     let nodes: Vec<&str> = changes[0].placements.keys().map(|n| &**n).collect();
     assert_eq!(nodes, ["edge-1", "edge-2"]);
+}
+
+#[test]
+fn a_node_may_be_what_it_serves_and_captures_none_of_it() {
+    let mut mesh = sample::mesh();
+    let mut waypoint = sample::gateway("wp", WaypointFor::Service);
+    waypoint.service_account = Arc::from("gate");
+    waypoint.machines = Machines::Each(["edge-1", "edge-2"].map(Arc::from).to_vec());
+    let without = revision(1, &compiled(&mesh), &[], None);
+    mesh.gateways = vec![waypoint.clone()];
+    let with = revision(2, &compiled(&mesh), &[], Some(&without));
+    waypoint.machines = Machines::One(Arc::from("edge-2"));
+    mesh.gateways = vec![waypoint];
+    let moved = revision(3, &compiled(&mesh), &[], Some(&with));
+    for (name, revision, want) in [
+        ("not declared", &without, [false, false]),
+        ("on both", &with, [true, true]),
+        ("on one of them", &moved, [false, true]),
+    ] {
+        let runs = |node| revision.runs(node, "shop", "gate");
+        assert_eq!(["edge-1", "edge-2"].map(runs), want, "{name}");
+        let listed = |node| revision.identities(node).any(|id| id == ("shop", "gate"));
+        assert_eq!(["edge-1", "edge-2"].map(listed), want, "{name}");
+        assert!(revision.runs("edge-1", "shop", "cart"), "{name}");
+        for node in ["edge-1", "edge-2"] {
+            let placements = |r: &Revision| r.resources(Kind::Placement, node).len();
+            assert_eq!(placements(revision), placements(&without), "{name}");
+        }
+    }
+    let wp = "Kubernetes/lateen/Gateway/shop/wp";
+    let expected = Expected {
+        capture: false,
+        probe: true,
+    };
+    for (revision, node, uid, want) in [
+        (&with, "edge-1", format!("{wp}/edge-1"), Some(expected)),
+        (&with, "edge-1", format!("{wp}/edge-2"), None),
+        (&moved, "edge-2", wp.to_owned(), Some(expected)),
+        (&moved, "edge-1", wp.to_owned(), None),
+    ] {
+        assert_eq!(revision.expects(node, &uid), want, "{node} {uid}");
+    }
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 
-use crate::model::declaration::{Mesh, Proxy};
+use crate::model::declaration::{Gateway, Mesh, Proxy};
 use crate::model::outbound::HBONE_PORT;
 
 /// The port beside a node proxy, which has the usual one.
 const BESIDE_A_NODE: u16 = 15009;
 
 /// The HBONE port of each waypoint of a mesh, in the order they were written: a node proxy takes the
-/// usual one of every address of a machine that workloads are placed on.
+/// usual one of every address of a machine that workloads are placed on. All instances of a waypoint
+/// have the same.
 pub fn hbone_ports(mesh: &Mesh) -> Vec<u16> {
     if mesh.gateways.is_empty() {
         return Vec::new();
@@ -21,12 +22,15 @@ pub fn hbone_ports(mesh: &Mesh) -> Vec<u16> {
             .get(name)
             .is_some_and(|n| n.proxy == Proxy::Ztunnel)
     };
-    let port = |name: &str| match busy.contains(name) || foreign(name) {
-        true => BESIDE_A_NODE,
-        false => HBONE_PORT,
+    let port = |gateway: &Gateway| {
+        let mut machines = gateway.machines.names().iter();
+        match machines.any(|name| busy.contains(&**name) || foreign(name)) {
+            true => BESIDE_A_NODE,
+            false => HBONE_PORT,
+        }
     };
     let gateways = mesh.gateways.iter();
     gateways
-        .map(|gateway| gateway.hbone_port.unwrap_or_else(|| port(&gateway.node)))
+        .map(|gateway| gateway.hbone_port.unwrap_or_else(|| port(gateway)))
         .collect()
 }

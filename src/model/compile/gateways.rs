@@ -1,16 +1,16 @@
-//! What a waypoint is to the mesh: a service reached by its HBONE port, one instance of it on its
-//! node, and the reference to it on all that is behind it (`spec/control-plane.md` §2.1).
+//! What a waypoint is to the mesh: a service reached by its HBONE port, an instance of it on each of
+//! its nodes, and the reference to it on all that is behind it (`spec/control-plane.md` §2.1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{CompileError, keyed};
+use super::{ByService, CompileError, Reported, keyed};
 use crate::identity::SpiffeId;
 use crate::model::binding::{
     Bindable, Binding, CanaryOutcome, Named, Waypoints, hbone_ports, ingress_uses,
 };
-use crate::model::declaration::{self, Gateway, Mesh};
+use crate::model::declaration::{self, Gateway, Machines, Mesh, Proxy};
 use crate::model::service::{
     AppProtocol, IpFamilies, LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort,
     Visibility, WeightedWaypoint,
@@ -112,6 +112,7 @@ impl<'a> Gateways<'a> {
     pub(super) fn services<'s>(
         &'s self,
         vips: impl Fn(&ServiceKey, &[IpAddr]) -> Vec<NetworkAddress> + 's,
+        endpoints: &'s ByService,
     ) -> impl Iterator<Item = Service> + 's {
         self.all.iter().map(move |c| Service {
             key: c.key.clone(),
@@ -125,7 +126,10 @@ impl<'a> Gateways<'a> {
             subject_alt_names: self.identity(c.declared).into_iter().collect(),
             waypoint: None,
             weighted_waypoints: Vec::new(),
-            load_balancing: LoadBalancing::default(),
+            load_balancing: LoadBalancing {
+                health_policy: endpoints.get(&c.key).copied().unwrap_or_default().policy(),
+                ..LoadBalancing::default()
+            },
             ip_families: IpFamilies::Automatic,
             canonical: false,
             ingress_use_waypoint: false,
@@ -140,30 +144,76 @@ impl<'a> Gateways<'a> {
         Some(Arc::from(id.ok()?.to_string()))
     }
 
-    /// The instances, in the order of their uids; those of `before` that are the same are the same
-    /// memory.
-    pub(super) fn instances(&self, before: &[Arc<Workload>]) -> Vec<Arc<Workload>> {
-        let known = |made: Workload| {
-            let at = before.binary_search_by(|w| w.uid.cmp(&made.uid)).ok();
-            match at.and_then(|at| before.get(at)) {
-                Some(known) if **known == made => Arc::clone(known),
-                _ => Arc::new(made),
-            }
+    /// The instances, as their machines have `reported` them.
+    pub(super) fn instances(&self, reported: &Reported, before: &[Arc<Workload>]) -> Instances {
+        let mut instances = Instances {
+            all: Vec::new(),
+            held: BTreeSet::new(),
+            same: true,
         };
-        let mut all: Vec<_> = self.all.iter().map(|c| known(self.instance(c))).collect();
-        all.sort_by(|a, b| a.uid.cmp(&b.uid));
-        all
+        for (compiled, machine) in self.placed() {
+            let made = self.instance(compiled, machine, reported);
+            if reported.of(&made.uid).held && !self.is_mute(machine) {
+                instances.held.insert(Arc::clone(&made.uid));
+            }
+            let at = before.binary_search_by(|w| w.uid.cmp(&made.uid)).ok();
+            let known = at.and_then(|at| before.get(at));
+            let known = known.filter(|known| ***known == made).cloned();
+            instances.same &= known.is_some();
+            instances.all.push(known.unwrap_or_else(|| Arc::new(made)));
+        }
+        instances.all.sort_by(|a, b| a.uid.cmp(&b.uid));
+        instances
+    }
+
+    /// Which waypoints each machine is an instance of, in the order of their uids.
+    pub(super) fn by_node(&self) -> Served {
+        let mut served: BTreeMap<Arc<str>, Vec<Instance>> = BTreeMap::new();
+        for (Compiled { declared, .. }, machine) in self.placed() {
+            let of_node = served.entry(Arc::clone(machine)).or_default();
+            of_node.push(Instance {
+                uid: uid(declared, &self.mesh.settings.cluster_id, machine),
+                namespace: Arc::clone(&declared.namespace),
+                service_account: Arc::clone(&declared.service_account),
+            });
+        }
+        let sorted = |(node, mut all): (Arc<str>, Vec<Instance>)| {
+            all.sort_by(|a, b| a.uid.cmp(&b.uid));
+            (node, all)
+        };
+        served.into_iter().map(sorted).collect()
+    }
+
+    fn placed(&self) -> impl Iterator<Item = (&Compiled<'a>, &'a Arc<str>)> {
+        let all = self.all.iter();
+        all.flat_map(|c| c.declared.machines.names().iter().map(move |m| (c, m)))
+    }
+
+    /// Nothing is heard of a machine that runs another proxy.
+    fn is_mute(&self, machine: &str) -> bool {
+        let node = self.mesh.nodes.get(machine);
+        node.is_some_and(|node| node.proxy == Proxy::Ztunnel)
     }
 
     /// On the network of its machine and at its addresses, which name nobody (HOST_NETWORK): it is
     /// found as the endpoint of its service. It is not captured, so what is addressed to it
     /// directly is not tunnelled.
-    fn instance(&self, compiled: &Compiled<'_>) -> Workload {
+    fn instance(
+        &self,
+        compiled: &Compiled<'_>,
+        machine: &Arc<str>,
+        reported: &Reported,
+    ) -> Workload {
         let (gateway, settings) = (compiled.declared, &self.mesh.settings);
-        let node = self.mesh.nodes.get(&gateway.node);
+        let node = self.mesh.nodes.get(machine);
         let network = node.map(|n| &n.network).filter(|n| !n.is_empty());
+        let uid = uid(gateway, &settings.cluster_id, machine);
+        let health = match self.is_mute(machine) {
+            true => Health::Healthy,
+            false => reported.of(&uid).health,
+        };
         Workload {
-            uid: gateway_uid(&settings.cluster_id, &gateway.namespace, &gateway.name),
+            uid,
             name: Arc::clone(&gateway.name),
             namespace: Arc::clone(&gateway.namespace),
             service_account: Arc::clone(&gateway.service_account),
@@ -172,9 +222,9 @@ impl<'a> Gateways<'a> {
             hostname: Arc::default(),
             network: Arc::clone(network.unwrap_or(&settings.network)),
             tunnel: TunnelProtocol::None,
-            node: Arc::clone(&gateway.node),
+            node: Arc::clone(machine),
             network_mode: NetworkMode::HostNetwork,
-            health: Health::Healthy,
+            health,
             capacity: 1,
             locality: node.map(|n| n.locality.clone()).unwrap_or_default(),
             services: BTreeMap::from([(compiled.key.clone(), Vec::new())]),
@@ -189,9 +239,38 @@ impl<'a> Gateways<'a> {
     }
 }
 
-/// The uid of the instance of a declared waypoint.
-pub fn gateway_uid(cluster_id: &str, namespace: &str, name: &str) -> Arc<str> {
-    Arc::from(format!("{cluster_id}/lateen/Gateway/{namespace}/{name}"))
+/// The instances of all waypoints of a mesh.
+pub(super) struct Instances {
+    /// In the order of their uids; those that are as before are the same memory.
+    pub(super) all: Vec<Arc<Workload>>,
+    /// Those that are held back for flapping.
+    pub(super) held: BTreeSet<Arc<str>>,
+    /// Whether each of them is as before.
+    pub(super) same: bool,
+}
+
+/// What a machine is to be certified as, and to report of, as an instance of a waypoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The instance's uid.
+    pub uid: Arc<str>,
+    /// The waypoint's namespace.
+    pub namespace: Arc<str>,
+    /// Its service account.
+    pub service_account: Arc<str>,
+}
+
+/// The instances of waypoints by node.
+pub type Served = BTreeMap<Arc<str>, Vec<Instance>>;
+
+/// The uid of an instance of a declared waypoint.
+fn uid(gateway: &Gateway, cluster_id: &str, machine: &str) -> Arc<str> {
+    let (namespace, name) = (&gateway.namespace, &gateway.name);
+    let whole = format!("{cluster_id}/lateen/Gateway/{namespace}/{name}");
+    match gateway.machines {
+        Machines::One(_) => Arc::from(whole),
+        Machines::Each(_) => Arc::from(format!("{whole}/{machine}")),
+    }
 }
 
 /// Where what cannot be bound leads: a host name of a domain that is never anybody's (RFC 6761 §6.4).

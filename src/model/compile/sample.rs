@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
-    AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Mesh, Namespace, Node, Origin, Port,
-    Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
+    AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Machines, Mesh, Namespace, Node,
+    Origin, Port, Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
 };
 use crate::model::service::AppProtocol;
 use crate::model::workload::Locality;
@@ -99,7 +99,7 @@ pub(crate) fn gateway(name: &str, waypoint_for: WaypointFor) -> Gateway {
         name: Arc::from(name),
         namespace: Arc::from("shop"),
         service_account: Arc::from(name),
-        node: Arc::from("edge-3"),
+        machines: Machines::One(Arc::from("edge-3")),
         addresses: Vec::new(),
         waypoint_for,
         allowed_routes: AllowedRoutes::Same,

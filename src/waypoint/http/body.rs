@@ -11,17 +11,27 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::account::Account;
 use super::pool::Lease;
+use super::quiet::{Active, Quiet, Silence};
+use crate::hbone::Closer;
 
 /// A request's body.
 pub(super) struct Upload {
     inner: Incoming,
     count: Arc<AtomicU64>,
+    quiet: Quiet,
 }
 
 impl Upload {
-    /// Counts the bytes of `inner` as they pass.
-    pub(super) fn new(inner: Incoming, count: Arc<AtomicU64>) -> Self {
-        Self { inner, count }
+    /// Counts the bytes of `inner` as they pass, and tells `quiet` of them.
+    pub(super) fn new(inner: Incoming, count: Arc<AtomicU64>, quiet: Quiet) -> Self {
+        if inner.is_end_stream() {
+            quiet.asked();
+        }
+        Self {
+            inner,
+            count,
+            quiet,
+        }
     }
 }
 
@@ -41,6 +51,10 @@ impl Body for Upload {
         if let Some(Ok(frame)) = &polled {
             self.count.fetch_add(bytes(frame), Ordering::Relaxed);
         }
+        self.quiet.moved();
+        if self.inner.is_end_stream() || polled.is_none() {
+            self.quiet.asked();
+        }
         Poll::Ready(polled)
     }
 
@@ -58,13 +72,25 @@ enum Source {
     /// The waypoint itself.
     Local(Full<Bytes>),
     /// An endpoint, whose connection is given back at the end.
-    Endpoint(Incoming, Option<Lease>),
+    Endpoint(Incoming, Option<Lease>, Silence),
+}
+
+/// Why a response's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error(transparent)]
+    Endpoint(#[from] hyper::Error),
+    #[error("nothing has moved for too long")]
+    Silent,
 }
 
 /// A response's body. Its end is the exchange's.
 pub(super) struct Download {
     source: Source,
     account: Option<Account>,
+    /// Says that all of it was written.
+    closer: Option<Closer>,
+    _active: Option<Active>,
 }
 
 impl Download {
@@ -73,14 +99,24 @@ impl Download {
         Self {
             source: Source::Local(Full::new(text)),
             account: Some(account),
+            closer: None,
+            _active: None,
         }
     }
 
     /// What an endpoint says on a connection that is lent.
-    pub(super) fn endpoint(body: Incoming, lease: Option<Lease>, account: Account) -> Self {
+    pub(super) fn endpoint(
+        body: Incoming,
+        lease: Option<Lease>,
+        account: Account,
+        quiet: &Quiet,
+    ) -> Self {
+        quiet.moved();
         Self {
-            source: Source::Endpoint(body, lease),
+            source: Source::Endpoint(body, lease, quiet.silence()),
             account: Some(account),
+            closer: None,
+            _active: None,
         }
     }
 
@@ -89,11 +125,25 @@ impl Download {
         Self {
             source: Source::Local(Full::default()),
             account: None,
+            closer: None,
+            _active: None,
         }
     }
 
+    /// The same, its connection taken up until it ends.
+    pub(super) fn under(mut self, active: Active) -> Self {
+        self._active = Some(active);
+        self
+    }
+
+    /// The same, and once it is whole its connection may end in order.
+    pub(super) fn closing(mut self, closer: Closer) -> Self {
+        self.closer = Some(closer);
+        self
+    }
+
     fn end(&mut self) {
-        if let Source::Endpoint(_, lease) = &mut self.source
+        if let Source::Endpoint(_, lease, _) = &mut self.source
             && let Some(lease) = lease.take()
         {
             lease.give_back();
@@ -101,23 +151,35 @@ impl Download {
         if let Some(account) = self.account.take() {
             account.complete();
         }
+        if let Some(closer) = self.closer.take() {
+            closer.in_order();
+        }
     }
 }
 
 impl Body for Download {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.source {
             Source::Local(body) => {
                 let polled = ready!(Pin::new(body).poll_frame(cx));
                 polled.map(|frame| frame.map_err(|never| match never {}))
             }
-            Source::Endpoint(body, _) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Endpoint(body, _, silence) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(polled) => {
+                    silence.moved();
+                    polled.map(|frame| frame.map_err(BodyError::Endpoint))
+                }
+                Poll::Pending => {
+                    ready!(Pin::new(silence).poll(cx));
+                    Some(Err(BodyError::Silent))
+                }
+            },
         };
         match &polled {
             Some(Ok(frame)) => {
@@ -138,14 +200,14 @@ impl Body for Download {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Local(body) => body.is_end_stream(),
-            Source::Endpoint(body, _) => body.is_end_stream(),
+            Source::Endpoint(body, ..) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Local(body) => body.size_hint(),
-            Source::Endpoint(body, _) => body.size_hint(),
+            Source::Endpoint(body, ..) => body.size_hint(),
         }
     }
 }

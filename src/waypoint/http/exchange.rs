@@ -1,7 +1,7 @@
 //! One request and its answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -11,8 +11,10 @@ use hyper::upgrade::OnUpgrade;
 
 use super::account::Account;
 use super::body::{Download, Upload};
+use super::fault;
 use super::message;
 use super::pool::{Lease, Version};
+use super::quiet::Quiet;
 use super::reply::Reply;
 use super::tasks::Spawn;
 use super::upgrade;
@@ -23,6 +25,8 @@ use crate::waypoint::{Arrival, filters};
 
 /// Connections that waited, tried for one request when each turns out to be closed.
 const STALE: usize = 2;
+/// Longest time in which nothing of a request or its answer moves (§1.5).
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Serves one request.
 pub(super) async fn serve<C: Connector + Clone>(
@@ -35,7 +39,10 @@ pub(super) async fn serve<C: Connector + Clone>(
     let mut account = Account::begin(&arrival, &parts);
     let websocket = message::asks_for_websocket(&parts);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| websocket);
-    let received = message::receive(&mut parts);
+    let received = fault::check(&mut parts).and_then(|()| message::receive(&mut parts));
+    if let Some(waypoint) = arrival.tells_identity() {
+        message::identify(&mut parts.headers, &waypoint, &arrival.client.identity);
+    }
     let authority = match received.and_then(|to| filters::request(&arrival, &parts).map(|()| to)) {
         Ok(authority) => authority,
         Err(reply) => return reply.response(account),
@@ -47,17 +54,24 @@ pub(super) async fn serve<C: Connector + Clone>(
     } else {
         version
     };
+    let quiet = Quiet::new(SILENCE);
+    let body = Upload::new(body, Arc::clone(&account.received), quiet.clone());
     let request = match prepare(parts, &authority, version, upgrade.is_some()) {
-        Ok(parts) => Request::from_parts(parts, Upload::new(body, Arc::clone(&account.received))),
+        Ok(parts) => Request::from_parts(parts, body),
         Err(reply) => return reply.response(account),
     };
     let asked = Instant::now();
-    match ask(&arrival, request, version, &mut account).await {
+    let answered = tokio::select! {
+        answered = ask(&arrival, request, version, &mut account) => answered,
+        () = quiet.silence() => Err(Reply::silent(quiet.has_asked())),
+    };
+    match answered {
         Ok((response, lease)) => {
             let answer = Answer {
                 response,
                 lease,
                 asked,
+                quiet,
             };
             answer.pass_on(account, upgrade, &spawn)
         }
@@ -143,6 +157,7 @@ struct Answer {
     response: Response<Incoming>,
     lease: Lease,
     asked: Instant,
+    quiet: Quiet,
 }
 
 impl Answer {
@@ -161,7 +176,7 @@ impl Answer {
         message::answer(&mut parts.headers, self.asked.elapsed().as_millis());
         account.answered(parts.status, &parts.headers);
         if !switches {
-            let body = Download::endpoint(body, Some(self.lease), account);
+            let body = Download::endpoint(body, Some(self.lease), account, &self.quiet);
             return Response::from_parts(parts, body);
         }
         let (Some(client), Some(endpoint)) = (client, endpoint) else {

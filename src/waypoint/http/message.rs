@@ -7,6 +7,7 @@ use http::{Method, Uri};
 
 use super::pool::Version;
 use super::reply::Reply;
+use crate::identity::SpiffeId;
 
 /// Proof, to the application, that a request crossed a waypoint.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -104,7 +105,8 @@ fn accepts_trailers(te: &HeaderValue) -> bool {
 
 /// Whether a request asks to become a WebSocket (RFC 6455 §4.1). Other protocols are not passed on.
 pub(super) fn asks_for_websocket(parts: &Parts) -> bool {
-    if parts.version != http::Version::HTTP_11 {
+    // HTTP/2 has no such fields, but for those of a request that [`super::websocket`] has turned.
+    if parts.version < http::Version::HTTP_11 {
         return false;
     }
     let lists = |name: HeaderName, wanted: &str| {
@@ -154,6 +156,16 @@ pub(super) fn address(
     let uri = Uri::from_parts(target);
     parts.uri = uri.map_err(|_odd| Reply::malformed("an unreadable target"))?;
     Ok(())
+}
+
+/// Tells the application by which identities the request came (§1.3): the client's as its tunnel has
+/// proven it, and the waypoint's own. What the client says of itself is gone before ([`receive`]).
+pub(super) fn identify(headers: &mut HeaderMap, waypoint: &SpiffeId, client: &SpiffeId) {
+    let value = HeaderValue::from_str(&format!("By={waypoint};URI={client}"));
+    // SPIFFE IDs have no character that a field could not have.
+    if let Ok(value) = value {
+        headers.insert(CLIENT_CERTIFICATE, value);
+    }
 }
 
 /// Takes out of an answer what is not for the client, and says how long it took.

@@ -76,6 +76,20 @@ impl Reply {
         Self::unavailable(text, "UR", reason)
     }
 
+    /// Nothing has moved for too long: on the client's side, unless it has asked all it had to ask.
+    pub(super) fn silent(asked: bool) -> Self {
+        let status = match asked {
+            true => StatusCode::GATEWAY_TIMEOUT,
+            false => StatusCode::REQUEST_TIMEOUT,
+        };
+        Self {
+            status,
+            text: "stream timeout",
+            flag: "SI",
+            reason: "nothing has moved for too long".to_owned(),
+        }
+    }
+
     /// As a response to whoever is told by `account`.
     pub(super) fn response(self, mut account: Account) -> Response<Download> {
         let mut response = Response::new(());

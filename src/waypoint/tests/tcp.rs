@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::agent::report::{LocalStates, Verdict};
 use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{ConnectError, TunnelIo};
 use crate::model::testing::workload;
@@ -150,6 +151,47 @@ async fn without_an_endpoint_a_tunnel_is_closed() {
     let mut heard = Vec::new();
     let read = soon("the end", io.read_to_end(&mut heard)).await.unwrap();
     assert_eq!(read, 0);
+}
+
+/// What the control plane hears of the waypoint's instance.
+fn heard(states: &LocalStates) -> Option<Verdict> {
+    let probe = states.waypoints.get("wp-1")?.probe.as_ref();
+    probe.map(|probe| probe.verdict)
+}
+
+#[tokio::test]
+async fn the_control_plane_hears_whether_it_serves() {
+    let mut rig = Rig::new().await;
+    rig.refuses.store(true, Ordering::Relaxed);
+    assert_eq!(heard(&rig.reports.borrow()), None, "nobody says who it is");
+    rig.tell();
+    let failing = |states: &LocalStates| heard(states) == Some(Verdict::Failing);
+    let without = rig.reports.wait_for(failing);
+    drop(soon("it has no certificate", without).await.unwrap());
+    rig.refuses.store(false, Ordering::Relaxed);
+    let passing = |states: &LocalStates| heard(states) == Some(Verdict::Passing);
+    let serving = rig.reports.wait_for(passing);
+    drop(soon("it serves", serving).await.unwrap());
+    rig.mesh.send_replace(Default::default());
+    let gone = rig.reports.wait_for(|states| heard(states).is_none());
+    drop(soon("it is nobody's instance", gone).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_stops_says_so_and_serves_until_that_is_known() {
+    let mut rig = Rig::new().await;
+    let program = rig.endpoint("cart-1", "10.1.0.11").await;
+    rig.run(echo(program, "cart-1"));
+    rig.publish().await;
+    rig.stop.cancel();
+    let draining = rig.reports.wait_for(|states| states.draining);
+    drop(soon("it says so", draining).await.unwrap());
+    let (name, _) = ask(TunnelIo::new(rig.cart(90).await), b"hello")
+        .await
+        .unwrap();
+    assert_eq!(name, "cart-1", "nobody knows of it yet");
+    rig.lose_instance();
+    soon("it ends", rig.waypoint.join_next()).await;
 }
 
 #[tokio::test]

@@ -382,11 +382,4 @@ selector = { match-labels = { app = "ledger" } }
 rules = [{ from = [{ source = { trust-domains = ["cluster.local"], principals = ["*/sa/cart"] } }] },
          { from = [{ source = { trust-domains = ["elsewhere.example"] } }] }]
 "# => "-+- -+-";
-
-    "a policy for waypoints is none for nodes": r#"
-[[authorization-policy]]
-name = "for-waypoints"
-namespace = "shop"
-target-refs = [{ kind = "Service", name = "till" }]
-"# => "+++ +++";
 }

@@ -126,7 +126,7 @@ fn allows_nothing(policy: &WrittenAuthorization, fields: &Fields<'_>) -> Diagnos
     );
     Diagnostic::new(Code::AllowsNothing, name.place.clone(), message)
         .label("lets nobody in")
-        .help("add a rule by identity, address or port; there are no waypoints to know of HTTP")
+        .help("add a rule by identity, address or port; this version does not enforce policies at waypoints, which know of HTTP")
 }
 
 fn allows_less(policy: &WrittenAuthorization, rule: &At<Rule>, fields: &Fields<'_>) -> Diagnostic {
@@ -137,7 +137,7 @@ fn allows_less(policy: &WrittenAuthorization, rule: &At<Rule>, fields: &Fields<'
     );
     Diagnostic::new(Code::AllowsLess, rule.place.clone(), message)
         .label("lets nobody in")
-        .help("write it by identity, address or port; there are no waypoints to know of HTTP")
+        .help("write it by identity, address or port; this version does not enforce policies at waypoints, which know of HTTP")
 }
 
 fn denies_nothing(
@@ -152,7 +152,7 @@ fn denies_nothing(
     );
     Diagnostic::new(Code::DeniesNothing, rule.place.clone(), message)
         .label("keeps nobody out")
-        .help("write it by identity, address or port; there are no waypoints to know of HTTP")
+        .help("write it by identity, address or port; this version does not enforce policies at waypoints, which know of HTTP")
 }
 
 fn denies_in_part(

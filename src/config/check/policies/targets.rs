@@ -1,4 +1,5 @@
-//! Policies with `target-refs`: for waypoints (`spec/labels-and-policy.md` §2.2).
+//! Policies with `target-refs`: for waypoints (`spec/labels-and-policy.md` §2.2), where nothing
+//! enforces them yet. What they close would be open, so none of them loads.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -40,12 +41,12 @@ impl<'a> Targets<'a> {
         refs: &At<Vec<At<TargetRef>>>,
         found: &mut Vec<Diagnostic>,
     ) {
-        found.push(not_in_force(policy, &refs.place));
+        found.push(not_enforced(policy, &refs.place));
         for target in &refs.value {
             match target.value.kind {
                 TargetKind::Service => found.extend(self.service(policy, target)),
                 TargetKind::GatewayClass => class(context, policy, target, found),
-                // Kinds that this version does not read: whether they exist is not known.
+                // Service entries are not read yet, so it is not known which there are.
                 TargetKind::Gateway | TargetKind::ServiceEntry => {}
             }
         }
@@ -71,14 +72,14 @@ impl<'a> Targets<'a> {
     }
 }
 
-fn not_in_force(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
+fn not_enforced(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
     let message = format!(
-        "authorization-policy `{}` is not in force: this version serves no waypoints",
+        "authorization-policy `{}` is for waypoints: this version does not enforce policies at waypoints",
         policy.name.value
     );
-    Diagnostic::new(Code::NotInForce, place.clone(), message)
-        .label("nobody enforces it")
-        .help("write it with `selector`, for node proxies, where addresses, ports and identities are enough to go by")
+    Diagnostic::new(Code::Unsupported, place.clone(), message)
+        .label("nobody would enforce it")
+        .help("write it with `selector`, for node proxies, where addresses, ports and identities are enough to go by; or take it out: a mesh that ignored it would be more open than it reads")
 }
 
 fn class(

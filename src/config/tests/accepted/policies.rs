@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::super::loaded;
 use super::mesh;
-use crate::config::Code;
+use crate::config::mesh::Written;
+use crate::config::{Code, check, read};
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Condition, Mesh, MtlsMode, Operation, Origin,
@@ -58,6 +59,17 @@ fn warned(text: &str) -> Mesh {
     let loaded = loaded(&[("a.toml", text.to_owned())]);
     assert_eq!(loaded.report.errors(), 0, "{}", loaded.report);
     loaded.mesh.unwrap()
+}
+
+/// What a file declares, errors or not.
+fn declared(text: &str) -> Mesh {
+    let mut written = Written::default();
+    let source = crate::config::source::Source::new("a.toml", "a.toml", text.to_owned());
+    read::document(&source, "this file", |root| {
+        crate::config::mesh::read(root, &mut written)
+    });
+    let files = [Arc::new(written)];
+    check::check(&files, true, &mut check::Memory::default()).0
 }
 
 const EVERY_FIELD: &str = r#"
@@ -237,14 +249,15 @@ fn accounts_without_a_namespace_are_of_the_policys_own() {
 }
 
 #[test]
-fn targets_are_kept_though_nothing_enforces_them() {
+fn targets_are_read_though_no_mesh_with_one_loads() {
     let text = "[[authorization-policy]]\nname = \"a\"\nrules = []\ntarget-refs = [\
         { kind = \"Gateway\", name = \"w\", group = \"gateway.networking.k8s.io\", namespace = \"\" }, \
         { kind = \"ServiceEntry\", name = \"e\", group = \"networking.istio.io\" }]\n\
         [[authorization-policy]]\nname = \"b\"\naction = \"CUSTOM\"\nprovider = { name = \"opa\" }\nrules = [{}]\n\
         target-ref = { kind = \"Service\", name = \"s\", group = \"core\" }\n\
         [[authorization-policy]]\nname = \"c\"\naction = \"AUDIT\"\n";
-    let mesh = warned(text);
+    assert!(loaded(&[("a.toml", text.to_owned())]).mesh.is_none());
+    let mesh = declared(text);
     let target = |kind, name| TargetRef {
         kind,
         name: Arc::from(name),

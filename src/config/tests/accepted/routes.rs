@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::loaded;
 use super::super::routes::MESH;
-use super::super::serving;
 use crate::config::diagnose::Style;
 use crate::config::report;
 use crate::model::declaration::{Origin, ParentKind, ParentRef, Route};
@@ -17,7 +17,7 @@ use crate::model::route::{
 /// The routes of a file beside [`MESH`]; warnings are of no matter here.
 fn routes(text: &str) -> Vec<Route> {
     let files = [("a.toml", MESH.to_owned()), ("b.toml", text.to_owned())];
-    let loaded = serving(&files);
+    let loaded = loaded(&files);
     assert_eq!(loaded.report.errors(), 0, "{}", loaded.report);
     loaded.mesh.unwrap().routes
 }
@@ -404,7 +404,7 @@ fn routes_are_counted() {
         ("a.toml", MESH.to_owned()),
         ("b.toml", EVERY_FIELD.to_owned()),
     ];
-    let loaded = serving(&files);
+    let loaded = loaded(&files);
     let said = report::text(&loaded, &Style::for_stream(false, false, 80));
     assert!(
         said.ends_with("4 services, 2 gateways, 1 http route\n"),

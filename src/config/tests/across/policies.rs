@@ -205,8 +205,8 @@ fn targeted() -> Vec<Row> {
         "b.toml",
         4,
         15,
-        NotInForce,
-        "this version serves no waypoints",
+        Unsupported,
+        "does not enforce policies at waypoints",
     );
     vec![
         (
@@ -220,7 +220,7 @@ fn targeted() -> Vec<Row> {
                 ("a.toml", cart.clone()),
                 ("b.toml", closed("target-ref = { kind = \"Service\", name = \"cart\" }")),
             ],
-            vec![("b.toml", 4, 14, NotInForce, "serves no waypoints")],
+            vec![("b.toml", 4, 14, Unsupported, "at waypoints")],
         ),
         (
             "a misspelt service",

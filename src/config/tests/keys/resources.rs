@@ -352,6 +352,16 @@ fn services(rows: &mut Rows) {
         (38, BadValue, "write `\\\"http\\\"`"),
     );
     port(
+        "UDP",
+        "[{ port = 80, app-protocol = \"UDP\" }]",
+        (38, BadValue, "says UDP"),
+    );
+    port(
+        "UDP by name",
+        "[{ port = 80, name = \"udp-dns\" }]",
+        (30, BadValue, "says UDP"),
+    );
+    port(
         "a port twice",
         "[{ port = 80 }, { port = 80 }]",
         (25, DuplicateName, "port 80 is declared twice"),

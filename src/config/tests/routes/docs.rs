@@ -1,6 +1,6 @@
 //! The routes in the documentation, each in a mesh that has what it names.
 
-use super::super::serving;
+use super::super::loaded;
 use super::MESH;
 
 const PAGES: [(&str, &str); 2] = [
@@ -37,7 +37,7 @@ fn the_routes_of_the_documentation_do_what_they_say() {
         let blocks = blocks.filter_map(|block| Some(block.split_once("```")?.0));
         for block in blocks.filter(|block| block.contains("-route]]")) {
             let files = [("a.toml", mesh.clone()), (page, block.to_owned())];
-            let report = serving(&files).report;
+            let report = loaded(&files).report;
             assert!(report.diagnostics().is_empty(), "{block}\n{report}");
             read += 1;
         }

@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 
 use super::super::sample::{gateway, mesh, namespace, node, using};
-use super::super::{Assignments, Reported, compile};
+use super::super::{Assignments, Observed, Reported, compile, recompile};
 use super::*;
 use crate::model::balance::RoundRobin;
-use crate::model::declaration::{AllowedRoutes, Canary, CanaryWeight, WaypointFor};
+use crate::model::declaration::{AllowedRoutes, Canary, CanaryWeight, Machines, WaypointFor};
 use crate::model::inbound::Target;
 use crate::model::outbound::{Route, decide};
+use crate::model::service::HealthPolicy;
 use crate::model::view::View;
 use crate::model::waypoint::admit;
 use crate::model::workload::Health;
@@ -34,8 +35,9 @@ fn written(written: &str) -> Mesh {
     for (at, (namespace, name, waypoint_for)) in waypoints.into_iter().enumerate() {
         let mut waypoint = gateway(name, waypoint_for);
         waypoint.namespace = Arc::from(namespace);
-        waypoint.node = Arc::from(format!("n-{namespace}-{name}"));
-        let mut machine = node(&waypoint.node);
+        let on: Arc<str> = Arc::from(format!("n-{namespace}-{name}"));
+        waypoint.machines = Machines::One(Arc::clone(&on));
+        let mut machine = node(&on);
         machine.addresses = vec![format!("192.0.2.{}", at + 1).parse().unwrap()];
         mesh.nodes.insert(Arc::clone(&machine.name), machine);
         mesh.gateways.push(waypoint);
@@ -277,7 +279,7 @@ fn beside_workloads_it_listens_elsewhere() {
     mesh.gateways[0].hbone_port = Some(15009);
     assert_eq!(port(&mesh), 15009, "as it is written");
     mesh.gateways[0].hbone_port = None;
-    mesh.gateways[0].node = Arc::from("edge-1");
+    mesh.gateways[0].machines = Machines::One(Arc::from("edge-1"));
     assert_eq!(port(&mesh), 15009, "where cart-1 is");
 }
 
@@ -322,5 +324,117 @@ fn a_waypoint_opens_nothing_for_others() {
     ] {
         let target = Target::Address(to.parse().unwrap());
         assert_eq!(admit(&view, instance, target).is_ok(), opens, "{name}");
+    }
+}
+
+/// `wp` on two machines, one of which runs workloads.
+fn on_two_machines() -> Mesh {
+    let mut mesh = written("cart=wp");
+    let machines = ["edge-1", "n-shop-wp"].map(Arc::from);
+    mesh.gateways[0].machines = Machines::Each(machines.to_vec());
+    let edge = mesh.nodes.get_mut("edge-1").unwrap();
+    edge.addresses = vec!["192.0.2.99".parse().unwrap()];
+    mesh
+}
+
+#[test]
+fn each_of_its_machines_is_an_instance() {
+    let mesh = on_two_machines();
+    let compiled = compiled(&mesh);
+    let uids: Vec<_> = compiled.workloads.iter().map(|w| &*w.uid).collect();
+    let wp = |node: &str| format!("Kubernetes/lateen/Gateway/shop/wp/{node}");
+    assert!(
+        uids.is_sorted() && uids.contains(&&*wp("edge-1")) && uids.contains(&&*wp("n-shop-wp"))
+    );
+    assert_eq!(compiled.served["edge-1"].len(), 1);
+    assert_eq!(*compiled.served["edge-1"][0].uid, wp("edge-1"));
+    let view = View::new(compiled.workloads, compiled.services);
+    let name = "shop/wp".parse().unwrap();
+    let web = view.workload_at("", "10.1.0.12".parse().unwrap()).unwrap();
+    let mut turns = RoundRobin::default();
+    for node in ["edge-1", "n-shop-wp", "edge-1"] {
+        let instance = crate::model::waypoint::instance(&view, &name, node).unwrap();
+        assert_eq!(*instance.uid, wp(node));
+        let port = crate::model::waypoint::hbone_port(&view, &name, instance);
+        assert_eq!(port, Some(15009), "the same for both");
+        let target = Target::Address(VIP.parse().unwrap());
+        assert!(admit(&view, instance, target).is_ok(), "{node}");
+    }
+    let mut hop = |_| match decide(&view, web, VIP.parse().unwrap(), &mut turns) {
+        Ok(Route::Tunnel(t)) => (t.workload.uid.to_string(), t.hop.port()),
+        other => panic!("{other:?}"),
+    };
+    let hops: Vec<_> = (0..4).map(&mut hop).collect();
+    for node in ["edge-1", "n-shop-wp"] {
+        let share = hops.iter().filter(|hop| **hop == (wp(node), 15009));
+        assert_eq!(share.count(), 2, "{node}: {hops:?}");
+    }
+}
+
+#[test]
+fn an_instance_is_as_healthy_as_its_machine_reports() {
+    let mesh = on_two_machines();
+    let wp = |node: &str| Arc::<str>::from(format!("Kubernetes/lateen/Gateway/shop/wp/{node}"));
+    let failing = Observed {
+        health: Health::Unhealthy,
+        ..Observed::default()
+    };
+    let held = Observed {
+        held: true,
+        ..Observed::default()
+    };
+    type Said<'a> = &'a [(&'a str, Observed)];
+    let rows: [(&str, Said<'_>, [bool; 2], HealthPolicy); 5] = [
+        (
+            "nothing is heard",
+            &[],
+            [true, true],
+            HealthPolicy::OnlyHealthy,
+        ),
+        (
+            "one fails",
+            &[("edge-1", failing)],
+            [false, true],
+            HealthPolicy::OnlyHealthy,
+        ),
+        (
+            "both fail, so both are tried",
+            &[("edge-1", failing), ("n-shop-wp", failing)],
+            [false, false],
+            HealthPolicy::AllowAll,
+        ),
+        (
+            "one goes up and down",
+            &[("edge-1", held)],
+            [false, true],
+            HealthPolicy::OnlyHealthy,
+        ),
+        (
+            "the last one does",
+            &[("edge-1", held), ("n-shop-wp", failing)],
+            [true, false],
+            HealthPolicy::OnlyHealthy,
+        ),
+    ];
+    let mut before = compiled(&mesh);
+    for (name, said, want, policy) in rows {
+        let reported: Reported = said.iter().map(|(node, o)| (wp(node), *o)).collect();
+        let assignments = before.assignments.clone();
+        let next = recompile(&mesh, &reported, &assignments, &before).unwrap();
+        assert_eq!(
+            next,
+            compile(&mesh, &reported, &assignments).unwrap(),
+            "{name}"
+        );
+        let healthy = |node| {
+            let mut all = next.workloads.iter();
+            all.find(|w| w.uid == wp(node)).unwrap().health == Health::Healthy
+        };
+        assert_eq!(["edge-1", "n-shop-wp"].map(healthy), want, "{name}");
+        let mut services = next.services.iter();
+        let service = services.find(|s| &*s.key.hostname == "wp.shop.mesh.internal");
+        let balancing = &service.unwrap().load_balancing;
+        assert_eq!(balancing.health_policy, policy, "{name}");
+        before = next;
     }
 }

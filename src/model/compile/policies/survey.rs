@@ -142,7 +142,7 @@ fn condition(written: &AuthorizationPolicy, converted: &Converted) -> Condition 
                 Attachment::Targets(refs) if refs.len() == 1 => "AncestorNotBound",
                 _ => "Invalid",
             },
-            message: "not in force: this version serves no waypoints".to_owned(),
+            message: "not in force: this version does not enforce policies at waypoints".to_owned(),
         },
     }
 }

@@ -6,8 +6,8 @@ use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, compile, recompile, workload_uid,
 };
 use crate::model::declaration::{
-    Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Mesh, MtlsMode, Origin,
-    PeerAuthentication, Proxy, Rule, WaypointFor, Workload as Declared,
+    Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Machines, Mesh, MtlsMode,
+    Origin, PeerAuthentication, Proxy, Rule, WaypointFor, Workload as Declared,
 };
 
 /// What may happen to a mesh; numbers choose among what is there.
@@ -44,6 +44,8 @@ enum Edit {
     /// Whether waypoints alone are let through.
     AutoAllow(bool),
     Report(u8, Observed),
+    /// What is heard of an instance of that waypoint.
+    Reach(&'static str, Observed),
 }
 
 fn of<T: Clone + std::fmt::Debug + 'static>(of: &[T]) -> prop::sample::Select<T> {
@@ -94,7 +96,9 @@ fn edit() -> impl Strategy<Value = Edit> {
         (at(), of(&names)).prop_map(|(at, name)| Edit::Network(at, name)),
         (at(), of(&names)).prop_map(|(at, name)| Edit::Region(at, name)),
         at().prop_map(Edit::Claim),
-        (0..6_u8, observed).prop_map(|(name, observed)| Edit::Report(name, observed)),
+        (0..6_u8, observed.clone()).prop_map(|(name, observed)| Edit::Report(name, observed)),
+        (of(&["", "/edge-1", "/edge-2"]), observed)
+            .prop_map(|(instance, observed)| Edit::Reach(instance, observed)),
     ];
     let around = prop_oneof![
         of(&apps).prop_map(Edit::Serve),
@@ -109,7 +113,11 @@ fn edit() -> impl Strategy<Value = Edit> {
         (of(&["shop", "istio-system"]), of(&apps)).prop_map(|(ns, app)| Edit::Deny(ns, app)),
         (of(&apps), any::<bool>()).prop_map(|(app, all)| Edit::Strict(app, all)),
         Just(Edit::Lift),
-        (of(&["edge-1", "edge-2", "edge-3"]), of(&takes), 0..8_u8)
+        (
+            of(&["edge-1", "edge-2", "edge-3", "both"]),
+            of(&takes),
+            0..8_u8
+        )
             .prop_map(|(node, takes, users)| Edit::Waypoint(node, takes, users)),
         any::<bool>().prop_map(Edit::AutoAllow),
     ];
@@ -206,7 +214,10 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, e
         }
         Edit::Waypoint(node, takes, users) => {
             let mut waypoint = gateway("wp", takes);
-            waypoint.node = node.into();
+            waypoint.machines = match node {
+                "both" => Machines::Each(["edge-1", "edge-2"].map(Arc::from).to_vec()),
+                one => Machines::One(one.into()),
+            };
             mesh.gateways = vec![waypoint];
             let uses = |bit: u8| using("wp").filter(|_| users & bit != 0);
             if let Some(shop) = mesh.namespaces.get_mut("shop") {
@@ -220,6 +231,11 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, e
             }
         }
         Edit::AutoAllow(on) => mesh.settings.auto_allow_waypoint = on,
+        Edit::Reach(instance, observed) => {
+            let cluster = &mesh.settings.cluster_id;
+            let uid = format!("{cluster}/lateen/Gateway/shop/wp{instance}");
+            reported.set(uid.into(), observed);
+        }
         Edit::Report(n, observed) => {
             let uid = workload_uid(&mesh.settings.cluster_id, "shop", &name(n));
             reported.set(uid, observed);

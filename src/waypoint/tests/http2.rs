@@ -1,0 +1,245 @@
+//! What only HTTP/2 has: WebSockets by extended CONNECT, answers of gRPC, its own limits.
+
+use ::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::ext::Protocol;
+use h2::{Reason, RecvStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::raw::{OK, Program};
+use crate::hbone::TunnelIo;
+use crate::hbone::testing::soon;
+use crate::waypoint::testing::Rig;
+
+/// HTTP/2 through a tunnel to a port of `cart`, whose settings have arrived.
+async fn client(rig: &mut Rig, port: u16) -> SendRequest<Bytes> {
+    let io = TunnelIo::new(rig.cart(port).await);
+    let (sender, connection) = h2::client::handshake(io).await.unwrap();
+    rig.run(async move {
+        let _ended = connection.await;
+    });
+    let mut sender = soon("a turn", sender.ready()).await.unwrap();
+    // An answer comes after the settings.
+    let first = sender.send_request(get("/first"), true).unwrap();
+    soon("an answer", first.0).await.unwrap();
+    sender
+}
+
+fn get(path: &str) -> Request<()> {
+    let request = Request::get(format!("http://cart{path}"));
+    request.body(()).unwrap()
+}
+
+fn websocket() -> Request<()> {
+    let request = Request::builder()
+        .method(Method::CONNECT)
+        .uri("http://cart/chat?a=b")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "chat");
+    let mut request = request.body(()).unwrap();
+    let protocol = Protocol::from_static("websocket");
+    request.extensions_mut().insert(protocol);
+    request
+}
+
+/// Answers everything but an upgrade with 404, an upgrade with `answer`, then echoes.
+async fn program(listener: TcpListener, answer: &'static str) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (mut tcp, _from) = listener.accept().await.unwrap();
+        connections.spawn(async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match tcp.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_gone) => return,
+                }
+            }
+            let head = String::from_utf8(head).unwrap();
+            if !head.starts_with("GET /chat?a=b HTTP/1.1\r\n") {
+                let none =
+                    b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                return tcp.write_all(none).await.unwrap();
+            }
+            for want in [
+                "\r\nhost: cart\r\n",
+                "\r\nconnection: upgrade\r\n",
+                "\r\nupgrade: websocket\r\n",
+                "\r\nsec-websocket-key: ",
+                "\r\nsec-websocket-version: 13\r\n",
+                "\r\nsec-websocket-protocol: chat\r\n",
+            ] {
+                assert!(head.contains(want), "{want}: {head}");
+            }
+            tcp.write_all(answer.as_bytes()).await.unwrap();
+            let (mut reader, mut writer) = tcp.split();
+            let _gone = tokio::io::copy(&mut reader, &mut writer).await;
+            let _gone = writer.shutdown().await;
+        });
+    }
+}
+
+async fn next(body: &mut RecvStream) -> Option<Bytes> {
+    let data = soon("data", body.data()).await?.unwrap();
+    body.flow_control().release_capacity(data.len()).unwrap();
+    Some(data)
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_goes_on_over_http1() {
+    const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-accept: a\r\nsec-websocket-protocol: chat\r\n\r\nhello";
+    // Whatever is spoken to the endpoints otherwise: to those of 80 HTTP/1.1, as of 91 sniffed.
+    for port in [80, 91] {
+        let mut rig = Rig::new().await;
+        let listener = rig.endpoint("cart-1", "10.1.0.11").await;
+        rig.run(program(listener, SWITCHES));
+        rig.publish().await;
+        let io = TunnelIo::new(rig.cart(port).await);
+        let (sender, connection) = h2::client::handshake(io).await.unwrap();
+        rig.run(async move {
+            let _ended = connection.await;
+        });
+        let mut sender = soon("a turn", sender.ready()).await.unwrap();
+        if port == 80 {
+            let (first, _body) = sender.send_request(get("/first"), true).unwrap();
+            assert_eq!(soon("an answer", first).await.unwrap().status(), 404);
+        }
+        let offered = || sender.is_extended_connect_protocol_enabled();
+        crate::hbone::testing::eventually("it is offered", offered).await;
+        let (answer, mut stream) = sender.send_request(websocket(), false).unwrap();
+        let answer = soon("an answer", answer).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{port}");
+        assert_eq!(
+            answer.headers().get("sec-websocket-protocol").unwrap(),
+            "chat"
+        );
+        for gone in ["connection", "upgrade", "sec-websocket-accept"] {
+            assert!(!answer.headers().contains_key(gone), "{gone}");
+        }
+        let mut body = answer.into_body();
+        assert_eq!(next(&mut body).await.unwrap(), "hello");
+        stream
+            .send_data(Bytes::from_static(b"echo!"), false)
+            .unwrap();
+        assert_eq!(next(&mut body).await.unwrap(), "echo!");
+        stream.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(next(&mut body).await.unwrap_or_default(), "", "the end");
+        assert_eq!(
+            rig.metric("istio_requests_total", "response_code=\"101\""),
+            1
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_websocket_does_not_pass_for_one() {
+    for (answer, want) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 502),
+        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", 403),
+    ] {
+        let mut rig = Rig::new().await;
+        let listener = rig.endpoint("cart-1", "10.1.0.11").await;
+        rig.run(program(listener, answer));
+        rig.publish().await;
+        let mut sender = client(&mut rig, 80).await;
+        let (answer, _stream) = sender.send_request(websocket(), false).unwrap();
+        let answer = soon("an answer", answer).await.unwrap();
+        assert_eq!(answer.status().as_u16(), want);
+    }
+}
+
+#[tokio::test]
+async fn another_connect_is_not_found() {
+    let mut rig = Rig::new().await;
+    let mut program = Program::new(&mut rig, OK).await;
+    rig.publish().await;
+    let mut sender = client(&mut rig, 80).await;
+    program.next().await;
+    let plain = Request::connect("cart:80").body(()).unwrap();
+    let mut udp = websocket();
+    udp.extensions_mut()
+        .insert(Protocol::from_static("connect-udp"));
+    for request in [plain, udp] {
+        let (answer, _stream) = sender.send_request(request, false).unwrap();
+        let answer = soon("an answer", answer).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    }
+    assert!(program.heard.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_local_answer_of_grpc_is_a_head_alone() {
+    let mut rig = Rig::new().await;
+    rig.publish().await;
+    let io = TunnelIo::new(rig.cart(81).await);
+    let (sender, connection) = h2::client::handshake(io).await.unwrap();
+    rig.run(async move {
+        let _ended = connection.await;
+    });
+    let mut sender: SendRequest<Bytes> = soon("a turn", sender.ready()).await.unwrap();
+    let mut request = get("/S/M");
+    *request.method_mut() = Method::POST;
+    let grpc = "application/grpc+proto".parse().unwrap();
+    request.headers_mut().insert("content-type", grpc);
+    let (answer, _stream) = sender.send_request(request, false).unwrap();
+    let answer: Response<RecvStream> = soon("an answer", answer).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers().get("grpc-status").unwrap(), "14");
+    assert_eq!(
+        answer.headers().get("grpc-message").unwrap(),
+        "no healthy upstream"
+    );
+    assert_eq!(
+        answer.headers().get("content-type").unwrap(),
+        "application/grpc"
+    );
+    assert!(answer.body().is_end_stream(), "nothing follows");
+}
+
+#[tokio::test]
+async fn limits_hold_for_http2_too() {
+    let mut rig = Rig::new().await;
+    let mut program = Program::new(&mut rig, OK).await;
+    rig.publish().await;
+    let with = |count: usize, value: &str| {
+        let mut request = get("/");
+        for n in 0..count {
+            let name: ::http::HeaderName = format!("x-{n}").parse().unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request
+    };
+    for (name, request, want) in [
+        ("as many fields as may be", with(100, "1"), 200),
+        ("too many", with(101, "1"), 431),
+        ("too large", with(9, &"a".repeat(7 << 10)), 431),
+        (
+            "a long target",
+            get(&format!("/{}", "a".repeat(17 << 10))),
+            414,
+        ),
+    ] {
+        let mut sender = client(&mut rig, 80).await;
+        program.next().await;
+        let (answer, _stream) = sender.send_request(request, true).unwrap();
+        let answer = soon(name, answer).await.unwrap();
+        assert_eq!(answer.status().as_u16(), want, "{name}");
+        if want == 200 {
+            program.next().await;
+        }
+    }
+    let mut sender = client(&mut rig, 80).await;
+    program.next().await;
+    let mut request = get("/");
+    let one = "1".parse().unwrap();
+    request.headers_mut().insert("connection", one);
+    // The client's own end may refuse to write it.
+    if let Ok((answer, _stream)) = sender.send_request(request, true) {
+        let refused = soon("a reset", answer).await.unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::PROTOCOL_ERROR));
+    }
+    assert!(program.heard.try_recv().is_err());
+}
