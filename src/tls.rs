@@ -2,10 +2,12 @@
 //!
 //! [`svid`] holds a certificate with its key, [`request`] asks for one, [`trust`] is whom we believe, [`grace`] how long past its end,
 //! [`verify`] judges a peer's, and [`config`] joins them into rustls configurations. TLS 1.3 only, no resumption and
-//! no early data anywhere (`spec/hbone-dataplane.md` §1.1). Pure: the network is the caller's.
+//! no early data anywhere (`spec/hbone-dataplane.md` §1.1); [`originate`] alone, which is for programs that are
+//! no part of the mesh, also speaks 1.2. Pure: the network is the caller's.
 
 pub mod config;
 pub mod grace;
+pub mod originate;
 pub mod proof;
 pub mod request;
 pub mod svid;

@@ -2,16 +2,19 @@
 //! (`spec/waypoint-l7.md`).
 //!
 //! [`server`] accepts tunnels, [`place`] says where, [`report`] tells how that goes. [`protocol`]
-//! finds out what is spoken in them, [`tcp`] and [`http`] carry it, [`upstream`] finds and opens the
-//! way to an endpoint. For whom a tunnel is opened and where it goes on is
+//! finds out what is spoken in them, [`tcp`] and [`http`] carry it, [`routing`] knows the routes,
+//! [`upstream`] finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
+mod endpoints;
 mod filters;
 mod http;
 mod place;
 mod protocol;
 mod report;
+mod routing;
+mod secure;
 mod server;
 mod sni;
 mod sniff;
@@ -39,9 +42,12 @@ use crate::agent::certs::Certs;
 use crate::capture::near;
 use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
+use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
+use endpoints::Endpoints;
+use routing::Routing;
 use upstream::Upstream;
 
 /// Streams on one connection that a peer may open (`spec/waypoint-l7.md` §1.1).
@@ -68,7 +74,11 @@ struct Shared<C: hbone::Connector> {
     certs: Certs,
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
+    endpoints: Endpoints,
     http: http::Pool,
+    routing: Routing,
+    /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
+    sessions: SessionKey,
 }
 
 impl<C: hbone::Connector> Shared<C> {

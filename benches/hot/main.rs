@@ -11,6 +11,7 @@ mod mesh;
 mod messages;
 mod observe;
 mod policy;
+mod route;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ struct Area {
 
 /// Bytes over loopback share the kernel and two more threads with all that runs on the machine,
 /// hence the wider tolerance.
-const AREAS: [Area; 6] = [
+const AREAS: [Area; 7] = [
     Area {
         run: decide::benches,
         clock: Clock::Processor,
@@ -49,6 +50,11 @@ const AREAS: [Area; 6] = [
     },
     Area {
         run: policy::benches,
+        clock: Clock::Processor,
+        tolerance: 0.1,
+    },
+    Area {
+        run: route::benches,
         clock: Clock::Processor,
         tolerance: 0.1,
     },

@@ -8,6 +8,7 @@ mod addresses;
 mod bindings;
 mod carriers;
 mod declare;
+mod destinations;
 mod enrolment;
 mod guesses;
 mod memory;
@@ -22,8 +23,9 @@ use std::sync::Arc;
 
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
-    Written, WrittenAuthentication, WrittenAuthorization, WrittenGateway, WrittenNamespace,
-    WrittenNode, WrittenRoute, WrittenService, WrittenSettings, WrittenWorkload, default_settings,
+    Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService, WrittenSettings,
+    WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -42,6 +44,8 @@ struct Whole<'a> {
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
     routes: Vec<&'a WrittenRoute>,
+    destinations: Vec<&'a WrittenDestination>,
+    backend_tls: Vec<&'a WrittenBackendTls>,
     unread: bool,
 }
 
@@ -59,6 +63,8 @@ impl<'a> Whole<'a> {
                 authorization_policies,
                 peer_authentications,
                 routes,
+                destinations,
+                backend_tls,
                 unread,
             } = file;
             whole.settings.extend(settings);
@@ -70,6 +76,8 @@ impl<'a> Whole<'a> {
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
             whole.routes.extend(routes);
+            whole.destinations.extend(destinations);
+            whole.backend_tls.extend(backend_tls);
             whole.unread |= unread;
         }
         whole
@@ -154,6 +162,7 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &mut found);
+        destinations::check(&context, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {

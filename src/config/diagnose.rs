@@ -114,7 +114,7 @@ codes! {
     NoEffect = Warning "no-effect",
     /// A policy, or a filter of a route, that is kept and not enforced.
     NotInForce = Warning "not-in-force",
-    /// A policy's target that is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
+    /// What a policy or destination rule is for, and is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
     TargetNotFound = Warning "TargetNotFound",
     /// A route's parent that is not declared, or has no such port; named after Gateway API's condition.
     NoMatchingParent = Warning "NoMatchingParent",
@@ -130,7 +130,8 @@ codes! {
     DeniesMore = Warning "denies-more",
     /// A rule, or part of one, that node proxies never match, so that it denies nothing there.
     DeniesNothing = Warning "denies-nothing",
-    /// A peer-authentication, a route or a match that another one of the same reach takes the place of.
+    /// A peer-authentication, a destination rule, a route or a match that another one of the same reach
+    /// takes the place of.
     Superseded = Warning "superseded",
 }
 

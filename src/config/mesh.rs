@@ -4,6 +4,7 @@
 //! What it all means together is [`super::check`]'s business.
 
 mod annotations;
+mod destination;
 mod gateway;
 mod labels;
 mod namespace;
@@ -23,6 +24,7 @@ use super::read::{Table, Value, scalar};
 use super::source::{At, Place};
 use super::suggest;
 
+pub(super) use destination::{WrittenBackendTls, WrittenDestination, WrittenSubset, WrittenTarget};
 pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
@@ -56,6 +58,10 @@ pub(super) struct Written {
     pub peer_authentications: Vec<WrittenAuthentication>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
     pub routes: Vec<WrittenRoute>,
+    /// `[[destination-rule]]`.
+    pub destinations: Vec<WrittenDestination>,
+    /// `[[backend-tls-policy]]`.
+    pub backend_tls: Vec<WrittenBackendTls>,
     /// Names of resources that are written but could not be read, by kind: what refers to them
     /// is not wrong for that.
     pub unread: bool,
@@ -63,11 +69,10 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 6] = [
+const LATER: [&str; 5] = [
     "request-authentication",
     "telemetry",
     "wasm-plugin",
-    "destination-rule",
     "virtual-service",
     "service-entry",
 ];
@@ -141,6 +146,20 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         );
     }
     written.routes.sort_by_key(|r| r.place.span().start);
+    read_kind(
+        root,
+        "destination-rule",
+        &mut written.destinations,
+        &mut written.unread,
+        |value| destination::read(value, home),
+    );
+    read_kind(
+        root,
+        "backend-tls-policy",
+        &mut written.backend_tls,
+        &mut written.unread,
+        |value| destination::read_backend_tls(value, home),
+    );
     refuse_later_kinds(root);
     for table in OF_THE_HOST {
         if let Some(value) = root.value_unlisted(table) {

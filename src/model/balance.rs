@@ -1,7 +1,10 @@
 //! Which endpoint of a service a connection gets (`spec/hbone-dataplane.md` §2.3).
 //!
 //! [`choose`] narrows the endpoints down to the best ones; whose turn it is among them is for a
-//! [`Pick`] to say. [`RoundRobin`] is the one we use.
+//! [`Pick`] to say. [`RoundRobin`] is the one that nodes use. Waypoints have a choice of them
+//! (`spec/waypoint-l7.md` §3.4, §3.6), made of what else is here: [`Grading`] tells the near from the far,
+//! [`level`] where requests go when the near fail, [`Table`] who is the same for the same key, [`least`]
+//! who has less to do, and [`warmth`] how much of its share a new endpoint gets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +15,19 @@ use super::service::{
 use super::view::View;
 use super::workload::{GatewayAddress, Health, Workload};
 
+mod grading;
+mod spill;
+mod table;
 mod turns;
+mod warmth;
+mod weighing;
 
+pub use grading::{Grade, Grading, KNOWN_LABELS};
+pub use spill::{level, shares};
+pub use table::{Table, hash};
 pub use turns::RoundRobin;
+pub use warmth::warmth;
+pub use weighing::{least, weighted};
 
 /// An endpoint with the address a connection to it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +54,47 @@ pub trait Pick {
     /// The index of the one that gets the connection to `port` of `service`. `candidates` is
     /// never empty and in the order of uids; an index beyond it refuses the connection.
     fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize;
+
+    /// Whether it is given those further away too, and prefers the near by itself.
+    fn prefers(&self) -> bool {
+        false
+    }
+
+    /// Whether a workload may be picked at all; anybody may unless this says otherwise.
+    fn admits(&self, _workload: &Workload) -> bool {
+        true
+    }
+}
+
+/// Picks among those that have not been tried.
+#[derive(Debug)]
+pub struct Untried<'a, P> {
+    tried: &'a [SocketAddr],
+    pick: &'a mut P,
+}
+
+impl<'a, P: Pick> Untried<'a, P> {
+    /// Picks by `pick` where there is a choice.
+    pub fn new(tried: &'a [SocketAddr], pick: &'a mut P) -> Self {
+        Self { tried, pick }
+    }
+}
+
+impl<P: Pick> Pick for Untried<'_, P> {
+    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
+        if self.tried.is_empty() {
+            return self.pick.pick(service, port, candidates);
+        }
+        let left = candidates.iter().enumerate();
+        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
+        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
+        // One beyond the candidates refuses.
+        if left.is_empty() {
+            return candidates.len();
+        }
+        let picked = self.pick.pick(service, port, &left);
+        places.get(picked).copied().unwrap_or(candidates.len())
+    }
 }
 
 /// Why a service has no endpoint for a connection.
@@ -69,7 +123,7 @@ pub fn choose(
     let serving = || {
         let endpoints = view.endpoints(&service.key).iter();
         endpoints
-            .filter(|w| w.capacity > 0 && healthy(service, w))
+            .filter(|w| w.capacity > 0 && healthy(service, w) && pick.admits(w))
             .filter_map(|w| Some((w, mapped(service, w, declared)?)))
     };
     // Endpoints elsewhere are left out before the preference is asked: there is no way to them
@@ -84,7 +138,10 @@ pub fn choose(
             address,
         })
     });
-    let preferred = prefer(source, service, able.collect());
+    let preferred = match pick.prefers() && service.load_balancing.mode == BalanceMode::Failover {
+        true => able.collect(),
+        false => prefer(source, service, able.collect()),
+    };
     if preferred.is_empty() {
         let mut far = serving().filter(|(w, _)| w.network != source.network);
         let reachable = far.find(|(w, _)| w.network_gateway.is_some());
@@ -140,6 +197,29 @@ fn healthy(service: &Service, workload: &Workload) -> bool {
 fn declared(service: &Service, port: u16) -> Option<ServicePort> {
     let mut ports = service.ports.iter();
     ports.find(|p| p.service_port == port).copied()
+}
+
+/// An endpoint of `service` by the address that a connection to it takes, if it is still one that may be
+/// used: those that get nothing new may, for clients that stay with them.
+pub fn endpoint(
+    view: &View,
+    source: &Workload,
+    service: &Service,
+    port: u16,
+    address: SocketAddr,
+) -> Option<Endpoint> {
+    let declared = declared(service, port)?;
+    let mut endpoints = view.endpoints(&service.key).iter();
+    let workload = endpoints.find(|w| {
+        w.network == source.network
+            && w.addresses.contains(&address.ip())
+            && healthy(service, w)
+            && mapped(service, w, declared) == Some(address.port())
+    })?;
+    Some(Endpoint {
+        workload: Arc::clone(workload),
+        address,
+    })
 }
 
 /// The port of a workload that serves a port of a service: its own mapping, else the service's.

@@ -19,6 +19,7 @@ use super::waypoint::{Resources, WaypointName};
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
+mod distribution;
 mod endpoints;
 mod gateways;
 mod membership;
@@ -344,7 +345,7 @@ fn services(
             weighted_waypoints: Vec::new(),
             load_balancing: LoadBalancing {
                 health_policy: endpoints.get(key).copied().unwrap_or_default().policy(),
-                ..LoadBalancing::default()
+                ..distribution::preferred(declared.traffic_distribution)
             },
             ip_families: super::service::IpFamilies::Automatic,
             canonical: false,

@@ -357,6 +357,15 @@ pub struct Port {
     pub app_protocol: AppProtocol,
 }
 
+/// Which endpoints a service prefers, whoever asks (`traffic-distribution`, `spec/waypoint-l7.md` §3.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficDistribution {
+    /// Those of the client's own network, region and zone, as many of these as there are.
+    SameZone,
+    /// And of its own subzone and machine.
+    SameNode,
+}
+
 /// A service (`[[service]]`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -374,6 +383,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Labels a workload of the same namespace must all carry to belong to it.
     pub selector: BTreeMap<String, String>,
+    /// Which endpoints it prefers; all are alike unless set.
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// The waypoint it is reached through.
     pub use_waypoint: Option<UseWaypoint>,
     /// Its canary.

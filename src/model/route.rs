@@ -14,14 +14,42 @@ use std::time::Duration;
 use super::declaration::Origin;
 use super::service::ServiceKey;
 
+mod candidate;
+mod conditions;
+mod cors;
+mod fault;
 mod filter;
+mod headers;
+mod list;
+mod origin;
+mod path;
 mod pattern;
+mod percent;
+mod query;
+mod redirect;
+mod retry;
+mod rewrite;
+mod session;
+mod sorted;
+mod table;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod weights;
 
+pub use cors::CorsVerdict;
 pub use filter::{
     Cors, DirectResponse, Filter, Fraction, HeaderChange, Mirror, OriginPattern, PathChange,
     Redirect, Rewrite, UnmatchedPreflights,
 };
+pub use path::{normalised, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
+pub use query::first as query_parameter;
+pub use retry::Failure;
+pub use session::{Session, SessionKey};
+pub use table::{Asked, Chosen, Selection, Table, Unresolved};
+pub use tls::{TlsChosen, TlsSelection, TlsTable};
+pub use weights::backend;
 
 /// The kinds of route, the more particular ones first: of those that name the same port of a
 /// service, only the first kind holds (§2.1).

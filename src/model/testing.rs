@@ -14,7 +14,7 @@ use super::workload::{
 };
 
 /// A service's key in namespace `shop`.
-pub(super) fn key(name: &str) -> ServiceKey {
+pub(crate) fn key(name: &str) -> ServiceKey {
     ServiceKey {
         namespace: Arc::from("shop"),
         hostname: Arc::from(format!("{name}.shop.mesh.internal")),
@@ -69,7 +69,7 @@ impl Workload {
         self
     }
 
-    pub(super) fn unhealthy(mut self) -> Self {
+    pub(crate) fn unhealthy(mut self) -> Self {
         self.health = Health::Unhealthy;
         self
     }
@@ -99,7 +99,7 @@ impl Workload {
         self
     }
 
-    pub(super) fn at(mut self, region: &str, zone: &str) -> Self {
+    pub(crate) fn at(mut self, region: &str, zone: &str) -> Self {
         self.locality.region = Arc::from(region);
         self.locality.zone = Arc::from(zone);
         self
@@ -152,7 +152,7 @@ impl Service {
         self
     }
 
-    pub(super) fn balanced(mut self, mode: BalanceMode, preference: &[Scope]) -> Self {
+    pub(crate) fn balanced(mut self, mode: BalanceMode, preference: &[Scope]) -> Self {
         self.load_balancing.mode = mode;
         self.load_balancing.preference = preference.to_vec();
         self

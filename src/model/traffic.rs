@@ -267,7 +267,7 @@ pub enum UpstreamTls {
 }
 
 /// How the program's certificate is verified, and what it is shown. Paths are on the waypoint's host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TlsOrigination {
     /// Server name to ask for; the request's host where absent.
     pub sni: Option<Arc<str>>,

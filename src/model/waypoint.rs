@@ -2,6 +2,7 @@
 //! (`spec/waypoint-l7.md` §1.2, `spec/labels-and-policy.md` §1.6) and where it sends on what comes
 //! through (§1.8).
 
+mod onward;
 mod resources;
 
 use std::fmt;
@@ -9,13 +10,14 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::balance::{Candidate, Endpoint, Pick};
+use super::balance::Pick;
 use super::inbound::Target;
-use super::outbound::{self, Route, direct, to_endpoint};
+use super::outbound::{self, Route};
 use super::service::{AppProtocol, Service, ServiceKey, ServicePort};
 use super::view::View;
 use super::workload::{GatewayAddress, Workload};
 
+pub use onward::{Destination, Picking, as_asked, toward};
 pub use resources::{
     BoundPort, External, ExternalEndpoint, GatewayConfig, NamedTraffic, Options, Resolution,
     Resources, ServiceBinding, Subset, TrafficKey,
@@ -222,9 +224,8 @@ fn declared(service: &Arc<Service>, asked: SocketAddr) -> Result<Bound, Refusal>
     })
 }
 
-/// Where what comes through a tunnel goes on from `instance`: to an endpoint that is not among
-/// those already `tried`, never through a second waypoint. What the tunnel is for is looked up
-/// anew, since the mesh may have changed while it was open.
+/// Where what comes through a tunnel goes on from `instance` where no route says otherwise: to an
+/// endpoint of what was asked for.
 ///
 /// # Errors
 /// [`outbound::Refusal`], in words for the log.
@@ -235,48 +236,11 @@ pub fn onward(
     tried: &[SocketAddr],
     pick: &mut impl Pick,
 ) -> Result<Route, outbound::Refusal> {
-    match bound {
-        Bound::Service { service, asked, .. } => {
-            let gone = || outbound::Refusal::NoEndpoint {
-                service: service.key.to_string(),
-                port: asked.port(),
-            };
-            let service = view.service(&service.key).ok_or_else(gone)?;
-            let mut untried = Untried { tried, pick };
-            to_endpoint(view, instance, service, *asked, &mut untried)
-        }
-        Bound::Workload { workload, asked } => {
-            let workload = view.workload(&workload.uid).unwrap_or(workload);
-            let endpoint = Endpoint {
-                workload: Arc::clone(workload),
-                address: *asked,
-            };
-            direct(endpoint, None)
-        }
-    }
-}
-
-/// Picks among those that have not been tried.
-struct Untried<'a, P> {
-    tried: &'a [SocketAddr],
-    pick: &'a mut P,
-}
-
-impl<P: Pick> Pick for Untried<'_, P> {
-    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
-        if self.tried.is_empty() {
-            return self.pick.pick(service, port, candidates);
-        }
-        let left = candidates.iter().enumerate();
-        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
-        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
-        // One beyond the candidates refuses.
-        if left.is_empty() {
-            return candidates.len();
-        }
-        let picked = self.pick.pick(service, port, &left);
-        places.get(picked).copied().unwrap_or(candidates.len())
-    }
+    let picking = Picking {
+        tried,
+        ..Picking::default()
+    };
+    toward(view, instance, &Destination::from(bound), &picking, pick)
 }
 
 #[cfg(test)]

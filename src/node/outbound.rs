@@ -85,7 +85,7 @@ struct Outbound<'a> {
 
 impl Outbound<'_> {
     async fn run(self, stream: TcpStream) -> Option<Carried> {
-        match self.decide() {
+        match self.decide(&[]) {
             Err(refusal) => {
                 let reason = chain(&refusal);
                 refuse(stream, self.source, Some(self.destination), &reason);
@@ -104,10 +104,10 @@ impl Outbound<'_> {
         }
     }
 
-    fn decide(&self) -> Result<Route, Refusal> {
+    fn decide(&self, tried: &[SocketAddr]) -> Result<Route, Refusal> {
         let view = &self.mesh.view;
         let picks = &self.local.shared.picks;
-        picks.decide(view, &self.workload, self.destination)
+        picks.decide(view, &self.workload, self.destination, tried)
     }
 
     fn entry(&self, to: SocketAddr) -> Entry {
@@ -157,7 +157,7 @@ impl Outbound<'_> {
     }
 
     async fn tunnel(&self, stream: TcpStream, mut route: Tunnelled) -> Option<Carried> {
-        let mut attempt = 1;
+        let mut tried = Vec::new();
         loop {
             let session = self.session(self.tunnel_entry(&route));
             match self.onward(&route, &session).await {
@@ -169,12 +169,13 @@ impl Outbound<'_> {
                     });
                 }
                 Err(e) => {
-                    let retry = e.retryable() && attempt < ATTEMPTS && route.service.is_some();
                     session.failed(e.flag(), chain(&e));
-                    attempt += 1;
+                    // An endpoint is known by where it is, an instance of a waypoint by the hop.
+                    tried.extend([route.hop, route.target]);
+                    let retry = e.retryable() && tried.len() < 2 * ATTEMPTS;
                     // Asked only to retry: a turn taken for nothing would give the next
                     // connection to the endpoint that has just failed.
-                    match retry.then(|| self.decide()) {
+                    match retry.then(|| self.decide(&tried)) {
                         Some(Ok(Route::Tunnel(next))) if next.hop != route.hop => route = next,
                         _ => {
                             hbone::reset(stream);

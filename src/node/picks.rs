@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::balance::{Candidate, Pick, RoundRobin};
+use crate::model::balance::{Candidate, Pick, RoundRobin, Untried};
 use crate::model::outbound::{Refusal, Route, decide};
 use crate::model::service::ServiceKey;
 use crate::model::view::View;
@@ -24,14 +24,17 @@ impl Default for Picks {
 }
 
 impl Picks {
-    /// Decides one connection, taking the service's next turn.
+    /// Decides one connection, taking the service's next turn among those that have not been `tried`.
     pub(super) fn decide(
         &self,
         view: &View,
         source: &Workload,
         destination: SocketAddr,
+        tried: &[SocketAddr],
     ) -> Result<Route, Refusal> {
-        decide(view, source, destination, &mut &*self)
+        let mut turns = self;
+        let mut untried = Untried::new(tried, &mut turns);
+        decide(view, source, destination, &mut untried)
     }
 }
 

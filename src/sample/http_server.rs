@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 const BODY: usize = 64 << 20;
 
 /// Serves until it is ended: any path answers with a line of JSON that holds `name`, the client's
-/// address as seen here, and `text`; `/bytes/N` answers with N bytes.
+/// address as seen here, `text`, and the `x-request-id` of the request, which waypoints give it; `/bytes/N` answers with N bytes.
 ///
 /// # Errors
 /// When the address cannot be listened on.
@@ -64,11 +64,14 @@ fn answer(
             }
         };
     }
+    let request_id = request.headers().get("x-request-id");
+    let request_id = request_id.and_then(|id| id.to_str().ok());
     let told = serde_json::json!({
         "server": about.0,
         "client": peer.ip().to_canonical(),
         "path": path,
         "text": about.1,
+        "request-id": request_id,
     });
     Response::new(Full::from(format!("{told}\n")))
 }

@@ -26,6 +26,7 @@ pub struct Metrics {
     registry: Registry,
     connections: Families,
     requests: Requests,
+    mirrors_dropped: Counter,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -34,6 +35,8 @@ pub struct Metrics {
     control: ControlMetrics,
     endpoints: Family<ServiceLabels, Gauge>,
     healthy: Family<ServiceLabels, Gauge>,
+    ejections: Family<ServiceLabels, Counter>,
+    ejected: Family<ServiceLabels, Gauge>,
     /// The services that have endpoints.
     services: Mutex<BTreeSet<ServiceLabels>>,
 }
@@ -119,6 +122,12 @@ impl Default for Metrics {
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
+        let mirrors_dropped = Counter::default();
+        registry.register(
+            "lateen_mirrors_dropped",
+            "Copies of requests that a route asks for and that were given up, since nobody took them as fast",
+            mirrors_dropped.clone(),
+        );
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -152,6 +161,16 @@ impl Default for Metrics {
             "lateen_service_endpoints_healthy",
             "Those of them that are healthy; all are used when none is",
         );
+        let ejected = of_services(
+            "lateen_outlier_ejected",
+            "Endpoints of a service that a waypoint leaves alone now, since they failed too often",
+        );
+        let ejections = Family::<ServiceLabels, Counter>::default();
+        registry.register(
+            "lateen_outlier_ejections",
+            "How often an endpoint of a service failed too often, and was left alone for a while",
+            ejections.clone(),
+        );
         registry.register(
             "istio_build",
             "Which build this is",
@@ -170,6 +189,7 @@ impl Default for Metrics {
                 received,
             },
             requests,
+            mirrors_dropped,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -177,6 +197,8 @@ impl Default for Metrics {
             control,
             endpoints,
             healthy,
+            ejections,
+            ejected,
             services: Mutex::default(),
         }
     }
@@ -203,6 +225,11 @@ impl Metrics {
     /// A request has been answered, or given up.
     pub fn request(&self, labels: RequestLabels, took: Duration) {
         self.requests.note(&labels, took);
+    }
+
+    /// A copy of a request was given up.
+    pub fn mirror_dropped(&self) {
+        self.mirrors_dropped.inc();
     }
 
     /// The revision in force.
@@ -250,6 +277,25 @@ impl Metrics {
                 .get_or_create(&labels)
                 .set(count.healthy.into());
             known.insert(labels);
+        }
+    }
+
+    /// An endpoint of a service failed too often.
+    pub fn ejection(&self, service: &ServiceKey) {
+        let service = service.to_string();
+        self.ejections
+            .get_or_create(&ServiceLabels { service })
+            .inc();
+    }
+
+    /// How many endpoints of each service are left alone.
+    pub fn ejected(&self, counts: &HashMap<ServiceKey, usize>) {
+        for (service, count) in counts {
+            let service = service.to_string();
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.ejected
+                .get_or_create(&ServiceLabels { service })
+                .set(count);
         }
     }
 

@@ -174,7 +174,7 @@ fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<ServerConf
 
 /// Our clock, by which certificates are in date or not.
 #[derive(Debug)]
-struct Clock;
+pub(super) struct Clock;
 
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {

@@ -34,6 +34,7 @@ pub(super) fn entry<C: Connector>(arrival: &Arrival<C>, chosen: Option<&Chosen>)
     let client = &arrival.client;
     let workload = chosen.and_then(Chosen::workload);
     let tunnelled = chosen.and_then(Chosen::tunnelled);
+    let routed = chosen.and_then(Chosen::service);
     Entry {
         direction: "waypoint",
         source: client.source,
@@ -41,7 +42,7 @@ pub(super) fn entry<C: Connector>(arrival: &Arrival<C>, chosen: Option<&Chosen>)
         source_identity: Some(client.identity.clone()),
         destination: chosen.map_or_else(|| arrival.bound.asked(), Chosen::hop),
         tunnelled: tunnelled.map(|t| t.target.to_string()),
-        service: arrival.bound.service().cloned(),
+        service: routed.or_else(|| arrival.bound.service()).cloned(),
         destination_workload: workload.cloned(),
         destination_identity: tunnelled.and_then(|t| t.workload.identity().ok()),
     }
@@ -79,6 +80,11 @@ impl Account {
     pub(super) fn closed(mut self, error: Option<String>) {
         let flag = if error.is_some() { "CONNECT" } else { "-" };
         self.end(flag, error);
+    }
+
+    /// The waypoint has cut it.
+    pub(super) fn cut(mut self, flag: &'static str, reason: String) {
+        self.end(flag, Some(reason));
     }
 
     /// It never worked.

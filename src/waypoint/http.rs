@@ -1,22 +1,34 @@
 //! Serves HTTP that comes through a tunnel (`spec/waypoint-l7.md` §1.5): HTTP/1 or HTTP/2 with
 //! prior knowledge, whichever the client speaks. Each request goes to an endpoint of its own.
 //!
-//! [`front`] lets well-formed requests pass, [`exchange`] is one request, [`pool`] keeps connections
-//! to endpoints, [`message`] says what of a message is for the next hop, [`reply`] is what the
-//! waypoint answers itself.
+//! [`front`] lets well-formed requests pass. [`exchange`] is one request: [`route`] finds its rule and
+//! what that makes of it, [`backend`] puts it into the form in which the backend gets it, [`attempts`]
+//! asks endpoints until one answers, [`mirror`] sends copies. [`pool`] keeps connections to endpoints,
+//! [`message`] says what of a message is for the next hop, [`reply`] is what the waypoint answers itself.
 
 mod account;
+mod affinity;
+mod attempts;
+mod backend;
 mod body;
+mod copy;
+mod deadline;
 mod exchange;
 mod fault;
 mod framing;
 mod front;
+mod hashed;
+mod injection;
 mod message;
+mod mirror;
 mod pool;
 mod quiet;
+mod replay;
 mod reply;
+mod route;
 mod tasks;
 mod upgrade;
+mod upload;
 mod websocket;
 
 use std::convert::Infallible;
@@ -44,6 +56,8 @@ use tasks::{Spawn, Tasks};
 
 /// How long a connection is kept on which nothing is asked (§1.5).
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
+/// Longest wait, after a stop, for the first request of a client that has just connected.
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// What hyper holds of an HTTP/1 connection, one way: any head that [`front`] lets pass, and its
 /// line before it is taken to be one.
 const BUFFER: usize = 128 << 10;
@@ -56,7 +70,8 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 const RESETS: (usize, usize) = (20, 200);
 
 /// Serves one tunnel to its end: `client` is spoken in it, `endpoint` to those behind. After `stop`,
-/// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more.
+/// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more, but
+/// for the first request of a client that had connected before.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
     tunnel: Tunnel,
@@ -69,7 +84,9 @@ pub(super) async fn serve<C: Connector + Clone>(
     let (gate, busy) = (Arc::<Gate>::default(), Busy::default());
     let io = TunnelIo::new(tunnel);
     let closer = io.closer();
+    let asked = CancellationToken::new();
     let service = service_fn(|request: Request<Incoming>| {
+        asked.cancel();
         let (arrival, gate, spawn) = (Arc::clone(&arrival), Arc::clone(&gate), spawn.clone());
         let (active, closer) = (busy.begin(), closer.clone());
         // hyper drops what it was asked to switch and did not, instead of closing it in order.
@@ -83,9 +100,14 @@ pub(super) async fn serve<C: Connector + Clone>(
             }))
         }
     });
+    let stopping = async {
+        stop.cancelled().await;
+        // Closed without an answer, who has just connected could not know that nothing was done.
+        let _asked_or_not = tokio::time::timeout(FIRST, asked.cancelled()).await;
+    };
     let over = async {
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = stopping => {}
             () = busy.idle(IDLE) => {}
         }
     };

@@ -27,14 +27,19 @@ pub(super) async fn serve<C: Connector + Clone>(
     mut tunnel: Tunnel,
     stop: &CancellationToken,
 ) {
+    let stopping = async {
+        stop.cancelled().await;
+        tokio::time::sleep(http::FIRST).await;
+    };
     let looked = tokio::select! {
         looked = look(&arrival, &mut tunnel) => looked,
         // Nothing was asked yet.
-        () = stop.cancelled() => return tunnel.close(),
+        () = stopping => return tunnel.close(),
     };
     match looked {
-        Ok(Carried::Bytes) => tcp::serve(&arrival, tunnel).await,
-        Ok(Carried::Tls(hello)) => tls(&arrival, tunnel, &hello).await,
+        Ok(Carried::Bytes) => tcp::serve(&arrival, tunnel, None).await,
+        // Never terminated: its hello says, in clear text, whom it is for.
+        Ok(Carried::Tls(hello)) => tcp::serve(&arrival, tunnel, hello.server_name()).await,
         Ok(Carried::Http { client, endpoint }) => {
             http::serve(arrival, tunnel, client, endpoint, stop).await;
         }
@@ -87,25 +92,4 @@ async fn look<C: Connector>(
         client,
         endpoint: endpoint.unwrap_or(client),
     })
-}
-
-/// Carries TLS of the programs' own as it is. Where it goes is chosen by whom its hello names.
-async fn tls<C: Connector + Clone>(arrival: &Arrival<C>, tunnel: Tunnel, hello: &Hello) {
-    match destination(hello) {
-        Destination::Service => tcp::serve(arrival, tunnel).await,
-    }
-}
-
-/// Where a TLS connection goes.
-enum Destination {
-    /// To the service that was asked for.
-    Service,
-}
-
-/// Chooses where a TLS connection goes: nothing says otherwise, so to the service itself, whomever
-/// its hello names and whether it names anybody.
-fn destination(hello: &Hello) -> Destination {
-    match hello {
-        Hello::Names(_) | Hello::NamesNobody | Hello::Unreadable => Destination::Service,
-    }
 }

@@ -57,7 +57,10 @@ impl<C: Connector + Clone> Waypoint<C> {
     ) -> Self {
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
+            endpoints: super::Endpoints::new(Arc::clone(&metrics)),
             http: http::Pool::default(),
+            routing: super::Routing::default(),
+            sessions: super::SessionKey::new(rand::random()),
             settings,
             mesh,
             certs,
@@ -147,6 +150,7 @@ impl<C: Connector + Clone> Waypoint<C> {
                 _now = reap.tick() => {
                     shared.upstream.reap();
                     shared.http.reap();
+                    shared.endpoints.look(Instant::now());
                 }
                 Some(taken) = taken.recv() => {
                     tasks.spawn(Arc::clone(&door).serve(taken));

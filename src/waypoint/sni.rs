@@ -17,6 +17,16 @@ pub(super) enum Hello {
     Unreadable,
 }
 
+impl Hello {
+    /// The host it asks for.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        match self {
+            Self::Names(host) => Some(host),
+            Self::NamesNobody | Self::Unreadable => None,
+        }
+    }
+}
+
 /// Reads a ClientHello; none while it is not whole.
 pub(super) fn read(bytes: &[u8]) -> Option<Hello> {
     let message = match handshake(bytes) {

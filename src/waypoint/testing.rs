@@ -1,5 +1,7 @@
 //! A waypoint, endpoints behind it and a client before it, for tests: loopback TCP with real TLS.
 
+pub(super) mod told;
+
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
@@ -30,6 +32,7 @@ use crate::hbone::{
 use crate::identity::SpiffeId;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
+use crate::model::waypoint::Resources;
 use crate::model::workload::{Health, Workload};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
@@ -71,7 +74,8 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    fn map(&self, address: SocketAddr, to: SocketAddr) {
+    /// From now on an address is there.
+    pub(super) fn map(&self, address: SocketAddr, to: SocketAddr) {
         self.to.lock().unwrap().insert(address, to);
     }
 }
@@ -148,6 +152,8 @@ pub(super) struct Rig {
     client: Pool<Direct>,
     workloads: Vec<Workload>,
     services: Vec<Service>,
+    /// What the waypoint is told besides.
+    pub(super) resources: Option<Resources>,
     pub(super) waypoint: JoinSet<()>,
     tasks: JoinSet<()>,
 }
@@ -212,6 +218,7 @@ impl Rig {
             speaking(90, AppProtocol::Tcp),
             speaking(91, AppProtocol::Unknown),
             speaking(443, AppProtocol::Tls),
+            speaking(9000, AppProtocol::Http11),
         ];
         let cart = service("cart", &["10.96.0.10"]).ports(&ports);
         Self {
@@ -226,6 +233,7 @@ impl Rig {
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
+            resources: None,
             services: vec![
                 service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
                 cart.through(waypoint_named("wp")),
@@ -246,10 +254,20 @@ impl Rig {
     /// Tells the waypoint of the mesh as it is now.
     pub(super) fn tell(&self) {
         let view = view(self.workloads.clone(), self.services.clone());
+        let name = "shop/wp".parse().unwrap();
+        let told = self.resources.clone();
         self.mesh.send_replace(Arc::new(MeshState {
             view: Arc::new(view),
+            waypoints: told.map(|r| (name, Arc::new(r))).into_iter().collect(),
             ..MeshState::default()
         }));
+    }
+
+    /// Adds a service with the ports of `cart`, behind the same waypoint.
+    pub(super) fn add_service(&mut self, name: &str, vip: &str) {
+        let like = self.services.iter().find(|s| &*s.name == "cart").unwrap();
+        let added = service(name, &[vip]).ports(&like.ports);
+        self.services.push(added.through(waypoint_named("wp")));
     }
 
     /// The mesh has its peers go by another instance.
@@ -262,6 +280,16 @@ impl Rig {
 
     /// Adds an endpoint of `cart` that takes tunnels, with its program.
     pub(super) async fn endpoint(&mut self, name: &str, address: &str) -> TcpListener {
+        self.endpoint_of("cart", name, address).await
+    }
+
+    /// Adds an endpoint of a service that takes tunnels, with its program.
+    pub(super) async fn endpoint_of(
+        &mut self,
+        service: &str,
+        name: &str,
+        address: &str,
+    ) -> TcpListener {
         let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = SocketAddr::new(address.parse().unwrap(), 15008);
@@ -284,7 +312,7 @@ impl Rig {
                 });
             }
         });
-        self.dead_endpoint(name, address);
+        self.workloads.push(workload(name, &[address]).of(service));
         program
     }
 
@@ -301,6 +329,22 @@ impl Rig {
     /// Adds an endpoint of `cart` that nobody reaches.
     pub(super) fn dead_endpoint(&mut self, name: &str, address: &str) {
         self.workloads.push(workload(name, &[address]).of("cart"));
+    }
+
+    /// Nobody reaches an address any more.
+    pub(super) fn unplug(&self, address: &str) {
+        let address = SocketAddr::new(address.parse().unwrap(), 8080);
+        self.connector.to.lock().unwrap().remove(&address);
+    }
+
+    /// Changes a workload, which is to be published.
+    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Workload)) {
+        change(
+            self.workloads
+                .iter_mut()
+                .find(|w| &*w.name == name)
+                .unwrap(),
+        );
     }
 
     /// Binds a workload to the waypoint by its own address.
@@ -350,8 +394,12 @@ impl Rig {
 
     /// A tunnel to a port of `cart`.
     pub(super) async fn cart(&self, port: u16) -> Tunnel {
-        let to = SocketAddr::new(VIP, port).to_string();
-        self.connect(&to).await.unwrap()
+        self.to(SocketAddr::new(VIP, port)).await
+    }
+
+    /// A tunnel to an address.
+    pub(super) async fn to(&self, address: SocketAddr) -> Tunnel {
+        self.connect(&address.to_string()).await.unwrap()
     }
 
     /// Runs `task` beside the test.

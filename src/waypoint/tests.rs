@@ -1,9 +1,17 @@
 //! A waypoint between a real client and real endpoints, in one process.
 
+mod attempts;
+mod changes;
 mod framing;
 mod headers;
 mod http;
 mod http2;
+mod mirrors;
+mod program;
 mod raw;
+mod routes;
+mod secure;
+mod sessions;
 mod sniff;
 mod tcp;
+mod traffic;

@@ -2,31 +2,32 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use super::Arrival;
+use super::endpoints::{GroupKey, Outcome, Picker, UnderWay};
+use super::routing::Seen;
+use super::secure::{Alpn, Materials, NotSecured, Secured, Stream, introduce};
 use crate::agent::certs::{CertError, Certs};
-use crate::hbone::{self, ConnectError, ConnectRequest, Connector, Hop, Pool, Tunnel, headers};
-use crate::model::balance::{Candidate, Pick, RoundRobin};
+use crate::hbone::{
+    self, ConnectError, ConnectRequest, Connector, Hop, Pool, Tunnel, TunnelIo, headers,
+};
+use crate::model::balance::RoundRobin;
 use crate::model::outbound::{Refusal, Route, Tunnelled};
-use crate::model::service::ServiceKey;
-use crate::model::waypoint;
+use crate::model::service::Service;
+use crate::model::traffic::{Balance, Keepalive, Settings};
+use crate::model::waypoint::{Destination, Picking, as_asked, toward};
 use crate::model::workload::Workload;
-
-/// Endpoints tried before a connection or a request is given up (§1.8, §3.2).
-pub(super) const ATTEMPTS: usize = 3;
-/// Longest wait for a plain connection (§1.8).
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Opens ways as this waypoint.
 pub(super) struct Upstream<C> {
     pool: Pool<C>,
     connector: C,
     certs: Certs,
-    turns: Mutex<RoundRobin>,
+    materials: Materials,
 }
 
 /// A way to an endpoint.
@@ -35,6 +36,8 @@ pub(super) enum Way {
     Tunnel(Tunnel),
     /// As it is.
     Plain(TcpStream),
+    /// Either of them, with something before the program's own protocol.
+    Stream(Box<dyn Stream>),
 }
 
 /// Why there is no way.
@@ -48,6 +51,10 @@ pub(super) enum OpenError {
     Tunnel(#[from] ConnectError),
     #[error("cannot connect to {to}")]
     Plain { to: SocketAddr, source: io::Error },
+    #[error("no connection to {to} in time")]
+    Late { to: SocketAddr },
+    #[error(transparent)]
+    Unsecured(#[from] NotSecured),
 }
 
 impl OpenError {
@@ -56,7 +63,7 @@ impl OpenError {
         match self {
             Self::Gone | Self::Certificate(_) => false,
             Self::Tunnel(e) => e.retryable(),
-            Self::Plain { .. } => true,
+            Self::Plain { .. } | Self::Late { .. } | Self::Unsecured(_) => true,
         }
     }
 
@@ -66,20 +73,18 @@ impl OpenError {
             Self::Gone => "CONNECT",
             Self::Certificate(_) => "IDENTITY_ERROR",
             Self::Tunnel(e) => e.flag(),
-            Self::Plain { .. } => "CONNECT",
+            Self::Plain { .. } | Self::Late { .. } | Self::Unsecured(_) => "CONNECT",
         }
     }
 }
 
 impl<C: Connector + Clone> Upstream<C> {
     pub(super) fn new(connector: C, certs: Certs) -> Self {
-        // Begins anywhere, so that instances that start together do not all begin with one endpoint.
-        let start = rand::random::<u32>() as usize;
         Self {
             pool: Pool::new(connector.clone(), hbone::Limits::default()),
             connector,
             certs,
-            turns: Mutex::new(RoundRobin::starting_after(start)),
+            materials: Materials::default(),
         }
     }
 
@@ -116,25 +121,16 @@ impl<C: Connector + Clone> Upstream<C> {
     }
 
     async fn plain(&self, to: SocketAddr) -> Result<TcpStream, OpenError> {
-        let connecting = tokio::time::timeout(CONNECT, self.connector.connect(to)).await;
-        let connected = connecting.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+        let connected = self.connector.connect(to).await;
         connected.map_err(|source| OpenError::Plain { to, source })
-    }
-}
-
-/// The lock is held for the turn only, not for the decision around it.
-struct Turns<'a>(&'a Mutex<RoundRobin>);
-
-impl Pick for Turns<'_> {
-    fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.pick(service, port, candidates)
     }
 }
 
 /// An endpoint that was chosen, and how it is reached.
 pub(super) struct Chosen {
     pub(super) route: Route,
+    /// That it goes there; absent of a workload by itself, and of an address the mesh does not know.
+    pub(super) under_way: Option<Arc<UnderWay>>,
 }
 
 impl Chosen {
@@ -145,6 +141,35 @@ impl Chosen {
             Route::Plain { endpoint, .. } => endpoint.address,
             Route::Tunnel(tunnelled) => tunnelled.target,
         }
+    }
+
+    /// The traffic policy that holds for it.
+    pub(super) fn settings(&self) -> &Settings {
+        static USUAL: LazyLock<Settings> = LazyLock::new(Settings::default);
+        let under_way = self.under_way.as_ref();
+        under_way.map_or(&USUAL, |under_way| under_way.settings())
+    }
+
+    /// Tells how it went.
+    pub(super) fn note(&self, outcome: Outcome) {
+        if let Some(under_way) = &self.under_way {
+            under_way.note(outcome);
+        }
+    }
+
+    /// How TLS is begun with the program, for a request to `host`, or else to the service by its name.
+    pub(super) fn secured(&self, host: Option<&str>, alpn: Alpn) -> Option<Secured> {
+        let origination = self.under_way.as_ref()?.origination()?;
+        let service = || self.service().map(|service| &*service.key.hostname);
+        let asked = host.or_else(service).unwrap_or_default();
+        Some(Secured {
+            server_name: match &origination.sni {
+                Some(sni) => Arc::clone(sni),
+                None => Arc::from(asked),
+            },
+            origination,
+            alpn,
+        })
     }
 
     /// Where the connection goes on the wire.
@@ -164,6 +189,15 @@ impl Chosen {
         }
     }
 
+    /// The service that it is an endpoint of.
+    pub(super) fn service(&self) -> Option<&Arc<Service>> {
+        match &self.route {
+            Route::Passthrough { .. } => None,
+            Route::Plain { service, .. } => service.as_ref(),
+            Route::Tunnel(tunnelled) => tunnelled.service.as_ref(),
+        }
+    }
+
     /// What the tunnel to it is, if it takes one.
     pub(super) fn tunnelled(&self) -> Option<&Tunnelled> {
         match &self.route {
@@ -173,31 +207,127 @@ impl Chosen {
     }
 }
 
-/// Why nobody was chosen.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoEndpoint {
-    #[error("the waypoint's instance is not in the mesh view")]
-    Gone,
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+impl<C: Connector + Clone> Arrival<C> {
+    /// Chooses an endpoint of `to`, as the traffic policy says.
+    pub(super) fn choose(
+        &self,
+        seen: &Seen,
+        to: &Destination<'_>,
+        picking: &Picking<'_>,
+    ) -> Result<Chosen, Refusal> {
+        let (view, instance) = (&seen.mesh.view, &seen.instance);
+        let Destination::Service {
+            key,
+            port,
+            subset,
+            asked,
+        } = *to
+        else {
+            let route = toward(view, instance, to, picking, &mut RoundRobin::default())?;
+            let under_way = None;
+            return Ok(Chosen { route, under_way });
+        };
+        let (ruled, now) = (seen.ruled(to), Instant::now());
+        let group = GroupKey {
+            service: key.clone(),
+            port,
+            subset: subset.map(|s| Arc::clone(&s.name)).unwrap_or_default(),
+        };
+        let group = self.shared.endpoints.group(group, now);
+        let balance = &ruled.settings().load_balancer.policy;
+        let route = if *balance == Balance::Passthrough {
+            as_asked(view, instance, key, asked)?
+        } else {
+            let keyed = matches!(balance, Balance::Hash { .. }) && picking.hash.is_some();
+            let picking = Picking {
+                // What has a key is asked again where it was (§3.2).
+                tried: if keyed { &[] } else { picking.tried },
+                pinned: picking.pinned.filter(|at| !group.is_out(*at, now)),
+                ..*picking
+            };
+            let mut picker = Picker {
+                group: &group,
+                settings: ruled.settings(),
+                view,
+                source: instance,
+                subset,
+                hash: picking.hash,
+                now,
+            };
+            toward(view, instance, to, &picking, &mut picker)?
+        };
+        let mut chosen = Chosen {
+            route,
+            under_way: None,
+        };
+        let address = chosen.address();
+        let enter = |w: &Arc<Workload>| Arc::new(group.enter(&w.uid, address, ruled, now));
+        chosen.under_way = chosen.workload().map(enter);
+        Ok(chosen)
+    }
+
+    /// Opens the way to an endpoint, as far as its program speaks for itself.
+    pub(super) async fn open(
+        &self,
+        chosen: &Chosen,
+        secured: Option<&Secured>,
+    ) -> Result<Way, OpenError> {
+        let limit = chosen.settings().connection_pool.connect_timeout;
+        let opening = tokio::time::timeout(limit, self.way(chosen, secured));
+        let to = chosen.address();
+        let opened = opening.await.unwrap_or(Err(OpenError::Late { to }));
+        match &opened {
+            Ok(_) => chosen.note(Outcome::Connected),
+            Err(e) if e.retryable() => chosen.note(Outcome::Unreachable),
+            Err(_) => {}
+        }
+        opened
+    }
+
+    async fn way(&self, chosen: &Chosen, secured: Option<&Secured>) -> Result<Way, OpenError> {
+        let upstream = &self.shared.upstream;
+        let (settings, to) = (chosen.settings(), chosen.address());
+        let way = match chosen.tunnelled() {
+            Some(to) => Way::Tunnel(upstream.tunnel(self, to).await?),
+            None => {
+                let tcp = upstream.plain(to).await?;
+                if let Some(keepalive) = settings.connection_pool.tcp_keepalive {
+                    keep_alive(&tcp, keepalive);
+                }
+                Way::Plain(tcp)
+            }
+        };
+        if settings.proxy_protocol.is_none() && secured.is_none() {
+            return Ok(way);
+        }
+        let mut stream: Box<dyn Stream> = match way {
+            Way::Tunnel(tunnel) => Box::new(TunnelIo::new(tunnel)),
+            Way::Plain(tcp) => Box::new(tcp),
+            Way::Stream(stream) => stream,
+        };
+        if let Some(version) = settings.proxy_protocol {
+            let (client, asked) = (self.client.source, self.bound.asked());
+            let told = introduce(&mut stream, version, client, asked).await;
+            told.map_err(|source| OpenError::Plain { to, source })?;
+        }
+        if let Some(secured) = secured {
+            stream = secured.begin(&upstream.materials, stream, to).await?;
+        }
+        Ok(Way::Stream(stream))
+    }
 }
 
-impl<C: Connector + Clone> Arrival<C> {
-    /// Chooses an endpoint that is not among those `tried`.
-    pub(super) fn choose(&self, tried: &[SocketAddr]) -> Result<Chosen, NoEndpoint> {
-        let known = self.shared.known(&self.instance);
-        let (mesh, instance) = known.ok_or(NoEndpoint::Gone)?;
-        let mut turns = Turns(&self.shared.upstream.turns);
-        let route = waypoint::onward(&mesh.view, &instance, &self.bound, tried, &mut turns)?;
-        Ok(Chosen { route })
+/// What is refused is only probed less often than was asked for.
+fn keep_alive(tcp: &TcpStream, wanted: Keepalive) {
+    let mut probes = socket2::TcpKeepalive::new();
+    if let Some(time) = wanted.time {
+        probes = probes.with_time(time);
     }
-
-    /// Opens the way to an endpoint.
-    pub(super) async fn open(&self, chosen: &Chosen) -> Result<Way, OpenError> {
-        let upstream = &self.shared.upstream;
-        match chosen.tunnelled() {
-            Some(to) => Ok(Way::Tunnel(upstream.tunnel(self, to).await?)),
-            None => Ok(Way::Plain(upstream.plain(chosen.address()).await?)),
-        }
+    if let Some(interval) = wanted.interval {
+        probes = probes.with_interval(interval);
     }
+    if let Some(retries) = wanted.probes {
+        probes = probes.with_retries(retries);
+    }
+    let _rarer = socket2::SockRef::from(tcp).set_tcp_keepalive(&probes);
 }

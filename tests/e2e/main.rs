@@ -1,4 +1,5 @@
-//! The real binary in a rig: two nodes, a control plane and a machine outside, shared by all cases.
+//! The real binary in rigs: two nodes, a control plane and a machine outside, shared by all cases but
+//! those of [`waypoints`], which have a rig of their own.
 //!
 //! Runs as root and as an ordinary user, where user namespaces are allowed; where a rig cannot be
 //! built every case fails with the one line that says why.
@@ -21,3 +22,4 @@ mod refusals;
 mod support;
 mod traffic;
 mod trust;
+mod waypoints;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -63,49 +64,69 @@ pub(crate) fn eventually<T: std::fmt::Debug>(what: &str, mut done: impl FnMut() 
     }
 }
 
+/// The hosts that run lateen, and the roles of each.
+pub(crate) type Roles = &'static [(&'static str, &'static [&'static str])];
+
+const ROLES: Roles = &[
+    ("control", &["--control"]),
+    ("edge-1", &["--node"]),
+    ("edge-2", &["--node"]),
+];
+
 /// The running mesh.
 pub(crate) struct Testbed {
     rig: Rig,
+    roles: Roles,
     daemons: Vec<(String, Option<Child>)>,
     programs: Vec<Child>,
 }
 
-/// The one rig of this test process. Cases take turns: some of them break it on purpose.
-pub(crate) fn testbed() -> MutexGuard<'static, Testbed> {
+/// A rig, for one case. Cases take turns: some of them break theirs on purpose, or watch the clock.
+pub(crate) struct Turn {
+    testbed: MutexGuard<'static, Testbed>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    /// The next turn, on the rig that `testbed` is to hold.
+    pub(crate) fn on(testbed: &'static OnceLock<Mutex<Testbed>>, start: fn() -> Testbed) -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let testbed = testbed.get_or_init(|| Mutex::new(start()));
+        Self {
+            testbed: testbed.lock().unwrap_or_else(PoisonError::into_inner),
+            _turn: turn,
+        }
+    }
+}
+
+impl Deref for Turn {
+    type Target = Testbed;
+
+    fn deref(&self) -> &Testbed {
+        &self.testbed
+    }
+}
+
+impl DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut Testbed {
+        &mut self.testbed
+    }
+}
+
+/// The rig that most cases share.
+pub(crate) fn testbed() -> Turn {
     static TESTBED: OnceLock<Mutex<Testbed>> = OnceLock::new();
-    let testbed = TESTBED.get_or_init(|| Mutex::new(Testbed::start()));
-    let mut testbed = testbed.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut testbed = Turn::on(&TESTBED, Testbed::start);
     testbed.mend();
     testbed
 }
 
 impl Testbed {
     fn start() -> Self {
-        // Logs of earlier runs are of no more use.
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
-        let _none_yet = fs::remove_dir_all(&home);
-        let state = home.join(std::process::id().to_string());
-        let rig = Rig::up(RIG, Path::new(LATEEN), &state).expect("a rig can be built here");
-        let mut testbed = Self {
-            rig,
-            daemons: Vec::new(),
-            programs: Vec::new(),
-        };
-        testbed.write_config();
+        let mut testbed = Self::up("e2e", RIG, ROLES);
         testbed.write_mesh();
-        testbed.daemon("control");
-        eventually("a first revision", || match testbed.status("control") {
-            Some(Status {
-                control: Some(c), ..
-            }) if c.revision.is_some() => Ok(()),
-            other => Err(other),
-        });
-        for edge in ["edge-1", "edge-2"] {
-            let token = testbed.token(edge);
-            let joined = testbed.join(edge, &token, &[]);
-            assert!(joined.status.success(), "{joined:?}");
-            testbed.daemon(edge);
-        }
+        testbed.run();
         testbed.programs();
         eventually("every endpoint passes its probe", || {
             let control = testbed.status("control").and_then(|s| s.control);
@@ -115,6 +136,40 @@ impl Testbed {
             }
         });
         testbed
+    }
+
+    /// Hosts with their settings, on which nothing runs yet.
+    pub(crate) fn up(name: &str, rig: &str, roles: Roles) -> Self {
+        // Logs of earlier runs are of no more use.
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _none_yet = fs::remove_dir_all(&home);
+        let state = home.join(std::process::id().to_string());
+        let rig = Rig::up(rig, Path::new(LATEEN), &state).expect("a rig can be built here");
+        let testbed = Self {
+            rig,
+            roles,
+            daemons: Vec::new(),
+            programs: Vec::new(),
+        };
+        testbed.write_config();
+        testbed
+    }
+
+    /// Starts the control plane, and has the others join and start.
+    pub(crate) fn run(&mut self) {
+        self.daemon("control");
+        eventually("a first revision", || match self.status("control") {
+            Some(Status {
+                control: Some(c), ..
+            }) if c.revision.is_some() => Ok(()),
+            other => Err(other),
+        });
+        for (host, _) in self.roles.iter().filter(|(host, _)| *host != "control") {
+            let token = self.token(host);
+            let joined = self.join(host, &token, &[]);
+            assert!(joined.status.success(), "{joined:?}");
+            self.daemon(host);
+        }
     }
 
     /// Starts again what a case has ended, and waits until the mesh is whole.
@@ -200,11 +255,11 @@ impl Testbed {
 
     fn write_config(&self) {
         fs::create_dir_all(self.mesh_dir()).unwrap();
-        for host in ["control", "edge-1", "edge-2"] {
+        for (host, _) in self.roles {
             let text = format!(
                 "node = \"{host}\"\nuser = 1337\nstate-dir = \"{}\"\n\n[control]\naddresses = [\"{CONTROL}\"]\n\
                  names = [\"10.77.0.1\"]\nmesh-dir = \"{}\"\n",
-                if host == "control" {
+                if *host == "control" {
                     self.control_state().display().to_string()
                 } else {
                     "/run/lateen-state".to_owned()
@@ -290,15 +345,10 @@ impl Testbed {
         self.daemons.retain(|(name, _)| name != host);
         let log = self.state().join(host).join("lateen.log");
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let role = if host == "control" {
-            "--control"
-        } else {
-            "--node"
-        };
+        let (_, roles) = self.roles.iter().find(|(name, _)| *name == host).unwrap();
         let mut command = self.rig.command(host, None, LATEEN);
-        command
-            .args(["run", role, "--config"])
-            .arg(self.config(host));
+        command.arg("run").args(*roles);
+        command.arg("--config").arg(self.config(host));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -345,6 +395,14 @@ impl Testbed {
         Session { child, output }
     }
 
+    /// Starts a program that runs until the rig ends.
+    pub(crate) fn program(&mut self, host: &str, namespace: Option<&str>, command: &[&str]) {
+        let mut inside = self.rig.command(host, namespace, command[0]);
+        let inside = inside.args(&command[1..]).stdin(Stdio::null());
+        let inside = inside.stdout(Stdio::null()).stderr(Stdio::null());
+        self.programs.push(inside.spawn().unwrap());
+    }
+
     fn programs(&mut self) {
         let server = |name| {
             let words = [
@@ -366,15 +424,7 @@ impl Testbed {
             ("edge-2", Some("ledger"), echo),
             ("outside", None, server("outside")),
         ] {
-            let mut inside = self.rig.command(host, namespace, command[0]);
-            let inside = inside.args(&command[1..]).stdin(Stdio::null());
-            self.programs.push(
-                inside
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .unwrap(),
-            );
+            self.program(host, namespace, &command);
         }
         for (host, namespace) in [
             ("edge-1", Some("cart-1")),

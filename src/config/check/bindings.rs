@@ -82,14 +82,14 @@ impl<'a> Judged<'a> {
 
     /// Each listens at the addresses of its machine.
     fn ports(&mut self, ports: &[u16]) {
-        let mut taken: HashMap<(&str, u16), (&WrittenGateway, &At<Arc<str>>)> = HashMap::new();
+        let mut taken = HashMap::new();
         let gateways = self.context.written.gateways.iter().zip(ports);
         let instances = gateways.flat_map(|(gateway, port)| {
             let machines = gateway.machines.names().iter();
             machines.map(move |node| (*gateway, node, *port))
         });
         for (gateway, node, port) in instances {
-            let Some((first, at)) = taken.get(&(&*node.value, port)) else {
+            let Some((first, at)) = taken.get(&(&node.value, port)) else {
                 taken.insert((&node.value, port), (gateway, node));
                 continue;
             };

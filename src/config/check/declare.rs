@@ -55,7 +55,7 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .map(|policy| declared_authentication(policy))
             .collect(),
         routes: written.routes.iter().map(|r| declared_route(r)).collect(),
-        destination_rules: Vec::new(),
+        destination_rules: super::destinations::declare(context),
         service_entries: Vec::new(),
     };
     (mesh, workloads)
@@ -183,6 +183,7 @@ fn declared_service(written: &WrittenService) -> Service {
         headless: written.headless,
         ports: written.ports.clone(),
         selector: written.selector.clone(),
+        traffic_distribution: written.traffic_distribution,
         canary: written.canary.canary.clone(),
         ingress_use_waypoint: written.ingress_use_waypoint,
         use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),

@@ -56,6 +56,18 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         let names = routes.map(|r| (Some(&r.namespace), &r.name));
         unique(kind.as_str(), names, found);
     }
+    let rules = written.destinations.iter();
+    unique(
+        "destination-rule",
+        rules.map(|r| (Some(&r.namespace), &r.name)),
+        found,
+    );
+    let policies = written.backend_tls.iter();
+    unique(
+        "backend-tls-policy",
+        policies.map(|p| (Some(&p.namespace), &p.name)),
+        found,
+    );
     host_names(context, found);
 }
 

@@ -72,12 +72,22 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let of_policies = of_authorizations.chain(of_authentications);
     let routes = written.routes.iter();
     let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));
+    let destinations = written.destinations.iter();
+    let of_destinations = destinations
+        .map(|r| ("destination-rule", &r.name, &r.namespace))
+        .filter(outside_root);
+    let backend_tls = written.backend_tls.iter();
+    let of_backend_tls = backend_tls
+        .map(|p| ("backend-tls-policy", &p.name, &p.namespace))
+        .filter(outside_root);
+    let of_traffic = of_destinations.chain(of_backend_tls);
     let mut reported: HashSet<(usize, usize)> = HashSet::new();
     for (kind, name, namespace) in of_workloads
         .chain(of_services)
         .chain(of_gateways)
         .chain(of_policies)
         .chain(of_routes)
+        .chain(of_traffic)
     {
         let known = context.namespaces.contains_key(&*namespace.value);
         let place: &Place = &namespace.place;

@@ -12,7 +12,7 @@ use super::{name_of, namespace_of};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
-use crate::model::declaration::{Port, UseWaypoint};
+use crate::model::declaration::{Port, TrafficDistribution, UseWaypoint};
 
 /// A `[[service]]` table.
 pub(in crate::config) struct WrittenService {
@@ -30,6 +30,8 @@ pub(in crate::config) struct WrittenService {
     pub ports: Vec<Port>,
     /// `selector`.
     pub selector: BTreeMap<String, String>,
+    /// `traffic-distribution`, or the annotation that means the same.
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// Where `selector` is written.
     pub selector_place: Place,
     /// `use-waypoint`, or the label that means the same.
@@ -60,6 +62,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
     let mut annotations = Annotations::read(&table);
     let canary = waypoint::canary(&table, &mut labels, &mut annotations, &namespace.value);
+    let traffic_distribution = distribution(&table, &mut annotations);
     annotations.finish();
     let ingress_use_waypoint = waypoint::ingress(&table, &mut labels);
     let labels = labels.finish(&table);
@@ -75,11 +78,48 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         ports: ports.unwrap_or_default(),
         selector: selector.value,
         selector_place: selector.place,
+        traffic_distribution,
         use_waypoint,
         canary,
         ingress_use_waypoint,
         labels,
     })
+}
+
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// The names of Kubernetes, the first of which is an old one.
+const DISTRIBUTIONS: [(&str, TrafficDistribution); 3] = [
+    ("PreferClose", TrafficDistribution::SameZone),
+    ("PreferSameZone", TrafficDistribution::SameZone),
+    ("PreferSameNode", TrafficDistribution::SameNode),
+];
+
+fn distribution<'a>(
+    table: &Table<'a>,
+    annotations: &mut Annotations<'a>,
+) -> Option<TrafficDistribution> {
+    let read = |value: Value<'a>| {
+        let chosen = scalar::choice(&value, &DISTRIBUTIONS)?;
+        Some(At::new(chosen, value.place().clone()))
+    };
+    let key = table.value("traffic-distribution").and_then(read);
+    let annotation = annotations.take(DISTRIBUTION).and_then(read);
+    if let (Some(key), Some(annotation)) = (&key, &annotation)
+        && key.value != annotation.value
+    {
+        let message = format!(
+            "{}: key `traffic-distribution` and annotation `{DISTRIBUTION}` disagree",
+            table.what()
+        );
+        table.report(
+            Diagnostic::new(Code::ConflictingKeys, annotation.place.clone(), message)
+                .label("the annotation says this")
+                .related(key.place.clone(), "the key says this")
+                .help("they mean the same; keep the key and drop the annotation"),
+        );
+    }
+    key.or(annotation).map(|chosen| chosen.value)
 }
 
 fn addresses(table: &Table<'_>, headless: bool) -> Vec<At<IpAddr>> {

@@ -148,6 +148,26 @@ impl<'a> Value<'a> {
         u32::try_from(number).ok()
     }
 
+    /// A number within bounds, with or without decimals.
+    pub(in crate::config) fn decimal(&self, bounds: RangeInclusive<f64>) -> Option<f64> {
+        let written = match self.inner {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => {
+                self.wrong_type("a number", "write a number, as in `12.5`");
+                return None;
+            }
+        };
+        let number = written.parse::<f64>().ok();
+        let number = number.filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let range = format!("from {} to {}", bounds.start(), bounds.end());
+            let message = format!("is not a number {range}");
+            self.bad(&message, "out of range", format!("write a number {range}"));
+        }
+        number
+    }
+
     /// A list, as far as its items can be read.
     pub(in crate::config) fn list<T>(
         &self,

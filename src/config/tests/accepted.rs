@@ -1,5 +1,6 @@
 //! What is written becomes what it means, with every default filled in.
 
+mod destinations;
 mod policies;
 mod routes;
 

@@ -1,5 +1,6 @@
 //! What several resources can get wrong together.
 
+mod destinations;
 mod policies;
 mod rules;
 
@@ -33,6 +34,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(incomplete());
     rows.extend(policies::rows());
     rows.extend(rules::rows());
+    rows.extend(destinations::rows());
     rows
 }
 

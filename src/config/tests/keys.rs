@@ -1,5 +1,6 @@
 //! What one file can get wrong by itself.
 
+mod destinations;
 mod policies;
 mod resources;
 mod rules;
@@ -88,6 +89,7 @@ pub(super) fn rows() -> Vec<Row> {
     resources::add(&mut rows);
     policies::add(&mut rows);
     rules::add(&mut rows);
+    destinations::add(&mut rows);
     rows.0
 }
 

@@ -78,6 +78,7 @@ pub(crate) fn service(name: &str) -> Service {
         namespace: Arc::from("shop"),
         addresses: Vec::new(),
         headless: false,
+        traffic_distribution: None,
         ports: vec![Port {
             name: None,
             port: 80,

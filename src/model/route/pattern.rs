@@ -12,6 +12,8 @@ const SIZE: usize = 1 << 20;
 pub struct Regex {
     source: Arc<str>,
     whole: regex::Regex,
+    /// By itself, as it is found within a text.
+    part: regex::Regex,
 }
 
 /// Not a regular expression.
@@ -26,7 +28,7 @@ impl Regex {
     /// [`RegexError`] where it is none, or too large a one.
     pub fn new(source: &str) -> Result<Self, RegexError> {
         // By itself first, so that nobody closes the group that makes it a whole.
-        regex::RegexBuilder::new(source)
+        let part = regex::RegexBuilder::new(source)
             .size_limit(SIZE)
             .build()
             .map_err(|e| RegexError(e.to_string()))?;
@@ -37,12 +39,18 @@ impl Regex {
         Ok(Self {
             source: Arc::from(source),
             whole,
+            part,
         })
     }
 
     /// As it was written.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// What finds it within a text.
+    pub(super) fn part(&self) -> &regex::Regex {
+        &self.part
     }
 
     /// Whether it takes all of a text.

@@ -1,6 +1,7 @@
 //! One request's account: counted, and told of once when its answer has ended, however it ends
 //! (`spec/waypoint-l7.md` §6.2, §6.3).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use hyper::body::Frame;
 use tracing::{Level, enabled};
 
 use crate::hbone::Connector;
+use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::{Entry, chain};
 use crate::telemetry::log;
 use crate::telemetry::{Metrics, RequestLabels};
@@ -25,6 +27,24 @@ const TARGET: &str = "access";
 /// How a request ended, in Envoy's response flags (§1.9).
 pub(super) type Flag = &'static str;
 
+/// A flag with those of what happened on the way: a delay that a fault made, and retries used up.
+fn flags(flag: Flag, delayed: bool, exhausted: bool) -> Flag {
+    macro_rules! together {
+        ($($one:literal)*) => {
+            match (flag, delayed, exhausted) {
+                ("-", true, false) => "DI",
+                ("-", false, true) => "URX",
+                ("-", true, true) => "DI,URX",
+                $(($one, true, false) => concat!("DI,", $one),
+                ($one, false, true) => concat!($one, ",URX"),
+                ($one, true, true) => concat!("DI,", $one, ",URX"),)*
+                _ => flag,
+            }
+        };
+    }
+    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE")
+}
+
 /// A request from its head to the end of its answer.
 pub(super) struct Account {
     metrics: Arc<Metrics>,
@@ -32,6 +52,12 @@ pub(super) struct Account {
     asked: Asked,
     started: Instant,
     answered: Option<Answered>,
+    /// The rule that took it.
+    route: Cow<'static, str>,
+    /// Whom it went to: host name, port and subset.
+    upstream: Option<(Arc<str>, u16, Option<Arc<str>>)>,
+    delayed: bool,
+    exhausted: bool,
     /// Bytes of the request's body.
     pub(super) received: Arc<AtomicU64>,
     sent: u64,
@@ -76,6 +102,10 @@ impl Account {
             asked,
             started: Instant::now(),
             answered: None,
+            route: Cow::Borrowed("-"),
+            upstream: None,
+            delayed: false,
+            exhausted: false,
             received: Arc::default(),
             sent: 0,
             ended: false,
@@ -93,6 +123,35 @@ impl Account {
         request_id.clone_into(&mut self.asked.request_id);
     }
 
+    /// Notes the rule that took it; none is the service's own way.
+    pub(super) fn routed(&mut self, rule: Option<&str>) {
+        self.route = match rule {
+            None => Cow::Borrowed("default"),
+            Some(name) => Cow::Owned(name.to_owned()),
+        };
+    }
+
+    /// Notes whom it goes to.
+    pub(super) fn goes_to(&mut self, to: &Destination<'_>) {
+        if let Destination::Service {
+            key, port, subset, ..
+        } = to
+        {
+            let subset = subset.map(|s| Arc::clone(&s.name));
+            self.upstream = Some((Arc::clone(&key.hostname), *port, subset));
+        }
+    }
+
+    /// Notes that a fault held it up.
+    pub(super) fn delayed(&mut self) {
+        self.delayed = true;
+    }
+
+    /// Notes that it would have been asked again if it had not been so often.
+    pub(super) fn exhausted(&mut self) {
+        self.exhausted = true;
+    }
+
     /// Notes the endpoint that is asked.
     pub(super) fn asks<C: Connector>(&mut self, arrival: &Arrival<C>, chosen: &Chosen) {
         self.entry = entry(arrival, Some(chosen));
@@ -108,7 +167,8 @@ impl Account {
         });
     }
 
-    /// Notes that the waypoint answers by itself: no endpoint has a part in it.
+    /// Notes that the waypoint answers by itself, and why where that is not as it should be: no endpoint
+    /// has a part in it.
     pub(super) fn replied(
         &mut self,
         status: StatusCode,
@@ -121,7 +181,7 @@ impl Account {
             status,
             grpc_status: grpc_status(headers),
             flag,
-            error: Some(error),
+            error: Some(error).filter(|e| !e.is_empty()),
         });
     }
 
@@ -155,6 +215,15 @@ impl Account {
         self.end();
     }
 
+    /// Its answer took longer than it may.
+    pub(super) fn late(mut self, reason: &str) {
+        if let Some(answered) = &mut self.answered {
+            answered.flag = "UT";
+            answered.error = Some(reason.to_owned());
+        }
+        self.end();
+    }
+
     /// What it became was cut off.
     pub(super) fn cut(mut self, reason: &str) {
         if let Some(answered) = &mut self.answered {
@@ -173,7 +242,8 @@ impl Account {
         };
         let answered = self.answered.take();
         let known = answered.is_some();
-        let answered = answered.unwrap_or(gone);
+        let mut answered = answered.unwrap_or(gone);
+        answered.flag = flags(answered.flag, self.delayed, self.exhausted);
         // Nothing was answered: no code there is would say so (§1.9).
         let code = if known { answered.status.as_u16() } else { 0 };
         self.count(&answered, code);
@@ -205,7 +275,12 @@ impl Account {
                 .text("protocol", asked.protocol)
                 .text("request_id", &asked.request_id)
                 .number("response_code", code.into())
-                .text("response_flags", answered.flag);
+                .text("response_flags", answered.flag)
+                .text("route_name", &self.route);
+            if let Some((host, port, subset)) = &self.upstream {
+                let of = subset.as_deref().map_or(("", ""), |s| ("/", s));
+                line.quoted("upstream", &format_args!("{host}:{port}{}{}", of.0, of.1));
+            }
             if let Some(status) = &answered.grpc_status {
                 line.text("grpc_status", status);
             }
@@ -246,4 +321,25 @@ fn grpc_status(headers: &HeaderMap) -> Option<String> {
     // Clients and endpoints write it: a code and no text, or every text is a series of its own.
     let code: u16 = status.parse().ok().filter(|code| *code <= 16)?;
     Some(code.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_tell_of_the_way_too() {
+        for (flag, delayed, exhausted, want) in [
+            ("-", false, false, "-"),
+            ("UF", false, false, "UF"),
+            ("-", true, false, "DI"),
+            ("FI", true, false, "DI,FI"),
+            ("UF", false, true, "UF,URX"),
+            ("-", false, true, "URX"),
+            ("UT", true, true, "DI,UT,URX"),
+        ] {
+            let told = flags(flag, delayed, exhausted);
+            assert_eq!(told, want, "{flag} {delayed} {exhausted}");
+        }
+    }
 }

@@ -1,71 +1,18 @@
-//! Bodies on their way through: passed on frame by frame, counted, and told of at their end.
+//! Answers' bodies on their way through: passed on frame by frame, counted, and told of at their end.
 
+use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::account::Account;
+use super::deadline::Alarm;
 use super::pool::Lease;
 use super::quiet::{Active, Quiet, Silence};
 use crate::hbone::Closer;
-
-/// A request's body.
-pub(super) struct Upload {
-    inner: Incoming,
-    count: Arc<AtomicU64>,
-    quiet: Quiet,
-}
-
-impl Upload {
-    /// Counts the bytes of `inner` as they pass, and tells `quiet` of them.
-    pub(super) fn new(inner: Incoming, count: Arc<AtomicU64>, quiet: Quiet) -> Self {
-        if inner.is_end_stream() {
-            quiet.asked();
-        }
-        Self {
-            inner,
-            count,
-            quiet,
-        }
-    }
-}
-
-fn bytes(frame: &Frame<Bytes>) -> u64 {
-    frame.data_ref().map_or(0, |data| data.len() as u64)
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &polled {
-            self.count.fetch_add(bytes(frame), Ordering::Relaxed);
-        }
-        self.quiet.moved();
-        if self.inner.is_end_stream() || polled.is_none() {
-            self.quiet.asked();
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
 
 /// Where a response's body comes from.
 enum Source {
@@ -75,11 +22,13 @@ enum Source {
     Endpoint(Incoming, Option<Lease>, Silence),
 }
 
-/// Why a response's body broke off.
+/// Why an answer ended before its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
-    #[error(transparent)]
-    Endpoint(#[from] hyper::Error),
+pub(super) enum BrokenDownload {
+    #[error("the endpoint broke off")]
+    Endpoint(#[source] hyper::Error),
+    #[error("the answer took too long")]
+    Late,
     #[error("nothing has moved for too long")]
     Silent,
 }
@@ -87,6 +36,8 @@ pub(super) enum BodyError {
 /// A response's body. Its end is the exchange's.
 pub(super) struct Download {
     source: Source,
+    /// When it must have ended.
+    alarm: Alarm,
     account: Option<Account>,
     /// Says that all of it was written.
     closer: Option<Closer>,
@@ -98,22 +49,26 @@ impl Download {
     pub(super) fn local(text: Bytes, account: Account) -> Self {
         Self {
             source: Source::Local(Full::new(text)),
+            alarm: Alarm::default(),
             account: Some(account),
             closer: None,
             _active: None,
         }
     }
 
-    /// What an endpoint says on a connection that is lent.
+    /// What an endpoint says on a connection that is lent, until the alarm goes off or nothing moves
+    /// for too long.
     pub(super) fn endpoint(
         body: Incoming,
-        lease: Option<Lease>,
+        lease: Lease,
+        until: (Alarm, &Quiet),
         account: Account,
-        quiet: &Quiet,
     ) -> Self {
+        let (alarm, quiet) = until;
         quiet.moved();
         Self {
-            source: Source::Endpoint(body, lease, quiet.silence()),
+            source: Source::Endpoint(body, Some(lease), quiet.silence()),
+            alarm,
             account: Some(account),
             closer: None,
             _active: None,
@@ -124,6 +79,7 @@ impl Download {
     pub(super) fn switched() -> Self {
         Self {
             source: Source::Local(Full::default()),
+            alarm: Alarm::default(),
             account: None,
             closer: None,
             _active: None,
@@ -155,30 +111,54 @@ impl Download {
             closer.in_order();
         }
     }
+
+    fn broke(&mut self, error: &BrokenDownload) {
+        let Some(account) = self.account.take() else {
+            return;
+        };
+        match error {
+            BrokenDownload::Endpoint(e) => account.broke(e),
+            BrokenDownload::Silent => account.broke(error),
+            BrokenDownload::Late => account.late(&error.to_string()),
+        }
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenDownload>>> {
+        match &mut self.source {
+            Source::Local(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                polled.map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
+            }
+            Source::Endpoint(body, _, silence) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => {
+                    silence.moved();
+                    Poll::Ready(frame.map(|frame| frame.map_err(BrokenDownload::Endpoint)))
+                }
+                Poll::Pending => {
+                    let silent = Pin::new(silence).poll(cx);
+                    silent.map(|()| Some(Err(BrokenDownload::Silent)))
+                }
+            },
+        }
+    }
 }
 
 impl Body for Download {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BrokenDownload;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match &mut self.source {
-            Source::Local(body) => {
-                let polled = ready!(Pin::new(body).poll_frame(cx));
-                polled.map(|frame| frame.map_err(|never| match never {}))
-            }
-            Source::Endpoint(body, _, silence) => match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(polled) => {
-                    silence.moved();
-                    polled.map(|frame| frame.map_err(BodyError::Endpoint))
-                }
-                Poll::Pending => {
-                    ready!(Pin::new(silence).poll(cx));
-                    Some(Err(BodyError::Silent))
-                }
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenDownload>>> {
+        let polled = match self.poll_source(cx) {
+            Poll::Ready(polled) => polled,
+            Poll::Pending => match Pin::new(&mut self.alarm).poll(cx) {
+                Poll::Ready(()) => Some(Err(BrokenDownload::Late)),
+                Poll::Pending => return Poll::Pending,
             },
         };
         match &polled {
@@ -187,11 +167,7 @@ impl Body for Download {
                     account.sent(frame);
                 }
             }
-            Some(Err(e)) => {
-                if let Some(account) = self.account.take() {
-                    account.broke(e);
-                }
-            }
+            Some(Err(e)) => self.broke(e),
             None => self.end(),
         }
         Poll::Ready(polled)

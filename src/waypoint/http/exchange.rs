@@ -5,26 +5,33 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::account::Account;
-use super::body::{Download, Upload};
-use super::fault;
-use super::message;
-use super::pool::{Lease, Version};
+use super::affinity::Affinity;
+use super::attempts::{Answered, Attempts, Question, repeats};
+use super::backend::Ruled;
+use super::body::Download;
+use super::copy::{Copier, copy};
+use super::deadline::{Alarm, Clock, grpc_timeout, stricter};
+use super::hashed::Hashed;
+use super::mirror::{self, Mirrored};
+use super::pool::Version;
 use super::quiet::Quiet;
 use super::reply::Reply;
 use super::tasks::Spawn;
-use super::upgrade;
+use super::upload::{Origin, Upload};
+use super::{fault, injection, message, route, upgrade};
 use crate::hbone::Connector;
+use crate::model::route::{Retry, Target};
+use crate::model::service::AppProtocol;
+use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
-use crate::waypoint::upstream::ATTEMPTS;
+use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
-/// Connections that waited, tried for one request when each turns out to be closed.
-const STALE: usize = 2;
 /// Longest time in which nothing of a request or its answer moves (§1.5).
 const SILENCE: Duration = Duration::from_secs(300);
 
@@ -43,121 +50,317 @@ pub(super) async fn serve<C: Connector + Clone>(
     if let Some(waypoint) = arrival.tells_identity() {
         message::identify(&mut parts.headers, &waypoint, &arrival.client.identity);
     }
-    let authority = match received.and_then(|to| filters::request(&arrival, &parts).map(|()| to)) {
+    let received = received.and_then(|authority| {
+        route::normalise(&mut parts)?;
+        filters::request(&arrival, &parts)?;
+        Ok(authority)
+    });
+    let authority = match received {
         Ok(authority) => authority,
         Err(reply) => return reply.response(account),
     };
     account.known_as(authority.as_str(), message::request_id(&parts.headers));
-    // A WebSocket goes on over HTTP/1.1, whatever else is spoken to the endpoint (§1.5).
-    let version = if upgrade.is_some() {
-        Version::Http1
-    } else {
-        version
+    let Some(seen) = arrival.look() else {
+        let gone = "the waypoint's instance is not in the mesh view".to_owned();
+        return Reply::no_endpoint(gone).response(account);
     };
-    let quiet = Quiet::new(SILENCE);
-    let body = Upload::new(body, Arc::clone(&account.received), quiet.clone());
-    let request = match prepare(parts, &authority, version, upgrade.is_some()) {
-        Ok(parts) => Request::from_parts(parts, body),
-        Err(reply) => return reply.response(account),
+    let exchange = Exchange {
+        arrival: &arrival,
+        seen: &seen,
+        version,
+        client: parts.version,
+        websocket: upgrade.is_some(),
     };
-    let asked = Instant::now();
-    let answered = tokio::select! {
-        answered = ask(&arrival, request, version, &mut account) => answered,
-        () = quiet.silence() => Err(Reply::silent(quiet.has_asked())),
-    };
-    match answered {
-        Ok((response, lease)) => {
-            let answer = Answer {
-                response,
-                lease,
-                asked,
-                quiet,
-            };
-            answer.pass_on(account, upgrade, &spawn)
+    let mut told = Told::default();
+    let answer = exchange.answer(parts, authority, body, &mut account, &mut told);
+    match answer.await {
+        Ok(answer) => answer.pass_on(account, upgrade, &spawn, &told),
+        Err(reply) => {
+            let mut response = reply.response(account);
+            told.cors_to(response.headers_mut());
+            response
         }
-        Err(reply) => reply.response(account),
     }
 }
 
-/// The head as it is for the endpoint.
-fn prepare(
-    mut parts: Parts,
-    authority: &Authority,
+/// One request, and the mesh by which it is judged from start to end.
+struct Exchange<'a, C: Connector> {
+    arrival: &'a Arc<Arrival<C>>,
+    seen: &'a Seen,
+    /// What is spoken to endpoints of the service that was asked for.
     version: Version,
+    /// What the client speaks.
+    client: http::Version,
     websocket: bool,
-) -> Result<Parts, Reply> {
-    message::address(&mut parts, authority, version)?;
-    if websocket {
-        message::into_websocket(&mut parts.headers);
-    }
-    Ok(parts)
 }
 
-/// Asks one endpoint after another while nothing of the request has been sent.
-async fn ask<C: Connector + Clone>(
-    arrival: &Arrival<C>,
-    mut request: Request<Upload>,
+/// Where a request goes, and how.
+struct Way<'a> {
+    to: Destination<'a>,
+    ruled: Option<Ruled<'a>>,
     version: Version,
-    account: &mut Account,
-) -> Result<(Response<Incoming>, Lease), Reply> {
-    let mut tried = Vec::new();
-    let mut failed = None;
-    while tried.len() < ATTEMPTS {
-        let chosen = match arrival.choose(&tried) {
-            Ok(chosen) => chosen,
-            // Nobody else is left: what the last one failed with says more.
-            Err(none) => return Err(failed.unwrap_or_else(|| Reply::no_endpoint(chain(&none)))),
-        };
-        account.asks(arrival, &chosen);
-        let mut stale = 0;
-        loop {
-            let pool = &arrival.shared.http;
-            let lent = pool.lend(arrival, &chosen, version, stale >= STALE).await;
-            let mut lease = match lent {
-                Ok(lease) => lease,
-                Err(e) if e.retryable() => {
-                    failed = Some(Reply::no_way(chain(&e)));
-                    break;
-                }
-                Err(e) => return Err(Reply::no_way(chain(&e))),
-            };
-            let mut error = match lease.send(request).await {
-                Ok(response) => return Ok((response, lease)),
-                Err(error) => error,
-            };
-            let Some(unsent) = error.take_message() else {
-                return Err(lost(&error.into_error()));
-            };
-            request = unsent;
-            if !lease.used {
-                failed = Some(lost(&error.into_error()));
-                break;
-            }
-            stale += 1;
-        }
-        tried.push(chosen.address());
-    }
-    Err(failed.unwrap_or_else(|| Reply::no_endpoint("no endpoint answers".to_owned())))
+    affinity: Affinity<'a>,
+    retry: &'a Retry,
+    /// How long all of it may take.
+    limit: Option<Duration>,
+    /// How long one attempt may take to begin its answer.
+    attempt: Option<Duration>,
 }
 
-/// The request was sent, and no answer will come.
-fn lost(error: &hyper::Error) -> Reply {
-    let reset = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-        .is_some_and(h2::Error::is_reset);
-    let reason = chain(error);
-    match reset {
-        true => Reply::reset(reason),
-        false => Reply::closed(reason),
+/// What the client is told besides, by the rule.
+#[derive(Default)]
+struct Told<'a> {
+    ruled: Option<Ruled<'a>>,
+    cors: Option<HeaderMap>,
+    session: Option<(HeaderName, HeaderValue)>,
+    /// What it is hashed by from now on.
+    cookie: Option<HeaderValue>,
+}
+
+impl<'a, C: Connector + Clone> Exchange<'a, C> {
+    /// Finds whom to ask, and asks.
+    ///
+    /// # Errors
+    /// What to answer instead.
+    async fn answer(
+        &self,
+        mut parts: Parts,
+        authority: Authority,
+        body: Incoming,
+        account: &mut Account,
+        told: &mut Told<'a>,
+    ) -> Result<Answer, Reply> {
+        let way = self.way(&parts, &authority, account, told).await?;
+        account.goes_to(&way.to);
+        told.ruled = way.ruled;
+        let limit = match account.is_grpc() {
+            true => stricter(way.limit, grpc_timeout(&parts.headers)),
+            false => way.limit,
+        };
+        let hashed = Hashed::read(
+            &self.seen.ruled(&way.to),
+            &parts,
+            self.arrival.client.source,
+        );
+        told.cookie = hashed.cookie;
+        let mut host = authority;
+        if let Some(ruled) = &way.ruled {
+            host = ruled.change(&mut parts, host)?;
+        }
+        let limited = limit.or(way.attempt).is_some() && !body.is_end_stream();
+        let (clock, whole) = match limited {
+            true => {
+                let (clock, whole) = Clock::waiting();
+                (clock, Some(whole))
+            }
+            false => (Clock::default(), None),
+        };
+        let copies = match way.ruled {
+            Some(ruled) if !self.websocket => self.mirror(ruled, &parts, &host, &body)?,
+            _ => Vec::new(),
+        };
+        let quiet = Quiet::new(SILENCE);
+        let received = Arc::clone(&account.received);
+        let origin = Origin::new(body, received, copies, whole).heard_by(quiet.clone());
+        message::address(&mut parts, &host, way.version)?;
+        if self.websocket {
+            message::into_websocket(&mut parts.headers);
+        }
+        let often = !self.websocket && repeats(way.retry, way.version, account.is_grpc());
+        let question = match often {
+            true => Question::often(parts, origin),
+            false => Question::once(parts, Upload::Once(origin)),
+        };
+        let mut alarm = clock.alarm(limit);
+        let attempts = Attempts {
+            arrival: self.arrival,
+            seen: self.seen,
+            to: way.to,
+            version: way.version,
+            retry: way.retry,
+            limit: way.attempt,
+            clock,
+            hash: hashed.key,
+            pinned: way.affinity.endpoint(),
+        };
+        let asked = Instant::now();
+        let answered = tokio::select! {
+            biased;
+            answered = attempts.ask(question, account) => answered?,
+            () = &mut alarm => return Err(Reply::late("no answer in time")),
+            () = quiet.silence() => return Err(Reply::silent(quiet.has_asked())),
+        };
+        let key = &self.arrival.shared.sessions;
+        told.session = way.affinity.told(key, &way.to, answered.endpoint);
+        Ok(Answer {
+            answered,
+            asked,
+            quiet,
+            alarm,
+        })
+    }
+
+    /// Where the rules have a request go; it waits where they say so.
+    async fn way(
+        &self,
+        parts: &Parts,
+        authority: &Authority,
+        account: &mut Account,
+        told: &mut Told<'a>,
+    ) -> Result<Way<'a>, Reply> {
+        let bound = &self.arrival.bound;
+        let chosen = route::rule(self.arrival, self.seen, parts, authority)?;
+        account.routed(chosen.as_ref().map(|c| c.name));
+        let Some(chosen) = chosen else {
+            let retry = self.seen.retry();
+            return Ok(Way {
+                version: self.version_by_policy(&Destination::from(bound), self.version),
+                to: Destination::from(bound),
+                ruled: None,
+                affinity: Affinity::default(),
+                retry,
+                limit: None,
+                attempt: retry.per_try_timeout,
+            });
+        };
+        let rule = chosen.rule;
+        injection::commit(&rule.fault, account).await?;
+        told.cors = route::cors(rule, parts)?;
+        route::pass(&chosen, parts, authority, bound.asked().port())?;
+        let affinity = Affinity::read(rule, &self.arrival.shared.sessions, &parts.headers);
+        let backend = match affinity.backend(rule) {
+            Some(backend) => backend,
+            None => route::backend(rule)?,
+        };
+        let to = self.destination(&backend.to)?;
+        let (timeouts, retry) = (rule.timeouts, rule.retry.as_ref());
+        // Without a word on retries, what one attempt may take is what all of it may.
+        let (limit, attempt) = match retry {
+            Some(_) => (timeouts.request, timeouts.backend_request),
+            None => (stricter(timeouts.request, timeouts.backend_request), None),
+        };
+        let retry = retry.unwrap_or_else(|| self.seen.retry());
+        Ok(Way {
+            version: self.version_for(&to),
+            to,
+            ruled: Some(Ruled {
+                rule,
+                matched: chosen.matched,
+                backend,
+            }),
+            affinity,
+            retry,
+            limit,
+            attempt: stricter(attempt, retry.per_try_timeout),
+        })
+    }
+
+    fn destination(&self, to: &'a Target) -> Result<Destination<'a>, Reply> {
+        let asked = self.arrival.bound.asked();
+        let destination = self.seen.destination(to, asked);
+        let destination = destination.map_err(|untold| Reply::untold(chain(&untold)))?;
+        destination.ok_or_else(|| match to {
+            Target::Invalid(why) => Reply::invalid_backend(why.to_string()),
+            Target::Service { .. } => Reply::invalid_backend(String::new()),
+        })
+    }
+
+    /// What is spoken to endpoints of `to` (§1.4). A WebSocket goes on over HTTP/1.1 in any case.
+    fn version_for(&self, to: &Destination<'_>) -> Version {
+        let version = match self.seen.spoken(to) {
+            AppProtocol::Http11 => Version::Http1,
+            AppProtocol::Http2 | AppProtocol::Grpc => Version::Http2,
+            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => self.clients(),
+        };
+        self.version_by_policy(to, version)
+    }
+
+    /// The same where the traffic policy has a word on it (§3.4).
+    fn version_by_policy(&self, to: &Destination<'_>, version: Version) -> Version {
+        let ruled = self.seen.ruled(to);
+        let pool = &ruled.settings().connection_pool;
+        match version {
+            _ if self.websocket => Version::Http1,
+            _ if pool.use_client_protocol => self.clients(),
+            Version::Http1 if pool.h2_upgrade => Version::Http2,
+            version => version,
+        }
+    }
+
+    fn clients(&self) -> Version {
+        match self.client {
+            http::Version::HTTP_2 => Version::Http2,
+            _ => Version::Http1,
+        }
+    }
+
+    /// Sends the copies the rule asks for. Returns where those of the body come from.
+    fn mirror(
+        &self,
+        ruled: Ruled<'a>,
+        parts: &Parts,
+        host: &Authority,
+        body: &Incoming,
+    ) -> Result<Vec<Copier>, Reply> {
+        let mut copiers = Vec::new();
+        for target in mirror::drawn(ruled.rule) {
+            let asked = self.arrival.bound.asked();
+            let Ok(Some(to)) = self.seen.destination(target, asked) else {
+                continue;
+            };
+            let version = self.version_for(&to);
+            let mut head = parts.clone();
+            message::address(&mut head, host, version)?;
+            let body = match body.is_end_stream() {
+                true => Upload::Nothing,
+                false => {
+                    let (copier, copied) = copy(&self.arrival.shared.metrics);
+                    copiers.push(copier);
+                    Upload::Copy(copied)
+                }
+            };
+            let mirrored = Mirrored {
+                arrival: Arc::clone(self.arrival),
+                seen: self.seen.clone(),
+                to: target.clone(),
+                version,
+            };
+            mirrored.begin(head, body);
+        }
+        Ok(copiers)
+    }
+}
+
+impl Told<'_> {
+    /// What the rule changes of a backend's answer.
+    fn change(&self, headers: &mut HeaderMap) {
+        if let Some(ruled) = &self.ruled {
+            ruled.change_answer(headers);
+        }
+        if let Some((name, value)) = &self.session {
+            // There may be other cookies.
+            headers.append(name, value.clone());
+        }
+        if let Some(cookie) = &self.cookie {
+            headers.append(header::SET_COOKIE, cookie.clone());
+        }
+        self.cors_to(headers);
+    }
+
+    fn cors_to(&self, headers: &mut HeaderMap) {
+        for (name, value) in self.cors.iter().flatten() {
+            headers.insert(name, value.clone());
+        }
     }
 }
 
 /// What an endpoint answered.
 struct Answer {
-    response: Response<Incoming>,
-    lease: Lease,
+    answered: Answered,
     asked: Instant,
     quiet: Quiet,
+    /// When it must have ended.
+    alarm: Alarm,
 }
 
 impl Answer {
@@ -166,17 +369,23 @@ impl Answer {
         mut account: Account,
         client: Option<OnUpgrade>,
         spawn: &Spawn,
+        told: &Told<'_>,
     ) -> Response<Download> {
-        let (mut parts, body) = self.response.into_parts();
+        let Answered {
+            response, lease, ..
+        } = self.answered;
+        let (mut parts, body) = response.into_parts();
         let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         let endpoint = parts.extensions.remove::<OnUpgrade>();
         parts.extensions.clear();
         // The client's own version is for the server's end to say.
         parts.version = http::Version::HTTP_11;
         message::answer(&mut parts.headers, self.asked.elapsed().as_millis());
+        told.change(&mut parts.headers);
         account.answered(parts.status, &parts.headers);
         if !switches {
-            let body = Download::endpoint(body, Some(self.lease), account, &self.quiet);
+            let until = (self.alarm, &self.quiet);
+            let body = Download::endpoint(body, lease, until, account);
             return Response::from_parts(parts, body);
         }
         let (Some(client), Some(endpoint)) = (client, endpoint) else {
@@ -184,7 +393,11 @@ impl Answer {
             return Reply::closed(reason.to_owned()).response(account);
         };
         message::into_websocket(&mut parts.headers);
-        spawn.spawn(upgrade::carry(client, endpoint, account));
+        spawn.spawn(async move {
+            upgrade::carry(client, endpoint, account).await;
+            // Until then it is under way.
+            drop(lease);
+        });
         Response::from_parts(parts, Download::switched())
     }
 }

@@ -40,12 +40,7 @@ impl Fault {
                 "a head not whole in time",
             ),
         };
-        Reply {
-            status,
-            text,
-            flag: "DPE",
-            reason: reason.to_owned(),
-        }
+        Reply::bare(status, "DPE", reason.to_owned()).saying(text)
     }
 }
 

@@ -1,32 +1,32 @@
 //! Connections to endpoints that wait for the next request (`spec/waypoint-l7.md` §1.8).
 //!
 //! HTTP/1 lends a whole connection, HTTP/2 its streams. Clients do not share connections: what a
-//! tunnel tells of its client holds for all that goes through it.
+//! tunnel tells of its client holds for all that goes through it. How many there may be, and how many
+//! requests wait for one, the traffic policy says (§3.4).
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+mod kept;
+
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use super::body::Upload;
+use super::mirror::UNDER_WAY;
 use super::tasks::Tasks;
+use super::upload::Upload;
 use crate::hbone::{Connector, TunnelIo};
-use crate::identity::SpiffeId;
 use crate::waypoint::Arrival;
+use crate::waypoint::endpoints::{Outcome, Overflow, Place, UnderWay};
+use crate::waypoint::secure::{Alpn, Secured};
 use crate::waypoint::upstream::{Chosen, OpenError, Way};
+use kept::{Connection, Kept, Key, Sender};
 
-/// How long a connection waits for another request: shorter than most programs keep theirs, since
-/// what is sent as they close it is lost.
-const IDLE: Duration = Duration::from_secs(60);
-/// Connections to one endpoint that wait for one client; more are closed.
-const WAITING: usize = 64;
 /// Fields of an answer's head.
 const FIELDS: usize = 256;
 /// Receive windows of an HTTP/2 stream and connection. The tunnel beneath has its own.
@@ -48,6 +48,8 @@ pub(super) enum NoConnection {
     Way(#[from] OpenError),
     #[error("the endpoint does not speak HTTP")]
     Handshake(#[source] hyper::Error),
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
 }
 
 impl NoConnection {
@@ -56,50 +58,39 @@ impl NoConnection {
         match self {
             Self::Way(e) => e.retryable(),
             Self::Handshake(_) => true,
+            Self::Overflow(_) => false,
         }
     }
 }
 
-/// What a connection is good for.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    to: SocketAddr,
-    /// Who may be there; none in plain text.
-    accepted: Option<Arc<BTreeSet<SpiffeId>>>,
-    client: (IpAddr, SpiffeId),
-    version: Version,
-}
-
-#[derive(Default)]
-struct Kept {
-    waiting: HashMap<Key, Vec<Waiting>>,
-}
-
-/// A connection nobody uses, or one that others may use besides.
-struct Waiting {
-    sender: Sender,
-    since: Instant,
-}
-
-/// Connections to endpoints. Their tasks end with it.
-#[derive(Default)]
+/// Connections to endpoints, and what goes on beside requests. The tasks of both end with it.
 pub(in crate::waypoint) struct Pool {
     kept: Arc<Mutex<Kept>>,
     tasks: Tasks,
+    /// Places of mirrors.
+    mirrors: Arc<Semaphore>,
 }
 
-enum Sender {
-    Http1(http1::SendRequest<Upload>),
-    Http2(http2::SendRequest<Upload>),
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            kept: Arc::default(),
+            tasks: Tasks::default(),
+            mirrors: Arc::new(Semaphore::new(UNDER_WAY)),
+        }
+    }
 }
 
 /// A connection that is lent for one request. Dropped, it is closed unless others use it.
 pub(super) struct Lease {
     kept: Weak<Mutex<Kept>>,
     key: Key,
-    sender: Sender,
+    connection: Connection,
     /// Whether it carried requests before, so that its end may cross with this one.
     pub(super) used: bool,
+    under_way: Option<Arc<UnderWay>>,
+    /// Its place among the requests under way.
+    _place: Option<Place>,
 }
 
 fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
@@ -107,47 +98,95 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 }
 
 impl Pool {
-    /// A connection to an endpoint: one that waits, unless a `fresh` one is wanted.
+    /// A connection to an endpoint for a request: one that waits, unless a `fresh` one is wanted. Where
+    /// there are as many as may be, one is waited for.
     pub(super) async fn lend<C: Connector + Clone>(
         &self,
         arrival: &Arrival<C>,
         chosen: &Chosen,
         version: Version,
+        request: &Request<Upload>,
         fresh: bool,
     ) -> Result<Lease, NoConnection> {
-        let client = &arrival.client;
-        let key = Key {
-            to: chosen.address(),
-            accepted: chosen.tunnelled().map(|t| Arc::clone(&t.accepted)),
-            client: (client.source.ip(), client.identity.clone()),
-            version,
-        };
-        let waiting = (!fresh).then(|| lock(&self.kept).take(&key)).flatten();
-        let (sender, used) = match waiting {
-            Some(sender) => (sender, true),
-            None => (self.dial(arrival, chosen, version).await?, false),
-        };
-        if let (Sender::Http2(shared), false) = (&sender, used) {
-            lock(&self.kept).keep(key.clone(), Sender::Http2(shared.clone()));
+        let under_way = chosen.under_way.as_ref();
+        let place = under_way.map(|u| u.request()).transpose()?;
+        let key = key(arrival, chosen, version, request);
+        let (connection, used) = self.connection(arrival, chosen, &key, fresh).await?;
+        connection.serves();
+        if let (Some(shared), false) = (connection.shared(), used) {
+            let pool = &chosen.settings().connection_pool;
+            lock(&self.kept).keep(key.clone(), shared, pool);
+            if let Some(under_way) = under_way {
+                under_way.tell_room();
+            }
         }
         Ok(Lease {
             kept: Arc::downgrade(&self.kept),
             key,
-            sender,
+            connection,
             used,
+            under_way: under_way.cloned(),
+            _place: place,
         })
+    }
+
+    /// A connection, and whether it was there before.
+    async fn connection<C: Connector + Clone>(
+        &self,
+        arrival: &Arrival<C>,
+        chosen: &Chosen,
+        key: &Key,
+        fresh: bool,
+    ) -> Result<(Connection, bool), NoConnection> {
+        let pool = &chosen.settings().connection_pool;
+        let Some(under_way) = &chosen.under_way else {
+            let kept = (!fresh).then(|| lock(&self.kept).take(key, pool)).flatten();
+            return match kept {
+                Some(kept) => Ok((kept, true)),
+                None => Ok((self.dial(arrival, chosen, key, None).await?, false)),
+            };
+        };
+        let mut waits = None;
+        loop {
+            let room = under_way.room().notified();
+            tokio::pin!(room);
+            // From here on, room that is made is not missed.
+            room.as_mut().enable();
+            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool) {
+                return Ok((kept, true));
+            }
+            if let Ok(place) = under_way.connection() {
+                let dialled = self.dial(arrival, chosen, key, Some(place)).await?;
+                return Ok((dialled, false));
+            }
+            // One that waits for somebody else's request, or has had its time, makes room.
+            if lock(&self.kept).evict(under_way.group()) {
+                continue;
+            }
+            if waits.is_none() {
+                waits = Some(under_way.pending()?);
+            }
+            room.await;
+        }
     }
 
     async fn dial<C: Connector + Clone>(
         &self,
         arrival: &Arrival<C>,
         chosen: &Chosen,
-        version: Version,
-    ) -> Result<Sender, NoConnection> {
-        match arrival.open(chosen).await? {
+        key: &Key,
+        place: Option<Place>,
+    ) -> Result<Connection, NoConnection> {
+        let version = key.version;
+        let sender = match arrival.open(chosen, key.secured.as_deref()).await? {
             Way::Tunnel(tunnel) => self.handshake(TunnelIo::new(tunnel), version).await,
             Way::Plain(tcp) => self.handshake(tcp, version).await,
+            Way::Stream(stream) => self.handshake(stream, version).await,
+        };
+        if sender.is_err() {
+            chosen.note(Outcome::Unreachable);
         }
+        Ok(Connection::new(sender?, place))
     }
 
     async fn handshake<T>(&self, io: T, version: Version) -> Result<Sender, NoConnection>
@@ -179,6 +218,16 @@ impl Pool {
         }
     }
 
+    /// Does something beside requests, at most as long as the pool is there.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawner().spawn(task);
+    }
+
+    /// A place for a mirror, if there is one.
+    pub(super) fn mirror(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.mirrors).try_acquire_owned().ok()
+    }
+
     /// Lets go of connections that have waited for too long.
     pub(in crate::waypoint) fn reap(&self) {
         lock(&self.kept).reap();
@@ -186,7 +235,7 @@ impl Pool {
 
     /// Ends all of them.
     pub(in crate::waypoint) async fn shutdown(&self) {
-        lock(&self.kept).waiting.clear();
+        lock(&self.kept).clear();
         self.tasks.shutdown().await;
     }
 }
@@ -198,50 +247,36 @@ fn ended(outcome: Result<(), hyper::Error>) {
     }
 }
 
-impl Kept {
-    /// A connection that can take a request now. One of HTTP/2 stays for others, too.
-    fn take(&mut self, key: &Key) -> Option<Sender> {
-        let waiting = self.waiting.get_mut(key)?;
-        waiting.retain(|w| !w.sender.is_closed());
-        let ready = waiting.iter().rposition(|w| w.sender.is_ready())?;
-        let one = waiting.get_mut(ready)?;
-        if let Sender::Http2(shared) = &one.sender {
-            one.since = Instant::now();
-            return Some(Sender::Http2(shared.clone()));
-        }
-        Some(waiting.swap_remove(ready).sender)
-    }
-
-    fn keep(&mut self, key: Key, sender: Sender) {
-        let waiting = self.waiting.entry(key).or_default();
-        if waiting.len() < WAITING {
-            let since = Instant::now();
-            waiting.push(Waiting { sender, since });
-        }
-    }
-
-    fn reap(&mut self) {
-        self.waiting.retain(|_key, waiting| {
-            waiting.retain(|w| !w.sender.is_closed() && w.since.elapsed() < IDLE);
-            !waiting.is_empty()
-        });
+/// What a connection for a request must be good for.
+fn key<C: Connector>(
+    arrival: &Arrival<C>,
+    chosen: &Chosen,
+    version: Version,
+    request: &Request<Upload>,
+) -> Key {
+    let client = &arrival.client;
+    let alpn = match version {
+        Version::Http1 => Alpn::Http1,
+        Version::Http2 => Alpn::Http2,
+    };
+    Key {
+        to: chosen.address(),
+        accepted: chosen.tunnelled().map(|t| Arc::clone(&t.accepted)),
+        client: (client.source.ip(), client.identity.clone()),
+        version,
+        group: chosen.under_way.as_ref().map(|u| u.group().clone()),
+        secured: secured(chosen, alpn, request).map(Arc::new),
     }
 }
 
-impl Sender {
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_closed(),
-            Self::Http2(sender) => sender.is_closed(),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_ready(),
-            Self::Http2(sender) => sender.is_ready(),
-        }
-    }
+fn secured(chosen: &Chosen, alpn: Alpn, request: &Request<Upload>) -> Option<Secured> {
+    let field = request.headers().get(header::HOST);
+    let authority = match field.and_then(|value| value.to_str().ok()) {
+        Some(text) => text.parse().ok(),
+        None => request.uri().authority().cloned(),
+    };
+    let authority: Option<http::uri::Authority> = authority;
+    chosen.secured(authority.as_ref().map(|a| a.host()), alpn)
 }
 
 impl Lease {
@@ -251,16 +286,52 @@ impl Lease {
         &mut self,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
-        match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+        let mut answered = self.connection.send(request).await;
+        match &mut answered {
+            Ok(response) => self.note(Outcome::Answered(told(response))),
+            // Of a connection that ended as it was lent nothing is to be learnt.
+            Err(_) if self.used => {}
+            Err(_) => self.note(Outcome::Lost),
+        }
+        answered
+    }
+
+    fn note(&self, outcome: Outcome) {
+        if let Some(under_way) = &self.under_way {
+            under_way.note(outcome);
         }
     }
 
     /// The answer has ended: the next request may go here.
     pub(super) fn give_back(self) {
-        if let (Sender::Http1(_), Some(kept)) = (&self.sender, self.kept.upgrade()) {
-            lock(&kept).keep(self.key, self.sender);
+        let Some(kept) = self.kept.upgrade() else {
+            return;
+        };
+        let settings = self.under_way.as_ref().map(|u| u.settings());
+        let pool = settings
+            .map(|s| s.connection_pool.clone())
+            .unwrap_or_default();
+        if matches!(self.connection.sender, Sender::Http1(_)) {
+            lock(&kept).keep(self.key, self.connection, &pool);
+        } else {
+            drop(self.connection);
         }
+        if let Some(under_way) = &self.under_way {
+            under_way.tell_room();
+        }
+    }
+}
+
+/// What an answer says of the endpoint: gRPC's own word where that is in the head.
+fn told(response: &Response<Incoming>) -> u16 {
+    let status = response.status().as_u16();
+    let grpc = response.headers().get("grpc-status");
+    match grpc.and_then(|value| value.to_str().ok()) {
+        None | Some("0") => status,
+        Some("2" | "13" | "15") => 500,
+        Some("12") => 501,
+        Some("14") => 503,
+        Some("4") => 504,
+        Some(_) => 200,
     }
 }

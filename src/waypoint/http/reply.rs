@@ -1,7 +1,9 @@
 //! What a waypoint answers by itself (`spec/waypoint-l7.md` §1.9).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::account::{Account, Flag};
 use super::body::Download;
@@ -15,41 +17,96 @@ pub(in crate::waypoint) struct Reply {
     /// Its status, where HTTP tells it.
     pub(in crate::waypoint) status: StatusCode,
     /// Its text.
-    pub(in crate::waypoint) text: &'static str,
+    pub(in crate::waypoint) text: Cow<'static, str>,
     /// How the log and the metrics tell it.
     pub(in crate::waypoint) flag: Flag,
     /// Why, for the log.
     pub(in crate::waypoint) reason: String,
+    /// Its status where gRPC tells it, if that does not follow from HTTP's.
+    pub(in crate::waypoint) grpc: Option<u16>,
+    /// Further fields.
+    pub(in crate::waypoint) headers: Option<Box<HeaderMap>>,
 }
 
 impl Reply {
-    fn unavailable(text: &'static str, flag: Flag, reason: String) -> Self {
+    /// One with a status and nothing else.
+    pub(super) fn bare(status: StatusCode, flag: Flag, reason: String) -> Self {
         Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            text,
+            status,
+            text: Cow::Borrowed(""),
             flag,
             reason,
+            grpc: None,
+            headers: None,
         }
+    }
+
+    /// The same with a text.
+    pub(super) fn saying(self, text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        Self { text, ..self }
+    }
+
+    fn unavailable(text: &'static str, flag: Flag, reason: String) -> Self {
+        Self::bare(StatusCode::SERVICE_UNAVAILABLE, flag, reason).saying(text)
     }
 
     /// The request is not one that could be passed on.
     pub(in crate::waypoint) fn malformed(reason: &str) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            text: "",
-            flag: "DPE",
-            reason: reason.to_owned(),
-        }
+        Self::bare(StatusCode::BAD_REQUEST, "DPE", reason.to_owned())
     }
 
     /// There is nothing of that kind here.
     pub(in crate::waypoint) fn not_found(reason: &str) -> Self {
+        Self::bare(StatusCode::NOT_FOUND, "NR", reason.to_owned())
+    }
+
+    /// Routes lead to nobody.
+    pub(super) fn no_backend(reason: String) -> Self {
+        Self::bare(StatusCode::INTERNAL_SERVER_ERROR, "NC", reason)
+    }
+
+    /// Routes lead to a backend that is not there.
+    pub(super) fn invalid_backend(reason: String) -> Self {
+        let grpc = Some(14);
         Self {
-            status: StatusCode::NOT_FOUND,
-            text: "",
-            flag: "NR",
-            reason: reason.to_owned(),
+            grpc,
+            ..Self::no_backend(reason)
         }
+    }
+
+    /// Where it goes is not known here (`spec/control-plane.md` §8.3).
+    pub(super) fn untold(reason: String) -> Self {
+        Self::unavailable("", "NC", reason)
+    }
+
+    /// The rule says so.
+    pub(super) fn ruled(
+        status: u16,
+        text: impl Into<Cow<'static, str>>,
+        headers: HeaderMap,
+    ) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = (!headers.is_empty()).then(|| Box::new(headers));
+        Self {
+            headers,
+            ..Self::bare(status, "-", String::new()).saying(text)
+        }
+    }
+
+    /// A fault on purpose.
+    pub(super) fn fault(status: StatusCode, grpc: Option<u16>) -> Self {
+        let text = "fault filter abort";
+        Self {
+            grpc,
+            ..Self::bare(status, "FI", text.to_owned()).saying(text)
+        }
+    }
+
+    /// It took too long.
+    pub(super) fn late(reason: &str) -> Self {
+        let text = "upstream request timeout";
+        Self::bare(StatusCode::GATEWAY_TIMEOUT, "UT", reason.to_owned()).saying(text)
     }
 
     /// Nobody can be asked.
@@ -61,6 +118,13 @@ impl Reply {
     pub(super) fn no_way(reason: String) -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
         Self::unavailable(text, "UF", reason)
+    }
+
+    /// More is under way than the traffic policy allows.
+    pub(super) fn overflow(reason: String) -> Self {
+        let text =
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+        Self::unavailable(text, "UO", reason)
     }
 
     /// The endpoint went away before it answered.
@@ -82,30 +146,32 @@ impl Reply {
             true => StatusCode::GATEWAY_TIMEOUT,
             false => StatusCode::REQUEST_TIMEOUT,
         };
-        Self {
-            status,
-            text: "stream timeout",
-            flag: "SI",
-            reason: "nothing has moved for too long".to_owned(),
-        }
+        let reason = "nothing has moved for too long".to_owned();
+        Self::bare(status, "SI", reason).saying("stream timeout")
     }
 
     /// As a response to whoever is told by `account`.
     pub(super) fn response(self, mut account: Account) -> Response<Download> {
         let mut response = Response::new(());
-        let grpc = account.is_grpc();
+        // An answer that is gRPC's by its own nature is so to everybody.
+        let wanted = self.grpc.filter(|_| self.status == StatusCode::OK);
+        let grpc = account.is_grpc() || wanted.is_some();
         if !grpc {
             *response.status_mut() = self.status;
         }
         let headers = response.headers_mut();
+        if let Some(own) = self.headers {
+            *headers = *own;
+        }
         headers.insert(header::SERVER, SERVER);
         if grpc {
             headers.insert(
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/grpc"),
             );
-            headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
-            if let Ok(message) = HeaderValue::from_str(&percent_encoded(self.text)) {
+            let code = self.grpc.unwrap_or_else(|| grpc_status(self.status));
+            headers.insert("grpc-status", HeaderValue::from(code));
+            if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.text)) {
                 headers.insert("grpc-message", message);
             }
         } else if !self.text.is_empty() {
@@ -117,8 +183,11 @@ impl Reply {
             self.flag,
             self.reason,
         );
-        let text = if grpc { "" } else { self.text };
-        let text = Bytes::from_static(text.as_bytes());
+        let text = match self.text {
+            _ if grpc => Bytes::new(),
+            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
+        };
         response.map(|()| Download::local(text, account))
     }
 }

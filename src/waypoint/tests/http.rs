@@ -21,33 +21,35 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::hbone::TunnelIo;
 use crate::hbone::testing::{eventually, soon};
+use crate::hbone::{Tunnel, TunnelIo};
+use crate::model::traffic::Balance;
 use crate::waypoint::testing::Rig;
+use crate::waypoint::testing::told::{settings, told};
 
-type Text = BoxBody<Bytes, Infallible>;
+pub(super) type Text = BoxBody<Bytes, Infallible>;
 
-fn text(text: impl Into<Bytes>) -> Text {
+pub(super) fn text(text: impl Into<Bytes>) -> Text {
     Full::new(text.into()).boxed()
 }
 
 /// An application: counts its connections and requests.
 #[derive(Clone, Default)]
-struct App {
+pub(super) struct App {
     name: &'static str,
     connections: Arc<AtomicUsize>,
-    requests: Arc<AtomicUsize>,
+    pub(super) requests: Arc<AtomicUsize>,
 }
 
 impl App {
-    fn named(name: &'static str) -> Self {
+    pub(super) fn named(name: &'static str) -> Self {
         Self {
             name,
             ..Self::default()
         }
     }
 
-    async fn serve(self, program: TcpListener) {
+    pub(super) async fn serve(self, program: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
             let (tcp, _from) = program.accept().await.unwrap();
@@ -100,14 +102,18 @@ impl App {
 }
 
 /// A client of one tunnel.
-struct Http1 {
+pub(super) struct Http1 {
     sender: http1::SendRequest<Text>,
     connection: JoinSet<()>,
 }
 
 impl Http1 {
-    async fn to(rig: &Rig) -> Self {
-        let io = TokioIo::new(TunnelIo::new(rig.cart(80).await));
+    pub(super) async fn to(rig: &Rig) -> Self {
+        Self::through(rig.cart(80).await).await
+    }
+
+    pub(super) async fn through(tunnel: Tunnel) -> Self {
+        let io = TokioIo::new(TunnelIo::new(tunnel));
         let (sender, driver) = http1::handshake(io).await.unwrap();
         let mut connection = JoinSet::new();
         connection.spawn(async move {
@@ -116,25 +122,25 @@ impl Http1 {
         Self { sender, connection }
     }
 
-    async fn send(&mut self, request: Request<Text>) -> Response<Incoming> {
+    pub(super) async fn send(&mut self, request: Request<Text>) -> Response<Incoming> {
         soon("a turn", self.sender.ready()).await.unwrap();
         soon("an answer", self.sender.send_request(request))
             .await
             .unwrap()
     }
 
-    async fn get(&mut self, path: &str) -> (StatusCode, String) {
+    pub(super) async fn get(&mut self, path: &str) -> (StatusCode, String) {
         let (head, body) = self.send(get(path)).await.into_parts();
         (head.status, read(body).await)
     }
 }
 
-fn get(path: &str) -> Request<Text> {
+pub(super) fn get(path: &str) -> Request<Text> {
     let request = Request::get(path).header("host", "cart");
     request.body(Empty::new().boxed()).unwrap()
 }
 
-async fn read(body: Incoming) -> String {
+pub(super) async fn read(body: Incoming) -> String {
     let body = soon("a body", body.collect()).await.unwrap();
     String::from_utf8(body.to_bytes().to_vec()).unwrap()
 }
@@ -147,6 +153,8 @@ async fn each_request_of_a_connection_goes_to_the_next_endpoint() {
     rig.run(one.clone().serve(program));
     let program = rig.plain_endpoint("cart-2", "10.1.0.12").await;
     rig.run(two.clone().serve(program));
+    let turns = settings(|s| s.load_balancer.policy = Balance::RoundRobin);
+    rig.resources = Some(told().treated("cart", turns));
     rig.publish().await;
     let mut client = Http1::to(&rig).await;
     let mut last = String::new();
@@ -291,7 +299,7 @@ async fn trailers_pass_through_http2() {
 }
 
 /// Answers with 101, then echoes.
-async fn websocket(program: TcpListener) {
+pub(super) async fn websocket(program: TcpListener) {
     let (mut tcp, _from) = program.accept().await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -559,6 +567,26 @@ async fn a_request_under_way_is_answered_when_the_waypoint_stops() {
     give.send(Bytes::from_static(b"late")).await.unwrap();
     drop(give);
     assert_eq!(read(answer).await, "late");
+    soon("it has ended", rig.waypoint.join_next())
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn who_had_connected_is_answered_once_when_the_waypoint_stops() {
+    let mut rig = Rig::draining(Duration::from_secs(60)).await;
+    let program = rig.endpoint("cart-1", "10.1.0.11").await;
+    rig.run(App::named("one").serve(program));
+    rig.publish().await;
+    let mut idle = Http1::to(&rig).await;
+    assert_eq!(idle.get("/").await.0, StatusCode::OK);
+    let mut late = Http1::to(&rig).await;
+    rig.stop.cancel();
+    rig.lose_instance();
+    soon("the idle one ends", idle.connection.join_next()).await;
+    assert_eq!(late.get("/").await.0, StatusCode::OK);
+    soon("then it ends, too", late.connection.join_next()).await;
     soon("it has ended", rig.waypoint.join_next())
         .await
         .unwrap()

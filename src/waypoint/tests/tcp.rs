@@ -9,8 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::agent::report::{LocalStates, Verdict};
 use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{ConnectError, TunnelIo};
+use crate::model::route::{Kind, Target};
 use crate::model::testing::workload;
 use crate::waypoint::State;
+use crate::waypoint::testing::told::{rule, told};
 use crate::waypoint::testing::{Rig, echo};
 
 /// What a connection says first, and then to a question.
@@ -141,6 +143,44 @@ async fn another_endpoint_is_tried_before_anything_is_sent() {
         rig.metric("istio_tcp_connections_failed", "cart-0") > 0,
         "it was tried"
     );
+}
+
+#[tokio::test]
+async fn backends_get_their_shares_of_connections() {
+    let mut rig = Rig::new().await;
+    for (service, vip, address, banner) in [
+        ("v1", "10.96.0.21", "10.1.0.21", "v1 says"),
+        ("v2", "10.96.0.22", "10.1.0.22", "v2 says"),
+        ("v3", "10.96.0.23", "10.1.0.23", "v3 says"),
+    ] {
+        rig.add_service(service, vip);
+        let name = format!("{service}-1");
+        let program = rig.endpoint_of(service, &name, address).await;
+        rig.run(echo(program, &banner[..6]));
+    }
+    let split = rule().leading_to("v1", 90, 1).leading_to("v2", 90, 1);
+    let split = split.leading_to("v3", 90, 0);
+    rig.resources = Some(told().with_route(Kind::Tcp, "cart", None, vec![split.clone()]));
+    rig.publish().await;
+    let mut first = 0;
+    for _ in 0..100 {
+        let io = TunnelIo::new(rig.cart(90).await);
+        let (name, answer) = ask(io, b"?").await.unwrap();
+        assert_eq!(answer, b"?");
+        assert_ne!(name, "v3 say", "it has no share");
+        first += usize::from(name == "v1 say");
+    }
+    // Four standard deviations of 100 draws.
+    assert!((30..=70).contains(&first), "{first}");
+
+    let nobody = Target::Invalid(std::sync::Arc::from("there is no such service"));
+    let none = rule().with_backend(nobody, 1, Vec::new());
+    for (name, rules) in [("nobody", vec![none]), ("no weight", vec![rule()])] {
+        rig.resources = Some(told().with_route(Kind::Tcp, "cart", None, rules));
+        rig.publish().await;
+        let io = TunnelIo::new(rig.cart(90).await);
+        assert!(ask(io, b"?").await.is_err(), "{name}: closed");
+    }
 }
 
 #[tokio::test]

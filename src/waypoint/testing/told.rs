@@ -1,0 +1,209 @@
+//! What a waypoint is told, in a few words.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::declaration::{Origin, WaypointFor};
+use crate::model::route::{
+    Backend, Fault, Filter, HeaderChange, Kind, Match, PathMatch, Route, RouteKey, Rule, Target,
+    Timeouts,
+};
+use crate::model::service::AppProtocol;
+use crate::model::testing::key;
+use crate::model::traffic::{Settings, TrafficPolicy};
+use crate::model::waypoint::{
+    BoundPort, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding, TrafficKey,
+};
+
+/// The services behind waypoint `shop/wp`.
+const SERVICES: [&str; 4] = ["cart", "v1", "v2", "v3"];
+
+fn origin() -> Origin {
+    Origin {
+        file: Arc::from("routes.toml"),
+        line: 1,
+    }
+}
+
+/// A rule that takes everything and leads nowhere.
+pub(in crate::waypoint) fn rule() -> Rule<Target> {
+    Rule {
+        name: Arc::from(""),
+        line: 1,
+        matches: vec![Match::default()],
+        filters: Vec::new(),
+        backends: Vec::new(),
+        timeouts: Timeouts::default(),
+        retry: None,
+        persistence: None,
+        fault: Fault::default(),
+    }
+}
+
+/// Port 80 of a service.
+pub(in crate::waypoint) fn target(service: &str) -> Target {
+    target_on(service, 80)
+}
+
+fn target_on(service: &str, port: u16) -> Target {
+    Target::Service {
+        key: key(service),
+        port,
+        subset: None,
+    }
+}
+
+/// Sets one header field.
+pub(in crate::waypoint) fn set(name: &str, value: &str) -> HeaderChange {
+    HeaderChange {
+        set: vec![(Arc::from(name), Arc::from(value))],
+        ..HeaderChange::default()
+    }
+}
+
+impl Rule<Target> {
+    pub(in crate::waypoint) fn at(mut self, prefix: &str) -> Self {
+        self.matches = vec![Match {
+            path: PathMatch::Prefix(Arc::from(prefix)),
+            ..Match::default()
+        }];
+        self
+    }
+
+    pub(in crate::waypoint) fn to(self, service: &str, weight: u32) -> Self {
+        self.with_backend(target(service), weight, Vec::new())
+    }
+
+    pub(in crate::waypoint) fn leading_to(self, service: &str, port: u16, weight: u32) -> Self {
+        self.with_backend(target_on(service, port), weight, Vec::new())
+    }
+
+    pub(in crate::waypoint) fn with_backend(
+        mut self,
+        to: Target,
+        weight: u32,
+        filters: Vec<Filter<Target>>,
+    ) -> Self {
+        self.backends.push(Backend {
+            to,
+            weight,
+            filters,
+        });
+        self
+    }
+
+    pub(in crate::waypoint) fn with(mut self, filter: Filter<Target>) -> Self {
+        self.filters.push(filter);
+        self
+    }
+}
+
+/// A gateway and the services behind it, without routes.
+pub(in crate::waypoint) fn told() -> Resources {
+    let gateway = GatewayConfig {
+        name: "shop/wp".parse().unwrap(),
+        origin: origin(),
+        waypoint_for: WaypointFor::Service,
+        hbone_port: 15008,
+        workloads: Vec::new(),
+        options: Options::default(),
+    };
+    let port = |(port, protocol)| BoundPort {
+        port,
+        name: Arc::from(""),
+        protocol,
+        routes: Vec::new(),
+        general: Vec::new(),
+    };
+    let ports = [
+        (80, AppProtocol::Http11),
+        (81, AppProtocol::Grpc),
+        (90, AppProtocol::Tcp),
+        (9000, AppProtocol::Http11),
+    ];
+    let services = SERVICES.map(|name| {
+        let binding = ServiceBinding {
+            key: key(name),
+            origin: origin(),
+            bound: true,
+            addresses: Vec::new(),
+            ports: ports.map(port).into(),
+            traffic: None,
+            subsets: Vec::new(),
+            external: None,
+        };
+        (key(name), Arc::new(binding))
+    });
+    Resources {
+        gateway: Some(Arc::new(gateway)),
+        services: services.into(),
+        ..Resources::default()
+    }
+}
+
+/// The traffic policy that says nothing but this.
+pub(in crate::waypoint) fn settings(say: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = Settings::default();
+    say(&mut settings);
+    settings
+}
+
+impl Resources {
+    /// The same with a traffic policy for a service.
+    pub(in crate::waypoint) fn treated(mut self, service: &str, settings: Settings) -> Self {
+        let named = TrafficKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from(service),
+            subset: Arc::from(""),
+        };
+        let binding = self.services.get_mut(&key(service)).unwrap();
+        Arc::make_mut(binding).traffic = Some(named.clone());
+        let policy = TrafficPolicy {
+            usual: settings,
+            ports: BTreeMap::new(),
+        };
+        let traffic = NamedTraffic {
+            key: named.clone(),
+            origin: origin(),
+            policy,
+        };
+        self.traffic.insert(named, Arc::new(traffic));
+        self
+    }
+
+    /// The same with a route for `cart`: for one of its ports, or for all of them.
+    pub(in crate::waypoint) fn with_route(
+        mut self,
+        kind: Kind,
+        name: &str,
+        port: Option<u16>,
+        rules: Vec<Rule<Target>>,
+    ) -> Self {
+        let route = RouteKey {
+            kind,
+            namespace: Arc::from("shop"),
+            name: Arc::from(name),
+        };
+        let cart = self.services.get_mut(&key("cart")).unwrap();
+        for bound in &mut Arc::make_mut(cart).ports {
+            match port {
+                None => bound.general.push(route.clone()),
+                Some(port) if port == bound.port => bound.routes.push(route.clone()),
+                Some(_) => {}
+            }
+        }
+        let made = Route {
+            key: route.clone(),
+            origin: origin(),
+            server_names: Vec::new(),
+            rules,
+        };
+        self.routes.insert(route, Arc::new(made));
+        self
+    }
+
+    /// The same with an `http-route` for all ports of `cart`.
+    pub(in crate::waypoint) fn ruled(self, rules: Vec<Rule<Target>>) -> Self {
+        self.with_route(Kind::Http, "cart", None, rules)
+    }
+}
