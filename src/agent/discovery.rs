@@ -22,6 +22,7 @@ use super::mirror::{MeshState, Mirror, Resources};
 use super::order::{Order, Verdict};
 use super::trust::Believed;
 use crate::telemetry::access_log::chain;
+use crate::wire::WAYPOINT;
 use stream::{Stream, StreamError, Taken};
 
 /// What is done beside following a control plane. Dropping it gives it up.
@@ -129,9 +130,13 @@ impl Discovery {
     async fn restore(&mut self, file: &ViewFile) {
         let reader = file.clone();
         let read = tokio::task::spawn_blocking(move || reader.load()).await;
-        let Ok(Some((kept, responses))) = read else {
+        let Ok(Some((kept, mut responses))) = read else {
             return;
         };
+        if self.controls.waypoints().is_empty() {
+            // Nobody would ever be told that it is out of date.
+            responses.retain(|response| response.type_url != WAYPOINT);
+        }
         let mut mirror = Mirror::default();
         if !mirror.restore(responses) {
             return file.damaged("it does not add up to its revision");
