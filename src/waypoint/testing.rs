@@ -172,15 +172,6 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
-        Self::with(drain, false).await
-    }
-
-    /// The same, and applications are told of identities.
-    pub(super) async fn telling() -> Self {
-        Self::with(Duration::from_secs(10), true).await
-    }
-
-    async fn with(drain: Duration, tells_identities: bool) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -195,7 +186,6 @@ impl Rig {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
             drain,
-            tells_identities,
         };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
