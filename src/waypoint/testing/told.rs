@@ -10,7 +10,7 @@ use crate::model::route::{
 };
 use crate::model::service::AppProtocol;
 use crate::model::testing::key;
-use crate::model::traffic::{Settings, TrafficPolicy};
+use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
     BoundPort, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding, TrafficKey,
 };
@@ -146,6 +146,14 @@ pub(in crate::waypoint) fn settings(say: impl FnOnce(&mut Settings)) -> Settings
     let mut settings = Settings::default();
     say(&mut settings);
     settings
+}
+
+/// Connections and requests for `cart` go to its endpoints in turns, for tests of who is next.
+pub(in crate::waypoint) fn in_turns() -> Resources {
+    told().treated(
+        "cart",
+        settings(|s| s.load_balancer.policy = Balance::RoundRobin),
+    )
 }
 
 impl Resources {
