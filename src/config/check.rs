@@ -16,6 +16,7 @@ mod names;
 mod policies;
 mod probes;
 mod references;
+mod routes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenService, WrittenSettings,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService, WrittenSettings,
     WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
@@ -42,6 +43,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    routes: Vec<&'a WrittenRoute>,
     destinations: Vec<&'a WrittenDestination>,
     backend_tls: Vec<&'a WrittenBackendTls>,
     unread: bool,
@@ -60,6 +62,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                routes,
                 destinations,
                 backend_tls,
                 unread,
@@ -72,6 +75,7 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.routes.extend(routes);
             whole.destinations.extend(destinations);
             whole.backend_tls.extend(backend_tls);
             whole.unread |= unread;
@@ -163,6 +167,7 @@ pub(super) fn check(
     let (mesh, declared) = declare::declare(&context);
     if refers {
         bindings::check(&context, &mesh, &mut found);
+        routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

@@ -11,6 +11,7 @@ mod namespace;
 mod node;
 mod policy;
 mod protocol;
+mod route;
 mod service;
 mod settings;
 mod waypoint;
@@ -28,6 +29,7 @@ pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+pub(super) use route::{Asked, Role, WrittenRoute};
 pub(super) use service::WrittenService;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
 pub(super) use workload::{WrittenWorkload, read_capture};
@@ -54,6 +56,8 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
+    pub routes: Vec<WrittenRoute>,
     /// `[[destination-rule]]`.
     pub destinations: Vec<WrittenDestination>,
     /// `[[backend-tls-policy]]`.
@@ -65,14 +69,10 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 9] = [
+const LATER: [&str; 5] = [
     "request-authentication",
     "telemetry",
     "wasm-plugin",
-    "http-route",
-    "grpc-route",
-    "tcp-route",
-    "tls-route",
     "virtual-service",
     "service-entry",
 ];
@@ -136,6 +136,16 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.unread,
         |value| policy::read_authentication(value, home),
     );
+    for kind in route::KINDS {
+        read_kind(
+            root,
+            kind.as_str(),
+            &mut written.routes,
+            &mut written.unread,
+            |value| route::read(kind, value, home),
+        );
+    }
+    written.routes.sort_by_key(|r| r.place.span().start);
     read_kind(
         root,
         "destination-rule",

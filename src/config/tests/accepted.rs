@@ -2,6 +2,7 @@
 
 mod destinations;
 mod policies;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
