@@ -12,7 +12,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::declaration::{
-    self, AllowedRoutes, Canary, CanaryWeight, Gateway, Mesh, Namespace, UseWaypoint, WaypointFor,
+    self, AllowedRoutes, Canary, CanaryWeight, ExportTo, Gateway, Mesh, Namespace, UseWaypoint,
+    WaypointFor,
 };
 
 pub use condition::condition;
@@ -104,6 +105,18 @@ impl<'a> From<&'a declaration::Workload> for Bindable<'a> {
             canary: None,
             traffic: Traffic::Workload,
             private: false,
+        }
+    }
+}
+
+impl<'a> From<&'a declaration::ServiceEntry> for Bindable<'a> {
+    fn from(entry: &'a declaration::ServiceEntry) -> Self {
+        Self {
+            namespace: &entry.namespace,
+            use_waypoint: entry.use_waypoint.as_ref(),
+            canary: None,
+            traffic: Traffic::Service,
+            private: entry.export_to == ExportTo::Own,
         }
     }
 }
@@ -323,6 +336,19 @@ impl<'a> Waypoints<'a> {
             }),
             None => Binding::None,
         }
+    }
+
+    /// The waypoints before an object: the first one, and the canary.
+    pub fn before(&self, object: Bindable<'a>) -> impl Iterator<Item = &'a Gateway> + use<'a> {
+        let (first, canary) = match self.bind(object) {
+            Binding::Bound(bound) => (Some(bound.waypoint), bound.canary),
+            Binding::None | Binding::Unbound(_) => (None, CanaryOutcome::None),
+        };
+        let canary = match canary {
+            CanaryOutcome::Shares(canary, _weight) => Some(canary),
+            CanaryOutcome::None | CanaryOutcome::LeftOut { .. } => None,
+        };
+        first.into_iter().chain(canary)
     }
 
     fn asked_by_namespace(&self, name: &str) -> Option<&'a UseWaypoint> {

@@ -15,7 +15,6 @@ use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy}
 use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::shared::Shared;
-use super::waypoint::{Resources, WaypointName};
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
@@ -28,6 +27,7 @@ mod placements;
 pub mod policies;
 mod reuse;
 mod selectors;
+pub mod waypoints;
 
 pub use addresses::Assignments;
 pub use endpoints::{ByService, Endpoints};
@@ -37,6 +37,7 @@ use membership::Membership;
 pub use outcome::{CompileError, Warning};
 use policies::Attached;
 use reuse::{Change, Entry, Former, Made, Surroundings};
+pub use waypoints::Waypoints;
 
 /// What is known of one workload beyond its declaration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,7 +141,7 @@ pub struct Compiled {
     /// Addresses of the services that declare none; to be handed to the next compilation.
     pub assignments: Assignments,
     /// What each waypoint is told beside all that.
-    pub waypoints: BTreeMap<WaypointName, Arc<Resources>>,
+    pub waypoints: Waypoints,
     /// What works, but perhaps not as meant.
     pub warnings: Vec<Warning>,
     made: Made,
@@ -237,6 +238,29 @@ pub fn recompile(
         true => before.policies.clone(),
         false => unique(attached.policies(&workloads))?,
     };
+    let waypoints = match stays
+        && former.same_routes()
+        && waypoints::same_addresses(&before.services, &services)
+        && !waypoints::concerns(&before.waypoints, &change)
+    {
+        true => {
+            let told = before.warnings.iter().filter(|w| w.is_of_waypoints());
+            warnings.extend(told.cloned());
+            before.waypoints.clone()
+        }
+        false => {
+            let known = waypoints::Known {
+                mesh,
+                keys: &keys,
+                gateways: &gateways,
+                services: &services,
+                entries,
+            };
+            let (told, wrong) = waypoints::of(&known, &before.waypoints);
+            warnings.extend(wrong);
+            told
+        }
+    };
     Ok(Compiled {
         policies,
         made: former.next(mesh, reported, change.entries),
@@ -245,7 +269,7 @@ pub fn recompile(
         workloads,
         services,
         mute: mute(mesh),
-        waypoints: BTreeMap::new(),
+        waypoints,
         endpoints,
         assignments,
         warnings,

@@ -239,7 +239,7 @@ pub enum Target {
     Service {
         /// Which.
         key: ServiceKey,
-        /// Its service port.
+        /// Its service port; 0 is the one that was asked for, which it may not have.
         port: u16,
         /// Only those endpoints.
         subset: Option<Arc<str>>,

@@ -32,7 +32,7 @@ pub(super) struct Gateways<'a> {
 pub(super) struct Compiled<'a> {
     pub(super) declared: &'a Gateway,
     pub(super) key: ServiceKey,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl<'a> Gateways<'a> {
@@ -65,6 +65,11 @@ impl<'a> Gateways<'a> {
     /// The HBONE ports, which follow from workloads too.
     pub(super) fn ports(&self) -> Vec<u16> {
         self.all.iter().map(|c| c.port).collect()
+    }
+
+    /// The waypoints before a service or a service entry: the first one, and the canary.
+    pub(super) fn before(&self, object: Bindable<'a>) -> impl Iterator<Item = Named<'a>> {
+        self.waypoints.before(object).map(Named::from)
     }
 
     /// The waypoint before a workload.
@@ -173,6 +178,7 @@ impl<'a> Gateways<'a> {
             let of_node = served.entry(Arc::clone(machine)).or_default();
             of_node.push(Instance {
                 uid: uid(declared, &self.mesh.settings.cluster_id, machine),
+                name: Arc::clone(&declared.name),
                 namespace: Arc::clone(&declared.namespace),
                 service_account: Arc::clone(&declared.service_account),
             });
@@ -254,6 +260,8 @@ pub(super) struct Instances {
 pub struct Instance {
     /// The instance's uid.
     pub uid: Arc<str>,
+    /// The waypoint's name.
+    pub name: Arc<str>,
     /// The waypoint's namespace.
     pub namespace: Arc<str>,
     /// Its service account.

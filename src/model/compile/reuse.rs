@@ -82,11 +82,26 @@ impl Entry {
 pub(super) struct Made {
     /// The mesh without its workloads.
     world: Option<Arc<Mesh>>,
+    /// What waypoints alone are told of.
+    routed: Option<Arc<Routed>>,
     reported: Reported,
     /// The HBONE ports of waypoints: besides these, nothing of the world follows from workloads.
     ports: Vec<u16>,
     /// In the order of uids.
     entries: Vec<Entry>,
+}
+
+/// The parts of a mesh from which nothing but waypoints' resources follow.
+#[derive(Clone, Debug, PartialEq)]
+struct Routed {
+    routes: Vec<declaration::Route>,
+    destination_rules: Vec<declaration::DestinationRule>,
+}
+
+impl Routed {
+    fn are_of(&self, mesh: &Mesh) -> bool {
+        self.routes == mesh.routes && self.destination_rules == mesh.destination_rules
+    }
 }
 
 impl Made {
@@ -110,6 +125,8 @@ pub(super) struct Former<'a> {
     ranks: HashMap<usize, usize>,
     /// All of the mesh but its workloads, when it is as it was.
     world: Option<&'a Arc<Mesh>>,
+    /// Routes and destination rules, when they are as they were.
+    routed: Option<&'a Arc<Routed>>,
     /// Workloads of which something else is reported now.
     told: HashSet<&'a str>,
     /// The HBONE ports of waypoints now.
@@ -134,6 +151,7 @@ impl<'a> Former<'a> {
                 Some(_) => made.reported.differing(reported).collect(),
                 None => HashSet::new(),
             },
+            routed: made.routed.as_ref().filter(|routed| routed.are_of(mesh)),
             made,
             world,
             ports,
@@ -148,6 +166,11 @@ impl<'a> Former<'a> {
     /// Whether everything but workloads is as it was.
     pub(super) fn same_world(&self) -> bool {
         self.world.is_some()
+    }
+
+    /// Whether routes and destination rules are as they were.
+    pub(super) fn same_routes(&self) -> bool {
+        self.routed.is_some()
     }
 
     /// Where among the uids the workload of a declaration was; past all others when it is new.
@@ -227,6 +250,12 @@ impl<'a> Former<'a> {
         let world = self.world.cloned();
         Made {
             world: Some(world.unwrap_or_else(|| Arc::new(world_of(mesh)))),
+            routed: Some(self.routed.cloned().unwrap_or_else(|| {
+                Arc::new(Routed {
+                    routes: mesh.routes.clone(),
+                    destination_rules: mesh.destination_rules.clone(),
+                })
+            })),
             reported: reported.clone(),
             ports: self.ports.clone(),
             entries,
@@ -266,7 +295,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         gateways,
         authorization_policies,
         peer_authentications,
-        // What only waypoints are told comes from the declaration each time.
+        // Nothing but what waypoints are told follows from these.
         routes: _,
         destination_rules: _,
         service_entries,

@@ -43,7 +43,7 @@ pub struct ParentRef {
 }
 
 /// What can be a parent of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParentKind {
     /// `Service`.
     Service,

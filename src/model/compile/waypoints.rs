@@ -1,0 +1,285 @@
+//! What each waypoint is told: the services behind it, and the routes and traffic policies that hold
+//! for them (`spec/waypoint-l7.md` §2.1, §2.6, §3.4).
+//!
+//! Everything is decided here, once and for all instances: which routes are attached to what and in
+//! which order they are tried, who their backends are, and which policy holds for each. A waypoint
+//! only carries it out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Warning;
+use super::gateways::Gateways;
+use super::reuse::{Change, Entry};
+use crate::model::binding::{Bindable, Named};
+use crate::model::declaration::{self, Mesh};
+use crate::model::route::{Filter, Route, Rule, Target};
+use crate::model::service::{NetworkAddress, Service, ServiceKey};
+use crate::model::waypoint::{GatewayConfig, Options, Resources, ServiceBinding, WaypointName};
+use crate::model::workload::GatewayDestination;
+
+mod attached;
+mod backends;
+mod sites;
+mod survey;
+mod traffic;
+
+use attached::{Attached, Routes};
+use sites::{Is, Site, Sites};
+pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
+use traffic::Traffic;
+
+/// What waypoints are told, by name.
+pub type Waypoints = BTreeMap<WaypointName, Arc<Resources>>;
+
+/// All that is known of a mesh when its waypoints are compiled.
+pub(super) struct Known<'a> {
+    pub(super) mesh: &'a Mesh,
+    /// The keys of its services, in the order they were written.
+    pub(super) keys: &'a [ServiceKey],
+    pub(super) gateways: &'a Gateways<'a>,
+    /// In the order of their keys.
+    pub(super) services: &'a [Arc<Service>],
+    /// In the order of uids.
+    pub(super) entries: &'a [Entry],
+}
+
+/// What each waypoint is told, and what is wrong with it. What is as it was `before` is the same
+/// memory.
+pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warning>) {
+    if known.gateways.all.is_empty() {
+        return (Waypoints::new(), Vec::new());
+    }
+    let sites = Sites::new(known.mesh, known.keys);
+    let (mut behind, mut workloads) = (behind(known, &sites), workloads(known));
+    let world = World {
+        routes: Routes::new(&known.mesh.routes),
+        traffic: Traffic::new(known.mesh, known.entries),
+        services: known.services,
+        sites: &sites,
+    };
+    let each = known.gateways.all.iter().map(|gateway| {
+        let declared = gateway.declared;
+        let name = WaypointName {
+            namespace: Arc::clone(&declared.namespace),
+            name: Arc::clone(&declared.name),
+        };
+        let config = GatewayConfig {
+            name: name.clone(),
+            origin: declared.origin.clone(),
+            waypoint_for: declared.waypoint_for,
+            hbone_port: gateway.port,
+            workloads: workloads.remove(&gateway.key).unwrap_or_default(),
+            options: Options::default(),
+        };
+        let behind = behind.remove(&Named::from(declared)).unwrap_or_default();
+        let told = world.told(config, &behind);
+        let told = match before.get(&name) {
+            Some(before) => kept(told, before),
+            None => Arc::new(told),
+        };
+        (name, told)
+    });
+    let told = each.collect();
+    let mut warnings = world.routes.twins(&sites);
+    warnings.extend(world.traffic.twins());
+    (told, warnings)
+}
+
+/// Whether a change of workloads alone is one that waypoints are told of: of those that are behind
+/// one, or may be in a subset.
+pub(super) fn concerns(before: &Waypoints, change: &Change<'_>) -> bool {
+    let services = before.values().flat_map(|told| told.services.values());
+    let split = services.filter(|binding| !binding.subsets.is_empty());
+    let split: HashSet<&ServiceKey> = split.map(|binding| &binding.key).collect();
+    let told = |entry: &&Entry| {
+        let workload = &entry.workload;
+        workload.waypoint.is_some() || workload.services.keys().any(|key| split.contains(key))
+    };
+    let gone: HashMap<_, _> = change.gone().filter(told).map(|e| (e.uid(), e)).collect();
+    let come: Vec<_> = change.come().filter(told).collect();
+    let same = |entry: &&Entry| {
+        gone.get(entry.uid()).is_some_and(|was| {
+            was.declared.id() == entry.declared.id()
+                && was.workload.waypoint == entry.workload.waypoint
+                && was.workload.services == entry.workload.services
+        })
+    };
+    gone.len() != come.len() || !come.iter().all(same)
+}
+
+/// Whether services are found where they were.
+pub(super) fn same_addresses(before: &[Arc<Service>], after: &[Arc<Service>]) -> bool {
+    let same = |(a, b): (&Arc<Service>, &Arc<Service>)| {
+        Arc::ptr_eq(a, b) || (a.key == b.key && a.vips == b.vips)
+    };
+    before.len() == after.len() && before.iter().zip(after).all(same)
+}
+
+/// What is behind each waypoint.
+fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec<&'a Site<'a>>> {
+    let mut behind: HashMap<Named<'a>, Vec<&Site<'a>>> = HashMap::new();
+    for site in sites.iter() {
+        let object = match site.is {
+            Is::Service(service) => Bindable::from(service),
+            Is::Entry(entry) => Bindable::from(entry),
+        };
+        for waypoint in known.gateways.before(object) {
+            behind.entry(waypoint).or_default().push(site);
+        }
+    }
+    behind
+}
+
+/// The workloads behind each waypoint, by the waypoint's key and in the order of their uids.
+fn workloads(known: &Known<'_>) -> HashMap<ServiceKey, Vec<Arc<str>>> {
+    let mut behind: HashMap<ServiceKey, Vec<Arc<str>>> = HashMap::new();
+    for entry in known.entries {
+        let waypoint = entry.workload.waypoint.as_ref().map(|w| &w.destination);
+        if let Some(GatewayDestination::Hostname(key)) = waypoint {
+            let uids = behind.entry(key.clone()).or_default();
+            uids.push(Arc::clone(entry.uid()));
+        }
+    }
+    behind
+}
+
+/// What every waypoint is told of.
+struct World<'a> {
+    routes: Routes<'a>,
+    traffic: Traffic<'a>,
+    services: &'a [Arc<Service>],
+    sites: &'a Sites<'a>,
+}
+
+impl<'a> World<'a> {
+    fn told(&self, gateway: GatewayConfig, behind: &[&'a Site<'a>]) -> Resources {
+        let namespace = Arc::clone(&gateway.name.namespace);
+        let mut told = Resources::default();
+        let mut used = BTreeMap::new();
+        for site in behind {
+            let attached = self.routes.on(site, &namespace);
+            attached.note(site, &mut used);
+            let binding = self.binding(site, &namespace, Some(attached), &mut told);
+            told.services.insert(site.key.clone(), Arc::new(binding));
+        }
+        let mut backends = BTreeSet::new();
+        for (key, (declared, hosts)) in used {
+            let route = self.route(declared, hosts, &namespace);
+            backends.extend(route.rules.iter().flat_map(targets).cloned());
+            told.routes.insert(key, Arc::new(route));
+        }
+        for key in backends {
+            if let (false, Some(site)) = (told.services.contains_key(&key), self.sites.keyed(&key))
+            {
+                let binding = self.binding(site, &namespace, None, &mut told);
+                told.services.insert(key, Arc::new(binding));
+            }
+        }
+        told.gateway = Some(Arc::new(gateway));
+        told
+    }
+
+    /// What holds for a service, behind the waypoint with what is `attached` or no more than a
+    /// backend; its traffic policies are among what is `told`.
+    fn binding(
+        &self,
+        site: &Site<'a>,
+        namespace: &str,
+        attached: Option<Attached<'a>>,
+        told: &mut Resources,
+    ) -> ServiceBinding {
+        let rule = self.traffic.rule(&site.key, namespace);
+        let mut traffic = None;
+        let mut subsets = Vec::new();
+        if let Some(rule) = rule {
+            let policies = traffic::named(rule);
+            traffic = policies.first().map(|policy| policy.key.clone());
+            subsets = self.traffic.subsets(rule, &site.key);
+            let policies = policies.into_iter().map(Arc::new);
+            told.traffic.extend(policies.map(|p| (p.key.clone(), p)));
+        }
+        ServiceBinding {
+            key: site.key.clone(),
+            origin: site.origin.clone(),
+            bound: attached.is_some(),
+            addresses: self.addresses(site),
+            ports: match attached {
+                Some(attached) => attached.ports(site),
+                None => site.ports.iter().map(sites::bare).collect(),
+            },
+            traffic,
+            subsets,
+            external: site.external(),
+        }
+    }
+
+    /// Those that the mesh view has, else those that are declared.
+    fn addresses(&self, site: &Site<'_>) -> Vec<NetworkAddress> {
+        let known = self.services.binary_search_by(|s| s.key.cmp(&site.key));
+        match known.ok().and_then(|at| self.services.get(at)) {
+            Some(service) => service.vips.clone(),
+            None => site.addresses(),
+        }
+    }
+
+    fn route(
+        &self,
+        declared: &declaration::Route,
+        hosts: BTreeSet<Arc<str>>,
+        namespace: &str,
+    ) -> Route {
+        let rules = declared.rules.iter();
+        let rules = rules.map(|rule| rule.map(&mut |to| self.target(to, namespace)));
+        Route {
+            key: declared.key.clone(),
+            origin: declared.origin.clone(),
+            server_names: hosts.into_iter().collect(),
+            rules: rules.collect(),
+        }
+    }
+}
+
+/// Whom a rule leads to, with those who only get copies.
+fn targets_of<B>(rule: &Rule<B>) -> impl Iterator<Item = &B> {
+    let of_backends = rule.backends.iter().flat_map(|b| &b.filters);
+    let filters = rule.filters.iter().chain(of_backends);
+    let copies = filters.filter_map(|filter| match filter {
+        Filter::Mirror(mirror) => Some(&mirror.to),
+        _ => None,
+    });
+    rule.backends.iter().map(|b| &b.to).chain(copies)
+}
+
+/// The services among them.
+fn targets(rule: &Rule<Target>) -> impl Iterator<Item = &ServiceKey> {
+    targets_of(rule).filter_map(|target| match target {
+        Target::Service { key, .. } => Some(key),
+        Target::Invalid(_) => None,
+    })
+}
+
+/// What is told now, in the memory of what was told before as far as that is the same.
+fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
+    fn same<K: Ord, V: PartialEq>(now: &mut BTreeMap<K, Arc<V>>, before: &BTreeMap<K, Arc<V>>) {
+        for (key, value) in now {
+            if let Some(had) = before.get(key).filter(|had| **had == *value) {
+                *value = Arc::clone(had);
+            }
+        }
+    }
+    let mut told = told;
+    if told == **before {
+        return Arc::clone(before);
+    }
+    if told.gateway == before.gateway {
+        told.gateway.clone_from(&before.gateway);
+    }
+    same(&mut told.services, &before.services);
+    same(&mut told.routes, &before.routes);
+    same(&mut told.traffic, &before.traffic);
+    Arc::new(told)
+}
+
+#[cfg(test)]
+mod tests;
