@@ -16,6 +16,7 @@ mod names;
 mod policies;
 mod probes;
 mod references;
+mod service_entries;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenService, WrittenSettings,
-    WrittenWorkload, default_settings,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenService, WrittenServiceEntry,
+    WrittenSettings, WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -39,6 +40,7 @@ struct Whole<'a> {
     namespaces: Vec<&'a WrittenNamespace>,
     workloads: Vec<&'a WrittenWorkload>,
     services: Vec<&'a WrittenService>,
+    service_entries: Vec<&'a WrittenServiceEntry>,
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
@@ -57,6 +59,7 @@ impl<'a> Whole<'a> {
                 namespaces,
                 workloads,
                 services,
+                service_entries,
                 gateways,
                 authorization_policies,
                 peer_authentications,
@@ -69,6 +72,7 @@ impl<'a> Whole<'a> {
             whole.namespaces.extend(namespaces);
             whole.workloads.extend(workloads);
             whole.services.extend(services);
+            whole.service_entries.extend(service_entries);
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
@@ -159,10 +163,12 @@ pub(super) fn check(
         references::check(&context, &mut found);
         policies::check(&context, &mut found);
         destinations::check(&context, &mut found);
+        service_entries::check(&context, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {
         bindings::check(&context, &mesh, &mut found);
+        service_entries::inactive(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

@@ -2,6 +2,7 @@
 
 mod destinations;
 mod policies;
+mod service_entries;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
