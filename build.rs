@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "istio/workload.proto",
     "istio/citadel.proto",
     "istio/authorization.proto",
     "envoy/discovery.proto",
     "grpc/health.proto",
     "lateen/lateen.proto",
+    "lateen/waypoint.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use crate::model::compile::Placement;
+use crate::model::waypoint::WaypointName;
 pub use link::Link;
 pub use mirror::MeshState;
 
@@ -87,13 +88,15 @@ pub struct Handle {
 impl Agent {
     /// An agent of a node that is `member` of a mesh, which keeps what it hears in the directory
     /// `state`, and roots and revocation lists for stock proxies in `exports`. `certificate_ttl` is
-    /// the life asked for workloads' certificates; `states` is what it reports.
+    /// the life asked for workloads' certificates; `waypoints` are those that this process is, and
+    /// `states` is what it reports.
     pub fn new(
         state: &Path,
         exports: PathBuf,
         member: Member,
         controls: Vec<String>,
         certificate_ttl: Duration,
+        waypoints: Vec<WaypointName>,
         states: watch::Receiver<LocalStates>,
     ) -> (Self, Handle) {
         let timing = Timing::default();
@@ -111,7 +114,7 @@ impl Agent {
                 (None, Who::Guest(Arc::new(guest)), node, epoch)
             }
         };
-        let controls = Controls::new(controls, who);
+        let controls = Controls::new(controls, who).of_waypoints(waypoints);
         let (mesh, mesh_seen) = watch::channel(Arc::new(MeshState::default()));
         let (link, link_seen) = watch::channel(Link::new(controls.urls()));
         let clock = ClockFile::of(state);

@@ -26,6 +26,8 @@ pub use system::System;
 pub const MOST_NAMES: usize = 1024;
 /// Names that wait to be looked up. When it is full, who asks for another gets no answer.
 const WAITING: usize = 256;
+/// Names that are looked up at once.
+const LOOKUPS: usize = 64;
 /// Longest wait for the first answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer counts, whatever its own word.
@@ -82,6 +84,8 @@ type Answer = Result<Addresses, LookupError>;
 struct Entry {
     answer: watch::Sender<Option<Answer>>,
     used: Instant,
+    /// When the answer ends.
+    due: Option<Instant>,
 }
 
 type Known = Mutex<HashMap<Arc<str>, Entry>>;
@@ -147,7 +151,8 @@ impl Names {
         }
         let (answer, first) = watch::channel(None);
         let used = Instant::now();
-        known.insert(name, Entry { answer, used });
+        let due = None;
+        known.insert(name, Entry { answer, used, due });
         Ok(first)
     }
 }
@@ -173,7 +178,7 @@ impl<L: Lookup> Refresher<L> {
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                asked = self.asked.recv() => match asked {
+                asked = self.asked.recv(), if tasks.len() < LOOKUPS => match asked {
                     Some(name) => { tasks.spawn(asking(Arc::clone(&self.lookup), name)); }
                     None => return,
                 },
@@ -187,24 +192,28 @@ impl<L: Lookup> Refresher<L> {
         }
     }
 
-    /// Names to ask for again. Those that nobody uses are forgotten.
+    /// Names to ask for again. Those that nobody uses, and those that never had an address, are
+    /// forgotten: the latter are asked for when somebody wants them again.
     fn ended(&mut self) -> Vec<Arc<str>> {
         let now = Instant::now();
         let mut ended = Vec::new();
-        while let Some((at, _)) = self.due.first()
-            && *at <= now
-        {
-            ended.extend(self.due.pop_first().map(|(_, name)| name));
-        }
         let mut known = lock(&self.known);
-        ended.retain(|name| {
-            let used = known.get(name).map(|entry| entry.used);
-            let in_use = used.is_some_and(|used| now.duration_since(used) < UNUSED);
-            if !in_use {
-                known.remove(name);
+        while let Some((at, name)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, name));
+                break;
             }
-            in_use
-        });
+            // What was forgotten, and perhaps asked for anew, is not due by what was known of it then.
+            let Some(entry) = known.get(&name).filter(|entry| entry.due == Some(at)) else {
+                continue;
+            };
+            let has_address = matches!(&*entry.answer.borrow(), Some(Ok(_)));
+            if has_address && now.duration_since(entry.used) < UNUSED {
+                ended.push(name);
+            } else {
+                known.remove(&name);
+            }
+        }
         ended
     }
 
@@ -214,12 +223,14 @@ impl<L: Lookup> Refresher<L> {
             Ok(found) => found.life.clamp(LIVES.0, LIVES.1),
             Err(_) => AGAIN,
         };
+        let due = Instant::now() + life;
         {
-            let known = lock(&self.known);
+            let mut known = lock(&self.known);
             // Forgotten meanwhile.
-            let Some(entry) = known.get(&name) else {
+            let Some(entry) = known.get_mut(&name) else {
                 return;
             };
+            entry.due = Some(due);
             entry.answer.send_if_modified(|answer| match found {
                 Ok(found) => {
                     let addresses: Addresses = found.addresses.into();
@@ -240,7 +251,7 @@ impl<L: Lookup> Refresher<L> {
                 }
             });
         }
-        self.due.insert((Instant::now() + life, name));
+        self.due.insert((due, name));
     }
 }
 

@@ -29,6 +29,7 @@ use crate::tls::Svid;
 use crate::waypoint;
 
 mod health;
+mod routed;
 
 pub use health::{ProbeLine, ServiceLine};
 

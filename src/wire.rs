@@ -43,6 +43,10 @@ pub mod proto {
     pub mod lateen {
         tonic::include_proto!("lateen.v1");
     }
+    /// `lateen.waypoint.v1`.
+    pub mod waypoint {
+        tonic::include_proto!("lateen.waypoint.v1");
+    }
 }
 
 /// Type URL of [`proto::workload::Address`].
@@ -55,6 +59,11 @@ pub const REVISION: &str = "type.googleapis.com/lateen.v1.Revision";
 pub const TRUST: &str = "type.googleapis.com/lateen.v1.TrustBundle";
 /// Type URL of [`proto::lateen::Placement`].
 pub const PLACEMENT: &str = "type.googleapis.com/lateen.v1.Placement";
+/// Type URL of [`proto::waypoint::Resource`].
+pub const WAYPOINT: &str = "type.googleapis.com/lateen.waypoint.v1.Resource";
 
+/// The key of a node's metadata under which it tells which waypoints it is, as a list of
+/// `namespace/name`.
+pub const WAYPOINTS: &str = "WAYPOINTS";
 /// The key of a node's metadata under which our own tell their version.
 pub const LATEEN_VERSION: &str = "LATEEN_VERSION";

@@ -3,16 +3,17 @@
 mod envoy;
 mod lateen;
 mod nebula;
+pub(crate) mod waypoint;
 mod wireguard;
 mod ztunnel;
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::exec::{Daemon, output, until};
 use crate::fault::Fault;
+use crate::process::resident;
 use crate::rig::{BRIEF, Ground, Place, Stage};
 use crate::settings::Settings;
 use crate::work::http;
@@ -80,6 +81,8 @@ pub(crate) struct Mesh {
     pub(crate) neighbour: Ipv4Addr,
     /// The port on which its tunnels arrive in the server's namespace, where they do.
     pub(crate) tunnel_port: Option<u16>,
+    /// The waypoint's process, where one is on the way.
+    pub(crate) waypoint: Option<u32>,
 }
 
 impl Mesh {
@@ -93,6 +96,7 @@ impl Mesh {
             destinations: ground.server.addresses.clone(),
             neighbour: ground.neighbour.address(),
             tunnel_port: None,
+            waypoint: None,
         }
     }
 
@@ -190,12 +194,17 @@ const LISTENING: &str = "0A";
 /// Whether there is a TCP socket on `port` in a place, in this state.
 fn has_socket(stage: &Stage, place: &Place, port: u16, state: &str) -> Result<bool, Fault> {
     let sockets = stage.shell(place, "cat /proc/net/tcp /proc/net/tcp6")?;
+    Ok(lists(&sockets, port, state))
+}
+
+/// Whether the kernel's list has a socket on `port` in this state.
+fn lists(sockets: &str, port: u16, state: &str) -> bool {
     let local = format!(":{port:04X}");
-    Ok(sockets.lines().any(|line| {
+    sockets.lines().any(|line| {
         // Number, local address, remote address, state.
         let mut words = line.split_whitespace().skip(1);
         words.next().is_some_and(|w| w.ends_with(&local)) && words.nth(1) == Some(state)
-    }))
+    })
 }
 
 /// The programs that are talked to, in both places.
@@ -215,21 +224,6 @@ fn servers(stage: &Stage, ground: &Ground) -> Result<Vec<Daemon>, Fault> {
         all.push(Daemon::start(echo.arg(port), &log("echo"))?);
     }
     Ok(all)
-}
-
-/// Resident bytes of a process and those it started.
-fn resident(pid: u32) -> Result<u64, Fault> {
-    let doing = || format!("reading the memory of process {pid}");
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(Fault::io(doing()))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    let kib = kib.ok_or_else(|| Fault::said(doing(), "its status has no VmRSS"))?;
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    // Absent where the kernel is built without it: then what is summed is what we started.
-    let children = children.unwrap_or_default();
-    let children = children.split_whitespace().filter_map(|c| c.parse().ok());
-    let below: u64 = children.map(resident).sum::<Result<u64, Fault>>()?;
-    Ok(kib * 1024 + below)
 }
 
 /// Waits until a mesh listens on a TCP port in a place.

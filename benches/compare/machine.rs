@@ -73,7 +73,10 @@ impl Machine {
         for (name, version) in &self.versions {
             text.push_str(&format!("{name}: {version}\n"));
         }
-        text.push_str("everyone logs at the default level of the product, to a file\n");
+        text.push_str(
+            "everyone logs at the default level of the product, to a file; but waypoints have \
+             their access logs off\n",
+        );
         text
     }
 

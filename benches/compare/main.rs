@@ -10,6 +10,7 @@ mod fault;
 mod load;
 mod machine;
 mod plot;
+mod process;
 mod record;
 mod report;
 mod rig;
@@ -24,13 +25,14 @@ use std::process::ExitCode;
 use lateen::telemetry::access_log::chain;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use contender::waypoint::Ways;
 use contender::{Candidate, Contender, candidates};
 use fault::Fault;
 use machine::Machine;
 use record::Record;
 use rig::{Ground, Stage};
 use settings::Settings;
-use work::{Pass, Site, passes};
+use work::{Pass, Scene, Site, passes};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -69,9 +71,20 @@ fn compare() -> Result<bool, Fault> {
     let passes = passes(&settings, &machine.congestions);
     for (index, pass) in passes.iter().enumerate() {
         eprintln!("building the hosts, with {}", pass.congestion);
-        let grounds = grounds(&candidates);
-        let stage = Stage::up(&grounds, &pass.congestion, index)?;
-        let contenders = contenders(&stage, &candidates, &grounds, &mut record);
+        let (stage, contenders) = match pass.scene {
+            Scene::Meshes => {
+                let grounds = grounds(&candidates);
+                let stage = Stage::up(&grounds, &[], &pass.congestion, index)?;
+                let contenders = contenders(&stage, &candidates, &grounds, &mut record);
+                (stage, contenders)
+            }
+            Scene::Waypoints => {
+                let ways = Ways::of(&candidates);
+                let stage = ways.stage(&pass.congestion, index)?;
+                let contenders = ways.up(&stage, &mut record);
+                (stage, contenders)
+            }
+        };
         work_through(pass, &settings, &stage, &contenders, &mut record);
     }
     let names: Vec<&'static str> = candidates.iter().map(|c| c.name).collect();

@@ -8,7 +8,7 @@ use crate::stats::Spread;
 use crate::work::{Better, Figure, Work};
 
 /// Whom every ratio may be to, where they took part.
-pub(crate) const REFERENCES: [&str; 3] = ["none", "ztunnel", "base"];
+pub(crate) const REFERENCES: [&str; 4] = ["none", "ztunnel", "base", "envoy"];
 
 /// One figure.
 #[derive(Debug)]

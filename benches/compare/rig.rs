@@ -52,7 +52,7 @@ pub(crate) struct Ground {
     /// Tells its addresses from others'; below 100.
     pub(crate) index: u8,
     /// The host of its control plane, where it has one.
-    pub(crate) control: (&'static str, Ipv4Addr),
+    pub(crate) control: Host,
     /// Where the work comes from.
     pub(crate) client: Place,
     /// Where it goes.
@@ -61,8 +61,10 @@ pub(crate) struct Ground {
     pub(crate) neighbour: Place,
 }
 
+/// A host by its name and address.
+pub(crate) type Host = (&'static str, Ipv4Addr);
 /// A control plane and two hosts.
-type Hosts = [(&'static str, Ipv4Addr); 3];
+type Hosts = [Host; 3];
 /// What all contenders share, but for a second lateen: a host has one of it.
 const HOSTS: Hosts = [
     ("control", Ipv4Addr::new(10, 77, 0, 1)),
@@ -102,7 +104,7 @@ impl Ground {
     }
 
     /// The addresses of its two hosts.
-    pub(crate) fn hosts(&self) -> [(&'static str, Ipv4Addr); 2] {
+    pub(crate) fn hosts(&self) -> [Host; 2] {
         let [_control, left, right] = hosts_of(self.name);
         [left, right]
     }
@@ -135,21 +137,28 @@ impl Drop for Scratch {
 }
 
 impl Stage {
-    /// Builds the hosts and namespaces of all `grounds`, with this congestion control for whatever
-    /// is connected in them from now on. `pass` tells its files from those of other stages.
+    /// Builds the hosts and namespaces of all `grounds` and the hosts `besides`, with this congestion
+    /// control for whatever is connected in them from now on. `pass` tells its files from those of
+    /// other stages.
     ///
     /// # Errors
     /// When the rig does not come up or the kernel lacks the congestion control.
-    pub(crate) fn up(grounds: &[Ground], congestion: &str, pass: usize) -> Result<Self, Fault> {
+    pub(crate) fn up(
+        grounds: &[Ground],
+        besides: &[Host],
+        congestion: &str,
+        pass: usize,
+    ) -> Result<Self, Fault> {
         let name = format!("lateen-bench-{}-{pass}", std::process::id());
         let scratch = Scratch(std::env::temp_dir().join(name));
-        let rig = Rig::up(&text(grounds), Path::new(OWN), &scratch.0)?;
+        let hosts = hosts(grounds, besides);
+        let rig = Rig::up(&text(&hosts, grounds), Path::new(OWN), &scratch.0)?;
         let stage = Self { rig, scratch };
         let script = format!(
             "echo {congestion} > /proc/sys/net/ipv4/tcp_congestion_control && \
              echo {PORTS} > /proc/sys/net/ipv4/ip_local_port_range"
         );
-        for (host, _address) in hosts(grounds) {
+        for (host, _address) in hosts {
             let mut command = stage.on(host, "sh");
             output(command.args(["-c", &script]), "", BRIEF)?;
         }
@@ -208,25 +217,26 @@ impl Stage {
     }
 }
 
-fn hosts(grounds: &[Ground]) -> Vec<(&'static str, Ipv4Addr)> {
+fn hosts(grounds: &[Ground], besides: &[Host]) -> Vec<Host> {
     let mut hosts = Vec::from(HOSTS);
     if grounds.iter().any(|g| g.name == "base") {
         hosts.extend(BASE_HOSTS);
     }
+    hosts.extend(besides);
     hosts
 }
 
 /// The `rig.toml`.
-fn text(grounds: &[Ground]) -> String {
+fn text(hosts: &[Host], grounds: &[Ground]) -> String {
     let mut text = String::new();
-    for (host, address) in hosts(grounds) {
+    for (host, address) in hosts {
         // Writing to a string cannot fail, here and below.
         let _infallible = write!(
             text,
             "[[host]]\nname = \"{host}\"\naddresses = [\"{address}/16\"]\n"
         );
         for place in grounds.iter().flat_map(Ground::places) {
-            if place.host != host {
+            if place.host != *host {
                 continue;
             }
             let addresses = place.addresses.iter().map(|a| format!("{a}/16"));

@@ -7,6 +7,7 @@ pub(crate) mod open_loop;
 pub(crate) mod same_host;
 pub(crate) mod spread;
 pub(crate) mod throughput;
+mod waypoint;
 
 use crate::contender::Contender;
 use crate::fault::Fault;
@@ -104,8 +105,19 @@ impl Work {
     }
 }
 
+/// Who the contenders of a pass are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// A mesh for each.
+    Meshes,
+    /// The ways through one lateen mesh: by no waypoint, and by a waypoint of each.
+    Waypoints,
+}
+
 /// Works that are done on one rig, whose contenders have done nothing before.
 pub(crate) struct Pass {
+    /// Who does them.
+    pub(crate) scene: Scene,
     /// The congestion control of all connections.
     pub(crate) congestion: String,
     /// What is done.
@@ -117,6 +129,7 @@ pub(crate) struct Pass {
 pub(crate) fn passes(settings: &Settings, congestions: &[String]) -> Vec<Pass> {
     let first = congestions.first().cloned().unwrap_or_default();
     let mut passes = vec![Pass {
+        scene: Scene::Meshes,
         congestion: first.clone(),
         works: vec![idle::work()],
     }];
@@ -130,8 +143,17 @@ pub(crate) fn passes(settings: &Settings, congestions: &[String]) -> Vec<Pass> {
             works.extend(same_host::works());
         }
         let congestion = congestion.clone();
-        passes.push(Pass { congestion, works });
+        passes.push(Pass {
+            scene: Scene::Meshes,
+            congestion,
+            works,
+        });
     }
+    passes.push(Pass {
+        scene: Scene::Waypoints,
+        congestion: first,
+        works: waypoint::works(),
+    });
     for pass in &mut passes {
         pass.works.retain(|work| settings.wants(&work.name));
     }

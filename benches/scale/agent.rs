@@ -50,6 +50,7 @@ pub(crate) async fn main(arguments: &[String]) {
         Member::Joined(keeper),
         vec![url.clone()],
         week,
+        Vec::new(),
         seen,
     );
     let before = kilobytes(std::process::id(), "VmRSS:");

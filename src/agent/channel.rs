@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use super::guest::{Guest, GuestError};
 use super::identity::NodeIdentity;
 use crate::dial::{DialError, Line, connect, dial};
+use crate::model::waypoint::WaypointName;
 use crate::tls::{PeerRefused, control_client};
 use crate::wire::proto::grpc_health::HealthCheckRequest;
 use crate::wire::proto::grpc_health::health_check_response::ServingStatus;
@@ -88,6 +89,8 @@ pub enum Who {
 pub struct Controls {
     urls: Arc<[String]>,
     who: Who,
+    /// The waypoints that this process is.
+    waypoints: Arc<[WaypointName]>,
     /// The one that discovery follows; tried first by everybody else.
     best: Arc<AtomicUsize>,
 }
@@ -98,8 +101,23 @@ impl Controls {
         Self {
             urls: urls.into(),
             who,
+            waypoints: Arc::default(),
             best: Arc::default(),
         }
+    }
+
+    /// The same, for a process that is these waypoints.
+    #[must_use]
+    pub fn of_waypoints(self, waypoints: Vec<WaypointName>) -> Self {
+        Self {
+            waypoints: waypoints.into(),
+            ..self
+        }
+    }
+
+    /// The waypoints that this process is.
+    pub fn waypoints(&self) -> &[WaypointName] {
+        &self.waypoints
     }
 
     /// Their URLs, in order of preference.

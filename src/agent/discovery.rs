@@ -22,6 +22,7 @@ use super::mirror::{MeshState, Mirror, Resources};
 use super::order::{Order, Verdict};
 use super::trust::Believed;
 use crate::telemetry::access_log::chain;
+use crate::wire::WAYPOINT;
 use stream::{Stream, StreamError, Taken};
 
 /// What is done beside following a control plane. Dropping it gives it up.
@@ -88,6 +89,8 @@ impl Discovery {
     /// begins with the one that is kept there.
     pub(super) async fn run(mut self, file: ViewFile, shutdown: CancellationToken) {
         let keeping = self.held.subscribe();
+        // Who follows is gone at once when told to stop: what it heard last is kept for all that.
+        let _open = self.held.clone();
         self.restore(&file).await;
         let following = self.follow(shutdown.clone());
         tokio::join!(following, view::keep(file, keeping, shutdown));
@@ -129,9 +132,13 @@ impl Discovery {
     async fn restore(&mut self, file: &ViewFile) {
         let reader = file.clone();
         let read = tokio::task::spawn_blocking(move || reader.load()).await;
-        let Ok(Some((kept, responses))) = read else {
+        let Ok(Some((kept, mut responses))) = read else {
             return;
         };
+        if self.controls.waypoints().is_empty() {
+            // Nobody would ever be told that it is out of date.
+            responses.retain(|response| response.type_url != WAYPOINT);
+        }
         let mut mirror = Mirror::default();
         if !mirror.restore(responses) {
             return file.damaged("it does not add up to its revision");

@@ -14,7 +14,11 @@ use crate::wire::convert::{
     decode_revision, digest, encode_placement, encode_revision,
 };
 use crate::wire::proto::discovery::{DeltaDiscoveryResponse, Resource};
-use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
+use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST, WAYPOINT};
+
+mod told;
+
+use told::Told;
 
 /// The mesh as this process sees it.
 #[derive(Debug, Default)]
@@ -30,7 +34,7 @@ pub struct MeshState {
 }
 
 /// The types subscribed to, in this order: a revision speaks of all that came before it.
-pub(super) const TYPES: [&str; 5] = [TRUST, ADDRESS, AUTHORIZATION, PLACEMENT, REVISION];
+pub(super) const TYPES: [&str; 6] = [TRUST, ADDRESS, AUTHORIZATION, PLACEMENT, WAYPOINT, REVISION];
 /// The types that every control plane has: a view needs both.
 pub(super) const ESSENTIAL: [&str; 2] = [ADDRESS, AUTHORIZATION];
 
@@ -77,6 +81,7 @@ pub(super) struct Resources {
     addresses: Table<Address>,
     authorizations: Table<Policy>,
     placements: Table<Arc<Placement>>,
+    waypoints: Told,
     revision: Option<(String, RevisionSummary)>,
 }
 
@@ -102,6 +107,7 @@ impl Resources {
                 PLACEMENT,
                 encoded(PLACEMENT, &self.placements, |p| encode_placement(p)),
             ),
+            of(WAYPOINT, self.waypoints.encoded()),
             of(REVISION, revision.collect()),
         ]
     }
@@ -137,6 +143,7 @@ impl Mirror {
             ADDRESS => of(&self.held.addresses),
             AUTHORIZATION => of(&self.held.authorizations),
             PLACEMENT => of(&self.held.placements),
+            WAYPOINT => self.held.waypoints.versions(),
             // Always wanted anew: its arrival is what completes a stream's first answers.
             _ => BTreeMap::new(),
         }
@@ -186,10 +193,11 @@ impl Mirror {
         let staged = responses.iter().any(staged);
         let mut whole = false;
         for response in responses {
-            // A policy that cannot be read is held, and closes what it holds for.
-            let policies = response.type_url == AUTHORIZATION;
+            // A policy that cannot be read is held, and closes what it holds for. Of what a waypoint is
+            // told the same goes for all that refers to it.
+            let closes = [AUTHORIZATION, WAYPOINT].contains(&&*response.type_url);
             let heard = self.take(response, staged);
-            if heard.refused.is_some() && !policies {
+            if heard.refused.is_some() && !closes {
                 whole = false;
                 break;
             }
@@ -226,7 +234,7 @@ impl Mirror {
             revision: self.held.revision.as_ref().map(|(_, r)| r.clone()),
             view,
             placements: placements.map(|held| Arc::clone(&held.value)).collect(),
-            waypoints: BTreeMap::new(),
+            waypoints: self.held.waypoints.told(),
         }
     }
 
@@ -254,6 +262,10 @@ impl Mirror {
         if type_url == AUTHORIZATION {
             let body = body.as_ref().map_or(&[][..], |b| &b.value);
             return self.put_policy(name, version, body);
+        }
+        if type_url == WAYPOINT {
+            let body = body.map(|b| b.value).unwrap_or_default();
+            return self.held.waypoints.put(name, version, &body);
         }
         let body = body.ok_or_else(|| format!("{name}: no body"))?;
         let bytes = &body.value;
@@ -312,6 +324,7 @@ impl Mirror {
             PLACEMENT => {
                 self.held.placements.remove(name);
             }
+            WAYPOINT => self.held.waypoints.remove(name),
             _ => {}
         }
     }

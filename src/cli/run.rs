@@ -444,12 +444,14 @@ impl Followers {
         let (states, seen) = watch::channel(LocalStates::default());
         let addresses = config.control().addresses().iter();
         let addresses = addresses.map(ToString::to_string).collect();
+        let served = self.waypoints.iter().map(|(settings, _)| &settings.name);
         let (agent, handle): (Agent, agent::Handle) = Agent::new(
             config.state_dir(),
             config.runtime_dir().join("trust"),
             member,
             addresses,
             CERTIFICATE_TTL,
+            served.cloned().collect(),
             seen.clone(),
         );
         let mut roles = JoinSet::new();

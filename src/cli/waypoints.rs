@@ -10,13 +10,16 @@ use super::Failure;
 use super::explain::{declared, json};
 use super::output::{NO, Output};
 use super::status::{asked, unreadable};
-use crate::status::binding::{BindingLine, WaypointLine, WaypointPage, declared_page};
+use crate::status::binding::{
+    BindingLine, RouteLine, RoutedLine, WaypointLine, WaypointPage, declared_page,
+};
+use crate::status::policy::ConditionLine;
 use crate::table::table;
 
 /// Show the waypoints of the mesh, and what is behind each.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  lateen waypoints\n  lateen waypoints --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the waypoints as they are written; exit\ncode 1 says that something asks for a waypoint and is behind none. Elsewhere they are those that\nthe node knows of."
+    after_help = "Example:\n  lateen waypoints\n  lateen waypoints --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the waypoints as they are written; exit\ncode 1 says that something asks for a waypoint and is behind none, or that a route is not in\nforce as it is written. Elsewhere they are those that the node knows of."
 )]
 pub struct WaypointsArgs {
     /// Show those of this mesh directory, and not of the running node
@@ -49,10 +52,13 @@ pub fn run(args: &WaypointsArgs) -> Result<ExitCode, Failure> {
         Output::Table => print!("{}", listed(&known)),
     }
     let unbound = |b: &BindingLine| b.condition.as_ref().is_some_and(|c| !c.status);
-    Ok(match known.bindings.iter().any(unbound) {
-        true => ExitCode::from(NO),
-        false => ExitCode::SUCCESS,
-    })
+    let idle = |r: &RouteLine| r.faults().next().is_some();
+    Ok(
+        match known.bindings.iter().any(unbound) || known.routes.iter().any(idle) {
+            true => ExitCode::from(NO),
+            false => ExitCode::SUCCESS,
+        },
+    )
 }
 
 fn listed(page: &WaypointPage) -> String {
@@ -95,5 +101,54 @@ fn listed(page: &WaypointPage) -> String {
         text.push('\n');
         text += &table(&heading, &bindings);
     }
+    text += &routed(page);
     text
+}
+
+/// What is tried where there is something to try, and every route.
+fn routed(page: &WaypointPage) -> String {
+    let port = |p: &RoutedLine| {
+        vec![
+            format!("{}:{}", p.service, p.port),
+            p.waypoint.clone(),
+            p.routes.join(", "),
+        ]
+    };
+    let ports = page.routed.iter().filter(|p| !p.routes.is_empty());
+    let ports: Vec<Vec<String>> = ports.map(port).collect();
+    let mut text = String::new();
+    if !ports.is_empty() {
+        text.push('\n');
+        text += &table(&["ROUTED", "WAYPOINT", "ROUTES, IN ORDER"], &ports);
+    }
+    let routes: Vec<Vec<String>> = page.routes.iter().flat_map(lines).collect();
+    if !routes.is_empty() {
+        text.push('\n');
+        text += &table(&["ROUTE", "OF", "REASON", "WRITTEN", "NOTE"], &routes);
+    }
+    text
+}
+
+/// A line for each parent of a route.
+fn lines(route: &RouteLine) -> Vec<Vec<String>> {
+    let unresolved = route.resolved.as_ref().filter(|resolved| !resolved.status);
+    let line = |parent: &str, accepted: Option<&ConditionLine>| {
+        let fault = accepted.filter(|accepted| !accepted.status).or(unresolved);
+        let shown = fault.or(accepted);
+        vec![
+            route.route.clone(),
+            parent.to_owned(),
+            shown.map_or_else(String::new, |c| c.reason.clone()),
+            route.place.clone(),
+            shown.map_or_else(String::new, |c| c.message.clone()),
+        ]
+    };
+    match &*route.parents {
+        [] => vec![line("-", None)],
+        parents => {
+            let parents = parents.iter();
+            let lines = parents.map(|p| line(&p.parent, Some(&p.accepted)));
+            lines.collect()
+        }
+    }
 }

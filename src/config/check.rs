@@ -16,6 +16,7 @@ mod names;
 mod policies;
 mod probes;
 mod references;
+mod routes;
 mod service_entries;
 
 use std::collections::HashMap;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenService, WrittenServiceEntry,
-    WrittenSettings, WrittenWorkload, default_settings,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
+    WrittenServiceEntry, WrittenSettings, WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -44,6 +45,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    routes: Vec<&'a WrittenRoute>,
     destinations: Vec<&'a WrittenDestination>,
     backend_tls: Vec<&'a WrittenBackendTls>,
     unread: bool,
@@ -63,6 +65,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                routes,
                 destinations,
                 backend_tls,
                 unread,
@@ -76,6 +79,7 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.routes.extend(routes);
             whole.destinations.extend(destinations);
             whole.backend_tls.extend(backend_tls);
             whole.unread |= unread;
@@ -169,6 +173,7 @@ pub(super) fn check(
     if refers {
         bindings::check(&context, &mesh, &mut found);
         service_entries::inactive(&context, &mesh, &mut found);
+        routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

@@ -115,10 +115,14 @@ codes! {
     NoWaypointForWildcardService = Warning "NoWaypointForWildcardService",
     /// Something written that has no effect.
     NoEffect = Warning "no-effect",
-    /// A policy that is kept and not enforced.
+    /// A policy, or a filter of a route, that is kept and not enforced.
     NotInForce = Warning "not-in-force",
     /// What a policy or destination rule is for, and is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
     TargetNotFound = Warning "TargetNotFound",
+    /// A route's parent that is not declared, or has no such port; named after Gateway API's condition.
+    NoMatchingParent = Warning "NoMatchingParent",
+    /// A route's backend that is not declared, or has no such port; named likewise.
+    BackendNotFound = Warning "BackendNotFound",
     /// A value of a policy that nothing in this mesh can have.
     NeverMatches = Warning "never-matches",
     /// A policy that lets nobody in.
@@ -129,7 +133,8 @@ codes! {
     DeniesMore = Warning "denies-more",
     /// A rule, or part of one, that node proxies never match, so that it denies nothing there.
     DeniesNothing = Warning "denies-nothing",
-    /// A peer-authentication or destination rule that another one of the same reach takes the place of.
+    /// A peer-authentication, a destination rule, a route or a match that another one of the same reach
+    /// takes the place of.
     Superseded = Warning "superseded",
 }
 

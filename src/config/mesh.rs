@@ -11,6 +11,7 @@ mod namespace;
 mod node;
 mod policy;
 mod protocol;
+mod route;
 mod service;
 mod service_entry;
 mod settings;
@@ -29,6 +30,7 @@ pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+pub(super) use route::{Asked, Role, WrittenRoute};
 pub(super) use service::WrittenService;
 pub(super) use service_entry::WrittenServiceEntry;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
@@ -59,6 +61,8 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
+    pub routes: Vec<WrittenRoute>,
     /// `[[destination-rule]]`.
     pub destinations: Vec<WrittenDestination>,
     /// `[[backend-tls-policy]]`.
@@ -70,14 +74,10 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 8] = [
+const LATER: [&str; 4] = [
     "request-authentication",
     "telemetry",
     "wasm-plugin",
-    "http-route",
-    "grpc-route",
-    "tcp-route",
-    "tls-route",
     "virtual-service",
 ];
 
@@ -147,6 +147,16 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.unread,
         |value| policy::read_authentication(value, home),
     );
+    for kind in route::KINDS {
+        read_kind(
+            root,
+            kind.as_str(),
+            &mut written.routes,
+            &mut written.unread,
+            |value| route::read(kind, value, home),
+        );
+    }
+    written.routes.sort_by_key(|r| r.place.span().start);
     read_kind(
         root,
         "destination-rule",

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::diagnose::Style;
 use super::load::Loaded;
 use crate::model::declaration::Mesh;
+use crate::model::route::Kind;
 
 /// The findings of a mesh directory as text, with a last line on what is in it.
 pub fn text(loaded: &Loaded, style: &Style) -> String {
@@ -32,9 +33,18 @@ pub fn json(loaded: &Loaded) -> Value {
             "gateway": mesh.gateways.len(),
             "authorization-policy": mesh.authorization_policies.len(),
             "peer-authentication": mesh.peer_authentications.len(),
+            "grpc-route": of_kind(mesh, Kind::Grpc),
+            "http-route": of_kind(mesh, Kind::Http),
+            "tls-route": of_kind(mesh, Kind::Tls),
+            "tcp-route": of_kind(mesh, Kind::Tcp),
         });
     }
     value
+}
+
+fn of_kind(mesh: &Mesh, kind: Kind) -> usize {
+    let of_kind = mesh.routes.iter().filter(|route| route.key.kind == kind);
+    of_kind.count()
 }
 
 fn contents(mesh: &Mesh) -> String {
@@ -55,6 +65,15 @@ fn contents(mesh: &Mesh) -> String {
         0 => None,
         n => Some(count(n, "peer authentication")),
     };
+    let routes = [
+        (Kind::Grpc, "grpc route"),
+        (Kind::Http, "http route"),
+        (Kind::Tls, "tls route"),
+        (Kind::Tcp, "tcp route"),
+    ];
+    let routes = routes.map(|(kind, words)| (of_kind(mesh, kind), words));
+    let routes = routes.into_iter().filter(|(n, _)| *n > 0);
+    let routes = routes.map(|(n, words)| count(n, words));
     let kinds = [
         count(mesh.nodes.len(), "node"),
         count(mesh.namespaces.len(), "namespace"),
@@ -62,6 +81,6 @@ fn contents(mesh: &Mesh) -> String {
         count(mesh.services.len(), "service"),
     ];
     let kinds = kinds.into_iter().chain(gateways);
-    let kinds = kinds.chain(policies).chain(authentications);
+    let kinds = kinds.chain(policies).chain(authentications).chain(routes);
     kinds.collect::<Vec<_>>().join(", ")
 }

@@ -8,6 +8,7 @@ mod bindings;
 mod golden;
 mod keys;
 mod robust;
+mod routes;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -66,7 +67,7 @@ fn judge(rows: Vec<Row>) {
 #[test]
 fn every_code_is_in_some_row() {
     let rows = keys::rows().into_iter().chain(across::rows());
-    let rows = rows.chain(bindings::rows());
+    let rows = rows.chain(bindings::rows()).chain(routes::rows());
     let shown: BTreeSet<_> = rows.flat_map(|row| row.2).map(|want| want.3).collect();
     // These need more than text; `robust` has them.
     let elsewhere = [

@@ -30,6 +30,8 @@ pub struct Changes {
     pub trust: Names,
     /// Placements, by the node that sees them.
     pub placements: BTreeMap<Arc<str>, Names>,
+    /// What waypoints are told, by the node that sees it.
+    pub waypoints: BTreeMap<Arc<str>, Names>,
 }
 
 impl Changes {
@@ -40,12 +42,14 @@ impl Changes {
             Kind::Authorization => Some(&self.authorizations),
             Kind::Trust => Some(&self.trust),
             Kind::Placement => self.placements.get(node),
+            Kind::Waypoint => self.waypoints.get(node),
             Kind::Revision => None,
         }
     }
 
     fn count(&self) -> usize {
-        let placed: usize = self.placements.values().map(BTreeSet::len).sum();
+        let seen_by_one = self.placements.values().chain(self.waypoints.values());
+        let placed: usize = seen_by_one.map(BTreeSet::len).sum();
         self.addresses.len() + self.authorizations.len() + self.trust.len() + placed
     }
 }

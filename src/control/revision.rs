@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::history::{Changes, History, Names};
 use crate::model::compile::Compiled;
 use crate::wire::convert::{self, RevisionSummary, delta};
-use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST};
+use crate::wire::{ADDRESS, AUTHORIZATION, PLACEMENT, REVISION, TRUST, WAYPOINT};
 
 mod content;
 
@@ -31,17 +31,20 @@ pub enum Kind {
     Authorization,
     /// How the asking node captures its own workloads.
     Placement,
+    /// What the asking node's waypoints are told.
+    Waypoint,
     /// Which revision the rest makes up.
     Revision,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Trust,
         Self::Address,
         Self::Authorization,
         Self::Placement,
+        Self::Waypoint,
         Self::Revision,
     ];
 
@@ -57,6 +60,7 @@ impl Kind {
             Self::Address => "address",
             Self::Authorization => "authorization",
             Self::Placement => "placement",
+            Self::Waypoint => "waypoint",
             Self::Revision => "revision",
         }
     }
@@ -68,6 +72,7 @@ impl Kind {
             Self::Address => ADDRESS,
             Self::Authorization => AUTHORIZATION,
             Self::Placement => PLACEMENT,
+            Self::Waypoint => WAYPOINT,
             Self::Revision => REVISION,
         }
     }
@@ -287,6 +292,10 @@ impl Revision {
             Kind::Placement => {
                 let placed = self.content.placements.get(node);
                 placed.map_or(&NONE, |placed| &placed.resources)
+            }
+            Kind::Waypoint => {
+                let told = self.content.told.by_node.get(node);
+                told.map_or(&NONE, |told| &**told)
             }
             Kind::Revision => &self.announcement,
         }

@@ -1,5 +1,6 @@
 //! One CONNECT stream as two byte streams with flow control and an explicit end.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::task::{Context, Poll, ready};
 
@@ -40,6 +41,8 @@ pub struct Tunnel {
     reserved: bool,
     /// Given back by whoever looked at it. Boxed, since few tunnels are looked into.
     unread: Option<Box<Bytes>>,
+    /// What the peer had sent to its end before it reset the stream.
+    rest: Option<VecDeque<Bytes>>,
     _lease: Option<Lease>,
 }
 
@@ -53,6 +56,7 @@ impl Tunnel {
             moved: false,
             reserved: false,
             unread: None,
+            rest: None,
             _lease: lease,
         }
     }
@@ -68,6 +72,11 @@ impl Tunnel {
         }
         if !self.receiving {
             return Poll::Ready(Ok(None));
+        }
+        if let Some(rest) = &mut self.rest {
+            let next = rest.pop_front();
+            self.receiving = next.is_some();
+            return Poll::Ready(Ok(next));
         }
         Poll::Ready(match ready!(self.recv.poll_data(cx)) {
             Some(Ok(bytes)) => {
@@ -144,18 +153,38 @@ impl Tunnel {
     /// Waits until the peer takes no more from us, whether we have any or not.
     ///
     /// # Errors
-    /// [`TunnelError::Reset`], but for the codes that mean an orderly end (§1.5).
+    /// [`TunnelError::Reset`], but for the codes that mean an orderly end (§1.5), and for any code
+    /// once the peer has ended its own direction: it has closed, as a program closes that has said
+    /// all it had to say. Envoy resets with CONNECT_ERROR then, where RFC 9113 §8.1 has NO_ERROR.
     pub fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
-        Poll::Ready(match ready!(self.send.poll_reset(cx)) {
-            Ok(reason) if is_orderly(reason) => {
+        let source = match ready!(self.send.poll_reset(cx)) {
+            Ok(reason) if is_orderly(reason) || self.has_ended(cx) => {
                 self.sending = false;
-                Ok(())
+                return Poll::Ready(Ok(()));
             }
-            Ok(reason) => Err(TunnelError::Reset {
-                source: reason.into(),
-            }),
-            Err(source) => Err(TunnelError::Reset { source }),
-        })
+            Ok(reason) => reason.into(),
+            Err(source) => source,
+        };
+        Poll::Ready(Err(TunnelError::Reset { source }))
+    }
+
+    /// Whether the peer had ended its direction before it reset the stream. Only what follows the
+    /// last of its bytes tells, so they are taken out of the window's buffer and kept here.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.receiving || self.rest.is_some() {
+            return true;
+        }
+        let mut rest = VecDeque::new();
+        loop {
+            match self.recv.poll_data(cx) {
+                Poll::Ready(Some(Ok(bytes))) => rest.push_back(bytes),
+                Poll::Ready(None) => {
+                    self.rest = Some(rest);
+                    return true;
+                }
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
     }
 
     /// Sends bytes for which [`Tunnel::poll_capacity`] made room. On a stream that is gone they are

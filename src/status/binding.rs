@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Sources;
 use super::policy::{ConditionLine, place};
+use super::routed;
+pub use super::routed::{ParentLine, RouteLine, RoutedLine};
 use crate::admin::Answer;
 use crate::model::binding::{Object, Traffic, survey};
 use crate::model::declaration::Mesh;
@@ -21,6 +23,12 @@ pub struct WaypointPage {
     pub waypoints: Vec<WaypointLine>,
     /// Everything that is behind one, or asks for one.
     pub bindings: Vec<BindingLine>,
+    /// The ports of services and the routes that are tried for each.
+    #[serde(default)]
+    pub routed: Vec<RoutedLine>,
+    /// Every route, and how far it is in force.
+    #[serde(default)]
+    pub routes: Vec<RouteLine>,
 }
 
 /// A waypoint.
@@ -78,7 +86,11 @@ impl Sources {
             return Answer::json(&declared_page(&input.mesh));
         }
         match self.mesh() {
-            Ok(mesh) => Answer::json(&page(&mesh.view)),
+            Ok(mesh) => Answer::json(&WaypointPage {
+                routed: routed::told(&mesh.waypoints),
+                routes: routed::known(&mesh.waypoints),
+                ..page(&mesh.view)
+            }),
             Err(refusal) => refusal,
         }
     }
@@ -87,6 +99,7 @@ impl Sources {
 /// The waypoints of a mesh as it is declared.
 pub fn declared_page(mesh: &Mesh) -> WaypointPage {
     let surveyed = survey(mesh);
+    let (routed, routes) = routed::declared(mesh);
     let binding = |object: Object| BindingLine {
         kind: object.kind.as_str().to_owned(),
         object: object.key.to_string(),
@@ -119,6 +132,8 @@ pub fn declared_page(mesh: &Mesh) -> WaypointPage {
     WaypointPage {
         waypoints: surveyed.waypoints.iter().map(waypoint).collect(),
         bindings,
+        routed,
+        routes,
     }
 }
 
@@ -200,6 +215,7 @@ fn page(view: &View) -> WaypointPage {
     WaypointPage {
         waypoints,
         bindings,
+        ..WaypointPage::default()
     }
 }
 

@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::proto::workload as proto;
 use crate::identity::IdentityError;
+use crate::model::route::RegexError;
 use crate::model::service::{Service, ServiceKey};
 use crate::model::workload::Workload;
 
@@ -23,6 +24,7 @@ mod placement;
 mod revision;
 mod service;
 mod trust;
+mod waypoint;
 mod workload;
 
 pub use authorization::{closed_policy, decode_policy, encode_policy};
@@ -31,6 +33,7 @@ pub use revision::{
     REVISION_NAME, RevisionSummary, TRUST_NAME, decode_revision, digest, encode_revision,
 };
 pub use trust::{BundleError, bundle, decode_bundle};
+pub use waypoint::WaypointResource;
 
 /// A resource that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +105,30 @@ pub enum Reason {
     /// A time that cannot be represented.
     #[error("time {0} ms is out of range")]
     Time(i64),
+    /// A duration that is negative, or none.
+    #[error("no duration")]
+    Duration,
+    /// A number that does not fit.
+    #[error("{0} is above 65535")]
+    TooLarge(u32),
+    /// A share of nothing, or no number at all.
+    #[error("no number that could be meant")]
+    NoNumber,
+    /// A pattern that is none.
+    #[error(transparent)]
+    Pattern(RegexError),
+    /// An address range that is none.
+    #[error("`{0}` is no address range")]
+    NoRange(String),
+    /// Something that names no waypoint.
+    #[error("`{0}` is no namespace/name of a waypoint")]
+    Waypoint(String),
+    /// A resource is referred to by what cannot be the name of one.
+    #[error("`{0}` names no such resource of this waypoint")]
+    Reference(String),
+    /// Something that only a later version knows.
+    #[error("`{0}` is not known to this version")]
+    Unsupported(String),
 }
 
 impl Fault {

@@ -1,6 +1,4 @@
 //! A pair of Envoys: TCP proxies whose connections go through HTTP/2 CONNECT in mutual TLS.
-//!
-//! Untested: written from Envoy's documentation, and never yet run with an Envoy.
 
 use std::path::Path;
 
@@ -22,7 +20,7 @@ const TUNNELS: u16 = 15008;
 /// `SOL_SOCKET` and `SO_MARK`, as Linux numbers them on most machines.
 const MARK_OPTION: (u8, u8) = (1, 36);
 /// What Envoy calls the types of its settings.
-const TYPES: &str = "type.googleapis.com/envoy.extensions";
+pub(super) const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
 /// Brings one up in every namespace, then captures them.
 pub(super) fn up(stage: &Stage, ground: &Ground, binary: &Path) -> Result<Mesh, Fault> {
@@ -60,13 +58,14 @@ fn base_id(ground: &Ground, place: &Place) -> String {
 }
 
 /// Paths of a certificate, its key, and the authority's certificate.
-struct Files {
-    certificate: String,
-    key: String,
-    authority: String,
+pub(super) struct Files {
+    pub(super) certificate: String,
+    pub(super) key: String,
+    pub(super) authority: String,
 }
 
-fn failed(source: &rcgen::Error) -> Fault {
+/// A certificate that was not made.
+pub(super) fn failed(source: &rcgen::Error) -> Fault {
     Fault::said("making certificates", source.to_string())
 }
 
@@ -88,16 +87,8 @@ fn certify(
     place: &Place,
     issuer: &Issuer<'_, KeyPair>,
 ) -> Result<Files, Fault> {
-    let mut params = CertificateParams::new(Vec::new()).map_err(|e| failed(&e))?;
     let id = format!("spiffe://bench/ns/bench/sa/{}", place.namespace);
-    let id = id.try_into().map_err(|e| failed(&e))?;
-    params.subject_alt_names = vec![SanType::URI(id)];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    let key = KeyPair::generate().map_err(|e| failed(&e))?;
-    let certificate = params.signed_by(&key, issuer).map_err(|e| failed(&e))?;
+    let (certificate, key) = leaf(&id, issuer)?;
     let write = |end: &str, text: &str| {
         let name = format!("{}/{}.{end}", ground.name, place.namespace);
         let path = stage.write(&name, text)?;
@@ -105,10 +96,23 @@ fn certify(
     };
     let authority = stage.file(&format!("{}/ca.pem", ground.name));
     Ok(Files {
-        certificate: write("pem", &certificate.pem())?,
-        key: write("key", &key.serialize_pem())?,
+        certificate: write("pem", &certificate)?,
+        key: write("key", &key)?,
         authority: authority.display().to_string(),
     })
+}
+
+/// A certificate for `id`, good at both ends of a tunnel, and its key, both as PEM.
+pub(super) fn leaf(id: &str, issuer: &Issuer<'_, KeyPair>) -> Result<(String, String), Fault> {
+    let mut params = CertificateParams::new(Vec::new()).map_err(|e| failed(&e))?;
+    params.subject_alt_names = vec![SanType::URI(id.try_into().map_err(|e| failed(&e))?)];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let key = KeyPair::generate().map_err(|e| failed(&e))?;
+    let certificate = params.signed_by(&key, issuer).map_err(|e| failed(&e))?;
+    Ok((certificate.pem(), key.serialize_pem()))
 }
 
 fn settings(files: &Files) -> Value {
@@ -228,7 +232,7 @@ fn cluster(name: &str, destination: &Value) -> Value {
 }
 
 /// Mutual TLS 1.3 by our authority, whoever the peer is of those it certified.
-fn tls(files: &Files, context: &str, switch: &str) -> Value {
+pub(super) fn tls(files: &Files, context: &str, switch: &str) -> Value {
     let mut config = json!({
         "@type": format!("{TYPES}.transport_sockets.tls.v3.{context}"),
         "common_tls_context": {

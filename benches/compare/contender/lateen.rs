@@ -1,7 +1,7 @@
 //! Lateen: a control plane, two machines that join, and three captured workloads.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -9,71 +9,98 @@ use serde_json::Value;
 use super::{Mesh, PATIENCE};
 use crate::exec::{Daemon, output, until};
 use crate::fault::Fault;
-use crate::rig::{BRIEF, Ground, Stage};
+use crate::rig::{BRIEF, Ground, Host, Stage};
 
 /// The user the proxy runs as: a number, so that this machine need not know it.
 const USER: u32 = 1337;
 
-/// Brings it up, as an operator would.
+/// Brings it up.
 pub(super) fn up(stage: &Stage, ground: &Ground, binary: &Path) -> Result<Mesh, Fault> {
     let lateen = Lateen {
         stage,
         ground,
         binary,
     };
-    lateen.write_files()?;
-    let (control, _address) = ground.control;
-    let mut mesh = Mesh::transparent(ground);
-    mesh.daemons.push(lateen.daemon(control, "--control")?);
-    until("publishing a first revision", PATIENCE, || {
-        Ok(lateen.status(control)?["control"]["revision"].is_u64())
-    })?;
-    let [(left, _), (right, _)] = ground.hosts();
-    for (host, side) in [
-        (left, &mut mesh.client_side),
-        (right, &mut mesh.server_side),
-    ] {
-        lateen.join(host)?;
-        let daemon = lateen.daemon(host, "--node")?;
-        side.push(daemon.pid());
-        mesh.daemons.push(daemon);
-    }
-    until("capturing the workloads", PATIENCE, || lateen.settled())?;
-    mesh.tunnel_port = Some(::lateen::capture::ruleset::HBONE_PORT);
-    Ok(mesh)
+    lateen.up(&Besides::default())
 }
 
-struct Lateen<'a> {
-    stage: &'a Stage,
-    ground: &'a Ground,
-    binary: &'a Path,
+/// What a mesh has besides two hosts and their workloads.
+#[derive(Default)]
+pub(super) struct Besides {
+    /// Machines that are nodes of it, with more of their settings.
+    pub(super) nodes: Vec<(Host, &'static str)>,
+    /// More of the mesh file.
+    pub(super) resources: String,
+    /// Where the certificate authority is, if it is not the control plane's own.
+    pub(super) authority: Option<PathBuf>,
+}
+
+/// A mesh that one binary runs, or some of its machines.
+pub(super) struct Lateen<'a> {
+    /// The rig.
+    pub(super) stage: &'a Stage,
+    /// Where.
+    pub(super) ground: &'a Ground,
+    /// The program.
+    pub(super) binary: &'a Path,
 }
 
 impl Lateen<'_> {
-    fn write_files(&self) -> Result<(), Fault> {
+    /// Brings it up, as an operator would; but for what runs on the machines besides.
+    pub(super) fn up(&self, besides: &Besides) -> Result<Mesh, Fault> {
+        self.write_files(besides)?;
+        let (control, _address) = self.ground.control;
+        let mut mesh = Mesh::transparent(self.ground);
+        mesh.daemons.push(self.daemon(control, &["--control"])?);
+        until("publishing a first revision", PATIENCE, || {
+            mesh.alive()?;
+            Ok(self.status(control)?["control"]["revision"].is_u64())
+        })?;
+        let [(left, _), (right, _)] = self.ground.hosts();
+        for (host, side) in [
+            (left, &mut mesh.client_side),
+            (right, &mut mesh.server_side),
+        ] {
+            self.join(host)?;
+            let daemon = self.daemon(host, &["--node"])?;
+            side.push(daemon.pid());
+            mesh.daemons.push(daemon);
+        }
+        until("capturing the workloads", PATIENCE, || self.settled())?;
+        mesh.tunnel_port = Some(::lateen::capture::ruleset::HBONE_PORT);
+        Ok(mesh)
+    }
+
+    fn write_files(&self, besides: &Besides) -> Result<(), Fault> {
         let name = self.ground.name;
         let mesh = self
             .stage
-            .write(&format!("{name}/mesh/mesh.toml"), &self.mesh())?;
+            .write(&format!("{name}/mesh/mesh.toml"), &self.mesh(besides))?;
         let directory = mesh.parent().unwrap_or(&mesh).display();
         let (control, address) = self.ground.control;
+        let authority = besides.authority.as_ref();
+        let authority = authority.map(|a| format!("ca-dir = \"{}\"\n", a.display()));
+        let authority = authority.unwrap_or_default();
         let [(left, _), (right, _)] = self.ground.hosts();
-        for host in [control, left, right] {
+        let hosts = [(control, ""), (left, ""), (right, "")].into_iter();
+        let nodes = besides.nodes.iter();
+        for (host, more) in hosts.chain(nodes.map(|((host, _), more)| (*host, *more))) {
             let text = format!(
                 "node = \"{host}\"\nuser = {USER}\nstate-dir = \"/run/lateen-state\"\n\n\
                  [control]\naddresses = [\"https://{address}:15012\"]\nnames = [\"{address}\"]\n\
-                 mesh-dir = \"{directory}\"\n"
+                 mesh-dir = \"{directory}\"\n{authority}{more}"
             );
             self.stage.write(&format!("{name}/{host}.toml"), &text)?;
         }
         Ok(())
     }
 
-    fn mesh(&self) -> String {
+    fn mesh(&self, besides: &Besides) -> String {
         let mut text = "default-namespace = \"bench\"\n\n\
                         [[namespace]]\nname = \"bench\"\ndataplane-mode = \"ambient\"\n"
             .to_owned();
-        for (host, address) in self.ground.hosts() {
+        let nodes = besides.nodes.iter().map(|(node, _)| *node);
+        for (host, address) in self.ground.hosts().into_iter().chain(nodes) {
             // Writing to a string cannot fail, here and below.
             let _infallible = write!(
                 text,
@@ -86,11 +113,12 @@ impl Lateen<'_> {
             let _infallible = write!(
                 text,
                 "\n[[workload]]\nname = \"{name}\"\nservice-account = \"{name}\"\n\
-                 node = \"{}\"\naddresses = {addresses:?}\ncapture = {{ netns = \"{name}\" }}\n",
+                 node = \"{}\"\naddresses = {addresses:?}\ncapture = {{ netns = \"{name}\" }}\n\
+                 labels = {{ app = \"{name}\" }}\n",
                 place.host
             );
         }
-        text
+        text + &besides.resources
     }
 
     /// A command of lateen's own on a host, with that host's settings.
@@ -103,12 +131,15 @@ impl Lateen<'_> {
         command
     }
 
-    fn daemon(&self, host: &str, role: &str) -> Result<Daemon, Fault> {
+    /// Starts roles on a host.
+    pub(super) fn daemon(&self, host: &str, roles: &[&str]) -> Result<Daemon, Fault> {
         let log = self.stage.file(&format!("{}/{host}.log", self.ground.name));
-        Daemon::start(&mut self.command(host, &["run", role]), &log)
+        let mut command = self.command(host, &["run"]);
+        Daemon::start(command.args(roles), &log)
     }
 
-    fn join(&self, host: &str) -> Result<(), Fault> {
+    /// Makes a host a node of the mesh.
+    pub(super) fn join(&self, host: &str) -> Result<(), Fault> {
         let (control, address) = self.ground.control;
         let mut create = self.command(control, &["token", "create", host]);
         let token = output(&mut create, "", BRIEF)?;

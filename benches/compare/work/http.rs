@@ -70,7 +70,9 @@ pub(super) fn works() -> Vec<Work> {
 /// What wrk tells.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Requests per second.
+    /// Requests that were answered.
+    pub(super) requests: f64,
+    /// The same per second.
     pub(super) rate: f64,
     /// Median latency in microseconds.
     pub(super) p50: f64,
@@ -100,7 +102,7 @@ fn wrk_command(site: &Site<'_>, to: Ipv4Addr, shape: &[&str], header: &[&str]) -
 
 fn told(text: &str) -> Result<Told, Fault> {
     let mut told = Told::default();
-    let (mut requests, mut failed) = (0.0, 0.0);
+    let mut failed = 0.0;
     for line in text.lines().map(str::trim) {
         let last = line.split_whitespace().last().unwrap_or_default();
         if line.starts_with("50%") {
@@ -110,12 +112,12 @@ fn told(text: &str) -> Result<Told, Fault> {
         } else if line.starts_with("Requests/sec:") {
             told.rate = last.parse().unwrap_or_default();
         } else if line.contains(" requests in ") {
-            requests = numbers(line).next().unwrap_or_default();
+            told.requests = numbers(line).next().unwrap_or_default();
         } else if line.starts_with("Socket errors:") || line.starts_with("Non-2xx") {
             failed += numbers(&line.replace("Non-2xx or 3xx", "")).sum::<f64>();
         }
     }
-    if told.rate <= 0.0 || told.p50 <= 0.0 || failed > requests * FORGIVEN {
+    if told.rate <= 0.0 || told.p50 <= 0.0 || failed > told.requests * FORGIVEN {
         return Err(Fault::said("running wrk", text.trim()));
     }
     Ok(told)

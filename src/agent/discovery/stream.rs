@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prost_types::value::Kind;
-use prost_types::{Struct, Value};
+use prost_types::{ListValue, Struct, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,12 +14,13 @@ use crate::agent::channel::{ChannelError, Controls, Who};
 use crate::agent::mirror::{ESSENTIAL, Mirror, TYPES};
 use crate::agent::trust::Believed;
 use crate::dial::{Line, RECEIVE_LIMIT, Received};
+use crate::model::waypoint::WaypointName;
 use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,
 };
-use crate::wire::{LATEEN_VERSION, TRUST};
+use crate::wire::{LATEEN_VERSION, TRUST, WAYPOINT, WAYPOINTS};
 
 /// Requests on their way out; each answers one response, so more than a few never wait.
 const REQUESTS: usize = 16;
@@ -108,15 +109,17 @@ impl Stream {
         } = controls.connect(control).await?;
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RECEIVE_LIMIT);
+        let waypoints = controls.waypoints();
         let (node, types): (Node, &[&str]) = match controls.who() {
-            Who::Node(identity) => (named(&identity.borrow().node), &TYPES),
+            Who::Node(identity) => (named(&identity.borrow().node, waypoints), &TYPES),
             Who::Guest(guest) => {
                 let token = guest.token().await.map_err(ChannelError::from)?;
                 (guest.describe(&token, local), &ESSENTIAL)
             }
         };
         let (requests, outgoing) = mpsc::channel(REQUESTS);
-        for type_url in types {
+        let served = |type_url: &&&str| **type_url != WAYPOINT || !waypoints.is_empty();
+        for type_url in types.iter().filter(served) {
             // The channel is larger than the list of types, so this never fails.
             let _fits = requests.try_send(DeltaDiscoveryRequest {
                 node: Some(node.clone()),
@@ -288,13 +291,20 @@ fn acknowledgement(
     }
 }
 
-fn named(node: &str) -> Node {
+fn named(node: &str, waypoints: &[WaypointName]) -> Node {
     let text = |text: &str| Value {
         kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let waypoints = waypoints.iter().map(|name| text(&name.to_string()));
+    let waypoints = Value {
+        kind: Some(Kind::ListValue(ListValue {
+            values: waypoints.collect(),
+        })),
     };
     let fields = [
         ("NODE_NAME".to_owned(), text(node)),
         (LATEEN_VERSION.to_owned(), text(env!("CARGO_PKG_VERSION"))),
+        (WAYPOINTS.to_owned(), waypoints),
     ];
     Node {
         id: format!("lateen~{node}"),

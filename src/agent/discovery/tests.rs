@@ -3,6 +3,7 @@
 mod failover;
 mod istiod;
 mod silence;
+mod waypoints;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,25 +40,39 @@ fn brisk() -> Timing {
 struct Client {
     mesh: watch::Receiver<Arc<MeshState>>,
     link: watch::Receiver<Link>,
-    _state: TempDir,
-    _tasks: JoinSet<()>,
+    state: TempDir,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
 }
 
 impl Client {
     fn start(controls: Controls, timing: Timing, epoch: Vec<u8>) -> Self {
-        let state = tempfile::tempdir().unwrap();
+        Self::resume(controls, timing, epoch, tempfile::tempdir().unwrap())
+    }
+
+    /// One that goes on from what another kept.
+    fn resume(controls: Controls, timing: Timing, epoch: Vec<u8>, state: TempDir) -> Self {
         let (mesh, mesh_seen) = watch::channel(Arc::default());
         let (link, link_seen) = watch::channel(Link::new(controls.urls()));
         let file = ViewFile::of(state.path(), &epoch);
         let discovery = Discovery::new(controls, timing, epoch, None, mesh, link);
         let mut tasks = JoinSet::new();
-        tasks.spawn(discovery.run(file, CancellationToken::new()));
+        let shutdown = CancellationToken::new();
+        tasks.spawn(discovery.run(file, shutdown.clone()));
         Self {
             mesh: mesh_seen,
             link: link_seen,
-            _state: state,
-            _tasks: tasks,
+            state,
+            shutdown,
+            tasks,
         }
+    }
+
+    /// Ends it; what it kept.
+    async fn stop(mut self) -> TempDir {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.state
     }
 
     /// Waits until the link is so.

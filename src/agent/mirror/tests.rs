@@ -1,11 +1,12 @@
 //! What a node holds of what it hears, response by response.
 
 use super::*;
+use crate::model::compile::sample::routes::rerouted;
 use crate::model::policy::{Request, Verdict};
 use crate::model::service::{Service, ServiceKey};
 use crate::model::testing::workload;
 use crate::model::workload::Workload;
-use crate::wire::convert::encode_policy;
+use crate::wire::convert::{WaypointResource, encode_policy};
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -243,4 +244,118 @@ fn a_bad_resource_is_named_and_its_last_good_form_kept() {
         "the good one applied, the old one kept"
     );
     assert_eq!(mirror.versions(ADDRESS)[name], "v1");
+}
+
+/// What `shop/wp` is told of `cart`, which is rerouted.
+fn told() -> Vec<Resource> {
+    let compiled = crate::control::revision::tests::compiled(&rerouted());
+    let (name, told) = compiled.waypoints.first_key_value().unwrap();
+    let one = |told: WaypointResource| resource(&told.name(name), "v1", told.encode(name));
+    WaypointResource::all(told).map(one).collect()
+}
+
+fn waypoints(resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: WAYPOINT.to_owned(),
+        resources,
+        removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+const ROUTE: &str = "shop/wp/http-route/shop/a";
+
+#[test]
+fn a_route_that_cannot_be_read_is_not_there() {
+    let wp: WaypointName = "shop/wp".parse().unwrap();
+    let mut mirror = Mirror::default();
+    let heard = mirror.take(waypoints(told(), &[]), true);
+    assert_eq!((heard.refused, heard.complete), (None, false));
+    mirror.take(revision(&[]), true);
+    let before = mirror.state();
+    let known = &before.waypoints[&wp];
+    assert_eq!((known.services.len(), known.routes.len()), (2, 1));
+    assert!(known.gateway.is_some());
+    let bad = resource(ROUTE, "v2", vec![0xff]);
+    let heard = mirror.take(waypoints(vec![bad], &[]), true);
+    let refused = heard.refused.unwrap();
+    assert!(
+        refused.starts_with(&format!("{ROUTE}: resource: not decodable")),
+        "{refused}"
+    );
+    let state = mirror.state();
+    let now = &state.waypoints[&wp];
+    assert!(
+        now.routes.is_empty(),
+        "neither it nor what was there before"
+    );
+    assert_eq!(known.routes.len(), 1, "what is in force stays as it is");
+    let cart = now
+        .services
+        .values()
+        .find(|s| !s.ports[0].general.is_empty());
+    assert!(cart.is_some(), "what refers to it is refused");
+    // It is asked for again, and on disk it is not there either.
+    assert!(!mirror.versions(WAYPOINT).contains_key(ROUTE));
+    let mut after = Mirror::default();
+    assert!(after.restore(mirror.held().responses()));
+    assert_eq!(after.state().waypoints, state.waypoints);
+    assert_eq!(after.versions(WAYPOINT), mirror.versions(WAYPOINT));
+}
+
+#[test]
+fn a_version_that_reads_less_still_starts_from_disk() {
+    let mut mirror = Mirror::default();
+    mirror.take(waypoints(told(), &[]), true);
+    mirror.take(revision(&[]), true);
+    let mut kept = mirror.held().responses();
+    let told = kept.iter_mut().find(|r| r.type_url == WAYPOINT).unwrap();
+    let route = told.resources.iter_mut().find(|r| r.name == ROUTE).unwrap();
+    route.resource.as_mut().unwrap().value = vec![0xff];
+    let mut after = Mirror::default();
+    assert!(after.restore(kept));
+    let state = after.state();
+    let known = state.waypoints.values().next().unwrap();
+    assert!(known.routes.is_empty() && known.gateway.is_some());
+}
+
+#[test]
+fn a_waypoint_that_is_no_more_is_told_nothing() {
+    let mut mirror = Mirror::default();
+    let names: Vec<String> = told().into_iter().map(|r| r.name).collect();
+    mirror.take(waypoints(told(), &[]), true);
+    mirror.take(waypoints(Vec::new(), &[ROUTE, "shop/wp/nobody"]), true);
+    let state = mirror.state();
+    let known = state.waypoints.values().next().unwrap();
+    assert_eq!((known.services.len(), known.routes.len()), (2, 0));
+    let names: Vec<&str> = names.iter().map(|n| &**n).collect();
+    mirror.take(waypoints(Vec::new(), &names), true);
+    assert!(mirror.state().waypoints.is_empty());
+}
+
+#[test]
+fn a_waypoint_of_which_nothing_can_be_read_is_told_nothing_and_not_left_alone() {
+    let mut mirror = Mirror::default();
+    let bad = resource("shop/wp", "v1", vec![0xff]);
+    assert!(
+        mirror
+            .take(waypoints(vec![bad], &[]), true)
+            .refused
+            .is_some()
+    );
+    mirror.take(revision(&[]), true);
+    let nothing = waypoint::Resources::default();
+    let of = |mut mirror: Mirror| {
+        let waypoints = mirror.state().waypoints;
+        waypoints
+            .values()
+            .map(|told| (**told).clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(mirror.clone()), std::slice::from_ref(&nothing));
+    let mut after = Mirror::default();
+    assert!(after.restore(mirror.held().responses()));
+    assert_eq!(of(after), [nothing]);
+    mirror.take(waypoints(Vec::new(), &["shop/wp"]), true);
+    assert_eq!(of(mirror), []);
 }

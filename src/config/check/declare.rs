@@ -6,14 +6,15 @@ use std::sync::{Arc, LazyLock};
 use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{
-    WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenService,
+    WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
     WrittenServiceEntry, WrittenWorkload,
 };
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
 use crate::model::declaration::{
-    Canary, Gateway, Machines, Mesh, Namespace, Node, Service, ServiceEntry, Workload,
+    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Workload,
 };
+use crate::model::route::RouteKey;
 use crate::model::shared::Shared;
 use crate::model::workload::Locality;
 
@@ -53,7 +54,7 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .iter()
             .map(|policy| declared_authentication(policy))
             .collect(),
-        routes: Vec::new(),
+        routes: written.routes.iter().map(|r| declared_route(r)).collect(),
         destination_rules: super::destinations::declare(context),
         service_entries: {
             let entries = written.service_entries.iter();
@@ -263,6 +264,20 @@ fn declared_authentication(written: &WrittenAuthentication) -> PeerAuthenticatio
             .unwrap_or_default(),
         mode: written.mode,
         ports: written.ports.clone(),
+    }
+}
+
+fn declared_route(written: &WrittenRoute) -> Route {
+    Route {
+        origin: written.place.origin(),
+        key: RouteKey {
+            kind: written.kind,
+            namespace: Arc::clone(&written.namespace.value),
+            name: Arc::clone(&written.name.value),
+        },
+        parents: values(&written.parents),
+        hosts: written.hosts.clone(),
+        rules: written.rules.iter().map(|r| r.rule.clone()).collect(),
     }
 }
 

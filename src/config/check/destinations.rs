@@ -84,13 +84,16 @@ fn in_full(domain: &str, namespace: &str, host: &Arc<str>) -> Arc<str> {
     }
 }
 
+/// A namespace, a host in full, and perhaps one port by name.
+type Scope = (Arc<str>, Arc<str>, Option<Arc<str>>);
+
 /// The rules that hold: of several for one host in one namespace the first, but one
 /// backend-tls-policy for each port.
 pub(super) fn winners<'a>(
     context: &Context<'a>,
     mut superseded: impl FnMut(&Ruled<'a>, Rule<'a>),
 ) -> Vec<Ruled<'a>> {
-    let mut first: HashMap<(Arc<str>, Arc<str>, Option<Arc<str>>), Rule<'a>> = HashMap::new();
+    let mut first: HashMap<Scope, Rule<'a>> = HashMap::new();
     let mut winners = Vec::new();
     for ruled in all(context) {
         let place = |section: Option<&Name>| {

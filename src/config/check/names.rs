@@ -8,6 +8,7 @@ use super::memory::namesakes;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::scalar::LONGEST_NAME;
 use crate::config::source::At;
+use crate::model::route::Kind;
 
 type Name = At<Arc<str>>;
 
@@ -56,6 +57,11 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         authentications.map(|p| (Some(&p.namespace), &p.name)),
         found,
     );
+    for kind in [Kind::Grpc, Kind::Http, Kind::Tls, Kind::Tcp] {
+        let routes = written.routes.iter().filter(|r| r.kind == kind);
+        let names = routes.map(|r| (Some(&r.namespace), &r.name));
+        unique(kind.as_str(), names, found);
+    }
     let rules = written.destinations.iter();
     unique(
         "destination-rule",

@@ -72,6 +72,8 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
         .map(|p| ("peer-authentication", &p.name, &p.namespace))
         .filter(outside_root);
     let of_policies = of_authorizations.chain(of_authentications);
+    let routes = written.routes.iter();
+    let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));
     let destinations = written.destinations.iter();
     let of_destinations = destinations
         .map(|r| ("destination-rule", &r.name, &r.namespace))
@@ -87,6 +89,7 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
         .chain(of_entries)
         .chain(of_gateways)
         .chain(of_policies)
+        .chain(of_routes)
         .chain(of_traffic)
     {
         let known = context.namespaces.contains_key(&*namespace.value);

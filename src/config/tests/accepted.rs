@@ -2,6 +2,7 @@
 
 mod destinations;
 mod policies;
+mod routes;
 mod service_entries;
 
 use std::collections::BTreeMap;

@@ -9,16 +9,18 @@
 //! * On a fresh stream the node's own workloads come last, after the policies, and the first answer
 //!   for policies comes after the rest of the mesh, because it is what makes a stock proxy ready.
 //! * Whom to believe goes out before everything: it may be that somebody is believed no more.
+//! * What waypoints are told comes last of all: it speaks of services, policies and workloads.
 //! * The revision resource closes every batch: it is sent once everything else subscribed on the
 //!   stream has been sent in its current form. Subscribe it last.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::revision::{Kind, Revision};
-use crate::wire::LATEEN_VERSION;
 use crate::wire::convert::delta::Response;
 use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Node};
+use crate::wire::{LATEEN_VERSION, WAYPOINTS};
 use prost_types::value::Kind as Value;
 
 use super::subscription::{Batch, Subscription, Whose};
@@ -147,6 +149,7 @@ pub struct Session {
     address: Option<Subscription>,
     authorization: Option<Subscription>,
     placement: Option<Subscription>,
+    waypoint: Option<Subscription>,
     announcement: Option<Subscription>,
 }
 
@@ -172,6 +175,7 @@ impl Session {
         let whose = Whose {
             node,
             rehearses: rehearses(first),
+            waypoints: waypoints(first),
         };
         Ok(Self {
             who,
@@ -182,6 +186,7 @@ impl Session {
             address: None,
             authorization: None,
             placement: None,
+            waypoint: None,
             announcement: None,
         })
     }
@@ -281,6 +286,7 @@ impl Session {
             .or_else(|| self.policies().map(|b| (Kind::Authorization, b)))
             .or_else(|| self.addresses().map(|b| (Kind::Address, b)))
             .or_else(|| self.placements().map(|b| (Kind::Placement, b)))
+            .or_else(|| self.waypoints().map(|b| (Kind::Waypoint, b)))
             .or_else(|| self.announcement().map(|b| (Kind::Revision, b)))
     }
 
@@ -331,6 +337,11 @@ impl Session {
         placement.due(placement.all(&self.revision, self.chunk))
     }
 
+    fn waypoints(&self) -> Option<Batch> {
+        let waypoint = self.waypoint.as_ref()?.idle()?;
+        waypoint.due(waypoint.all(&self.revision, self.chunk))
+    }
+
     fn announcement(&self) -> Option<Batch> {
         let announcement = self.announcement.as_ref()?.idle()?;
         let settled = |(kind, s): (Kind, &Subscription)| kind == Kind::Revision || s.is_sent();
@@ -346,6 +357,7 @@ impl Session {
             Kind::Address => &mut self.address,
             Kind::Authorization => &mut self.authorization,
             Kind::Placement => &mut self.placement,
+            Kind::Waypoint => &mut self.waypoint,
             Kind::Revision => &mut self.announcement,
         }
     }
@@ -356,6 +368,7 @@ impl Session {
             (Kind::Address, &self.address),
             (Kind::Authorization, &self.authorization),
             (Kind::Placement, &self.placement),
+            (Kind::Waypoint, &self.waypoint),
             (Kind::Revision, &self.announcement),
         ];
         all.into_iter()
@@ -372,6 +385,19 @@ fn rehearses(node: &Node) -> bool {
         Some((number(parts.next())?, number(parts.next())?) >= (1, 29))
     };
     metadata(node, LATEEN_VERSION).is_some() || stock() == Some(true)
+}
+
+/// The waypoints that a process says it is; none where it does not say (§8.2).
+fn waypoints(node: &Node) -> Option<Arc<BTreeSet<String>>> {
+    let fields = &node.metadata.as_ref()?.fields;
+    let Value::ListValue(list) = fields.get(WAYPOINTS)?.kind.as_ref()? else {
+        return None;
+    };
+    let names = list.values.iter().filter_map(|value| match &value.kind {
+        Some(Value::StringValue(name)) => Some(name.clone()),
+        _ => None,
+    });
+    Some(Arc::new(names.collect()))
 }
 
 /// A text in the node's metadata.

@@ -77,14 +77,55 @@ pub(super) struct Whose {
     pub(super) node: Arc<str>,
     /// It knows that a policy may be one that is only tried.
     pub(super) rehearses: bool,
+    /// The waypoints it is; none where it may be any that is placed on its node.
+    pub(super) waypoints: Option<Arc<BTreeSet<String>>>,
 }
 
 impl Whose {
-    fn offered<'r>(&self, revision: &'r Revision, kind: Kind) -> &'r Resources {
-        match kind {
+    fn offered<'r>(&self, revision: &'r Revision, kind: Kind) -> Offered<'r> {
+        let resources = match kind {
             Kind::Authorization if !self.rehearses => revision.enforced(),
             _ => revision.resources(kind, &self.node),
+        };
+        Offered {
+            resources,
+            waypoints: self.waypoints.clone().filter(|_| kind == Kind::Waypoint),
         }
+    }
+}
+
+/// The resources of a type that a client may have.
+struct Offered<'r> {
+    resources: &'r Resources,
+    /// Only what these waypoints are told.
+    waypoints: Option<Arc<BTreeSet<String>>>,
+}
+
+impl<'r> Offered<'r> {
+    fn get(&self, name: &str) -> Option<&'r Arc<Resource>> {
+        self.resources.get(name).filter(|_| self.is_for(name))
+    }
+
+    fn contains_key(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &'r Arc<str>> {
+        self.resources.keys().filter(|name| self.is_for(name))
+    }
+
+    fn values(&self) -> impl Iterator<Item = &'r Arc<Resource>> {
+        let resources = self.resources.values();
+        resources.filter(|resource| self.is_for(&resource.name))
+    }
+
+    /// Whether a name, which begins with a waypoint's where that matters, is for this client.
+    fn is_for(&self, name: &str) -> bool {
+        self.waypoints.as_ref().is_none_or(|waypoints| {
+            let mut slashes = name.match_indices('/');
+            let end = slashes.nth(1).map_or(name.len(), |(at, _)| at);
+            waypoints.contains(name.get(..end).unwrap_or(name))
+        })
     }
 }
 
@@ -152,7 +193,7 @@ impl Subscription {
         subscription.within_limit()
     }
 
-    fn offered<'r>(&self, revision: &'r Revision) -> &'r Resources {
+    fn offered<'r>(&self, revision: &'r Revision) -> Offered<'r> {
         self.whose.offered(revision, self.kind)
     }
 
@@ -308,7 +349,11 @@ impl Subscription {
     fn by_alias<'r>(&self, revision: &'r Revision, alias: &str) -> &'r [Arc<str>] {
         match self.kind {
             Kind::Address => revision.by_alias(alias),
-            Kind::Trust | Kind::Authorization | Kind::Placement | Kind::Revision => &[],
+            Kind::Trust
+            | Kind::Authorization
+            | Kind::Placement
+            | Kind::Waypoint
+            | Kind::Revision => &[],
         }
     }
 
@@ -322,8 +367,8 @@ impl Subscription {
         if self.kind != Kind::Address || self.wildcard {
             return;
         }
-        let resources = self.offered(revision).values();
-        for own in resources.filter(|r| r.node == self.whose.node) {
+        let resources = self.offered(revision);
+        for own in resources.values().filter(|r| r.node == self.whose.node) {
             self.names.insert(own.name.clone());
             self.pending.insert(own.name.clone());
         }
@@ -344,7 +389,9 @@ impl Subscription {
     /// Notes names that a newer revision changed.
     pub(super) fn changed(&mut self, revision: &Revision, names: &Names) {
         if self.wildcard {
-            self.pending.extend(names.iter().cloned());
+            let offered = self.whose.offered(revision, self.kind);
+            let mine = names.iter().filter(|name| offered.is_for(name));
+            self.pending.extend(mine.cloned());
             return;
         }
         // Services first: a workload may belong to one that is only now found by its address.
@@ -443,7 +490,8 @@ impl Subscription {
     /// What is pending and exists, in the order of names.
     fn existing<'r>(&'r self, revision: &'r Revision) -> impl Iterator<Item = &'r Arc<Resource>> {
         let resources = self.offered(revision);
-        self.pending.iter().filter_map(|name| resources.get(name))
+        let pending = self.pending.iter();
+        pending.filter_map(move |name| resources.get(name))
     }
 
     fn is_own(&self, resource: &Resource) -> bool {
@@ -456,7 +504,7 @@ impl Subscription {
         revision: &'r Revision,
     ) -> impl Iterator<Item = Arc<str>> + 'r {
         let resources = self.offered(revision);
-        let gone = |name: &&Arc<str>| !resources.contains_key(*name);
+        let gone = move |name: &&Arc<str>| !resources.contains_key(name);
         self.pending.iter().filter(gone).cloned()
     }
 

@@ -12,9 +12,11 @@ use crate::wire::convert::Address;
 
 mod beside;
 mod placed;
+mod told;
 
 use beside::beside;
 pub(super) use placed::Placed;
+pub(super) use told::Told;
 
 /// The encoded resources of a mesh.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Content {
     pub(super) trust: Resources,
     /// By node; every declared node has an entry.
     pub(super) placements: BTreeMap<Arc<str>, Arc<Placed>>,
+    /// What waypoints are told.
+    pub(super) told: Told,
     /// Nodes of which nothing is to be heard.
     pub(super) mute: BTreeSet<Arc<str>>,
 }
@@ -70,6 +74,7 @@ impl Content {
             authorizations,
             enforced,
             trust: Resources::new(),
+            told: Told::encode(compiled, &previous.told, &previous.compiled),
             placements: compiled.placements.iter().map(placed).collect(),
             mute: compiled.mute.clone(),
             compiled: Arc::clone(compiled),
@@ -258,6 +263,7 @@ impl Content {
             authorizations: changed(&self.authorizations, &next.authorizations),
             trust: changed(&self.trust, &next.trust),
             placements: nodes.into_iter().filter_map(placed).collect(),
+            waypoints: self.told.changes_to(&next.told),
         }
     }
 }

@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
-use crate::model::compile::{Assignments, Observed, Reported, compile, sample};
+use crate::model::compile::sample::routes;
+use crate::model::compile::{Assignments, Observed, Reported, compile, recompile, sample};
 use crate::model::declaration::{Machines, Mesh, WaypointFor};
 use crate::model::service::{HealthPolicy, Service};
 
@@ -222,4 +223,35 @@ fn ten_thousand_workloads_in_a_moment() {
     assert!(second.content().same_as(first.content()));
     let took = started.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn what_waypoints_are_told_is_shared_as_long_as_it_is_the_same() {
+    let mut mesh = routes::rerouted();
+    mesh.gateways[0].machines = Machines::Each(["edge-1", "edge-2"].map(Arc::from).to_vec());
+    let before = compiled(&mesh);
+    let first = revision(1, &before, &[], None);
+    let told = |of: &Revision, node| of.resources(Kind::Waypoint, node).clone();
+    let (here, there) = (told(&first, "edge-1"), told(&first, "edge-2"));
+    assert_eq!(here.len(), 4);
+    assert!(
+        here.values()
+            .zip(there.values())
+            .all(|(a, b)| Arc::ptr_eq(a, b))
+    );
+    mesh.routes[0].rules[0].backends[0].weight = 2;
+    let after = recompile(&mesh, &Reported::default(), &before.assignments, &before).unwrap();
+    let second = revision(2, &after, &[], Some(&first));
+    let now = told(&second, "edge-1");
+    let same = |name: &&Arc<str>| Arc::ptr_eq(&now[*name], &here[*name]);
+    let changed: Vec<_> = here.keys().filter(|name| !same(name)).collect();
+    assert_eq!(changed, [&Arc::from("shop/wp/http-route/shop/a")]);
+    // They are nobody else's, so the mesh is the same for all others.
+    assert_eq!(first.summary().digest, second.summary().digest);
+    assert!(!second.content().same_as(first.content()));
+    let steps: Vec<&Changes> = second.changes_since(1).unwrap().collect();
+    for (node, count) in [("edge-1", Some(1)), ("edge-2", Some(1)), ("edge-3", None)] {
+        let names = steps[0].names(Kind::Waypoint, node);
+        assert_eq!(names.map(BTreeSet::len), count, "{node}");
+    }
 }

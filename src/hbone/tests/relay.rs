@@ -250,6 +250,37 @@ async fn how_a_tunnel_ends_is_what_its_program_sees() {
 }
 
 #[tokio::test]
+async fn what_a_peer_said_to_its_end_arrives_though_it_resets_then() {
+    let (handler, mut requests) = HandOver::new();
+    let server = server(Limits::default(), handler).await;
+    let (pool, _plain) = pool(Limits::default());
+    let hop = server.web();
+    let mut open = async || {
+        let request = ask(80);
+        let accept = async { requests.recv().await.unwrap().accept("").unwrap() };
+        let (near, far) = tokio::join!(pool.connect(&hop, &request), accept);
+        (near.unwrap().0, far)
+    };
+    let (mut near, far) = open().await;
+    near.send(Bytes::from_static(b"all of it"));
+    near.finish();
+    // Once another is open, what was sent before has left.
+    let _another = open().await;
+    // RST_STREAM(CONNECT_ERROR) behind END_STREAM, as Envoy ends an answer to CONNECT.
+    drop(near);
+    let _third = open().await;
+    let (mut program, socket) = tcp_pair().await;
+    let mut relays = JoinSet::new();
+    relays.spawn(async move { relay(socket, far, &Traffic::default()).await });
+    let mut got = Vec::new();
+    let read = soon("the end", program.read_to_end(&mut got)).await;
+    read.unwrap();
+    assert_eq!(got, b"all of it");
+    let ended = soon("the relay", relays.join_next()).await;
+    ended.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn what_lies_between_the_ends_is_bounded_by_the_window() {
     let (_server, _pool, mut near, mut far) = tunnel(Limits::default()).await;
     let chunk = Bytes::from(vec![7; 64 << 10]);

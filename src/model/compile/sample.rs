@@ -13,6 +13,8 @@ use crate::model::declaration::{
 use crate::model::service::AppProtocol;
 use crate::model::workload::Locality;
 
+pub(crate) mod routes;
+
 pub(crate) fn origin() -> Origin {
     Origin {
         file: Arc::from("mesh.toml"),

@@ -85,7 +85,7 @@ impl Default for Pool {
 /// A connection that is lent for one request. Dropped, it is closed unless others use it.
 pub(super) struct Lease {
     kept: Weak<Mutex<Kept>>,
-    key: Key,
+    key: Arc<Key>,
     connection: Connection,
     /// Whether it carried requests before, so that its end may cross with this one.
     pub(super) used: bool,
@@ -111,12 +111,12 @@ impl Pool {
     ) -> Result<Lease, NoConnection> {
         let under_way = chosen.under_way.as_ref();
         let place = under_way.map(|u| u.request()).transpose()?;
-        let key = key(arrival, chosen, version, request);
+        let key = Arc::new(key(arrival, chosen, version, request));
         let (connection, used) = self.connection(arrival, chosen, &key, fresh).await?;
         connection.serves();
         if let (Some(shared), false) = (connection.shared(), used) {
             let pool = &chosen.settings().connection_pool;
-            lock(&self.kept).keep(key.clone(), shared, pool);
+            lock(&self.kept).keep(Arc::clone(&key), shared, pool);
             if let Some(under_way) = under_way {
                 under_way.tell_room();
             }

@@ -22,17 +22,17 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 /// The discovery service of a real control plane.
-struct Real {
-    url: String,
+pub(super) struct Real {
+    pub(super) url: String,
     address: SocketAddr,
-    clients: Arc<Clients>,
-    _publisher: watch::Sender<Option<Arc<Revision>>>,
+    pub(super) clients: Arc<Clients>,
+    pub(super) publisher: watch::Sender<Option<Arc<Revision>>>,
     _streams: JoinSet<()>,
-    server: JoinSet<()>,
+    pub(super) server: JoinSet<()>,
 }
 
 impl Real {
-    async fn start(ca: &TestCa, revision: &Arc<Revision>, listen: &str) -> Self {
+    pub(super) async fn start(ca: &TestCa, revision: &Arc<Revision>, listen: &str) -> Self {
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (publisher, revisions) = watch::channel(Some(Arc::clone(revision)));
@@ -49,7 +49,7 @@ impl Real {
             url: scripted::url(address),
             address,
             clients,
-            _publisher: publisher,
+            publisher,
             _streams: tasks,
             server,
         }
@@ -57,7 +57,7 @@ impl Real {
 }
 
 /// The epoch of the revisions that tests make.
-const EPOCH: u8 = 0xab;
+pub(super) const EPOCH: u8 = 0xab;
 
 #[tokio::test]
 async fn a_control_plane_that_stops_is_left_and_returned_to() {

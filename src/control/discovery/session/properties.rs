@@ -76,7 +76,7 @@ impl Mirror {
             match kind {
                 Kind::Address => self.address(&resource.name, &body),
                 Kind::Revision => self.announce(&resource.name, &body),
-                Kind::Trust | Kind::Authorization | Kind::Placement => {}
+                Kind::Trust | Kind::Authorization | Kind::Placement | Kind::Waypoint => {}
             }
             self.held.insert((kind, resource.name), resource.version);
         }
@@ -171,7 +171,7 @@ proptest! {
         let mut asked: Vec<(Kind, usize)> = order.into_iter().zip(subscribe_after).collect();
         asked.sort_by_key(|(kind, after)| match kind {
             Kind::Address | Kind::Authorization => 0,
-            Kind::Trust | Kind::Placement | Kind::Revision => 1 + after,
+            Kind::Trust | Kind::Placement | Kind::Waypoint | Kind::Revision => 1 + after,
         });
         for (kind, _) in asked {
             session.request(ask(kind)).unwrap();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::revision::tests::{compiled, revision};
+use crate::model::compile::sample::routes::rerouted;
 use crate::model::compile::workload_uid;
 use crate::model::compile::{Assignments, Compiled, Observed, Reported, compile, sample};
 use crate::model::declaration::Mesh;
@@ -278,6 +279,98 @@ fn an_agent_ends_each_batch_with_the_revision() {
     let second = revision(2, &guarded(&compiled), &["shop/p"], Some(&first));
     let want = ["Authorization p", "Address cart-1", "Revision mesh"];
     assert_eq!(client.publish(&second), want);
+}
+
+/// The first request of a process of `edge-1` that is these waypoints.
+fn being(waypoints: &[&str]) -> Node {
+    let mut node = node("edge-1");
+    let text = |name: &&str| WireValue {
+        kind: Some(Value::StringValue((*name).to_owned())),
+    };
+    let values = waypoints.iter().map(text).collect();
+    let value = WireValue {
+        kind: Some(Value::ListValue(prost_types::ListValue { values })),
+    };
+    let fields = &mut node.metadata.as_mut().unwrap().fields;
+    fields.insert("WAYPOINTS".to_owned(), value);
+    node
+}
+
+#[test]
+fn what_waypoints_are_told_is_their_own_and_comes_last() {
+    let mut mesh = rerouted();
+    let mut second = mesh.gateways[0].clone();
+    second.name = Arc::from("other");
+    mesh.gateways.push(second);
+    let first = revision(1, &compiled(&mesh), &[], None);
+    let of_wp = "wp wp/http-route/shop/a wp/service/shop/cart wp/service/shop/web";
+    for (name, process, edge, want) in [
+        (
+            "any of the node",
+            node("edge-1"),
+            "edge-1",
+            format!("Waypoint other {of_wp}"),
+        ),
+        (
+            "one of them",
+            being(&["shop/wp"]),
+            "edge-1",
+            format!("Waypoint {of_wp}"),
+        ),
+        (
+            "one that has nothing",
+            being(&["shop/other"]),
+            "edge-1",
+            "Waypoint other".to_owned(),
+        ),
+        (
+            "one that is elsewhere",
+            being(&["shop/w"]),
+            "edge-1",
+            "Waypoint".to_owned(),
+        ),
+        (
+            "another node",
+            node("edge-2"),
+            "edge-2",
+            "Waypoint".to_owned(),
+        ),
+    ] {
+        let who = Who::Node(Arc::from(edge));
+        let session = Session::open(who, Some(&process), first.clone(), Chunk::default());
+        let mut client = Client {
+            session: session.unwrap(),
+            now: Instant::now(),
+            nonce: 0,
+            unacked: Vec::new(),
+        };
+        assert_eq!(client.send(ask(Kind::Waypoint)), [want], "{name}");
+        client.ack();
+        assert_eq!(
+            client.send(ask(Kind::Revision)),
+            ["Revision mesh"],
+            "{name}"
+        );
+        client.ack();
+        // A change of one route is one resource, for who has it, and before its revision.
+        let mut changed = mesh.clone();
+        changed.routes[0].rules[0].backends[0].weight = 2;
+        let second = revision(2, &compiled(&changed), &[], Some(&first));
+        let has = ["any of the node", "one of them"].contains(&name);
+        let mut want = vec!["Revision mesh"];
+        if has {
+            want.insert(0, "Waypoint wp/http-route/shop/a");
+        }
+        assert_eq!(client.publish(&second), want, "{name}");
+        client.ack();
+        changed.routes.clear();
+        let third = revision(3, &compiled(&changed), &[], Some(&second));
+        let mut want = vec!["Revision mesh"];
+        if has {
+            want.insert(0, "Waypoint wp/service/shop/cart -wp/http-route/shop/a");
+        }
+        assert_eq!(client.publish(&third), want, "{name}");
+    }
 }
 
 #[test]

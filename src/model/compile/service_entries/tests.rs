@@ -66,7 +66,7 @@ fn endpoints(compiled: &Compiled, host: &str) -> Vec<(String, String, Vec<PortMa
         let at = w
             .addresses
             .first()
-            .map_or(w.hostname.to_string(), ToString::to_string);
+            .map_or_else(|| w.hostname.to_string(), ToString::to_string);
         let mapped = w.services.values().next().unwrap().clone();
         (w.uid.to_string(), at, mapped)
     });

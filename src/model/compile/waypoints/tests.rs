@@ -3,100 +3,18 @@
 
 use std::sync::Arc;
 
+use super::super::sample::routes::{at, backend, http, route};
 use super::super::sample::{gateway, labels, mesh, namespace, node, service, using, workload};
 use super::super::{Assignments, Compiled, Observed, Reported, compile, recompile, workload_uid};
 use super::*;
 use crate::model::declaration::{
-    Canary, DestinationRule, ExportTo, Origin, ParentKind, ParentRef, Port, ServiceEntry,
-    SubsetLabels, WaypointFor,
+    Canary, DestinationRule, ExportTo, ParentKind, Port, ServiceEntry, SubsetLabels, WaypointFor,
 };
-use crate::model::route::{
-    Backend, BackendKind, BackendRef, Fault, Kind, Match, Mirror, RouteKey, Timeouts,
-};
+use crate::model::route::{Kind, Mirror, RouteKey};
 use crate::model::service::AppProtocol;
 use crate::model::traffic::TrafficPolicy;
 use crate::model::waypoint::{BoundPort, Resolution, TrafficKey};
 use crate::model::workload::Health;
-
-/// Line 1 of `mesh.toml` is older than line 2.
-fn at(line: u32) -> Origin {
-    Origin {
-        file: Arc::from("mesh.toml"),
-        line,
-    }
-}
-
-/// `name`, `ns/name` or `host:…`, with `:port` and `#subset`.
-fn backend(written: &str) -> BackendRef {
-    let (written, subset) = written.split_once('#').unwrap_or((written, ""));
-    let (kind, written) = match written.split_once('=') {
-        Some(("host", name)) => (BackendKind::Hostname, name),
-        Some((kind, name)) => (BackendKind::Unknown(Arc::from(kind)), name),
-        None => (BackendKind::Service, written),
-    };
-    let (name, port) = written.split_once(':').unwrap_or((written, ""));
-    let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
-    BackendRef {
-        kind,
-        name: Arc::from(name),
-        namespace: Arc::from(namespace),
-        port: port.parse().ok(),
-        subset: Some(subset).filter(|s| !s.is_empty()).map(Arc::from),
-        origin: at(9),
-    }
-}
-
-fn rule(to: &[&str]) -> Rule<BackendRef> {
-    let backend = |to: &&str| Backend {
-        to: backend(to),
-        weight: 1,
-        filters: Vec::new(),
-    };
-    Rule {
-        name: Arc::default(),
-        line: 1,
-        matches: vec![Match::default()],
-        filters: Vec::new(),
-        backends: to.iter().map(backend).collect(),
-        timeouts: Timeouts::default(),
-        retry: None,
-        persistence: None,
-        fault: Fault::default(),
-    }
-}
-
-/// In `shop`, of `echo` or another service; `echo:80` names the port.
-fn route(kind: Kind, name: &str, line: u32, parent: &str, to: &[&str]) -> declaration::Route {
-    let (parent, port) = parent.split_once(':').unwrap_or((parent, ""));
-    let virtual_service = kind == Kind::VirtualService;
-    declaration::Route {
-        origin: at(line),
-        key: RouteKey {
-            kind,
-            namespace: Arc::from("shop"),
-            name: Arc::from(name),
-        },
-        parents: match virtual_service {
-            true => Vec::new(),
-            false => vec![ParentRef {
-                kind: ParentKind::Service,
-                namespace: Arc::from("shop"),
-                name: Arc::from(parent),
-                port: port.parse().ok(),
-                origin: at(line),
-            }],
-        },
-        hosts: match virtual_service {
-            true => vec![Arc::from(parent)],
-            false => Vec::new(),
-        },
-        rules: vec![rule(to)],
-    }
-}
-
-fn http(name: &str, line: u32, parent: &str, to: &[&str]) -> declaration::Route {
-    route(Kind::Http, name, line, parent, to)
-}
 
 fn port(port: u16, app_protocol: AppProtocol) -> Port {
     Port {

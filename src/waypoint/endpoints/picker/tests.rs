@@ -96,7 +96,9 @@ impl Bench {
     fn picks(&self, times: usize) -> BTreeMap<String, usize> {
         let mut picks = BTreeMap::new();
         for _ in 0..times {
-            let picked = self.pick().map_or("nobody".into(), |u| u.uid.to_string());
+            let picked = self
+                .pick()
+                .map_or_else(|| "nobody".to_owned(), |u| u.uid.to_string());
             *picks.entry(picked).or_default() += 1;
         }
         picks

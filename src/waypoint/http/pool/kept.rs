@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const WAITING: usize = 64;
 
 /// What a connection is good for.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) to: SocketAddr,
     /// Who may be there; none in plain text.
@@ -66,7 +66,7 @@ struct Waiting {
 
 #[derive(Default)]
 pub(super) struct Kept {
-    waiting: HashMap<Key, Vec<Waiting>>,
+    waiting: HashMap<Arc<Key>, Vec<Waiting>>,
 }
 
 impl Kept {
@@ -88,7 +88,7 @@ impl Kept {
         Some(waiting.swap_remove(ready).connection)
     }
 
-    pub(super) fn keep(&mut self, key: Key, connection: Connection, pool: &ConnectionPool) {
+    pub(super) fn keep(&mut self, key: Arc<Key>, connection: Connection, pool: &ConnectionPool) {
         if connection.is_worn(pool, 0) {
             return;
         }

@@ -1,0 +1,151 @@
+//! The waypoint itself, and the retries that rules have by default.
+
+use std::collections::BTreeSet;
+
+use super::super::{Fault, Reason, enumeration, port};
+use super::parts::{duration, each, for_so_long, lasting, number, part, strings, texts};
+use crate::model::declaration::{Origin, WaypointFor};
+use crate::model::route::{Retry, RetryOn};
+use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
+use crate::wire::proto::waypoint as proto;
+use proto::gateway::WaypointFor as For;
+use proto::retry::On;
+
+pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
+    let options = &gateway.options;
+    proto::Gateway {
+        namespace: gateway.name.namespace.to_string(),
+        name: gateway.name.name.to_string(),
+        waypoint_for: match gateway.waypoint_for {
+            WaypointFor::Service => For::Service,
+            WaypointFor::Workload => For::Workload,
+            WaypointFor::All => For::All,
+            WaypointFor::None => For::None,
+        }
+        .into(),
+        hbone_port: gateway.hbone_port.into(),
+        options: Some(proto::Options {
+            xfcc_include_client_identity: options.xfcc_include_client_identity,
+            sniff_timeout: Some(lasting(options.sniff_timeout)),
+            default_retry: Some(encode_retry(&options.default_retry)),
+        }),
+        workload_set: None,
+        workloads: strings(&gateway.workloads),
+    }
+}
+
+pub(super) fn decode(
+    waypoint: &WaypointName,
+    origin: Origin,
+    given: proto::Gateway,
+) -> Result<GatewayConfig, Fault> {
+    if *given.namespace != *waypoint.namespace || *given.name != *waypoint.name {
+        let own = format!("{}/{}", given.namespace, given.name);
+        return Err(Fault::new("name", Reason::OtherName(own)));
+    }
+    nothing_attached("workload_set", given.workload_set)?;
+    Ok(GatewayConfig {
+        name: waypoint.clone(),
+        origin,
+        waypoint_for: match enumeration("waypoint_for", given.waypoint_for)? {
+            For::Service => WaypointFor::Service,
+            For::Workload => WaypointFor::Workload,
+            For::All => WaypointFor::All,
+            For::None => WaypointFor::None,
+            For::Unspecified => return Err(Fault::new("waypoint_for", Reason::Missing)),
+        },
+        hbone_port: port("hbone_port", given.hbone_port)?,
+        workloads: texts(given.workloads),
+        options: part("options", given.options, options)?,
+    })
+}
+
+fn options(given: proto::Options) -> Result<Options, Fault> {
+    Ok(Options {
+        xfcc_include_client_identity: given.xfcc_include_client_identity,
+        sniff_timeout: for_so_long("sniff_timeout", given.sniff_timeout)?,
+        default_retry: part("default_retry", given.default_retry, retry)?,
+    })
+}
+
+/// Without what is attached nothing would be in force: who does not know it must not go on.
+pub(super) fn nothing_attached(field: &str, set: Option<proto::AttachedSet>) -> Result<(), Fault> {
+    let set = set.unwrap_or_default();
+    let lists = [
+        set.policies,
+        set.authn,
+        set.telemetry,
+        set.wasm,
+        set.extensions,
+    ];
+    match lists.into_iter().flatten().next() {
+        None => Ok(()),
+        Some(name) => Err(Fault::new(field, Reason::Unsupported(name))),
+    }
+}
+
+pub(super) fn encode_retry(retry: &Retry) -> proto::Retry {
+    let on = |on: &RetryOn| i32::from(encode_on(*on));
+    proto::Retry {
+        attempts: retry.attempts,
+        on: retry.on.iter().map(on).collect(),
+        codes: retry.codes.iter().copied().map(u32::from).collect(),
+        backoff: retry.backoff.map(lasting),
+        per_try_timeout: retry.per_try_timeout.map(lasting),
+        ignore_previous_hosts: retry.ignore_previous_hosts,
+        remote_localities: retry.remote_localities,
+    }
+}
+
+pub(super) fn retry(given: proto::Retry) -> Result<Retry, Fault> {
+    let codes = each("codes", given.codes, |code| number("code", code))?;
+    let on: Result<BTreeSet<_>, Fault> = given.on.into_iter().map(decode_on).collect();
+    Ok(Retry {
+        attempts: given.attempts,
+        on: on?,
+        codes: codes.into_iter().collect(),
+        backoff: duration("backoff", given.backoff)?,
+        per_try_timeout: duration("per_try_timeout", given.per_try_timeout)?,
+        ignore_previous_hosts: given.ignore_previous_hosts,
+        remote_localities: given.remote_localities,
+    })
+}
+
+fn encode_on(on: RetryOn) -> On {
+    match on {
+        RetryOn::ServerError => On::ServerError,
+        RetryOn::GatewayError => On::GatewayError,
+        RetryOn::Conflict => On::Conflict,
+        RetryOn::ConnectFailure => On::ConnectFailure,
+        RetryOn::RefusedStream => On::RefusedStream,
+        RetryOn::Reset => On::Reset,
+        RetryOn::ResetBeforeRequest => On::ResetBeforeRequest,
+        RetryOn::RateLimited => On::RateLimited,
+        RetryOn::Cancelled => On::Cancelled,
+        RetryOn::DeadlineExceeded => On::DeadlineExceeded,
+        RetryOn::Internal => On::Internal,
+        RetryOn::ResourceExhausted => On::ResourceExhausted,
+        RetryOn::Unavailable => On::Unavailable,
+        RetryOn::AttemptTimeout => On::AttemptTimeout,
+    }
+}
+
+fn decode_on(value: i32) -> Result<RetryOn, Fault> {
+    Ok(match enumeration("on", value)? {
+        On::Unspecified => return Err(Fault::new("on", Reason::Missing)),
+        On::ServerError => RetryOn::ServerError,
+        On::GatewayError => RetryOn::GatewayError,
+        On::Conflict => RetryOn::Conflict,
+        On::ConnectFailure => RetryOn::ConnectFailure,
+        On::RefusedStream => RetryOn::RefusedStream,
+        On::Reset => RetryOn::Reset,
+        On::ResetBeforeRequest => RetryOn::ResetBeforeRequest,
+        On::RateLimited => RetryOn::RateLimited,
+        On::Cancelled => RetryOn::Cancelled,
+        On::DeadlineExceeded => RetryOn::DeadlineExceeded,
+        On::Internal => RetryOn::Internal,
+        On::ResourceExhausted => RetryOn::ResourceExhausted,
+        On::Unavailable => RetryOn::Unavailable,
+        On::AttemptTimeout => RetryOn::AttemptTimeout,
+    })
+}
