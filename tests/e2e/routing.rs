@@ -19,6 +19,7 @@ use crate::support::{Roles, Session, Testbed, Turn, eventually, text};
 mod answer;
 mod case;
 mod connections;
+mod egress;
 mod load;
 mod matching;
 mod outer;
@@ -280,6 +281,7 @@ fn servers(testbed: &mut Testbed) {
     std::fs::create_dir_all(&directory).unwrap();
     let config = directory.join("nginx.conf");
     std::fs::write(&config, written::nginx(&directory)).unwrap();
+    egress::certify(&directory);
     let nginx = ["nginx", "-c", config.to_str().unwrap()];
     testbed.program("outside", None, &nginx);
     for (name, host) in SERVERS {

