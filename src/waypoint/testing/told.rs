@@ -189,14 +189,6 @@ impl Resources {
         self
     }
 
-    /// The same, and applications are told of identities.
-    pub(in crate::waypoint) fn telling(mut self) -> Self {
-        let gateway = self.gateway.as_mut().unwrap();
-        let options = &mut Arc::make_mut(gateway).options;
-        options.xfcc_include_client_identity = true;
-        self
-    }
-
     /// The same with a host outside the mesh, and the ports of `cart`.
     pub(in crate::waypoint) fn outside(mut self, host: ServiceKey, external: External) -> Self {
         let cart = &self.services[&key("cart")];
@@ -206,6 +198,14 @@ impl Resources {
             ..ServiceBinding::clone(cart)
         };
         self.services.insert(host, Arc::new(binding));
+        self
+    }
+
+    /// The same, and applications are told of identities.
+    pub(in crate::waypoint) fn telling(mut self) -> Self {
+        let gateway = self.gateway.as_mut().unwrap();
+        let options = &mut Arc::make_mut(gateway).options;
+        options.xfcc_include_client_identity = true;
         self
     }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::written::{named, route};
 use super::{Bench, ECHO};
 use crate::programs::client::{Load, Many, Order, Tally};
-use crate::support::text;
 
 /// Between changes.
 const PACE: Duration = Duration::from_millis(200);
@@ -108,11 +107,9 @@ fn fails_nobody(seconds: u64) {
     );
     for gate in ["gate-1", "gate-2"] {
         let log = bench.turn.log(gate);
-        assert!(
-            log.contains("request complete"),
-            "{gate} was used: {}",
-            text(&log.as_bytes()[..log.len().min(2000)])
-        );
+        let requests = log.lines().filter(|line| line.contains("request complete"));
+        let requests = requests.count();
+        assert!(requests > 100, "{gate} has had {requests} requests");
     }
 }
 
