@@ -10,6 +10,7 @@ mod account;
 mod endpoints;
 mod filters;
 mod http;
+mod outside;
 mod place;
 mod protocol;
 mod report;
@@ -45,6 +46,7 @@ use crate::identity::SpiffeId;
 use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
+use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use endpoints::Endpoints;
 use routing::Routing;
@@ -76,6 +78,8 @@ struct Shared<C: hbone::Connector> {
     upstream: Upstream<C>,
     endpoints: Endpoints,
     http: http::Pool,
+    outside: outside::Instances,
+    names: Names,
     routing: Routing,
     /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
     sessions: SessionKey,

@@ -89,6 +89,8 @@ impl Discovery {
     /// begins with the one that is kept there.
     pub(super) async fn run(mut self, file: ViewFile, shutdown: CancellationToken) {
         let keeping = self.held.subscribe();
+        // Who follows is gone at once when told to stop: what it heard last is kept for all that.
+        let _open = self.held.clone();
         self.restore(&file).await;
         let following = self.follow(shutdown.clone());
         tokio::join!(following, view::keep(file, keeping, shutdown));

@@ -34,6 +34,7 @@ use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
 use crate::model::waypoint::WaypointName;
 use crate::node::{Connections, Node, Shared, Workers};
+use crate::resolve;
 use crate::status;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::{Metrics, log};
@@ -454,6 +455,7 @@ impl Followers {
             seen.clone(),
         );
         let mut roles = JoinSet::new();
+        let (names, refresher) = resolve::names(resolve::System::default());
         let mut connections = Connections::default();
         if let Some(node) = self.node {
             let shared = Shared::new(
@@ -462,6 +464,7 @@ impl Followers {
                 node.exemption,
                 Arc::clone(&metrics),
                 config.drain_deadline(),
+                names.clone(),
                 &node.workers,
             );
             connections = shared.connections.clone();
@@ -477,13 +480,15 @@ impl Followers {
             let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
             let metrics = Arc::clone(&metrics);
             let teller = Teller::new(settings.name.clone(), tell, states.clone());
-            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, teller);
+            let names = names.clone();
+            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, names, teller);
             roles.spawn(role.run(shutdown.clone()));
         }
         let mut tasks = JoinSet::new();
         // The agent outlives the data plane, so that policy and certificates hold while it drains.
         let agent_stop = CancellationToken::new();
         tasks.spawn(agent.run(agent_stop.clone()));
+        tasks.spawn(refresher.run(agent_stop.clone()));
         let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
         tasks.spawn(gauges);
         while let Some(done) = roles.join_next().await {

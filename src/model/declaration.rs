@@ -13,7 +13,9 @@ mod l7;
 mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
-pub use l7::{DestinationRule, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels};
+pub use l7::{
+    DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels,
+};
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,

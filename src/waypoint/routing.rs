@@ -16,7 +16,7 @@ use crate::agent::MeshState;
 use crate::hbone::Connector;
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{Bound, BoundPort, Destination, Resources};
+use crate::model::waypoint::{Bound, BoundPort, Destination, External, Resources};
 use crate::model::workload::Workload;
 
 /// What holds where nobody says otherwise.
@@ -53,6 +53,8 @@ pub(super) struct Seen {
 /// Why nobody knows where something goes: it is refused, and never sent on as if there were no routes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Untold {
+    #[error("the waypoint was not told of itself")]
+    Itself,
     #[error("the waypoint was not told of service {0}")]
     Service(ServiceKey),
     #[error("the waypoint was not told of port {port} of service {service}")]
@@ -113,21 +115,15 @@ impl<C: Connector> Shared<C> {
     pub(super) fn look(&self, instance: &str) -> Option<Seen> {
         let (mesh, instance) = self.known(instance)?;
         let told = mesh.waypoints.get(&self.settings.name);
-        let tables = told
-            .filter(|resources| obeyed(resources))
-            .map(|resources| self.routing.of(resources));
+        // A control plane that knows no waypoints tells nothing at all; everything then goes to the
+        // service it was asked for.
+        let tables = told.map(|resources| self.routing.of(resources));
         Some(Seen {
             tables,
             mesh,
             instance,
         })
     }
-}
-
-/// Whether a waypoint goes by what it is told. What it is told without a gateway is not of a control
-/// plane that knows waypoints; everything then goes to the service it was asked for.
-fn obeyed(resources: &Resources) -> bool {
-    resources.gateway.is_some()
 }
 
 impl<C: Connector> Arrival<C> {
@@ -141,7 +137,13 @@ impl Seen {
     /// What is known of the port of a service that was asked for. None is a workload, or a waypoint
     /// that goes by no routes.
     fn port(&self, bound: &Bound) -> Result<Option<(&Tables, &Port, &BoundPort)>, Untold> {
-        let (Bound::Service { service, asked, .. }, Some(tables)) = (bound, &self.tables) else {
+        let Some(tables) = &self.tables else {
+            return Ok(None);
+        };
+        if tables.of.gateway.is_none() {
+            return Err(Untold::Itself);
+        }
+        let Bound::Service { service, asked, .. } = bound else {
             return Ok(None);
         };
         let (port, told) = tables.port(&service.key, asked.port())?;
@@ -192,7 +194,10 @@ impl Seen {
         };
         Ok(Some(Destination::Service {
             key,
-            port: *port,
+            port: match *port {
+                0 => asked.port(),
+                port => port,
+            },
             subset,
             asked,
         }))
@@ -209,6 +214,13 @@ impl Seen {
             ) => Ruled::new(&tables.of, key, *port, *subset),
             _ => Ruled::default(),
         }
+    }
+
+    /// How the endpoints of a service outside the mesh are found; none of one that is inside, or that
+    /// nothing is told of.
+    pub(super) fn external(&self, service: &ServiceKey) -> Option<&External> {
+        let binding = self.tables.as_ref()?.of.services.get(service)?;
+        binding.external.as_ref()
     }
 
     /// What is spoken on a destination's port, as far as it is declared.

@@ -23,6 +23,7 @@ use crate::model::inbound::Target;
 use crate::model::waypoint::{self, Bound};
 use crate::model::workload::Workload;
 use crate::node::baggage;
+use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::{chain, denied};
 use crate::tls::{ServerSide, TlsError, hbone_server};
@@ -46,19 +47,23 @@ pub struct Waypoint<C: Connector> {
 }
 
 impl<C: Connector + Clone> Waypoint<C> {
-    /// A waypoint that connects by `connector`, and says how it is through `teller`.
+    /// A waypoint that connects by `connector`, knows hosts outside the mesh by `names`, and says how it
+    /// is through `teller`.
     pub fn new(
         settings: Settings,
         mesh: watch::Receiver<Arc<MeshState>>,
         certs: Certs,
         metrics: Arc<Metrics>,
         connector: C,
+        names: Names,
         teller: Teller,
     ) -> Self {
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
             endpoints: super::Endpoints::new(Arc::clone(&metrics)),
             http: http::Pool::default(),
+            outside: super::outside::Instances::default(),
+            names,
             routing: super::Routing::default(),
             sessions: super::SessionKey::new(rand::random()),
             settings,
@@ -288,7 +293,9 @@ impl<C: Connector + Clone> Door<C> {
             Authority::Address(address) => Target::Address(*address),
             Authority::Name { host, port } => Target::Name { host, port: *port },
         };
-        let admitted = waypoint::admit(&mesh.view, &instance, target);
+        let told = mesh.waypoints.get(&self.shared.settings.name);
+        let told = told.map(|told| &**told);
+        let admitted = waypoint::admit(&mesh.view, told, &instance, target);
         let bound = admitted.map_err(|refusal| {
             let status = StatusCode::from_u16(refusal.status());
             refused(&chain(&refusal), status.unwrap_or(StatusCode::NOT_FOUND))

@@ -352,7 +352,7 @@ fn a_waypoint_of_which_nothing_can_be_read_is_told_nothing_and_not_left_alone() 
             .map(|told| (**told).clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(of(mirror.clone()), [nothing.clone()]);
+    assert_eq!(of(mirror.clone()), std::slice::from_ref(&nothing));
     let mut after = Mirror::default();
     assert!(after.restore(mirror.held().responses()));
     assert_eq!(of(after), [nothing]);

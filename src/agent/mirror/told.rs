@@ -41,7 +41,8 @@ impl Told {
 
     /// The versions held.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
-        let held = self.held.iter();
+        let readable = |(_, one): &(&String, &Held<One>)| one.value.resource.is_some();
+        let held = self.held.iter().filter(readable);
         held.map(|(name, one)| (name.clone(), one.version.clone()))
             .collect()
     }

@@ -8,11 +8,12 @@ use crate::model::route::{
     Backend, Fault, Filter, HeaderChange, Kind, Match, PathMatch, Route, RouteKey, Rule, Target,
     Timeouts,
 };
-use crate::model::service::AppProtocol;
+use crate::model::service::{AppProtocol, ServiceKey};
 use crate::model::testing::key;
-use crate::model::traffic::{Settings, TrafficPolicy};
+use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
-    BoundPort, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding, TrafficKey,
+    BoundPort, External, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding,
+    TrafficKey,
 };
 
 /// The services behind waypoint `shop/wp`.
@@ -148,15 +149,32 @@ pub(in crate::waypoint) fn settings(say: impl FnOnce(&mut Settings)) -> Settings
     settings
 }
 
+/// Connections and requests for `cart` go to its endpoints in turns, for tests of who is next.
+pub(in crate::waypoint) fn in_turns() -> Resources {
+    told().treated(
+        "cart",
+        settings(|s| s.load_balancer.policy = Balance::RoundRobin),
+    )
+}
+
 impl Resources {
     /// The same with a traffic policy for a service.
-    pub(in crate::waypoint) fn treated(mut self, service: &str, settings: Settings) -> Self {
+    pub(in crate::waypoint) fn treated(self, service: &str, settings: Settings) -> Self {
+        self.treating(&key(service), settings)
+    }
+
+    /// The same for a service by its key.
+    pub(in crate::waypoint) fn treating(
+        mut self,
+        service: &ServiceKey,
+        settings: Settings,
+    ) -> Self {
         let named = TrafficKey {
             namespace: Arc::from("shop"),
-            name: Arc::from(service),
+            name: Arc::clone(&service.hostname),
             subset: Arc::from(""),
         };
-        let binding = self.services.get_mut(&key(service)).unwrap();
+        let binding = self.services.get_mut(service).unwrap();
         Arc::make_mut(binding).traffic = Some(named.clone());
         let policy = TrafficPolicy {
             usual: settings,
@@ -168,6 +186,18 @@ impl Resources {
             policy,
         };
         self.traffic.insert(named, Arc::new(traffic));
+        self
+    }
+
+    /// The same with a host outside the mesh, and the ports of `cart`.
+    pub(in crate::waypoint) fn outside(mut self, host: ServiceKey, external: External) -> Self {
+        let cart = &self.services[&key("cart")];
+        let binding = ServiceBinding {
+            key: host.clone(),
+            external: Some(external),
+            ..ServiceBinding::clone(cart)
+        };
+        self.services.insert(host, Arc::new(binding));
         self
     }
 

@@ -14,9 +14,8 @@ use super::http::{Http1, Text, get, read, text};
 use super::program::{Plan, Program, Shop};
 use crate::hbone::testing::{eventually, soon};
 use crate::model::route::{Retry, RetryOn, Rule, Target, Timeouts};
-use crate::model::traffic::Balance;
 use crate::waypoint::testing::Rig;
-use crate::waypoint::testing::told::{rule, settings, told};
+use crate::waypoint::testing::told::{in_turns, rule, told};
 
 /// Long enough for what answers at once, on a busy machine too.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -260,8 +259,7 @@ async fn retries_can_be_switched_off() {
         retry: Some(never),
         ..rule().to("cart", 1)
     }];
-    let turns = settings(|s| s.load_balancer.policy = Balance::RoundRobin);
-    rig.resources = Some(told().ruled(rules).treated("cart", turns));
+    rig.resources = Some(in_turns().ruled(rules));
     rig.publish().await;
     let mut client = Http1::to(&rig).await;
     let mut refused = 0;

@@ -23,9 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{Tunnel, TunnelIo};
-use crate::model::traffic::Balance;
 use crate::waypoint::testing::Rig;
-use crate::waypoint::testing::told::{settings, told};
+use crate::waypoint::testing::told::in_turns;
 
 pub(super) type Text = BoxBody<Bytes, Infallible>;
 
@@ -153,8 +152,7 @@ async fn each_request_of_a_connection_goes_to_the_next_endpoint() {
     rig.run(one.clone().serve(program));
     let program = rig.plain_endpoint("cart-2", "10.1.0.12").await;
     rig.run(two.clone().serve(program));
-    let turns = settings(|s| s.load_balancer.policy = Balance::RoundRobin);
-    rig.resources = Some(told().treated("cart", turns));
+    rig.resources = Some(in_turns());
     rig.publish().await;
     let mut client = Http1::to(&rig).await;
     let mut last = String::new();
@@ -364,6 +362,7 @@ async fn a_dead_endpoint_costs_no_request() {
     rig.dead_endpoint("cart-0", "10.1.0.10");
     let program = rig.endpoint("cart-1", "10.1.0.11").await;
     rig.run(App::named("one").serve(program));
+    rig.resources = Some(in_turns());
     rig.publish().await;
     let mut client = Http1::to(&rig).await;
     for _ in 0..4 {

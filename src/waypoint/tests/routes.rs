@@ -112,6 +112,20 @@ async fn what_names_the_port_is_tried_before_what_does_not() {
     }
 }
 
+#[tokio::test]
+async fn a_port_that_is_left_open_is_the_one_asked_for() {
+    let open = Target::Service {
+        key: key("v1"),
+        port: 0,
+        subset: None,
+    };
+    let shop = Shop::new(told().ruled(vec![rule().with_backend(open, 1, Vec::new())])).await;
+    for port in [80, 9000] {
+        let mut client = Http1::through(shop.rig.cart(port).await).await;
+        assert_eq!(client.get("/").await.1, "v1", "{port}");
+    }
+}
+
 async fn shares(client: &mut Http1, requests: usize) -> BTreeMap<(u16, String), usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..requests {
@@ -388,6 +402,7 @@ async fn what_it_was_not_told_is_not_served() {
             "the service" => {
                 resources.services.remove(&key("cart"));
             }
+            "the waypoint itself" => resources.gateway = None,
             "the route" => resources.routes.clear(),
             "the subset" => {
                 let subset = Target::Service {
@@ -406,6 +421,7 @@ async fn what_it_was_not_told_is_not_served() {
     let mut client = Http1::to(&shop.rig).await;
     for (name, want) in [
         ("nothing is missing", 200),
+        ("the waypoint itself", 503),
         ("the service", 503),
         ("the route", 503),
         ("the subset", 503),

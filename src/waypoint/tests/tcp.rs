@@ -12,7 +12,7 @@ use crate::hbone::{ConnectError, TunnelIo};
 use crate::model::route::{Kind, Target};
 use crate::model::testing::workload;
 use crate::waypoint::State;
-use crate::waypoint::testing::told::{rule, told};
+use crate::waypoint::testing::told::{in_turns, rule, told};
 use crate::waypoint::testing::{Rig, echo};
 
 /// What a connection says first, and then to a question.
@@ -129,6 +129,7 @@ async fn another_endpoint_is_tried_before_anything_is_sent() {
     rig.dead_endpoint("cart-0", "10.1.0.10");
     let program = rig.endpoint("cart-1", "10.1.0.11").await;
     rig.run(echo(program, "cart-1"));
+    rig.resources = Some(in_turns());
     rig.publish().await;
     for _ in 0..4 {
         let (name, answer) = ask(TunnelIo::new(rig.cart(90).await), b"hello")

@@ -170,6 +170,7 @@ proptest! {
                     prop_assert!(endpoint.workload.addresses.contains(&endpoint.address.ip()));
                     prop_assert!(waypoint.is_none(), "a waypoint was bypassed");
                 }
+                Ok(Route::Named { .. }) => prop_assert!(false, "nobody has a host name"),
                 Ok(Route::Tunnel(tunnel)) => {
                     prop_assert_eq!(&tunnel.workload.network, &source.network);
                     prop_assert!(tunnel.workload.addresses.contains(&tunnel.hop.ip()));
