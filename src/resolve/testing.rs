@@ -86,9 +86,14 @@ pub(crate) struct Server {
 impl Server {
     /// One that knows no name.
     pub(crate) async fn new() -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // A port that is free for the one may be taken for the other.
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
         let at = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(at).await.unwrap();
         let replies = Arc::<Mutex<HashMap<Key, Reply>>>::default();
         let asked = Arc::<Mutex<Vec<Key>>>::default();
         let known = (Arc::clone(&replies), Arc::clone(&asked));

@@ -264,7 +264,7 @@ fn each_vector_has_its_route() {
             vec![workload("n", &[]).called("a.example").plain().of("cart")],
             vec![cart()],
             "10.9.0.1:80",
-            "name a.example:8080",
+            "name a.example.shop.mesh.internal:8080",
         ),
         (
             "endpoint known by its name alone, and taking tunnels",

@@ -113,18 +113,18 @@ fn ports(rows: &mut Rows) {
         ),
         (
             "a service's key",
-            "[{ port = 80 }]",
-            (10, MissingKey, "has no `number`"),
+            "[{ number = 443, port = 80 }]",
+            (26, UnknownKey, "unknown key `port`"),
         ),
         (
             "a port that is UDP",
             "[{ number = 53, protocol = \"UDP\" }]",
-            (38, BadValue, "says UDP"),
+            (36, BadValue, "says UDP"),
         ),
         (
             "an unknown protocol",
             "[{ number = 80, protocol = \"SPDY\" }]",
-            (38, BadValue, "`http`"),
+            (36, BadValue, "`http`"),
         ),
         (
             "a number twice",
@@ -213,17 +213,21 @@ fn shapes(rows: &mut Rows) {
         &format!("{ENTRY}resolution = \"STATIC\"\n"),
         &[(1, 1, MissingKey, "has resolution STATIC and no endpoints")],
     );
-    rows.found_by(
+    rows.file(
         "selected by name",
-        "DNS",
-        selector,
-        (21, ConflictingKeys, "does not go with resolution DNS"),
+        &format!("{ENTRY}resolution = \"DNS\"\n{selector}\n"),
+        &[
+            (6, 21, ConflictingKeys, "does not go with resolution DNS"),
+            (6, 21, SelectorMatchesNothing, "selects no workload"),
+        ],
     );
-    rows.found_by(
+    rows.file(
         "an empty selector",
-        "STATIC",
-        "workload-selector = { labels = {} }",
-        (21, BadValue, "is empty"),
+        &format!("{ENTRY}resolution = \"STATIC\"\nworkload-selector = {{ labels = {{}} }}\n"),
+        &[
+            (1, 1, MissingKey, "has resolution STATIC and no endpoints"),
+            (6, 21, BadValue, "is empty"),
+        ],
     );
     rows.add(
         "listed and selected",
