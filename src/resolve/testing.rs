@@ -73,6 +73,17 @@ pub(crate) fn reply(asked: &[u8], reply: &Reply) -> Vec<u8> {
     message
 }
 
+/// A port that is free both ways.
+async fn listen() -> (UdpSocket, TcpListener) {
+    for _ in 0..64 {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free");
+}
+
 type Key = (String, &'static str);
 
 /// The server.
@@ -86,9 +97,8 @@ pub(crate) struct Server {
 impl Server {
     /// One that knows no name.
     pub(crate) async fn new() -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = listen().await;
         let at = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(at).await.unwrap();
         let replies = Arc::<Mutex<HashMap<Key, Reply>>>::default();
         let asked = Arc::<Mutex<Vec<Key>>>::default();
         let known = (Arc::clone(&replies), Arc::clone(&asked));

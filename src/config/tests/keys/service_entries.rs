@@ -1,7 +1,7 @@
 //! Rows about service-entries.
 
 use super::super::Code;
-use super::Rows;
+use super::{Rows, SELECTED};
 
 pub(super) fn add(rows: &mut Rows) {
     keys(rows);
@@ -104,6 +104,14 @@ fn keys(rows: &mut Rows) {
 
 fn ports(rows: &mut Rows) {
     use Code::*;
+    rows.file(
+        "a service's key",
+        "[[service-entry]]\nname = \"e\"\nhosts = [\"a.example\"]\nports = [{ port = 80 }]\nresolution = \"DNS\"\n",
+        &[
+            (4, 10, MissingKey, "`number = 443`"),
+            (4, 12, UnknownKey, "the keys here are `name`, `number`"),
+        ],
+    );
     for (name, ports, want) in [
         ("an entry without ports", "[]", (9, BadValue, "no port")),
         (
@@ -112,19 +120,14 @@ fn ports(rows: &mut Rows) {
             (10, MissingKey, "`number = 443`"),
         ),
         (
-            "a service's key",
-            "[{ port = 80 }]",
-            (10, MissingKey, "has no `number`"),
-        ),
-        (
             "a port that is UDP",
             "[{ number = 53, protocol = \"UDP\" }]",
-            (38, BadValue, "says UDP"),
+            (36, BadValue, "says UDP"),
         ),
         (
             "an unknown protocol",
             "[{ number = 80, protocol = \"SPDY\" }]",
-            (38, BadValue, "`http`"),
+            (36, BadValue, "`http`"),
         ),
         (
             "a number twice",
@@ -213,11 +216,10 @@ fn shapes(rows: &mut Rows) {
         &format!("{ENTRY}resolution = \"STATIC\"\n"),
         &[(1, 1, MissingKey, "has resolution STATIC and no endpoints")],
     );
-    rows.found_by(
+    rows.add(
         "selected by name",
-        "DNS",
-        selector,
-        (21, ConflictingKeys, "does not go with resolution DNS"),
+        format!("{ENTRY}resolution = \"DNS\"\n{selector}\n{SELECTED}"),
+        &[(6, 21, ConflictingKeys, "does not go with resolution DNS")],
     );
     rows.found_by(
         "an empty selector",
