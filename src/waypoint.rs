@@ -63,9 +63,6 @@ pub struct Settings {
     pub node: Arc<str>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
-    /// Whether applications are told by which identities an HTTP request came, in
-    /// `x-forwarded-client-cert` (`spec/waypoint-l7.md` §1.3, `xfcc-include-client-identity`).
-    pub tells_identities: bool,
 }
 
 /// What all tunnels of a waypoint share.
@@ -126,13 +123,15 @@ struct Arrival<C: hbone::Connector> {
 }
 
 impl<C: hbone::Connector> Arrival<C> {
-    /// Who this waypoint is, where applications are told of it.
+    /// Who this waypoint is, where applications are told of it (`spec/waypoint-l7.md` §1.3).
     fn tells_identity(&self) -> Option<SpiffeId> {
-        if !self.shared.settings.tells_identities {
+        let mesh = Arc::clone(&self.shared.mesh.borrow());
+        let told = mesh.waypoints.get(&self.shared.settings.name)?;
+        let options = &told.gateway.as_ref()?.options;
+        if !options.xfcc_include_client_identity {
             return None;
         }
-        let (_mesh, instance) = self.shared.known(&self.instance)?;
-        instance.identity().ok()
+        mesh.view.workload(&self.instance)?.identity().ok()
     }
 }
 

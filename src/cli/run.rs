@@ -420,8 +420,6 @@ impl Followers {
                 name: name.clone(),
                 node: Arc::clone(config.node()),
                 drain: config.drain_deadline(),
-                // An option of `[[gateway]]`, which is not read yet.
-                tells_identities: false,
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));

@@ -215,6 +215,8 @@ pub struct Gateway {
     pub allowed_routes: AllowedRoutes,
     /// Its HBONE port where the files leave no choice.
     pub hbone_port: Option<u16>,
+    /// Whether it tells programs who the client is, in `x-forwarded-client-cert`.
+    pub tells_identities: bool,
     /// Labels, the meaningful ones removed.
     pub labels: BTreeMap<String, String>,
 }

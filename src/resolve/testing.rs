@@ -73,17 +73,6 @@ pub(crate) fn reply(asked: &[u8], reply: &Reply) -> Vec<u8> {
     message
 }
 
-/// A port that is free both ways.
-async fn listen() -> (UdpSocket, TcpListener) {
-    for _ in 0..64 {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
-            return (udp, tcp);
-        }
-    }
-    panic!("no port is free");
-}
-
 type Key = (String, &'static str);
 
 /// The server.
@@ -97,7 +86,13 @@ pub(crate) struct Server {
 impl Server {
     /// One that knows no name.
     pub(crate) async fn new() -> Self {
-        let (udp, tcp) = listen().await;
+        // A port that is free for the one may be taken for the other.
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
         let at = udp.local_addr().unwrap();
         let replies = Arc::<Mutex<HashMap<Key, Reply>>>::default();
         let asked = Arc::<Mutex<Vec<Key>>>::default();

@@ -177,15 +177,6 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
-        Self::with(drain, false).await
-    }
-
-    /// The same, and applications are told of identities.
-    pub(super) async fn telling() -> Self {
-        Self::with(Duration::from_secs(10), true).await
-    }
-
-    async fn with(drain: Duration, tells_identities: bool) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -200,7 +191,6 @@ impl Rig {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
             drain,
-            tells_identities,
         };
         let server = Server::new().await;
         let (names, refresher) = resolve::names(System::of(&[server.at], PathBuf::new()));

@@ -233,6 +233,7 @@ fn declared_gateway(written: &WrittenGateway) -> Gateway {
         waypoint_for: written.waypoint_for,
         allowed_routes: written.allowed_routes.clone(),
         hbone_port: written.hbone_port,
+        tells_identities: written.tells_identities,
         labels: written.labels.clone(),
     }
 }

@@ -261,14 +261,14 @@ fn each_vector_has_its_route() {
         ),
         (
             "endpoint known by its name alone",
-            vec![workload("n", &[]).called("a").plain().of("cart")],
+            vec![workload("n", &[]).called("a.example").plain().of("cart")],
             vec![cart()],
             "10.9.0.1:80",
-            "name a.shop.mesh.internal:8080",
+            "name a.example.shop.mesh.internal:8080",
         ),
         (
             "endpoint known by its name alone, and taking tunnels",
-            vec![workload("n", &[]).called("a").of("cart")],
+            vec![workload("n", &[]).called("a.example").of("cart")],
             vec![cart()],
             "10.9.0.1:80",
             "no endpoint",
@@ -330,7 +330,7 @@ fn each_vector_has_its_route() {
         ),
         (
             "waypoint known by its name alone",
-            vec![workload("wp", &[]).called("a").plain().of("wp")],
+            vec![workload("wp", &[]).called("a.example").plain().of("wp")],
             vec![wp_service(), cart().through(waypoint_named("wp"))],
             "10.9.0.1:80",
             "no waypoint",

@@ -201,6 +201,14 @@ impl Resources {
         self
     }
 
+    /// The same, and applications are told of identities.
+    pub(in crate::waypoint) fn telling(mut self) -> Self {
+        let gateway = self.gateway.as_mut().unwrap();
+        let options = &mut Arc::make_mut(gateway).options;
+        options.xfcc_include_client_identity = true;
+        self
+    }
+
     /// The same with a route for `cart`: for one of its ports, or for all of them.
     pub(in crate::waypoint) fn with_route(
         mut self,

@@ -1,7 +1,7 @@
 //! Rows about service-entries.
 
 use super::super::Code;
-use super::{Rows, SELECTED};
+use super::Rows;
 
 pub(super) fn add(rows: &mut Rows) {
     keys(rows);
@@ -104,20 +104,17 @@ fn keys(rows: &mut Rows) {
 
 fn ports(rows: &mut Rows) {
     use Code::*;
-    rows.file(
-        "a service's key",
-        "[[service-entry]]\nname = \"e\"\nhosts = [\"a.example\"]\nports = [{ port = 80 }]\nresolution = \"DNS\"\n",
-        &[
-            (4, 10, MissingKey, "`number = 443`"),
-            (4, 12, UnknownKey, "the keys here are `name`, `number`"),
-        ],
-    );
     for (name, ports, want) in [
         ("an entry without ports", "[]", (9, BadValue, "no port")),
         (
             "a port without a number",
             "[{ name = \"a\" }]",
             (10, MissingKey, "`number = 443`"),
+        ),
+        (
+            "a service's key",
+            "[{ number = 443, port = 80 }]",
+            (26, UnknownKey, "unknown key `port`"),
         ),
         (
             "a port that is UDP",
@@ -216,16 +213,18 @@ fn shapes(rows: &mut Rows) {
         &format!("{ENTRY}resolution = \"STATIC\"\n"),
         &[(1, 1, MissingKey, "has resolution STATIC and no endpoints")],
     );
-    rows.add(
+    rows.file(
         "selected by name",
-        format!("{ENTRY}resolution = \"DNS\"\n{selector}\n{SELECTED}"),
-        &[(6, 21, ConflictingKeys, "does not go with resolution DNS")],
+        &format!("{ENTRY}resolution = \"DNS\"\n{selector}\n"),
+        &[
+            (6, 21, ConflictingKeys, "does not go with resolution DNS"),
+            (6, 21, SelectorMatchesNothing, "selects no workload"),
+        ],
     );
-    rows.found_by(
+    rows.file(
         "an empty selector",
-        "STATIC",
-        "workload-selector = { labels = {} }",
-        (21, BadValue, "is empty"),
+        &format!("{ENTRY}resolution = \"STATIC\"\nworkload-selector = {{ labels = {{}} }}\n"),
+        &[(6, 21, BadValue, "is empty")],
     );
     rows.add(
         "listed and selected",

@@ -173,7 +173,7 @@ proptest! {
                 Ok(Route::Named { workload, .. }) => {
                     prop_assert_eq!(workload.tunnel, TunnelProtocol::None);
                     prop_assert_eq!(&workload.network, &source.network);
-                    prop_assert!(workload.addresses.is_empty());
+                    prop_assert!(workload.addresses.is_empty() && !workload.hostname.is_empty());
                     prop_assert!(waypoint.is_none(), "a waypoint was bypassed");
                 }
                 Ok(Route::Tunnel(tunnel)) => {
