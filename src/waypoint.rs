@@ -32,6 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -70,6 +71,8 @@ struct Shared<C: hbone::Connector> {
     settings: Settings,
     /// The mesh as last heard.
     mesh: watch::Receiver<Arc<MeshState>>,
+    /// The same when it last had an instance here: what came then is served by it to its end.
+    placed: ArcSwapOption<MeshState>,
     certs: Certs,
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
@@ -83,11 +86,15 @@ struct Shared<C: hbone::Connector> {
 }
 
 impl<C: hbone::Connector> Shared<C> {
-    /// The mesh, and the instance in it.
+    /// The mesh, and the instance in it. Once that has left, both as they last were: its routes have left
+    /// with it, and what is still served must not go on as if there were none.
     fn known(&self, uid: &str) -> Option<(Arc<MeshState>, Arc<Workload>)> {
-        let mesh = Arc::clone(&self.mesh.borrow());
-        let instance = Arc::clone(mesh.view.workload(uid)?);
-        Some((mesh, instance))
+        let in_it = |mesh: Arc<MeshState>| {
+            let instance = Arc::clone(mesh.view.workload(uid)?);
+            Some((mesh, instance))
+        };
+        let now = Arc::clone(&self.mesh.borrow());
+        in_it(now).or_else(|| in_it(self.placed.load_full()?))
     }
 }
 
@@ -125,13 +132,13 @@ struct Arrival<C: hbone::Connector> {
 impl<C: hbone::Connector> Arrival<C> {
     /// Who this waypoint is, where applications are told of it (`spec/waypoint-l7.md` §1.3).
     fn tells_identity(&self) -> Option<SpiffeId> {
-        let mesh = Arc::clone(&self.shared.mesh.borrow());
+        let (mesh, instance) = self.shared.known(&self.instance)?;
         let told = mesh.waypoints.get(&self.shared.settings.name)?;
         let options = &told.gateway.as_ref()?.options;
-        if !options.xfcc_include_client_identity {
-            return None;
+        match options.xfcc_include_client_identity {
+            true => instance.identity().ok(),
+            false => None,
         }
-        mesh.view.workload(&self.instance)?.identity().ok()
     }
 }
 

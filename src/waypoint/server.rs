@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
+use arc_swap::ArcSwapOption;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -68,6 +69,7 @@ impl<C: Connector + Clone> Waypoint<C> {
             sessions: super::SessionKey::new(rand::random()),
             settings,
             mesh,
+            placed: ArcSwapOption::empty(),
             certs,
             metrics,
         });
@@ -84,9 +86,10 @@ impl<C: Connector + Clone> Waypoint<C> {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut mesh = self.shared.mesh.clone();
         while !shutdown.is_cancelled() {
-            let place = Place::of(&self.shared.settings, &mesh.borrow_and_update());
+            let now = Arc::clone(&mesh.borrow_and_update());
+            let place = Place::of(&self.shared.settings, &now);
             let uid = place.as_ref().ok().map(|p| Arc::clone(&p.instance.uid));
-            place::want(&self.shared, place.as_ref().ok());
+            self.prepare(place.as_ref().ok(), now);
             let listening = tokio::select! {
                 () = shutdown.cancelled() => break,
                 listening = place::listen(&self.shared, place) => listening,
@@ -108,6 +111,18 @@ impl<C: Connector + Clone> Waypoint<C> {
             }
         }
         self.drain().await;
+    }
+
+    /// Has what a place takes at hand. Without one, what the last took stays for those it serves still.
+    fn prepare(&mut self, place: Option<&Place>, now: Arc<MeshState>) {
+        while let Some(done) = self.tasks.try_join_next() {
+            report(done);
+        }
+        if place.is_none() && !self.tasks.is_empty() {
+            return;
+        }
+        self.shared.placed.store(place.map(|_here| now));
+        place::want(&self.shared, place);
     }
 
     /// Serves until `shutdown`, or until the mesh places it otherwise.

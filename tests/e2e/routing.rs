@@ -19,6 +19,7 @@ use crate::support::{Roles, Session, Testbed, Turn, eventually, text};
 mod answer;
 mod case;
 mod connections;
+mod egress;
 mod load;
 mod matching;
 mod outer;
@@ -124,13 +125,14 @@ impl Bench {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let text = written::mesh(rules, gateway, number);
         self.turn.write_mesh_file("mesh.toml", &text);
+        let written = self.turn.last_written();
         let mark = format!("\"other/mark-{number}\"");
         let deadline = Instant::now() + Duration::from_secs(10);
         for host in ["gate-1", "client"] {
             while !self.has(host, &mark) {
                 let control = self.turn.status("control").and_then(|s| s.control);
                 let control = control.ok_or("no control plane")?;
-                if control.stale {
+                if control.stale && control.read > Some(written) {
                     return Err(format!("is not in force: {}", control.problems));
                 }
                 if Instant::now() > deadline {
@@ -279,6 +281,7 @@ fn servers(testbed: &mut Testbed) {
     std::fs::create_dir_all(&directory).unwrap();
     let config = directory.join("nginx.conf");
     std::fs::write(&config, written::nginx(&directory)).unwrap();
+    egress::certify(&directory);
     let nginx = ["nginx", "-c", config.to_str().unwrap()];
     testbed.program("outside", None, &nginx);
     for (name, host) in SERVERS {

@@ -153,6 +153,8 @@ impl Pool {
             tokio::pin!(room);
             // From here on, room that is made is not missed.
             room.as_mut().enable();
+            // A limit may have come after the connections.
+            while under_way.is_over() && lock(&self.kept).evict(under_way.group()) {}
             if !fresh && let Some(kept) = lock(&self.kept).take(key, pool) {
                 return Ok((kept, true));
             }

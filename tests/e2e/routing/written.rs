@@ -220,7 +220,7 @@ selector = { app = "v3" }
 ports = [{ port = 8080, app-protocol = "http" }]
 "#;
 
-/// A plain server that knows nothing of this.
+/// A plain server that knows nothing of this, in clear text and behind the certificate `ext` of its directory.
 pub(super) fn nginx(directory: &Path) -> String {
     let directory = directory.display();
     format!(
@@ -229,7 +229,10 @@ pub(super) fn nginx(directory: &Path) -> String {
          http {{ access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n\
          fastcgi_temp_path {directory}/fcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;\n\
          server {{ listen 8088; location / {{ default_type application/json;\n\
-         return 200 '{{\"name\":\"nginx\",\"host\":\"$http_host\",\"path\":\"$request_uri\",\"headers\":[]}}'; }} }} }}\n"
+         return 200 '{{\"name\":\"nginx\",\"host\":\"$http_host\",\"path\":\"$request_uri\",\"headers\":[]}}'; }} }}\n\
+         server {{ listen 8444 ssl; ssl_certificate {directory}/ext.pem; ssl_certificate_key {directory}/ext.key;\n\
+         location / {{ default_type application/json;\n\
+         return 200 '{{\"name\":\"ext\",\"host\":\"$http_host\",\"sni\":\"$ssl_server_name\",\"alpn\":\"$ssl_alpn_protocol\",\"headers\":[]}}'; }} }} }}\n"
     )
 }
 

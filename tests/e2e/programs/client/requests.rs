@@ -19,6 +19,9 @@ use super::Tally;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Requests at a steady rate that share a connection: the next may pass another waypoint.
+const ON_ONE: usize = 20;
+
 /// The same request many times, as fast as the answers come.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Many {
@@ -82,6 +85,7 @@ impl Load {
                 tokio::time::sleep(offset).await;
                 let mut ticks = tokio::time::interval(period);
                 let mut connection = Connection::default();
+                let mut asked = 0;
                 while begun.elapsed() < end {
                     ticks.tick().await;
                     let at = begun.elapsed();
@@ -90,6 +94,10 @@ impl Load {
                         outcome = format!("{outcome} @ {}", at.as_millis());
                     }
                     *tally.lock().unwrap().entry(outcome).or_default() += 1;
+                    asked += 1;
+                    if asked % ON_ONE == 0 {
+                        connection = Connection::default();
+                    }
                 }
             });
         }
