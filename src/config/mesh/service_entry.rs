@@ -98,9 +98,10 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         let endpoints = endpoint::read(value, &ports, resolution.value)?;
         Some(At::new(endpoints, value.place().clone()))
     });
-    let selector = table.optional("workload-selector", |value| {
-        Some(At::new(selector(value)?, value.place().clone()))
-    });
+    let selecting = table.value("workload-selector");
+    let selector = selecting
+        .as_ref()
+        .and_then(|value| Some(At::new(selector(value)?, value.place().clone())));
     let subject_alt_names = table.optional("subject-alt-names", |value| {
         value.list(|value| scalar::plain(value).map(Arc::from))
     });
@@ -117,7 +118,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         external,
         resolution: &resolution,
         endpoints: written.as_ref(),
-        selector: selector.as_ref().map(|selector| &selector.place),
+        selector: selecting.as_ref().map(Value::place),
     };
     shape.judge(&table);
     table.finish();

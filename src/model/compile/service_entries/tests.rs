@@ -242,9 +242,10 @@ fn nobody_is_assigned_an_address_of_an_entry() {
     mesh.settings.service_range = vec!["240.240.0.0/30".parse().unwrap()];
     mesh.services.truncate(1);
     let mut asked = entry("asked", &["e.example"], Resolution::None);
-    asked.addresses = vec!["240.240.0.1/32".parse().unwrap()];
+    // Where the hash of the service's name leads.
+    asked.addresses = vec!["240.240.0.2/32".parse().unwrap()];
     mesh.service_entries = vec![asked];
     let compiled = compile(&mesh, &Reported::default(), &Assignments::default()).unwrap();
     let vip = &service(&compiled, "cart.shop.mesh.internal").unwrap().vips[0];
-    assert_eq!(vip.address.to_string(), "240.240.0.2");
+    assert_eq!(vip.address.to_string(), "240.240.0.1");
 }
