@@ -28,6 +28,7 @@ use super::mesh::{
     WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
     WrittenServiceEntry, WrittenSettings, WrittenWorkload, default_settings,
 };
+use crate::model::binding::Waypoints;
 use crate::model::declaration::{Mesh, Settings};
 
 pub(super) use memory::Memory;
@@ -171,8 +172,9 @@ pub(super) fn check(
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {
-        bindings::check(&context, &mesh, &mut found);
-        service_entries::inactive(&context, &mesh, &mut found);
+        let waypoints = Waypoints::new(&mesh);
+        bindings::check(&context, (&mesh, &waypoints), &mut found);
+        service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {

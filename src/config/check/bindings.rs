@@ -20,11 +20,14 @@ use crate::model::binding::{
 use crate::model::declaration::{Mesh, UseWaypoint};
 
 /// Judges every binding of `mesh`, which was declared from `context`.
-pub(super) fn check(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
-    let waypoints = Waypoints::new(mesh);
+pub(super) fn check<'a>(
+    context: &'a Context<'a>,
+    (mesh, waypoints): (&'a Mesh, &'a Waypoints<'a>),
+    found: &'a mut Vec<Diagnostic>,
+) {
     let mut judged = Judged {
         context,
-        waypoints: &waypoints,
+        waypoints,
         known: waypoints.names().map(|n| n.to_string()).collect(),
         guesses: Guesses::default(),
         canaries: HashSet::new(),

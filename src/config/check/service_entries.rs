@@ -11,7 +11,7 @@ use super::carriers::Carriers;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenServiceEntry;
 use crate::config::source::{At, Place};
-use crate::model::binding::{Bindable, Binding, Waypoints};
+use crate::model::binding::{Bindable, Waypoints};
 use crate::model::declaration::Mesh;
 use crate::model::waypoint::Resolution;
 
@@ -25,29 +25,33 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     selectors(context, found);
 }
 
-/// Wildcards that are behind no waypoint: nobody else looks up the names that requests ask for.
-pub(super) fn inactive(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
+/// What comes of how each is bound.
+pub(super) fn bindings<'a>(
+    context: &Context<'_>,
+    (mesh, waypoints): (&'a Mesh, &Waypoints<'a>),
+    found: &mut Vec<Diagnostic>,
+) {
     let written = context.written.service_entries.iter();
-    let waypoints = Waypoints::new(mesh);
     for (entry, declared) in written.zip(&mesh.service_entries) {
-        let bound = waypoints.bind(Bindable::from(declared));
-        let (Resolution::DynamicDns, Binding::None) = (entry.resolution, bound) else {
-            continue;
-        };
-        let message = format!(
-            "service-entry `{}` is behind no waypoint, and is not in force",
-            entry.name.value
-        );
-        found.push(
-            Diagnostic::new(
-                Code::NoWaypointForWildcardService,
-                entry.name.place.clone(),
-                message,
-            )
-            .label("reached by nobody")
-            .help("add `use-waypoint`: a waypoint looks up the names that requests ask for"),
-        );
+        let direct = !waypoints.leads_somewhere(Bindable::from(declared));
+        if direct && entry.resolution == Resolution::DynamicDns {
+            found.push(not_in_force(entry));
+        }
+        let ranges = entry.ranges();
+        found.extend(ranges.map(|range| match direct {
+            true => unknown_to_nodes(entry, range),
+            false => past_the_waypoint(entry, range),
+        }));
     }
+}
+
+/// A wildcard behind no waypoint: nobody else looks up the names that requests ask for.
+fn not_in_force(entry: &WrittenServiceEntry) -> Diagnostic {
+    let (name, place) = (&entry.name.value, &entry.name.place);
+    let message = format!("service-entry `{name}` is behind no waypoint, and is not in force");
+    Diagnostic::new(Code::NoWaypointForWildcardService, place.clone(), message)
+        .label("reached by nobody")
+        .help("add `use-waypoint`: a waypoint looks up the names that requests ask for")
 }
 
 /// A host is one resource's in a namespace; one that is a service's or a waypoint's is nobody else's
@@ -103,12 +107,11 @@ fn taken(
         .help(help)
 }
 
-/// A range says who is meant as an address does, but to waypoints alone.
+/// A range says who is meant as an address does.
 fn ranges(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut seen: HashMap<IpNet, &Place> = HashMap::new();
     for entry in &context.written.service_entries {
         let name = &entry.name.value;
-        let mut first = true;
         for range in entry.ranges() {
             if let Some(other) = seen.get(&range.value) {
                 let message = format!(
@@ -124,21 +127,30 @@ fn ranges(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
                 continue;
             }
             seen.insert(range.value, &range.place);
-            if std::mem::take(&mut first) {
-                found.push(unknown_to_nodes(entry, range));
-            }
         }
     }
 }
 
+/// Waypoints alone know ranges. Here none is asked for, so nothing is missed on the way.
 fn unknown_to_nodes(entry: &WrittenServiceEntry, range: &At<IpNet>) -> Diagnostic {
     let message = format!(
-        "service-entry `{}`: node proxies do not know ranges: connections to {} go there as they are, past every waypoint",
+        "service-entry `{}`: node proxies do not know ranges: connections to {} go there as they are",
         entry.name.value, range.value
     );
     Diagnostic::new(Code::NoEffect, range.place.clone(), message)
         .label("has no effect at nodes")
         .help("list single addresses, or have clients ask for the host's own address")
+}
+
+/// Where one is asked for, nodes would lead connections past the policy that it is there to enforce.
+fn past_the_waypoint(entry: &WrittenServiceEntry, range: &At<IpNet>) -> Diagnostic {
+    let message = format!(
+        "service-entry `{}` is behind a waypoint, which connections to {} would go past: node proxies do not know ranges",
+        entry.name.value, range.value
+    );
+    Diagnostic::new(Code::Unsupported, range.place.clone(), message)
+        .label("past the waypoint")
+        .help("list single addresses, or write `use-waypoint = \"none\"`, if connections may go there as they are")
 }
 
 fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {

@@ -8,7 +8,7 @@ use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenRoute;
 use crate::config::source::At;
-use crate::model::binding::{Bindable, Binding, Waypoints};
+use crate::model::binding::{Bindable, Waypoints};
 use crate::model::declaration::{Mesh, ParentKind, ParentRef, Port};
 use crate::model::route::Kind;
 
@@ -116,12 +116,8 @@ impl<'a> Parents<'a> {
         }
         let namespace = &*route.namespace.value;
         // A waypoint that cannot be had is told of where it is named.
-        match self.waypoints.bind(*bindable) {
-            Binding::Bound(_) => {}
-            Binding::Unbound(unbound) if !unbound.is_direct() => {}
-            Binding::None | Binding::Unbound(_) => {
-                return Err(Box::new(behind_none(route, parent, to)));
-            }
+        if !self.waypoints.leads_somewhere(*bindable) {
+            return Err(Box::new(behind_none(route, parent, to)));
         }
         let mut before = self.waypoints.before(*bindable);
         let of_waypoint = before.any(|waypoint| *waypoint.namespace == *namespace);
