@@ -167,7 +167,6 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &mut found);
-        destinations::check(&context, &mut found);
         service_entries::check(&context, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
@@ -175,6 +174,7 @@ pub(super) fn check(
         let waypoints = Waypoints::new(&mesh);
         bindings::check(&context, (&mesh, &waypoints), &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
+        destinations::check(&context, (&mesh, &waypoints), &mut found);
         routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {

@@ -1,6 +1,8 @@
 //! Destination rules and backend-tls-policies: for which host each is, which of several holds, and
-//! what is written for nobody (`spec/waypoint-l7.md` §3.4). Nothing here is an error: a rule may be
-//! written before its service.
+//! what is written for nobody (`spec/waypoint-l7.md` §3.4). A rule may be written before its service, so
+//! most of this is no error; what would leave connections in plain text that are to be in TLS is one.
+
+mod precedence;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -14,7 +16,8 @@ use crate::config::mesh::{
     WrittenBackendTls, WrittenDestination, WrittenService, WrittenSubset, WrittenTarget,
 };
 use crate::config::source::{At, Place};
-use crate::model::declaration::{DestinationRule, SubsetLabels};
+use crate::model::binding::Waypoints;
+use crate::model::declaration::{DestinationRule, Mesh, SubsetLabels};
 use crate::model::traffic::{Settings, TrafficPolicy};
 
 type Name = At<Arc<str>>;
@@ -219,15 +222,17 @@ fn by_host<'a>(context: &Context<'a>) -> HashMap<String, &'a WrittenService> {
 }
 
 /// Judges the rules of a mesh that is known as a whole.
-pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check<'a>(
+    context: &Context<'a>,
+    bound: (&'a Mesh, &Waypoints<'a>),
+    found: &mut Vec<Diagnostic>,
+) {
     let written = context.written;
     if written.destinations.is_empty() && written.backend_tls.is_empty() {
         return;
     }
-    winners(context, |ruled, winner| {
-        found.push(superseded(ruled, winner));
-    });
     let services = by_host(context);
+    precedence::check(context, bound, &services, found);
     let entries: HashSet<&str> = written
         .service_entries
         .iter()
@@ -245,20 +250,6 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         }
     }
     subsets(context, &services, found);
-}
-
-fn superseded(ruled: &Ruled<'_>, winner: Rule<'_>) -> Diagnostic {
-    let place = &ruled.rule.host().place;
-    let message = format!(
-        "{} is not used: {} of the same namespace is for `{}` too",
-        ruled.rule.what(),
-        winner.what(),
-        ruled.host
-    );
-    Diagnostic::new(Code::Superseded, place.clone(), message)
-        .label("has no effect")
-        .related(winner.host().place.clone(), "this one counts")
-        .help("write everything for one host in one rule")
 }
 
 fn unknown_host(
@@ -302,6 +293,7 @@ fn unknown_host(
     )
 }
 
+/// A policy for a port that is not there is for nobody, and the port that was meant is in plain text.
 fn unknown_port(
     ruled: &Ruled<'_>,
     target: &WrittenTarget,
@@ -318,7 +310,7 @@ fn unknown_port(
         section.value
     );
     Some(
-        Diagnostic::new(Code::TargetNotFound, section.place.clone(), message)
+        Diagnostic::new(Code::BadValue, section.place.clone(), message)
             .label("no port of this name")
             .related(service.place.clone(), "the service")
             .help("write the `name` of one of its `ports`, or leave `section-name` out for all"),

@@ -28,6 +28,7 @@ use attached::{Attached, Routes};
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
 use traffic::Traffic;
+pub use traffic::covers;
 
 /// What waypoints are told, by name.
 pub type Waypoints = BTreeMap<WaypointName, Arc<Resources>>;

@@ -376,7 +376,7 @@ fn backend_tls(rows: &mut Rows) {
         "an unknown port",
         "[{ kind = \"Service\", name = \"s\", section-name = \"http\" }]",
         valid,
-        (3, 63, TargetNotFound, "unknown port of service `s`"),
+        (3, 63, BadValue, "unknown port of service `s`"),
     );
 }
 
