@@ -120,16 +120,13 @@ impl<'a> Entries<'a> {
     }
 
     /// The endpoints, on each network: what is outside the mesh is reached from all of them. In the
-    /// order of their uids; those that are as `before` are the same memory, and whether all are.
+    /// order of their uids; those that are as `before` are the same memory.
     pub(super) fn workloads(
         &self,
         networks: &BTreeSet<&Arc<str>>,
         before: &[Arc<Workload>],
-    ) -> (Vec<Arc<Workload>>, bool) {
+    ) -> Vec<Arc<Workload>> {
         let mut all = BTreeMap::new();
-        if self.all.is_empty() {
-            return (Vec::new(), true);
-        }
         for host in &self.all {
             for endpoint in endpoints(host) {
                 for network in networks {
@@ -140,16 +137,13 @@ impl<'a> Entries<'a> {
                 }
             }
         }
-        let mut same = true;
         let kept = |made: Workload| {
             let at = before.binary_search_by(|w| w.uid.cmp(&made.uid)).ok();
             let known = at.and_then(|at| before.get(at));
             let known = known.filter(|known| ***known == made).cloned();
-            same &= known.is_some();
             known.unwrap_or_else(|| Arc::new(made))
         };
-        let all: Vec<_> = all.into_values().map(kept).collect();
-        (all, same)
+        all.into_values().map(kept).collect()
     }
 
     /// Reached in plain text. Its address may be somebody's of the mesh too, so it is found as an
