@@ -16,7 +16,6 @@ use crate::model::declaration::{self, Mesh};
 use crate::model::route::{Filter, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{GatewayConfig, Options, Resources, ServiceBinding, WaypointName};
-use crate::model::workload::GatewayDestination;
 
 mod attached;
 mod backends;
@@ -52,7 +51,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
         return (Waypoints::new(), Vec::new());
     }
     let sites = Sites::new(known.mesh, known.keys);
-    let (mut behind, mut workloads) = (behind(known, &sites), workloads(known));
+    let mut behind = behind(known, &sites);
     let world = World {
         routes: Routes::new(&known.mesh.routes),
         traffic: Traffic::new(known.mesh, known.entries),
@@ -70,7 +69,6 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
             origin: declared.origin.clone(),
             waypoint_for: declared.waypoint_for,
             hbone_port: gateway.port,
-            workloads: workloads.remove(&gateway.key).unwrap_or_default(),
             options: Options {
                 xfcc_include_client_identity: declared.tells_identities,
                 ..Options::default()
@@ -90,22 +88,21 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
     (told, warnings)
 }
 
-/// Whether a change of workloads alone is one that waypoints are told of: of those that are behind
-/// one, or may be in a subset.
+/// Whether a change of workloads alone is one that waypoints are told of: of those that may be in a
+/// subset.
 pub(super) fn concerns(before: &Waypoints, change: &Change<'_>) -> bool {
     let services = before.values().flat_map(|told| told.services.values());
     let split = services.filter(|binding| !binding.subsets.is_empty());
     let split: HashSet<&ServiceKey> = split.map(|binding| &binding.key).collect();
     let told = |entry: &&Entry| {
-        let workload = &entry.workload;
-        workload.waypoint.is_some() || workload.services.keys().any(|key| split.contains(key))
+        let mut services = entry.workload.services.keys();
+        services.any(|key| split.contains(key))
     };
     let gone: HashMap<_, _> = change.gone().filter(told).map(|e| (e.uid(), e)).collect();
     let come: Vec<_> = change.come().filter(told).collect();
     let same = |entry: &&Entry| {
         gone.get(entry.uid()).is_some_and(|was| {
             was.declared.id() == entry.declared.id()
-                && was.workload.waypoint == entry.workload.waypoint
                 && was.workload.services == entry.workload.services
         })
     };
@@ -130,19 +127,6 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
         };
         for waypoint in known.gateways.before(object) {
             behind.entry(waypoint).or_default().push(site);
-        }
-    }
-    behind
-}
-
-/// The workloads behind each waypoint, by the waypoint's key and in the order of their uids.
-fn workloads(known: &Known<'_>) -> HashMap<ServiceKey, Vec<Arc<str>>> {
-    let mut behind: HashMap<ServiceKey, Vec<Arc<str>>> = HashMap::new();
-    for entry in known.entries {
-        let waypoint = entry.workload.waypoint.as_ref().map(|w| &w.destination);
-        if let Some(GatewayDestination::Hostname(key)) = waypoint {
-            let uids = behind.entry(key.clone()).or_default();
-            uids.push(Arc::clone(entry.uid()));
         }
     }
     behind

@@ -467,14 +467,17 @@ fn a_service_entry_is_a_service_with_endpoints_elsewhere() {
 }
 
 #[test]
-fn workloads_are_behind_waypoints_for_workloads() {
+fn workloads_come_and_go_behind_a_waypoint_that_is_not_told() {
     let mut mesh = shop(Vec::new());
     mesh.gateways[0].waypoint_for = WaypointFor::All;
-    let compiled = compiled(&mesh);
-    let gateway = told(&compiled).gateway.as_ref().unwrap();
-    let uid = |name| workload_uid("Kubernetes", "shop", name);
-    assert_eq!(gateway.workloads, [uid("cart-1"), uid("web-1")]);
-    assert_eq!(gateway.hbone_port, 15008);
+    let before = compiled(&mesh);
+    assert_eq!(told(&before).gateway.as_ref().unwrap().hbone_port, 15008);
+    mesh.workloads.pop();
+    let none = Reported::default();
+    let again = recompile(&mesh, &none, &before.assignments, &before).unwrap();
+    assert!(Arc::ptr_eq(told(&again), told(&before)));
+    let fresh = compile(&mesh, &none, &before.assignments).unwrap();
+    assert_eq!(told(&fresh), told(&before));
 }
 
 #[test]
