@@ -257,11 +257,7 @@ pub fn recompile(
         && waypoints::same_addresses(&before.services, &services)
         && !waypoints::concerns(&before.waypoints, &change)
     {
-        true => {
-            let told = before.warnings.iter().filter(|w| w.is_of_waypoints());
-            warnings.extend(told.cloned());
-            before.waypoints.clone()
-        }
+        true => before.waypoints.clone(),
         false => {
             let known = waypoints::Known {
                 mesh,
@@ -270,9 +266,7 @@ pub fn recompile(
                 services: &services,
                 entries,
             };
-            let (told, wrong) = waypoints::of(&known, &before.waypoints);
-            warnings.extend(wrong);
-            told
+            waypoints::of(&known, &before.waypoints)
         }
     };
     Ok(Compiled {

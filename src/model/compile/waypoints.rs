@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Warning;
 use super::gateways::Gateways;
 use super::reuse::{Change, Entry};
 use crate::model::binding::{Bindable, Named};
@@ -44,11 +43,10 @@ pub(super) struct Known<'a> {
     pub(super) entries: &'a [Entry],
 }
 
-/// What each waypoint is told, and what is wrong with it. What is as it was `before` is the same
-/// memory.
-pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warning>) {
+/// What each waypoint is told. What is as it was `before` is the same memory.
+pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     if known.gateways.all.is_empty() {
-        return (Waypoints::new(), Vec::new());
+        return Waypoints::new();
     }
     let sites = Sites::new(known.mesh, known.keys);
     let mut behind = behind(known, &sites);
@@ -82,10 +80,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
         };
         (name, told)
     });
-    let told = each.collect();
-    let mut warnings = world.routes.twins(&sites);
-    warnings.extend(world.traffic.twins());
-    (told, warnings)
+    each.collect()
 }
 
 /// Whether a change of workloads alone is one that waypoints are told of: of those that may be in a

@@ -4,12 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::super::Warning;
-use super::sites::{Site, Sites, bare};
+use super::sites::{Site, bare};
 use super::traffic::covers;
 use crate::model::declaration::{ParentKind, ParentRef, Port, Route};
 use crate::model::route::{Kind, RouteKey};
-use crate::model::service::ServiceKey;
 use crate::model::waypoint::BoundPort;
 
 /// The routes of a mesh, in ORDER.
@@ -98,68 +96,6 @@ impl<'a> Routes<'a> {
         Attached {
             references: references.copied().collect(),
             virtual_services,
-        }
-    }
-}
-
-impl<'a> Routes<'a> {
-    /// Routes of which an older one takes all that a match of theirs would take: of two that are
-    /// alike only the first is ever tried (§2.2).
-    pub(super) fn twins(&self, sites: &Sites<'a>) -> Vec<Warning> {
-        let mut twins = BTreeMap::new();
-        for site in sites.iter() {
-            let attached = self.on(site, &site.key.namespace);
-            for lists in site.ports.iter().map(|port| attached.lists(port)) {
-                for list in [lists.own, lists.general] {
-                    for (older, newer) in alike(&list) {
-                        twins.insert((&older.key, &newer.key), &site.key);
-                    }
-                }
-            }
-        }
-        let warning = |((older, newer), service): ((&RouteKey, &RouteKey), &ServiceKey)| {
-            Warning::SameRequests {
-                older: older.to_string(),
-                newer: newer.to_string(),
-                service: service.clone(),
-            }
-        };
-        twins.into_iter().map(warning).collect()
-    }
-}
-
-/// Pairs of routes of a list, the older one first, that have a match in common.
-fn alike<'a>(list: &[&'a Route]) -> Vec<(&'a Route, &'a Route)> {
-    let mut seen: HashMap<String, &Route> = HashMap::new();
-    let mut pairs = Vec::new();
-    // A virtual service is made for being tried after others.
-    let sorted = list.iter().filter(|r| r.key.kind != Kind::VirtualService);
-    for route in sorted {
-        for taken in taken_by(route) {
-            match seen.get(&taken) {
-                Some(older) if older.key != route.key => pairs.push((*older, *route)),
-                Some(_) => {}
-                None => {
-                    seen.insert(taken, route);
-                }
-            }
-        }
-    }
-    pairs
-}
-
-/// What a route takes, each written in one way.
-fn taken_by(route: &Route) -> Vec<String> {
-    match route.key.kind {
-        Kind::Tcp => vec!["tcp".to_owned()],
-        Kind::Tls => route
-            .hosts
-            .iter()
-            .map(|host| format!("tls {host}"))
-            .collect(),
-        Kind::Grpc | Kind::Http | Kind::VirtualService => {
-            let matches = route.rules.iter().flat_map(|rule| &rule.matches);
-            matches.map(|m| format!("{m:?}")).collect()
         }
     }
 }

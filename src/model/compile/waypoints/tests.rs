@@ -349,16 +349,6 @@ fn the_destination_rule_that_holds() {
             "{name}"
         );
     }
-    let mut mesh = shop(Vec::new());
-    mesh.destination_rules = vec![d("shop", "a", 2, ECHO), d("shop", "b", 1, ECHO)];
-    let warnings = compiled(&mesh).warnings;
-    let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert!(
-        texts
-            .iter()
-            .any(|t| t.contains("shop/a") && t.contains("shop/b")),
-        "{texts:?}"
-    );
 }
 
 /// `echo-1` of version v1 and `echo-2` of v2, and a destination rule with both as subsets.
@@ -478,31 +468,6 @@ fn workloads_come_and_go_behind_a_waypoint_that_is_not_told() {
     assert!(Arc::ptr_eq(told(&again), told(&before)));
     let fresh = compile(&mesh, &none, &before.assignments).unwrap();
     assert_eq!(told(&fresh), told(&before));
-}
-
-#[test]
-fn of_two_routes_for_the_same_requests_both_are_named() {
-    let same = [
-        http("a", 2, "echo", &["v2:80"]),
-        http("b", 1, "echo", &["v1:80"]),
-    ];
-    let mut mesh = shop(same.to_vec());
-    let before = compiled(&mesh);
-    let want = [Warning::SameRequests {
-        older: "http-route shop/b".to_owned(),
-        newer: "http-route shop/a".to_owned(),
-        service: key("echo"),
-    }];
-    let of_routes = |compiled: &Compiled| {
-        let all = compiled.warnings.iter().filter(|w| w.is_of_waypoints());
-        all.cloned().collect::<Vec<_>>()
-    };
-    assert_eq!(of_routes(&before), want);
-    let again = recompile(&mesh, &Reported::default(), &before.assignments, &before).unwrap();
-    assert_eq!(of_routes(&again), want, "as long as it is so");
-    mesh.routes[1].rules[0].matches[0].method = Some(crate::model::route::TextMatch::Present);
-    let after = recompile(&mesh, &Reported::default(), &before.assignments, &before).unwrap();
-    assert_eq!(of_routes(&after), []);
 }
 
 #[test]

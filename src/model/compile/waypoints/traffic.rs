@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::super::Warning;
 use super::super::reuse;
 use super::super::service_entries::entry_uid;
 use crate::model::declaration::{DestinationRule, Endpoint, Mesh, ServiceEntry, SubsetLabels};
@@ -22,8 +21,6 @@ pub(super) struct Traffic<'a> {
     root: &'a str,
     /// By namespace and host.
     exact: HashMap<(&'a str, &'a str), &'a DestinationRule>,
-    /// Of those for one host the older, then the newer.
-    twins: Vec<(&'a DestinationRule, &'a DestinationRule)>,
     /// Those of a namespace whose host is a wildcard.
     wildcards: HashMap<&'a str, Vec<&'a DestinationRule>>,
     /// Only looked for where there are subsets.
@@ -34,17 +31,14 @@ impl<'a> Traffic<'a> {
     pub(super) fn new(mesh: &'a Mesh, entries: &'a [reuse::Entry]) -> Self {
         let mut rules: Vec<_> = mesh.destination_rules.iter().collect();
         rules.sort_by_key(|rule| &rule.origin);
-        let (mut exact, mut twins) = (HashMap::new(), Vec::new());
+        let mut exact = HashMap::new();
         let mut wildcards: HashMap<&str, Vec<&DestinationRule>> = HashMap::new();
         for rule in rules {
-            match exact.entry((&*rule.namespace, &*rule.host)) {
-                // Of two for the same host the older one holds.
-                Entry::Occupied(older) => twins.push((*older.get(), rule)),
-                Entry::Vacant(place) => {
-                    place.insert(rule);
-                    if rule.host.starts_with('*') {
-                        wildcards.entry(&rule.namespace).or_default().push(rule);
-                    }
+            // Of two for the same host the older one holds.
+            if let Entry::Vacant(place) = exact.entry((&*rule.namespace, &*rule.host)) {
+                place.insert(rule);
+                if rule.host.starts_with('*') {
+                    wildcards.entry(&rule.namespace).or_default().push(rule);
                 }
             }
         }
@@ -52,7 +46,6 @@ impl<'a> Traffic<'a> {
             mesh,
             root: &mesh.settings.root_namespace,
             exact,
-            twins,
             wildcards,
             endpoints: LazyCell::new(Box::new(move || by_service(entries))),
         }
@@ -66,18 +59,6 @@ impl<'a> Traffic<'a> {
             let exact = self.exact.get(&(place, &*key.hostname)).copied();
             exact.or_else(|| self.wildcard(place, &key.hostname))
         })
-    }
-
-    /// Rules that hold for nobody.
-    pub(super) fn twins(&self) -> impl Iterator<Item = Warning> {
-        let shown = |rule: &DestinationRule| format!("{}/{}", rule.namespace, rule.name);
-        self.twins
-            .iter()
-            .map(move |(older, newer)| Warning::SameHost {
-                older: shown(older),
-                newer: shown(newer),
-                host: Arc::clone(&older.host),
-            })
     }
 
     fn wildcard(&self, namespace: &str, hostname: &str) -> Option<&'a DestinationRule> {
