@@ -222,7 +222,7 @@ pub fn recompile(
         let networks = networks(mesh, workloads.iter().chain(&instances.all));
         outside.workloads(&networks, &before.workloads)
     };
-    let same_outside = external.is_empty() || (stays && same_networks);
+    let same_outside = former.has_outside(&external);
     let others = instances.all.into_iter().chain(external.iter().cloned());
     let mut workloads = merged(workloads, others.collect())?;
     let flapping = entries.iter().filter(|e| e.held);
@@ -255,6 +255,7 @@ pub fn recompile(
     let waypoints = match stays
         && former.same_routes()
         && waypoints::same_addresses(&before.services, &services)
+        && same_outside
         && !waypoints::concerns(&before.waypoints, &change)
     {
         true => before.waypoints.clone(),
@@ -265,6 +266,8 @@ pub fn recompile(
                 gateways: &gateways,
                 services: &services,
                 entries,
+                hosts: &outside.all,
+                outside: &external,
             };
             waypoints::of(&known, &before.waypoints)
         }

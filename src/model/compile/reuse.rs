@@ -180,6 +180,13 @@ impl<'a> Former<'a> {
         &self.made.outside
     }
 
+    /// Whether there are none but these, in the same memory.
+    pub(super) fn has_outside(&self, outside: &[Arc<Workload>]) -> bool {
+        let had = &self.made.outside;
+        let mut both = had.iter().zip(outside);
+        had.len() == outside.len() && both.all(|(had, has)| Arc::ptr_eq(had, has))
+    }
+
     /// Where among the uids the workload of a declaration was; past all others when it is new.
     pub(super) fn rank(&self, declared: &Shared<declaration::Workload>) -> usize {
         let rank = self.ranks.get(&declared.id());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::gateways::Gateways;
 use super::{ByService, port};
 use crate::model::binding::Bindable;
-use crate::model::declaration::{Endpoint, ExportTo, Mesh, ServiceEntry};
+use crate::model::declaration::{Endpoint, ExportTo, Mesh, ServiceEntry, Settings};
 use crate::model::service::{
     BalanceMode, IpFamilies, LoadBalancing, NetworkAddress, Service, ServiceKey, Visibility,
 };
@@ -157,7 +157,7 @@ impl<'a> Entries<'a> {
             Arc::from(carried.unwrap_or(or))
         };
         Workload {
-            uid: self.uid(declared, &at.address, network),
+            uid: uid(settings, declared, &at.address, network),
             name: Arc::clone(&declared.name),
             namespace: Arc::clone(&declared.namespace),
             service_account: Arc::from("default"),
@@ -184,27 +184,26 @@ impl<'a> Entries<'a> {
             cluster_id: Arc::clone(&settings.cluster_id),
         }
     }
+}
 
-    fn uid(&self, declared: &ServiceEntry, address: &str, network: &Arc<str>) -> Arc<str> {
-        let settings = &self.mesh.settings;
-        let uid = entry_uid(&settings.cluster_id, declared, address);
-        match *network == settings.network {
-            true => uid,
-            false => Arc::from(format!("{uid}/{network}")),
-        }
+/// The uid of an endpoint, as Istio has it (`spec/control-plane.md` §3.2); on other networks than the mesh's
+/// own with the network after it.
+pub(super) fn uid(
+    settings: &Settings,
+    entry: &ServiceEntry,
+    address: &str,
+    network: &Arc<str>,
+) -> Arc<str> {
+    let (cluster_id, namespace, name) = (&settings.cluster_id, &entry.namespace, &entry.name);
+    let uid = format!("{cluster_id}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}");
+    match *network == settings.network {
+        true => Arc::from(uid),
+        false => Arc::from(format!("{uid}/{network}")),
     }
 }
 
-/// The uid of an endpoint, as Istio has it (`spec/control-plane.md` §3.2).
-pub(super) fn entry_uid(cluster_id: &str, entry: &ServiceEntry, address: &str) -> Arc<str> {
-    let (namespace, name) = (&entry.namespace, &entry.name);
-    Arc::from(format!(
-        "{cluster_id}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}"
-    ))
-}
-
 /// Those listed; where names are looked up and none is listed, the host itself.
-fn endpoints(host: &Host<'_>) -> Vec<Endpoint> {
+pub(super) fn endpoints(host: &Host<'_>) -> Vec<Endpoint> {
     let declared = host.declared;
     match declared.resolution {
         Resolution::None | Resolution::DynamicDns => Vec::new(),

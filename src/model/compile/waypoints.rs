@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use super::gateways::Gateways;
 use super::reuse::{Change, Entry};
+use super::service_entries::Host;
 use crate::model::binding::{Bindable, Named};
 use crate::model::declaration::{self, Mesh};
 use crate::model::route::{Filter, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{GatewayConfig, Options, Resources, ServiceBinding, WaypointName};
+use crate::model::workload::Workload;
 
 mod attached;
 mod backends;
@@ -25,8 +27,8 @@ mod traffic;
 use attached::{Attached, Routes};
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
-use traffic::Traffic;
 pub use traffic::covers;
+use traffic::{Members, Traffic};
 
 /// What waypoints are told, by name.
 pub type Waypoints = BTreeMap<WaypointName, Arc<Resources>>;
@@ -41,6 +43,10 @@ pub(super) struct Known<'a> {
     pub(super) services: &'a [Arc<Service>],
     /// In the order of uids.
     pub(super) entries: &'a [Entry],
+    /// The hosts of its service entries.
+    pub(super) hosts: &'a [Host<'a>],
+    /// What their endpoints are to the mesh.
+    pub(super) outside: &'a [Arc<Workload>],
 }
 
 /// What each waypoint is told. What is as it was `before` is the same memory.
@@ -52,7 +58,14 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let mut behind = behind(known, &sites);
     let world = World {
         routes: Routes::new(&known.mesh.routes),
-        traffic: Traffic::new(known.mesh, known.entries),
+        traffic: Traffic::new(
+            known.mesh,
+            Members {
+                entries: known.entries,
+                hosts: known.hosts,
+                outside: known.outside,
+            },
+        ),
         services: known.services,
         sites: &sites,
     };

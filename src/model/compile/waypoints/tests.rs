@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::sample::outside::{endpoint, entry};
 use super::super::sample::routes::{at, backend, http, route};
 use super::super::sample::{gateway, labels, mesh, namespace, node, service, using, workload};
 use super::super::{Assignments, Compiled, Observed, Reported, compile, recompile, workload_uid};
@@ -401,6 +402,79 @@ fn subsets_are_workloads_by_their_labels() {
         panic!("{route:?}");
     };
     assert_eq!(subset.as_deref(), Some("v1"));
+}
+
+#[test]
+fn subsets_have_endpoints_outside_as_each_network_has_them() {
+    let labelled = |address: &str, version: &str| {
+        let mut endpoint = endpoint(address);
+        endpoint.labels = labels(&[("version", version)]);
+        endpoint
+    };
+    let mut listed = entry("listed", &["a.example"], Resolution::Static);
+    listed.endpoints = vec![labelled("192.0.2.1", "v1"), labelled("192.0.2.2", "v2")];
+    let looked_up = entry("looked-up", &["b.example", "c.example"], Resolution::Dns);
+    let mut rule = destination("shop", "all", 1, "*");
+    let subset = |name: &str, of: &[(&str, &str)]| SubsetLabels {
+        name: Arc::from(name),
+        labels: labels(of),
+        traffic: None,
+    };
+    rule.subsets = vec![subset("v1", &[("version", "v1")]), subset("all", &[])];
+    let mut mesh = shop(Vec::new());
+    mesh.service_entries = vec![listed, looked_up];
+    mesh.destination_rules = vec![rule];
+    let far = |network: &str| {
+        let mut far = workload("far", "far", "edge-1", "10.1.0.97");
+        far.network = Arc::from(network);
+        far
+    };
+    let home = compiled(&mesh);
+    mesh.workloads.push(far("net-2").into());
+    let spread = recompile(&mesh, &Reported::default(), &home.assignments, &home).unwrap();
+    for (name, compiled, host, subset, want) in [
+        ("its own", &home, "a.example", 0, &["listed/192.0.2.1"][..]),
+        (
+            "all",
+            &home,
+            "a.example",
+            1,
+            &["listed/192.0.2.1", "listed/192.0.2.2"],
+        ),
+        (
+            "the host itself",
+            &home,
+            "c.example",
+            1,
+            &["looked-up/c.example"],
+        ),
+        ("which carries nothing", &home, "c.example", 0, &[]),
+        (
+            "on each network",
+            &spread,
+            "a.example",
+            0,
+            &["listed/192.0.2.1", "listed/192.0.2.1/net-2"],
+        ),
+        (
+            "the host itself, likewise",
+            &spread,
+            "b.example",
+            1,
+            &["looked-up/b.example", "looked-up/b.example/net-2"],
+        ),
+    ] {
+        let key = ServiceKey {
+            namespace: Arc::from("shop"),
+            hostname: Arc::from(host),
+        };
+        let uids = &told(compiled).services[&key].subsets[subset].uids;
+        let of_shop = "Kubernetes/networking.istio.io/ServiceEntry/shop";
+        let want: Vec<_> = want.iter().map(|w| format!("{of_shop}/{w}")).collect();
+        assert!(uids.iter().map(|uid| &**uid).eq(&want), "{name}: {uids:?}");
+        let known = |uid: &Arc<str>| compiled.workloads.iter().any(|w| w.uid == *uid);
+        assert!(uids.iter().all(known), "{name}: somebody has each of them");
+    }
 }
 
 #[test]
