@@ -13,7 +13,7 @@ use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::binding::{Bindable, Named};
 use crate::model::declaration::{self, Mesh};
-use crate::model::route::{Filter, Route, Rule, Target};
+use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{GatewayConfig, Options, Resources, ServiceBinding, WaypointName};
 use crate::model::workload::Workload;
@@ -160,8 +160,8 @@ impl<'a> World<'a> {
             told.services.insert(site.key.clone(), Arc::new(binding));
         }
         let mut backends = BTreeSet::new();
-        for (key, (declared, hosts)) in used {
-            let route = self.route(declared, hosts, &namespace);
+        for (key, declared) in used {
+            let route = self.route(declared, &namespace);
             backends.extend(route.rules.iter().flat_map(targets).cloned());
             told.routes.insert(key, Arc::new(route));
         }
@@ -219,18 +219,17 @@ impl<'a> World<'a> {
         }
     }
 
-    fn route(
-        &self,
-        declared: &declaration::Route,
-        hosts: BTreeSet<Arc<str>>,
-        namespace: &str,
-    ) -> Route {
+    fn route(&self, declared: &declaration::Route, namespace: &str) -> Route {
+        let hosts: BTreeSet<&Arc<str>> = match declared.key.kind {
+            Kind::Tls => declared.hosts.iter().collect(),
+            Kind::Grpc | Kind::Http | Kind::Tcp | Kind::VirtualService => BTreeSet::new(),
+        };
         let rules = declared.rules.iter();
         let rules = rules.map(|rule| rule.map(&mut |to| self.target(to, namespace)));
         Route {
             key: declared.key.clone(),
             origin: declared.origin.clone(),
-            server_names: hosts.into_iter().collect(),
+            server_names: hosts.into_iter().cloned().collect(),
             rules: rules.collect(),
         }
     }

@@ -1,8 +1,7 @@
 //! Which routes are attached to a service, and in which order they are tried (`spec/waypoint-l7.md`
 //! §2.1).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
 use super::sites::{Site, bare};
 use super::traffic::covers;
@@ -37,8 +36,8 @@ pub(super) struct Lists<'a> {
     pub(super) general: Vec<&'a Route>,
 }
 
-/// The routes that are used, and the host names of what they are used for.
-pub(super) type Used<'a> = BTreeMap<RouteKey, (&'a Route, BTreeSet<Arc<str>>)>;
+/// The routes that are used.
+pub(super) type Used<'a> = BTreeMap<RouteKey, &'a Route>;
 
 impl<'a> Routes<'a> {
     pub(super) fn new(routes: &'a [Route]) -> Self {
@@ -142,18 +141,8 @@ impl<'a> Attached<'a> {
     pub(super) fn note(&self, site: &Site<'_>, used: &mut Used<'a>) {
         for port in site.ports {
             let lists = self.lists(port);
-            for route in lists.own.into_iter().chain(lists.general) {
-                let (_, hosts) = used
-                    .entry(route.key.clone())
-                    .or_insert_with(|| (route, BTreeSet::new()));
-                match (route.key.kind, route.hosts.is_empty()) {
-                    (Kind::Tls, true) => {
-                        hosts.insert(Arc::clone(&site.key.hostname));
-                    }
-                    (Kind::Tls, false) => hosts.extend(route.hosts.iter().cloned()),
-                    _ => {}
-                }
-            }
+            let both = lists.own.into_iter().chain(lists.general);
+            used.extend(both.map(|route| (route.key.clone(), route)));
         }
     }
 }

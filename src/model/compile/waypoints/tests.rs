@@ -11,7 +11,7 @@ use super::*;
 use crate::model::declaration::{
     Canary, DestinationRule, ExportTo, ParentKind, Port, ServiceEntry, SubsetLabels, WaypointFor,
 };
-use crate::model::route::{Kind, Mirror, RouteKey};
+use crate::model::route::{Kind, Mirror, RouteKey, TlsSelection, TlsTable};
 use crate::model::service::AppProtocol;
 use crate::model::traffic::TrafficPolicy;
 use crate::model::waypoint::{BoundPort, Resolution, TrafficKey};
@@ -276,7 +276,7 @@ fn the_server_names_of_a_tls_route() {
             vec!["a.example", "*.b.example"],
             vec!["*.b.example", "a.example"],
         ),
-        ("its parent's", vec![], vec!["echo.shop.mesh.internal"]),
+        ("each parent's own", vec![], vec![]),
     ] {
         let mut tls = route(Kind::Tls, "s", 1, "echo", &["v1:80"]);
         tls.hosts = hosts.into_iter().map(Arc::from).collect();
@@ -284,6 +284,32 @@ fn the_server_names_of_a_tls_route() {
         let route = told(&compiled).routes.values().next().unwrap();
         let names: Vec<&str> = route.server_names.iter().map(|n| &**n).collect();
         assert_eq!(names, want, "{name}");
+    }
+}
+
+#[test]
+fn a_tls_route_with_two_parents_is_for_each_one_s_own_name() {
+    let mut tls = route(Kind::Tls, "s", 1, "echo:8443", &["v1:80"]);
+    let mut second = tls.parents[0].clone();
+    second.name = Arc::from("v2");
+    tls.parents.push(second);
+    let mut mesh = shop(vec![tls]);
+    mesh.services[2].ports = vec![port(8443, AppProtocol::Tls)];
+    let compiled = compiled(&mesh);
+    let told = told(&compiled);
+    for (parent, asked, taken) in [
+        ("echo", "echo", true),
+        ("echo", "v2", false),
+        ("v2", "v2", true),
+        ("v2", "echo", false),
+    ] {
+        let binding = &told.services[&key(parent)];
+        let mut ports = binding.ports.iter();
+        let port = ports.find(|port| port.port == 8443).unwrap();
+        let table = TlsTable::new(told, &binding.key.hostname, port).unwrap();
+        let got = table.select(Some(&key(asked).hostname));
+        let rule = matches!(got, TlsSelection::Rule(_));
+        assert_eq!(rule, taken, "{asked} at {parent}");
     }
 }
 
