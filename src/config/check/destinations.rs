@@ -224,6 +224,7 @@ fn by_host<'a>(context: &Context<'a>) -> HashMap<String, &'a WrittenService> {
 /// Judges the rules of a mesh that is known as a whole.
 pub(super) fn check<'a>(
     context: &Context<'a>,
+    carriers: &Carriers<'_>,
     bound: (&'a Mesh, &Waypoints<'a>),
     found: &mut Vec<Diagnostic>,
 ) {
@@ -249,7 +250,7 @@ pub(super) fn check<'a>(
             }
         }
     }
-    subsets(context, &services, found);
+    subsets(context, carriers, &services, found);
 }
 
 fn unknown_host(
@@ -320,18 +321,10 @@ fn unknown_port(
 /// A subset is of the workloads that its service selects and that carry its labels besides.
 fn subsets(
     context: &Context<'_>,
+    carriers: &Carriers<'_>,
     services: &HashMap<String, &WrittenService>,
     found: &mut Vec<Diagnostic>,
 ) {
-    let written = context.written;
-    if written
-        .destinations
-        .iter()
-        .all(|rule| rule.subsets.is_empty())
-    {
-        return;
-    }
-    let carriers = Carriers::new(&written.workloads);
     for ruled in all(context) {
         let Rule::Destination(rule) = ruled.rule else {
             continue;
@@ -348,7 +341,7 @@ fn subsets(
             continue;
         }
         for subset in &rule.subsets {
-            if !meant.iter().any(|s| selects(&carriers, s, subset)) {
+            if !meant.iter().any(|s| selects(carriers, s, subset)) {
                 found.push(selects_nothing(rule, subset));
             }
         }

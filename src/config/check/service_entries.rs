@@ -16,13 +16,13 @@ use crate::model::declaration::Mesh;
 use crate::model::waypoint::Resolution;
 
 /// Judges the service-entries of a mesh that is known as a whole.
-pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     if context.written.service_entries.is_empty() {
         return;
     }
     hosts(context, found);
     ranges(context, found);
-    selectors(context, found);
+    selectors(context, carriers, found);
 }
 
 /// What comes of how each is bound.
@@ -153,15 +153,9 @@ fn past_the_waypoint(entry: &WrittenServiceEntry, range: &At<IpNet>) -> Diagnost
         .help("list single addresses, or write `use-waypoint = \"none\"`, if connections may go there as they are")
 }
 
-fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+fn selectors(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     let entries = context.written.service_entries.iter();
-    let selecting: Vec<_> = entries
-        .filter_map(|entry| Some((entry, entry.selector.as_ref()?)))
-        .collect();
-    if selecting.is_empty() {
-        return;
-    }
-    let carriers = Carriers::new(&context.written.workloads);
+    let selecting = entries.filter_map(|entry| Some((entry, entry.selector.as_ref()?)));
     for (entry, selector) in selecting {
         let namespace = &entry.namespace.value;
         let mut selected = carriers.of(Some(namespace), &selector.value);
