@@ -17,6 +17,8 @@ use crate::config::mesh::{
 };
 use crate::config::source::{At, Place};
 use crate::model::binding::Waypoints;
+use crate::model::compile::service_key;
+use crate::model::compile::waypoints::covers;
 use crate::model::declaration::{DestinationRule, Mesh, SubsetLabels};
 use crate::model::traffic::{Settings, TrafficPolicy};
 
@@ -80,10 +82,10 @@ pub(super) fn all<'a>(context: &Context<'a>) -> impl Iterator<Item = Ruled<'a>> 
 }
 
 /// A name without dots is that of a service of the rule's namespace, as in Istio.
-fn in_full(domain: &str, namespace: &str, host: &Arc<str>) -> Arc<str> {
+fn in_full(domain: &str, namespace: &Arc<str>, host: &Arc<str>) -> Arc<str> {
     match host.contains(['.', '*']) {
         true => Arc::clone(host),
-        false => Arc::from(format!("{host}.{namespace}.{domain}")),
+        false => service_key(host, namespace, domain).hostname,
     }
 }
 
@@ -208,17 +210,13 @@ fn port_named(service: &WrittenService, name: &str) -> Option<u16> {
 }
 
 /// Services by their host names.
-fn by_host<'a>(context: &Context<'a>) -> HashMap<String, &'a WrittenService> {
+type Services<'a> = HashMap<Arc<str>, &'a WrittenService>;
+
+fn by_host<'a>(context: &Context<'a>) -> Services<'a> {
     let domain = &context.settings.domain;
     let services = context.written.services.iter().rev();
-    services
-        .map(|s| {
-            (
-                format!("{}.{}.{domain}", s.name.value, s.namespace.value),
-                *s,
-            )
-        })
-        .collect()
+    let host = |s: &WrittenService| service_key(&s.name.value, &s.namespace.value, domain).hostname;
+    services.map(|s| (host(s), *s)).collect()
 }
 
 /// Judges the rules of a mesh that is known as a whole.
@@ -255,17 +253,17 @@ pub(super) fn check<'a>(
 
 fn unknown_host(
     ruled: &Ruled<'_>,
-    (services, entries): (&HashMap<String, &WrittenService>, &HashSet<&str>),
+    (services, entries): (&Services<'_>, &HashSet<&str>),
     guesses: &mut Guesses,
 ) -> Option<Diagnostic> {
     let host = &*ruled.host;
     let mut known = services
         .keys()
-        .map(String::as_str)
+        .map(|name| &**name)
         .chain(entries.iter().copied());
-    let meant = match host.strip_prefix('*') {
-        Some(suffix) => known.any(|name| name.ends_with(suffix)),
-        None => entries.contains(host),
+    let meant = match host.starts_with('*') {
+        true => known.any(|name| covers(host, name)),
+        false => entries.contains(host),
     };
     if meant {
         return None;
@@ -274,7 +272,7 @@ fn unknown_host(
     let message = format!("{} is for an unknown host: `{host}`", ruled.rule.what());
     let guess = match written.value.contains('.') {
         true => {
-            let known = services.keys().map(String::as_str);
+            let known = services.keys().map(|name| &**name);
             guesses.meant(&ruled.host, known.chain(entries.iter().copied()))
         }
         false => {
@@ -322,19 +320,20 @@ fn unknown_port(
 fn subsets(
     context: &Context<'_>,
     carriers: &Carriers<'_>,
-    services: &HashMap<String, &WrittenService>,
+    services: &Services<'_>,
     found: &mut Vec<Diagnostic>,
 ) {
     for ruled in all(context) {
         let Rule::Destination(rule) = ruled.rule else {
             continue;
         };
-        let meant: Vec<_> = match ruled.host.strip_prefix('*') {
-            Some(suffix) => {
-                let named = services.iter().filter(|(name, _)| name.ends_with(suffix));
+        let meant: Vec<_> = match ruled.host.starts_with('*') {
+            true => {
+                let named = services.iter();
+                let named = named.filter(|(name, _)| covers(&ruled.host, name));
                 named.map(|(_, service)| *service).collect()
             }
-            None => services.get(&*ruled.host).copied().into_iter().collect(),
+            false => services.get(&ruled.host).copied().into_iter().collect(),
         };
         // Of an unknown host enough has been said.
         if meant.is_empty() {

@@ -12,6 +12,7 @@ use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenServiceEntry;
 use crate::config::source::{At, Place};
 use crate::model::binding::{Bindable, Waypoints};
+use crate::model::compile::service_key;
 use crate::model::declaration::Mesh;
 use crate::model::waypoint::Resolution;
 
@@ -62,17 +63,17 @@ fn hosts(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let services = services.map(|s| ("service", &s.namespace.value, &s.name));
     let gateways = written.gateways.iter();
     let gateways = gateways.map(|g| ("gateway", &g.namespace.value, &g.name));
-    let own: HashMap<String, (&str, &Place)> = services
+    let own: HashMap<Arc<str>, (&str, &Place)> = services
         .chain(gateways)
         .map(|(kind, namespace, name)| {
-            let host = format!("{}.{namespace}.{domain}", name.value);
+            let host = service_key(&name.value, namespace, domain).hostname;
             (host, (kind, &name.place))
         })
         .collect();
     let mut seen: HashMap<(&str, &str), &At<Arc<str>>> = HashMap::new();
     for entry in &written.service_entries {
         for host in &entry.hosts {
-            if let Some((kind, place)) = own.get(&*host.value) {
+            if let Some((kind, place)) = own.get(&host.value) {
                 let whose = format!("is a {kind}'s");
                 let help = "name another host";
                 found.push(taken(entry, host, &whose, place, help));

@@ -33,9 +33,7 @@ pub(super) struct Host<'a> {
 impl Host<'_> {
     /// Those it is asked for by that are no ranges.
     fn addresses(&self) -> Vec<IpAddr> {
-        let single = self.declared.addresses.iter();
-        let single = single.filter(|net| net.prefix_len() == net.max_prefix_len());
-        single.map(|net| net.addr()).collect()
+        self.declared.single_addresses().collect()
     }
 
     /// Whether it is given an address. One that is reached where it was asked for has only its own.

@@ -5,16 +5,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Rule, Ruled, port_named, winners};
+use super::{Rule, Ruled, Services, port_named, winners};
 use crate::config::check::Context;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenBackendTls, WrittenDestination, WrittenService, WrittenTarget};
 use crate::model::binding::{Bindable, Named, Waypoints};
 use crate::model::compile::waypoints::covers;
 use crate::model::declaration::{Mesh, Service};
-
-/// Services by their host names.
-type Services<'a> = HashMap<String, &'a WrittenService>;
 
 /// Judges every rule beside the others that are for the same host.
 pub(super) fn check<'a>(
