@@ -36,8 +36,6 @@ pub(in crate::config) struct WrittenServiceEntry {
     pub addresses: Vec<At<IpNet>>,
     /// `ports`.
     pub ports: Vec<Port>,
-    /// `location`.
-    pub external: bool,
     /// `resolution`.
     pub resolution: Resolution,
     /// `endpoints`.
@@ -125,7 +123,6 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         hosts: hosts?,
         addresses: addresses.unwrap_or_default(),
         ports,
-        external,
         resolution: resolution.value,
         endpoints: written.map(|written| written.value).unwrap_or_default(),
         selector,

@@ -95,8 +95,6 @@ pub struct ServiceEntry {
     pub addresses: Vec<IpNet>,
     /// Its ports, at least one.
     pub ports: Vec<Port>,
-    /// Whether its endpoints are outside the mesh.
-    pub external: bool,
     /// How its endpoints are found.
     pub resolution: Resolution,
     /// Those that are listed.

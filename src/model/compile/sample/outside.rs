@@ -23,7 +23,6 @@ pub(crate) fn entry(name: &str, hosts: &[&str], resolution: Resolution) -> Servi
             target_port: 8443,
             app_protocol: AppProtocol::Tls,
         }],
-        external: true,
         resolution,
         endpoints: Vec::new(),
         selector: BTreeMap::new(),

@@ -114,7 +114,8 @@ impl<'a> Attached<'a> {
             let holding = fitting.clone().filter(move |(route, parent)| {
                 parent.port.is_some() == named && Some(route.key.kind.family()) == first
             });
-            once(holding.map(|(route, _)| *route))
+            let routes: Vec<&Route> = holding.map(|(route, _)| *route).collect();
+            routes
         };
         let (own, mut general) = (holding(true), holding(false));
         if Kind::VirtualService.fits(port.app_protocol) {
@@ -145,11 +146,4 @@ impl<'a> Attached<'a> {
             used.extend(both.map(|route| (route.key.clone(), route)));
         }
     }
-}
-
-/// A route with two references to one port is tried once.
-fn once<'a>(routes: impl Iterator<Item = &'a Route>) -> Vec<&'a Route> {
-    let mut all: Vec<&Route> = routes.collect();
-    all.dedup_by(|a, b| a.key == b.key);
-    all
 }

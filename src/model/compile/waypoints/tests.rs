@@ -520,7 +520,6 @@ fn a_service_entry_is_a_service_with_endpoints_elsewhere() {
             port(80, AppProtocol::Http11),
             port(443, AppProtocol::Http11),
         ],
-        external: true,
         resolution: Resolution::Dns,
         endpoints: Vec::new(),
         selector: BTreeMap::new(),
