@@ -97,10 +97,11 @@ impl<'a> Judged<'a> {
                 continue;
             };
             let (name, on) = (&gateway.name.value, &node.value);
-            let (code, message) = match std::ptr::eq(*first, gateway) {
+            let (code, message, help) = match std::ptr::eq(*first, gateway) {
                 true => (
                     Code::DuplicateName,
                     format!("gateway `{name}` names node `{on}` twice"),
+                    "take one of the two out: a node runs one instance of a waypoint",
                 ),
                 false => (
                     Code::DuplicateAddress,
@@ -108,13 +109,14 @@ impl<'a> Judged<'a> {
                         "gateways `{}` and `{name}` are both on node `{on}`, at port {port}",
                         first.name.value
                     ),
+                    "put it on another node",
                 ),
             };
             self.found.push(
                 Diagnostic::new(code, node.place.clone(), message)
                     .label("taken")
                     .related(at.place.clone(), "the other")
-                    .help("put it on another node"),
+                    .help(help),
             );
         }
     }
