@@ -20,11 +20,13 @@ use crate::model::workload::Workload;
 
 mod attached;
 mod backends;
+mod known;
 mod sites;
 mod survey;
 mod traffic;
 
 use attached::{Attached, Routes};
+pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
 pub use traffic::covers;

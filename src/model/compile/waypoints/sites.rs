@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::declaration::{
     ExportTo, Mesh, Origin, ParentKind, Port, Service, ServiceEntry, Settings,
 };
-use crate::model::route::BackendRef;
+use crate::model::route::{BackendKind, BackendRef};
 use crate::model::service::{NetworkAddress, ServiceKey};
 use crate::model::waypoint::{BoundPort, External};
 
@@ -143,6 +143,15 @@ impl<'a> Sites<'a> {
     pub(super) fn keyed(&self, key: &ServiceKey) -> Option<&Site<'a>> {
         let mut sharing = self.sharing(&key.hostname);
         sharing.find(|site| site.key.namespace == key.namespace)
+    }
+
+    /// Whom a backend means.
+    pub(super) fn backend(&self, wanted: &BackendRef) -> Option<&Site<'a>> {
+        match wanted.kind {
+            BackendKind::Service => self.service(&wanted.namespace, &wanted.name),
+            BackendKind::Hostname => self.host(wanted),
+            BackendKind::Unknown(_) => None,
+        }
     }
 
     /// Whom a host name means: as it is written, or a service by its name, or by its name and
