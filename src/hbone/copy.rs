@@ -80,10 +80,11 @@ pub fn relay(
     async move {
         let tcp = &program.tcp;
         let moved = poll_fn(|cx| {
-            let up = forth.poll(cx, tcp, &mut tunnel, &traffic.forth)?;
+            let up = forth.poll(cx, tcp, &mut tunnel, &traffic.forth);
             let last = up.is_ready();
-            let down = back.poll(cx, tcp, &mut tunnel, &traffic.back, last)?;
-            both(up, down)
+            // Also when the tunnel broke: the program gets what it takes at once of what came before.
+            let down = back.poll(cx, tcp, &mut tunnel, &traffic.back, last);
+            both(up?, down?)
         });
         let outcome = tokio::select! {
             biased;

@@ -41,9 +41,17 @@ pub struct Tunnel {
     reserved: bool,
     /// Given back by whoever looked at it. Boxed, since few tunnels are looked into.
     unread: Option<Box<Bytes>>,
-    /// What the peer had sent to its end before it reset the stream.
-    rest: Option<VecDeque<Bytes>>,
+    /// The peer has ended its direction in order.
+    ended: bool,
+    /// What the peer had sent before it reset the stream.
+    rest: Option<Box<Rest>>,
     _lease: Option<Lease>,
+}
+
+/// Bytes that arrived before a reset; no reset where the peer had ended its direction by then.
+struct Rest {
+    bytes: VecDeque<Bytes>,
+    reset: Option<h2::Error>,
 }
 
 impl Tunnel {
@@ -56,6 +64,7 @@ impl Tunnel {
             moved: false,
             reserved: false,
             unread: None,
+            ended: false,
             rest: None,
             _lease: lease,
         }
@@ -73,18 +82,18 @@ impl Tunnel {
         if !self.receiving {
             return Poll::Ready(Ok(None));
         }
-        if let Some(rest) = &mut self.rest {
-            let next = rest.pop_front();
-            self.receiving = next.is_some();
-            return Poll::Ready(Ok(next));
-        }
-        Poll::Ready(match ready!(self.recv.poll_data(cx)) {
+        let next = match &mut self.rest {
+            Some(rest) => rest.next(),
+            None => ready!(self.recv.poll_data(cx)),
+        };
+        Poll::Ready(match next {
             Some(Ok(bytes)) => {
                 self.moved = true;
                 Ok(Some(bytes))
             }
             None => {
                 self.receiving = false;
+                self.ended = true;
                 Ok(None)
             }
             Some(Err(source)) => {
@@ -150,15 +159,16 @@ impl Tunnel {
         }
     }
 
-    /// Waits until the peer takes no more from us, whether we have any or not.
+    /// Waits until the peer takes no more from us, whether we have any or not. What it had sent
+    /// before can still be read.
     ///
     /// # Errors
     /// [`TunnelError::Reset`], but for the codes that mean an orderly end (§1.5), and for any code
     /// once the peer has ended its own direction: it has closed, as a program closes that has said
-    /// all it had to say. Envoy resets with CONNECT_ERROR then, where RFC 9113 §8.1 has NO_ERROR.
+    /// all it had to say (RFC 9113 §8.1).
     pub fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
         let source = match ready!(self.send.poll_reset(cx)) {
-            Ok(reason) if is_orderly(reason) || self.has_ended(cx) => {
+            Ok(reason) if is_orderly(reason) || self.has_ended(cx, reason) => {
                 self.sending = false;
                 return Poll::Ready(Ok(()));
             }
@@ -169,22 +179,23 @@ impl Tunnel {
     }
 
     /// Whether the peer had ended its direction before it reset the stream. Only what follows the
-    /// last of its bytes tells, so they are taken out of the window's buffer and kept here.
-    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.receiving || self.rest.is_some() {
-            return true;
-        }
-        let mut rest = VecDeque::new();
-        loop {
-            match self.recv.poll_data(cx) {
-                Poll::Ready(Some(Ok(bytes))) => rest.push_back(bytes),
-                Poll::Ready(None) => {
-                    self.rest = Some(rest);
-                    return true;
+    /// last of its bytes tells, so they are taken over from HTTP/2, which has them either way.
+    fn has_ended(&mut self, cx: &mut Context<'_>, reason: Reason) -> bool {
+        if self.receiving && self.rest.is_none() {
+            let mut bytes = VecDeque::new();
+            let reset = loop {
+                match self.recv.poll_data(cx) {
+                    Poll::Ready(Some(Ok(more))) => bytes.push_back(more),
+                    Poll::Ready(Some(Err(source))) => break Some(source),
+                    Poll::Ready(None) => break None,
+                    // Never, of a stream that was reset.
+                    Poll::Pending => break Some(reason.into()),
                 }
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
-            }
+            };
+            self.rest = Some(Box::new(Rest { bytes, reset }));
         }
+        let whole = self.rest.as_ref().is_some_and(|r| r.reset.is_none());
+        self.ended || whole
     }
 
     /// Sends bytes for which [`Tunnel::poll_capacity`] made room. On a stream that is gone they are
@@ -221,6 +232,13 @@ impl Tunnel {
             self.sending = false;
             self.receiving = false;
         }
+    }
+}
+
+impl Rest {
+    fn next(&mut self) -> Option<Result<Bytes, h2::Error>> {
+        let next = self.bytes.pop_front().map(Ok);
+        next.or_else(|| self.reset.take().map(Err))
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Downlink {
     crumbs: BytesMut,
     held: usize,
     ended: bool,
+    /// How the tunnel broke, told once the program has what came before.
+    broke: Option<TunnelError>,
     done: bool,
 }
 
@@ -45,8 +47,11 @@ impl Downlink {
         last: bool,
     ) -> Poll<Result<(), RelayError>> {
         while !self.done {
-            self.gather(cx, tunnel)?;
+            self.gather(cx, tunnel);
             if self.held == 0 {
+                if let Some(broke) = self.broke.take() {
+                    return Poll::Ready(Err(broke.into()));
+                }
                 if !self.ended {
                     return Poll::Pending;
                 }
@@ -72,16 +77,18 @@ impl Downlink {
 
     /// Takes what the tunnel has, up to a batch. Returns with less only once the tunnel has ended
     /// or will wake the task.
-    fn gather(&mut self, cx: &mut Context<'_>, tunnel: &mut Tunnel) -> Result<(), TunnelError> {
+    fn gather(&mut self, cx: &mut Context<'_>, tunnel: &mut Tunnel) {
         while !self.ended && self.held < BATCH && self.waiting.len() < PIECES {
             match tunnel.poll_read(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(bytes))) => self.keep(bytes),
                 Poll::Ready(Ok(None)) => self.ended = true,
-                Poll::Ready(Err(e)) => return Err(e),
+                Poll::Ready(Err(e)) => {
+                    self.broke = Some(e);
+                    self.ended = true;
+                }
             }
         }
-        Ok(())
     }
 
     fn keep(&mut self, bytes: Bytes) {

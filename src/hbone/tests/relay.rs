@@ -250,7 +250,7 @@ async fn how_a_tunnel_ends_is_what_its_program_sees() {
 }
 
 #[tokio::test]
-async fn what_a_peer_said_to_its_end_arrives_though_it_resets_then() {
+async fn what_a_peer_said_arrives_though_it_resets_then() {
     let (handler, mut requests) = HandOver::new();
     let server = server(Limits::default(), handler).await;
     let (pool, _plain) = pool(Limits::default());
@@ -261,23 +261,35 @@ async fn what_a_peer_said_to_its_end_arrives_though_it_resets_then() {
         let (near, far) = tokio::join!(pool.connect(&hop, &request), accept);
         (near.unwrap().0, far)
     };
-    let (mut near, far) = open().await;
-    near.send(Bytes::from_static(b"all of it"));
-    near.finish();
-    // Once another is open, what was sent before has left.
-    let _another = open().await;
-    // RST_STREAM(CONNECT_ERROR) behind END_STREAM, as Envoy ends an answer to CONNECT.
-    drop(near);
-    let _third = open().await;
-    let (mut program, socket) = tcp_pair().await;
-    let mut relays = JoinSet::new();
-    relays.spawn(async move { relay(socket, far, &Traffic::default()).await });
-    let mut got = Vec::new();
-    let read = soon("the end", program.read_to_end(&mut got)).await;
-    read.unwrap();
-    assert_eq!(got, b"all of it");
-    let ended = soon("the relay", relays.join_next()).await;
-    ended.unwrap().unwrap().unwrap();
+    for (name, ends, want) in [
+        ("after its end", true, None),
+        // As Envoy ends an answer to CONNECT whose connection inside was closed.
+        (
+            "instead of an end",
+            false,
+            Some(io::ErrorKind::ConnectionReset),
+        ),
+    ] {
+        let (mut near, far) = open().await;
+        near.send(Bytes::from_static(b"all of it"));
+        if ends {
+            near.finish();
+        }
+        // Once another is open, what was sent before has left.
+        let _another = open().await;
+        // RST_STREAM(CONNECT_ERROR).
+        drop(near);
+        let _third = open().await;
+        let (mut program, socket) = tcp_pair().await;
+        let mut relays = JoinSet::new();
+        relays.spawn(async move { relay(socket, far, &Traffic::default()).await });
+        let mut got = Vec::new();
+        let read = soon(name, program.read_to_end(&mut got)).await;
+        assert_eq!(read.err().map(|e| e.kind()), want, "{name}");
+        assert_eq!(got, b"all of it", "{name}");
+        let ended = soon(name, relays.join_next()).await.unwrap().unwrap();
+        assert_eq!(ended.is_err(), want.is_some(), "{name}");
+    }
 }
 
 #[tokio::test]
