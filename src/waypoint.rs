@@ -10,6 +10,7 @@ mod account;
 mod endpoints;
 mod filters;
 mod http;
+mod lane;
 mod place;
 mod protocol;
 mod report;
@@ -47,6 +48,7 @@ use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
 use crate::telemetry::Metrics;
 use endpoints::Endpoints;
+use lane::Lane;
 use routing::Routing;
 use upstream::Upstream;
 
@@ -114,6 +116,8 @@ struct Client {
 /// A tunnel that was let in.
 struct Arrival<C: hbone::Connector> {
     shared: Arc<Shared<C>>,
+    /// The thread that carries it.
+    lane: Arc<Lane<C>>,
     /// The waypoint's instance on this node.
     instance: Arc<str>,
     client: Client,

@@ -391,6 +391,8 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
 struct Followers {
     node: Option<StartingNode>,
     waypoints: Vec<(waypoint::Settings, watch::Sender<waypoint::State>)>,
+    /// The waypoints' threads, where there are any.
+    carrying: Option<Workers>,
     started: watch::Sender<Option<status::NodeHandle>>,
 }
 
@@ -428,9 +430,15 @@ impl Followers {
             (settings, tell)
         });
         let waypoints = waypoints.collect();
+        let mut carrying = None;
+        if !roles.waypoints.is_empty() {
+            let workers = Workers::start(workers(config), false);
+            carrying = Some(workers.map_err(|e| Failure::no("waypoint threads", &e))?);
+        }
         Ok(Self {
             node,
             waypoints,
+            carrying,
             started,
         })
     }
@@ -473,11 +481,21 @@ impl Followers {
             states: seen,
             connections,
         }));
+        let threads = self.carrying.as_ref().map(Workers::handles);
+        let threads = threads.unwrap_or_default();
         for (settings, tell) in self.waypoints {
             let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
             let metrics = Arc::clone(&metrics);
             let teller = Teller::new(settings.name.clone(), tell, states.clone());
-            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, teller);
+            let role = Waypoint::new(
+                settings,
+                mesh,
+                certs,
+                metrics,
+                threads.clone(),
+                HostNetwork,
+                teller,
+            );
             roles.spawn(role.run(shutdown.clone()));
         }
         let mut tasks = JoinSet::new();

@@ -206,6 +206,7 @@ impl Rig {
             seen,
             certs,
             Arc::clone(&metrics),
+            vec![tokio::runtime::Handle::current(); 2],
             connector.clone(),
             teller,
         );

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -12,9 +12,7 @@ use super::endpoints::{GroupKey, Outcome, Picker, UnderWay};
 use super::routing::Seen;
 use super::secure::{Alpn, Materials, NotSecured, Secured, Stream, introduce};
 use crate::agent::certs::{CertError, Certs};
-use crate::hbone::{
-    self, ConnectError, ConnectRequest, Connector, Hop, Pool, Tunnel, TunnelIo, headers,
-};
+use crate::hbone::{ConnectError, ConnectRequest, Connector, Hop, Tunnel, TunnelIo, headers};
 use crate::model::balance::RoundRobin;
 use crate::model::outbound::{Refusal, Route, Tunnelled};
 use crate::model::service::Service;
@@ -24,7 +22,6 @@ use crate::model::workload::Workload;
 
 /// Opens ways as this waypoint.
 pub(super) struct Upstream<C> {
-    pool: Pool<C>,
     connector: C,
     certs: Certs,
     materials: Materials,
@@ -81,22 +78,10 @@ impl OpenError {
 impl<C: Connector + Clone> Upstream<C> {
     pub(super) fn new(connector: C, certs: Certs) -> Self {
         Self {
-            pool: Pool::new(connector.clone(), hbone::Limits::default()),
             connector,
             certs,
             materials: Materials::default(),
         }
-    }
-
-    /// Lets go of connections nobody needs any more.
-    pub(super) fn reap(&self) {
-        self.pool.reap();
-    }
-
-    /// Lets its tunnels go; all of them have ended.
-    pub(super) async fn drain(&self) {
-        // What is left only waits for peers.
-        let _in_time = tokio::time::timeout(Duration::from_secs(1), self.pool.drain()).await;
     }
 
     async fn tunnel(&self, arrival: &Arrival<C>, to: &Tunnelled) -> Result<Tunnel, OpenError> {
@@ -116,7 +101,7 @@ impl<C: Connector + Clone> Upstream<C> {
             forwarded: headers::forwarded(client.source, service),
             traceparent: client.traceparent.clone(),
         };
-        let (tunnel, _answer) = self.pool.connect(&hop, &request).await?;
+        let (tunnel, _answer) = arrival.lane.tunnels.connect(&hop, &request).await?;
         Ok(tunnel)
     }
 

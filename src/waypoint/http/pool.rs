@@ -139,8 +139,10 @@ impl Pool {
         fresh: bool,
     ) -> Result<(Connection, bool), NoConnection> {
         let pool = &chosen.settings().connection_pool;
+        let lane = arrival.lane.number;
         let Some(under_way) = &chosen.under_way else {
-            let kept = (!fresh).then(|| lock(&self.kept).take(key, pool)).flatten();
+            let take = || lock(&self.kept).take(key, pool, Some(lane));
+            let kept = (!fresh).then(take).flatten();
             return match kept {
                 Some(kept) => Ok((kept, true)),
                 None => Ok((self.dial(arrival, chosen, key, None).await?, false)),
@@ -152,12 +154,15 @@ impl Pool {
             tokio::pin!(room);
             // From here on, room that is made is not missed.
             room.as_mut().enable();
-            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool) {
+            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, Some(lane)) {
                 return Ok((kept, true));
             }
             if let Ok(place) = under_way.connection() {
                 let dialled = self.dial(arrival, chosen, key, Some(place)).await?;
                 return Ok((dialled, false));
+            }
+            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, None) {
+                return Ok((kept, true));
             }
             // One that waits for somebody else's request, or has had its time, makes room.
             if lock(&self.kept).evict(under_way.group()) {
@@ -186,7 +191,7 @@ impl Pool {
         if sender.is_err() {
             chosen.note(Outcome::Unreachable);
         }
-        Ok(Connection::new(sender?, place))
+        Ok(Connection::new(sender?, arrival.lane.number, place))
     }
 
     async fn handshake<T>(&self, io: T, version: Version) -> Result<Sender, NoConnection>
