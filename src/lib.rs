@@ -19,6 +19,7 @@ pub mod hex;
 pub mod identity;
 pub mod model;
 pub mod node;
+pub mod resolve;
 pub mod rig;
 pub mod sample;
 pub mod status;

@@ -43,6 +43,7 @@ use crate::capture::{Exemption, Sockets};
 use crate::identity::SpiffeId;
 use crate::model::declaration::Capture;
 use crate::model::workload::Health;
+use crate::resolve::Names;
 use crate::sys;
 use crate::telemetry::Metrics;
 use local::Local;
@@ -80,6 +81,8 @@ pub struct Shared {
     /// Which of them accepts for the next workload.
     next: AtomicUsize,
     picks: Picks,
+    /// Hosts outside the mesh.
+    names: Names,
     neighbours: Neighbours,
 }
 
@@ -91,6 +94,7 @@ impl Shared {
         exemption: Exemption,
         metrics: Arc<Metrics>,
         drain: Duration,
+        names: Names,
         workers: &Workers,
     ) -> Self {
         Self {
@@ -104,6 +108,7 @@ impl Shared {
             threads: workers.all().to_vec(),
             next: AtomicUsize::new(0),
             picks: Picks::default(),
+            names,
             neighbours: Neighbours::default(),
         }
     }

@@ -11,6 +11,7 @@ mod endpoints;
 mod filters;
 mod http;
 mod lane;
+mod outside;
 mod place;
 mod protocol;
 mod report;
@@ -32,7 +33,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use report::{State, Teller};
@@ -46,6 +49,7 @@ use crate::identity::SpiffeId;
 use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
+use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use endpoints::Endpoints;
 use lane::Lane;
@@ -61,11 +65,10 @@ pub struct Settings {
     pub name: WaypointName,
     /// The node it runs on.
     pub node: Arc<str>,
+    /// The threads that carry its connections, at least one.
+    pub threads: Vec<Handle>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
-    /// Whether applications are told by which identities an HTTP request came, in
-    /// `x-forwarded-client-cert` (`spec/waypoint-l7.md` §1.3, `xfcc-include-client-identity`).
-    pub tells_identities: bool,
 }
 
 /// What all tunnels of a waypoint share.
@@ -73,22 +76,30 @@ struct Shared<C: hbone::Connector> {
     settings: Settings,
     /// The mesh as last heard.
     mesh: watch::Receiver<Arc<MeshState>>,
+    /// The same when it last had an instance here: what came then is served by it to its end.
+    placed: ArcSwapOption<MeshState>,
     certs: Certs,
     metrics: Arc<Metrics>,
     upstream: Upstream<C>,
     endpoints: Endpoints,
     http: http::Pool,
+    outside: outside::Instances,
+    names: Names,
     routing: Routing,
     /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
     sessions: SessionKey,
 }
 
 impl<C: hbone::Connector> Shared<C> {
-    /// The mesh, and the instance in it.
+    /// The mesh, and the instance in it. Once that has left, both as they last were: its routes have left
+    /// with it, and what is still served must not go on as if there were none.
     fn known(&self, uid: &str) -> Option<(Arc<MeshState>, Arc<Workload>)> {
-        let mesh = Arc::clone(&self.mesh.borrow());
-        let instance = Arc::clone(mesh.view.workload(uid)?);
-        Some((mesh, instance))
+        let in_it = |mesh: Arc<MeshState>| {
+            let instance = Arc::clone(mesh.view.workload(uid)?);
+            Some((mesh, instance))
+        };
+        let now = Arc::clone(&self.mesh.borrow());
+        in_it(now).or_else(|| in_it(self.placed.load_full()?))
     }
 }
 
@@ -126,13 +137,15 @@ struct Arrival<C: hbone::Connector> {
 }
 
 impl<C: hbone::Connector> Arrival<C> {
-    /// Who this waypoint is, where applications are told of it.
+    /// Who this waypoint is, where applications are told of it (`spec/waypoint-l7.md` §1.3).
     fn tells_identity(&self) -> Option<SpiffeId> {
-        if !self.shared.settings.tells_identities {
-            return None;
+        let (mesh, instance) = self.shared.known(&self.instance)?;
+        let told = mesh.waypoints.get(&self.shared.settings.name)?;
+        let options = &told.gateway.as_ref()?.options;
+        match options.xfcc_include_client_identity {
+            true => instance.identity().ok(),
+            false => None,
         }
-        let (_mesh, instance) = self.shared.known(&self.instance)?;
-        instance.identity().ok()
     }
 }
 

@@ -34,6 +34,7 @@ use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
 use crate::model::waypoint::WaypointName;
 use crate::node::{Connections, Node, Shared, Workers};
+use crate::resolve;
 use crate::status;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::{Metrics, log};
@@ -416,13 +417,18 @@ impl Followers {
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
             node = Some(StartingNode { exemption, workers });
         }
+        let mut carrying = None;
+        if !roles.waypoints.is_empty() {
+            let workers = Workers::start(workers(config), false);
+            carrying = Some(workers.map_err(|e| Failure::no("waypoint threads", &e))?);
+        }
+        let threads = carrying.as_ref().map(Workers::handles).unwrap_or_default();
         let waypoints = roles.waypoints.iter().map(|name| {
             let settings = waypoint::Settings {
                 name: name.clone(),
                 node: Arc::clone(config.node()),
+                threads: threads.clone(),
                 drain: config.drain_deadline(),
-                // An option of `[[gateway]]`, which is not read yet.
-                tells_identities: false,
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));
@@ -430,11 +436,6 @@ impl Followers {
             (settings, tell)
         });
         let waypoints = waypoints.collect();
-        let mut carrying = None;
-        if !roles.waypoints.is_empty() {
-            let workers = Workers::start(workers(config), false);
-            carrying = Some(workers.map_err(|e| Failure::no("waypoint threads", &e))?);
-        }
         Ok(Self {
             node,
             waypoints,
@@ -462,6 +463,7 @@ impl Followers {
             seen.clone(),
         );
         let mut roles = JoinSet::new();
+        let (names, refresher) = resolve::names(resolve::System::default());
         let mut connections = Connections::default();
         if let Some(node) = self.node {
             let shared = Shared::new(
@@ -470,6 +472,7 @@ impl Followers {
                 node.exemption,
                 Arc::clone(&metrics),
                 config.drain_deadline(),
+                names.clone(),
                 &node.workers,
             );
             connections = shared.connections.clone();
@@ -481,27 +484,19 @@ impl Followers {
             states: seen,
             connections,
         }));
-        let threads = self.carrying.as_ref().map(Workers::handles);
-        let threads = threads.unwrap_or_default();
         for (settings, tell) in self.waypoints {
             let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
             let metrics = Arc::clone(&metrics);
             let teller = Teller::new(settings.name.clone(), tell, states.clone());
-            let role = Waypoint::new(
-                settings,
-                mesh,
-                certs,
-                metrics,
-                threads.clone(),
-                HostNetwork,
-                teller,
-            );
+            let names = names.clone();
+            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, names, teller);
             roles.spawn(role.run(shutdown.clone()));
         }
         let mut tasks = JoinSet::new();
         // The agent outlives the data plane, so that policy and certificates hold while it drains.
         let agent_stop = CancellationToken::new();
         tasks.spawn(agent.run(agent_stop.clone()));
+        tasks.spawn(refresher.run(agent_stop.clone()));
         let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
         tasks.spawn(gauges);
         while let Some(done) = roles.join_next().await {
@@ -510,6 +505,8 @@ impl Followers {
                 shutdown.cancel();
             }
         }
+        // Nothing runs on them any more.
+        drop(self.carrying);
         agent_stop.cancel();
         while tasks.join_next().await.is_some() {}
     }

@@ -17,6 +17,7 @@ mod policies;
 mod probes;
 mod references;
 mod routes;
+mod service_entries;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService, WrittenSettings,
-    WrittenWorkload, default_settings,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
+    WrittenServiceEntry, WrittenSettings, WrittenWorkload, default_settings,
 };
 use crate::model::declaration::{Mesh, Settings};
 
@@ -40,6 +41,7 @@ struct Whole<'a> {
     namespaces: Vec<&'a WrittenNamespace>,
     workloads: Vec<&'a WrittenWorkload>,
     services: Vec<&'a WrittenService>,
+    service_entries: Vec<&'a WrittenServiceEntry>,
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
@@ -59,6 +61,7 @@ impl<'a> Whole<'a> {
                 namespaces,
                 workloads,
                 services,
+                service_entries,
                 gateways,
                 authorization_policies,
                 peer_authentications,
@@ -72,6 +75,7 @@ impl<'a> Whole<'a> {
             whole.namespaces.extend(namespaces);
             whole.workloads.extend(workloads);
             whole.services.extend(services);
+            whole.service_entries.extend(service_entries);
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
@@ -163,10 +167,12 @@ pub(super) fn check(
         references::check(&context, &mut found);
         policies::check(&context, &mut found);
         destinations::check(&context, &mut found);
+        service_entries::check(&context, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {
         bindings::check(&context, &mesh, &mut found);
+        service_entries::inactive(&context, &mesh, &mut found);
         routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {

@@ -110,6 +110,9 @@ codes! {
     WaypointFallThrough = Warning "waypoint-fall-through",
     /// A second waypoint that takes no traffic.
     CanaryNotUsed = Warning "canary-not-used",
+    /// A service-entry for a wildcard that is behind no waypoint; named after the condition of
+    /// `spec/labels-and-policy.md` §1.9.
+    NoWaypointForWildcardService = Warning "NoWaypointForWildcardService",
     /// Something written that has no effect.
     NoEffect = Warning "no-effect",
     /// A policy, or a filter of a route, that is kept and not enforced.

@@ -13,6 +13,7 @@ mod policy;
 mod protocol;
 mod route;
 mod service;
+mod service_entry;
 mod settings;
 mod waypoint;
 mod workload;
@@ -31,7 +32,9 @@ pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 pub(super) use route::{Asked, Role, WrittenRoute};
 pub(super) use service::WrittenService;
+pub(super) use service_entry::WrittenServiceEntry;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
+pub(super) use waypoint::WrittenCanary;
 pub(super) use workload::{WrittenWorkload, read_capture};
 
 /// The namespace of what names none, in a file without `default-namespace`. It exists undeclared.
@@ -50,6 +53,8 @@ pub(super) struct Written {
     pub workloads: Vec<WrittenWorkload>,
     /// `[[service]]`.
     pub services: Vec<WrittenService>,
+    /// `[[service-entry]]`.
+    pub service_entries: Vec<WrittenServiceEntry>,
     /// `[[gateway]]`.
     pub gateways: Vec<WrittenGateway>,
     /// `[[authorization-policy]]`.
@@ -69,12 +74,11 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 5] = [
+const LATER: [&str; 4] = [
     "request-authentication",
     "telemetry",
     "wasm-plugin",
     "virtual-service",
-    "service-entry",
 ];
 
 /// Tables of `lateen.toml`, which people put here by mistake.
@@ -114,6 +118,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.services,
         &mut written.unread,
         |value| service::read(value, home),
+    );
+    read_kind(
+        root,
+        "service-entry",
+        &mut written.service_entries,
+        &mut written.unread,
+        |value| service_entry::read(value, home),
     );
     read_kind(
         root,

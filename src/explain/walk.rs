@@ -95,6 +95,15 @@ impl Explaining<'_> {
                         .ways
                         .push(open(&endpoint.workload, endpoint.address));
                 }
+                Ok(Route::Named { workload, port, .. }) => {
+                    explanation.allowed = true;
+                    let (name, to) = (label(&workload), &workload.hostname);
+                    explanation.reason =
+                        format!("{name} is known by its name: sent to {to}:{port} as it is");
+                    let text = format!("{to}:{port} is looked up, and passed through as it is");
+                    explanation.steps.push(step("route", text));
+                    return;
+                }
                 Ok(Route::Tunnel(route))
                     if !route.workload.addresses.contains(&route.target.ip()) =>
                 {
@@ -128,7 +137,7 @@ impl Explaining<'_> {
         let mut refuse = |refusal: &dyn fmt::Display| {
             explanation.reason = format!("refused by waypoint {name}: {refusal}");
         };
-        let bound = match waypoint::admit(self.view, instance, Target::Address(to)) {
+        let bound = match waypoint::admit(self.view, None, instance, Target::Address(to)) {
             Ok(bound) => bound,
             Err(refusal) => return refuse(&refusal),
         };
@@ -139,6 +148,14 @@ impl Explaining<'_> {
                 Ok(Route::Plain { endpoint, .. }) => open(&endpoint.workload, endpoint.address),
                 Ok(Route::Passthrough { to }) => {
                     return refuse(&format_args!("{to} is no workload's address"));
+                }
+                Ok(Route::Named { workload, port, .. }) => {
+                    let name = label(&workload);
+                    let text = format!("{}:{port} is looked up for {name}", workload.hostname);
+                    explanation.steps.push(step("waypoint", text));
+                    explanation.allowed = true;
+                    explanation.reason = format!("sent on to {name} as it is");
+                    return;
                 }
                 Err(refusal) => return refuse(&refusal),
             };

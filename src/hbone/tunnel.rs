@@ -44,11 +44,11 @@ pub struct Tunnel {
     /// The peer has ended its direction in order.
     ended: bool,
     /// What the peer had sent before it reset the stream.
-    rest: Option<Box<Rest>>,
+    rest: Option<Rest>,
     _lease: Option<Lease>,
 }
 
-/// Bytes that arrived before a reset; no reset where the peer had ended its direction by then.
+/// Bytes that arrived before a reset, and whether the peer had ended its direction by then.
 struct Rest {
     bytes: VecDeque<Bytes>,
     reset: Option<h2::Error>,
@@ -192,7 +192,7 @@ impl Tunnel {
                     Poll::Pending => break Some(reason.into()),
                 }
             };
-            self.rest = Some(Box::new(Rest { bytes, reset }));
+            self.rest = Some(Rest { bytes, reset });
         }
         let whole = self.rest.as_ref().is_some_and(|r| r.reset.is_none());
         self.ended || whole

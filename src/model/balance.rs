@@ -6,14 +6,14 @@
 //! [`level`] where requests go when the near fail, [`Table`] who is the same for the same key, [`least`]
 //! who has less to do, and [`warmth`] how much of its share a new endpoint gets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::service::{
     BalanceMode, HealthPolicy, IpFamilies, Scope, Service, ServiceKey, ServicePort,
 };
 use super::view::View;
-use super::workload::{GatewayAddress, Health, Workload};
+use super::workload::{GatewayAddress, Health, TunnelProtocol, Workload};
 
 mod grading;
 mod spill;
@@ -34,7 +34,8 @@ pub use weighing::{least, weighted};
 pub struct Endpoint {
     /// The workload.
     pub workload: Arc<Workload>,
-    /// One of its addresses, with the port that serves the service's.
+    /// One of its addresses, with the port that serves the service's; the unspecified one where it is
+    /// known by its name alone.
     pub address: SocketAddr,
 }
 
@@ -119,10 +120,25 @@ pub fn choose(
     destination: SocketAddr,
     pick: &mut impl Pick,
 ) -> Result<Endpoint, Unavailable> {
+    let endpoints = view.endpoints(&service.key);
+    choose_among(endpoints, source, service, destination, pick)
+}
+
+/// The same among endpoints of which something else is known than the mesh says.
+///
+/// # Errors
+/// Those of [`choose`].
+pub fn choose_among(
+    endpoints: &[Arc<Workload>],
+    source: &Workload,
+    service: &Service,
+    destination: SocketAddr,
+    pick: &mut impl Pick,
+) -> Result<Endpoint, Unavailable> {
     let declared = declared(service, destination.port()).ok_or(Unavailable::Port)?;
     let serving = || {
-        let endpoints = view.endpoints(&service.key).iter();
         endpoints
+            .iter()
             .filter(|w| w.capacity > 0 && healthy(service, w) && pick.admits(w))
             .filter_map(|w| Some((w, mapped(service, w, declared)?)))
     };
@@ -130,7 +146,8 @@ pub fn choose(
     // yet, so preferring one would refuse what another could serve.
     let near = serving().filter(|(w, _)| w.network == source.network);
     let able = near.filter_map(|(workload, port)| {
-        let ip = address(service, workload, destination.ip())?;
+        let ip = address(service, workload, destination.ip());
+        let ip = ip.or_else(|| unresolved(workload, destination.ip()))?;
         let address = SocketAddr::new(ip, port);
         Some(Candidate {
             workload,
@@ -199,18 +216,28 @@ fn declared(service: &Service, port: u16) -> Option<ServicePort> {
     ports.find(|p| p.service_port == port).copied()
 }
 
+/// What stands for the address of a workload that is known by its name alone: that of nobody. Tunnels are
+/// not opened by name.
+fn unresolved(workload: &Workload, asked: IpAddr) -> Option<IpAddr> {
+    let plain = workload.tunnel == TunnelProtocol::None;
+    let named = workload.addresses.is_empty() && !workload.hostname.is_empty();
+    (plain && named).then_some(match asked {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    })
+}
+
 /// An endpoint of `service` by the address that a connection to it takes, if it is still one that may be
 /// used: those that get nothing new may, for clients that stay with them.
 pub fn endpoint(
-    view: &View,
+    endpoints: &[Arc<Workload>],
     source: &Workload,
     service: &Service,
     port: u16,
     address: SocketAddr,
 ) -> Option<Endpoint> {
     let declared = declared(service, port)?;
-    let mut endpoints = view.endpoints(&service.key).iter();
-    let workload = endpoints.find(|w| {
+    let workload = endpoints.iter().find(|w| {
         w.network == source.network
             && w.addresses.contains(&address.ip())
             && healthy(service, w)

@@ -114,7 +114,7 @@ impl<'a> From<&'a declaration::ServiceEntry> for Bindable<'a> {
         Self {
             namespace: &entry.namespace,
             use_waypoint: entry.use_waypoint.as_ref(),
-            canary: None,
+            canary: Some(&entry.canary),
             traffic: Traffic::Service,
             private: entry.export_to == ExportTo::Own,
         }
@@ -433,13 +433,9 @@ impl<'a> Waypoints<'a> {
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Whether ingress gateways pass the waypoint of a service (§1.8): its own word, else its namespace's.
-pub fn ingress_uses(service: &declaration::Service, mesh: &Mesh) -> Option<bool> {
-    let of_namespace = || {
-        mesh.namespaces
-            .get(&service.namespace)?
-            .ingress_use_waypoint
-    };
-    service.ingress_use_waypoint.or_else(of_namespace)
+pub fn ingress_uses(own: Option<bool>, namespace: &str, mesh: &Mesh) -> Option<bool> {
+    let of_namespace = || mesh.namespaces.get(namespace)?.ingress_use_waypoint;
+    own.or_else(of_namespace)
 }
 
 #[cfg(test)]

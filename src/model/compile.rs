@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::binding::Bindable;
 use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy};
 use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
@@ -27,6 +28,7 @@ mod placements;
 pub mod policies;
 mod reuse;
 mod selectors;
+mod service_entries;
 pub mod waypoints;
 
 pub use addresses::Assignments;
@@ -37,6 +39,7 @@ use membership::Membership;
 pub use outcome::{CompileError, Warning};
 use policies::Attached;
 use reuse::{Change, Entry, Former, Made, Surroundings};
+use service_entries::Entries;
 pub use waypoints::Waypoints;
 
 /// What is known of one workload beyond its declaration.
@@ -189,16 +192,17 @@ pub fn recompile(
     let mut warnings = Vec::new();
     let keys = service_keys(mesh)?;
     let gateways = Gateways::new(mesh)?;
+    let outside = Entries::new(mesh, &gateways);
     let former = Former::new(&before.made, mesh, reported, gateways.ports());
     let stays = former.same_world();
     let attached = LazyCell::new(|| Attached::new(mesh));
     let around = (&gateways, &attached);
-    let (change, uncaptured) = entries(mesh, &keys, reported, &former, around)?;
+    let (change, uncaptured) = entries(mesh, (&keys, &outside), reported, &former, around)?;
     let assignments = match stays && keeps_addresses(before, previous, &change) {
         true => previous.clone(),
         false => addresses::assign(
             mesh,
-            &wanting(mesh, &keys, &gateways),
+            &wanting(mesh, &keys, &gateways, &outside),
             previous,
             &mut warnings,
         )?,
@@ -208,11 +212,18 @@ pub fn recompile(
     let workloads = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
     let instances = gateways.instances(reported, &before.workloads);
     let mut held = instances.held;
-    let mut workloads = merged(workloads, instances.all)?;
+    let workloads = merged(workloads, instances.all)?;
+    let elsewhere = |e: &Entry| e.workload.network != mesh.settings.network;
+    let same_networks = !change.gone().chain(change.come()).any(elsewhere);
+    let networks = LazyCell::new(|| networks(mesh, &workloads));
+    let (external, same) = outside.workloads(&networks, &before.workloads);
+    drop(networks);
+    let same_outside = external.is_empty() || (same && same_networks);
+    let mut workloads = merged(workloads, external)?;
     let flapping = entries.iter().filter(|e| e.held);
     held.extend(flapping.map(|e| Arc::clone(e.uid())));
     let steady = instances.same && held.is_empty() && !before.made.holds();
-    let endpoints = match stays && steady {
+    let endpoints = match stays && steady && same_outside {
         true => endpoints::recount(&before.endpoints, &change),
         false => endpoints::settle(&mut workloads, &held),
     };
@@ -220,14 +231,12 @@ pub fn recompile(
         true => placements::replaced(&before.placements, &change),
         false => placements::of(mesh, entries),
     };
-    let elsewhere = |e: &Entry| e.workload.network != mesh.settings.network;
-    let same_networks = !change.gone().chain(change.come()).any(elsewhere);
     let same = endpoints == before.endpoints && assignments == before.assignments;
     let services = match stays && same && same_networks {
         true => before.services.clone(),
         false => services(
             mesh,
-            (&keys, &gateways),
+            (&keys, &gateways, &outside),
             &assignments,
             &endpoints,
             &workloads,
@@ -312,18 +321,22 @@ fn keyed(name: &str, namespace: &Arc<str>, domain: &str) -> Result<ServiceKey, C
     }
 }
 
-/// Services and waypoints that declare no address and are to have one.
+/// Services, waypoints and hosts outside that declare no address and are to have one.
 fn wanting<'a>(
     mesh: &Mesh,
     keys: &'a [ServiceKey],
     gateways: &'a Gateways<'_>,
+    outside: &'a Entries<'_>,
 ) -> Vec<&'a ServiceKey> {
     let services = mesh.services.iter().zip(keys);
     let services = services.filter(|(s, _)| s.addresses.is_empty() && !s.headless);
     let waypoints = gateways.all.iter();
     let waypoints = waypoints.filter(|c| c.declared.addresses.is_empty());
     let services = services.map(|(_, key)| key);
-    services.chain(waypoints.map(|c| &c.key)).collect()
+    let hosts = outside.all.iter().filter(|host| host.wants_address());
+    let hosts = hosts.map(|host| &host.key);
+    let waypoints = waypoints.map(|c| &c.key);
+    services.chain(waypoints).chain(hosts).collect()
 }
 
 /// Both in the order of their uids.
@@ -348,7 +361,7 @@ fn merged(
 
 fn services(
     mesh: &Mesh,
-    (keys, gateways): (&[ServiceKey], &Gateways<'_>),
+    (keys, gateways, outside): (&[ServiceKey], &Gateways<'_>, &Entries<'_>),
     assignments: &Assignments,
     endpoints: &ByService,
     workloads: &[Arc<Workload>],
@@ -376,11 +389,13 @@ fn services(
             ingress_use_waypoint: false,
             visibility: Visibility::Public,
         };
-        gateways.bind(declared, &mut service);
+        let object = Bindable::from(declared);
+        gateways.bind(object, declared.ingress_use_waypoint, &mut service);
         Arc::new(service)
     };
     let mut services: Vec<_> = mesh.services.iter().zip(keys).map(build).collect();
-    services.extend(gateways.services(vips, endpoints).map(Arc::new));
+    services.extend(gateways.services(&vips, endpoints).map(Arc::new));
+    services.extend(outside.services(gateways, &vips, endpoints).map(Arc::new));
     services.sort_by(|a, b| a.key.cmp(&b.key));
     match services.windows(2).find(|pair| pair[0].key == pair[1].key) {
         Some(pair) => Err(CompileError::Duplicate {
@@ -419,12 +434,12 @@ fn port(declared: &declaration::Port) -> ServicePort {
 /// The entries of all workloads, and warnings about those that are enrolled in vain.
 fn entries<'a, 'm>(
     mesh: &'m Mesh,
-    keys: &[ServiceKey],
+    (keys, outside): (&[ServiceKey], &Entries<'_>),
     reported: &Reported,
     former: &Former<'a>,
     (gateways, attached): (&Gateways<'m>, &impl Deref<Target = Attached<'m>>),
 ) -> Result<(Change<'a>, Vec<Warning>), CompileError> {
-    let membership = LazyCell::new(|| Membership::new(mesh, keys, former.same_world()));
+    let membership = LazyCell::new(|| Membership::new(mesh, keys, outside, former.same_world()));
     let (mut warnings, mut new) = (Vec::new(), Vec::new());
     let mut kept = vec![false; former.len()];
     for declared in &mesh.workloads {

@@ -13,7 +13,9 @@ mod l7;
 mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
-pub use l7::{DestinationRule, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels};
+pub use l7::{
+    DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels,
+};
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
@@ -213,6 +215,8 @@ pub struct Gateway {
     pub allowed_routes: AllowedRoutes,
     /// Its HBONE port where the files leave no choice.
     pub hbone_port: Option<u16>,
+    /// Whether it tells programs who the client is, in `x-forwarded-client-cert`.
+    pub tells_identities: bool,
     /// Labels, the meaningful ones removed.
     pub labels: BTreeMap<String, String>,
 }

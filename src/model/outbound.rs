@@ -36,6 +36,15 @@ pub enum Route {
         /// The service addressed.
         service: Option<Arc<Service>>,
     },
+    /// To a workload that is known by its name alone, in plain text: whoever connects resolves it.
+    Named {
+        /// The workload.
+        workload: Arc<Workload>,
+        /// Its port.
+        port: u16,
+        /// The service addressed.
+        service: Option<Arc<Service>>,
+    },
     /// Through a tunnel.
     Tunnel(Tunnelled),
 }
@@ -159,7 +168,8 @@ impl Connection<'_> {
         if let Some(waypoint) = balance::waypoint(self.view, service, port, pick) {
             return self.through(waypoint, Some(service), &service.key, pick);
         }
-        to_endpoint(self.view, self.source, service, self.destination, pick)
+        let endpoints = self.view.endpoints(&service.key);
+        to_endpoint(endpoints, self.source, service, self.destination, pick)
     }
 
     fn to_workload(self, workload: &Arc<Workload>, pick: &mut impl Pick) -> Result<Route, Refusal> {
@@ -208,6 +218,10 @@ impl Connection<'_> {
                     Unavailable::Port | Unavailable::Endpoints => missing(),
                     Unavailable::OtherNetwork(workload) => elsewhere(&workload),
                 })?;
+                // A waypoint or gateway is never known by its name alone.
+                if instance.address.ip().is_unspecified() {
+                    return Err(missing());
+                }
                 (instance.address, instance.workload, Some(&**named))
             }
         };
@@ -224,10 +238,10 @@ impl Connection<'_> {
     }
 }
 
-/// Straight to an endpoint of a service, whatever waypoint the service has: to the one asked for
+/// Straight to one of the endpoints of a service, whatever waypoint the service has: to the one asked for
 /// where the service leaves the choice to its clients.
 pub(super) fn to_endpoint(
-    view: &View,
+    endpoints: &[Arc<Workload>],
     source: &Workload,
     service: &Arc<Service>,
     destination: SocketAddr,
@@ -238,7 +252,7 @@ pub(super) fn to_endpoint(
         return Ok(Route::Passthrough { to });
     }
     let named = || (service.key.to_string(), destination.port());
-    let chosen = balance::choose(view, source, service, destination, pick);
+    let chosen = balance::choose_among(endpoints, source, service, destination, pick);
     let endpoint = chosen.map_err(|unavailable| match unavailable {
         Unavailable::Port => {
             let (service, port) = named();
@@ -256,6 +270,13 @@ pub(super) fn to_endpoint(
 /// Straight to an endpoint: over HBONE when it takes it, else plainly.
 pub(super) fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Result<Route, Refusal> {
     let service = service.map(Arc::clone);
+    if endpoint.address.ip().is_unspecified() {
+        return Ok(Route::Named {
+            port: endpoint.address.port(),
+            workload: endpoint.workload,
+            service,
+        });
+    }
     if endpoint.workload.tunnel == TunnelProtocol::None {
         return Ok(Route::Plain { endpoint, service });
     }

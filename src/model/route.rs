@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::declaration::Origin;
-use super::service::ServiceKey;
+use super::service::{AppProtocol, ServiceKey};
 
 mod candidate;
 mod conditions;
@@ -78,6 +78,41 @@ impl Kind {
             Self::VirtualService => "virtual-service",
         }
     }
+
+    /// Which of several kinds holds on a port.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Grpc => Family::Calls,
+            Self::Http => Family::Requests,
+            Self::Tls | Self::Tcp => Family::Connections,
+            Self::VirtualService => Family::VirtualServices,
+        }
+    }
+
+    /// Whether routes of this kind can be for what is spoken on a port (§1.4).
+    pub fn fits(self, protocol: AppProtocol) -> bool {
+        match protocol {
+            AppProtocol::Unknown => true,
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
+                matches!(self, Self::Grpc | Self::Http | Self::VirtualService)
+            }
+            AppProtocol::Tls => matches!(self, Self::Tls | Self::Tcp),
+            AppProtocol::Tcp => self == Self::Tcp,
+        }
+    }
+}
+
+/// Kinds of route that share a port; the lower family excludes the higher (§2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `grpc-route`.
+    Calls,
+    /// `http-route`.
+    Requests,
+    /// `tls-route` and `tcp-route`: what the former does not name goes on to the latter (§2.8).
+    Connections,
+    /// `virtual-service`, which is tried after each of them.
+    VirtualServices,
 }
 
 /// What names a route.

@@ -20,6 +20,8 @@ use crate::identity::SpiffeId;
 pub struct View {
     workloads: HashMap<Arc<str>, Arc<Workload>>,
     by_address: HashMap<IpAddr, Vec<Arc<Workload>>>,
+    /// Addresses that several share.
+    shared: HashSet<IpAddr>,
     by_workload_hostname: HashMap<ServiceKey, Arc<Workload>>,
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
@@ -61,6 +63,7 @@ impl View {
             services: HashMap::with_capacity(services.len()),
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
+            shared: HashSet::new(),
             by_workload_hostname: HashMap::new(),
             waypoints: HashSet::new(),
             policies: Arc::default(),
@@ -136,6 +139,8 @@ impl View {
             for address in &workload.addresses {
                 share(&mut self.by_address, *address, &workload);
             }
+        } else if !workload.node.is_empty() {
+            self.shared.extend(&workload.addresses);
         }
         if !workload.hostname.is_empty() {
             let key = ServiceKey {
@@ -184,6 +189,14 @@ impl View {
     /// Whether this is a service's address, be the service visible to anybody or not.
     pub fn is_vip(&self, network: &str, address: IpAddr) -> bool {
         self.services_at(network, address).next().is_some()
+    }
+
+    /// Whether an address is anybody's of the mesh: a service's, a workload's or a machine's on which
+    /// workloads run. Names of the outside must not lead there.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.by_vip.contains_key(&address)
+            || self.by_address.contains_key(&address)
+            || self.shared.contains(&address)
     }
 
     /// Every service whose address this is, visible to anybody or not.

@@ -6,9 +6,11 @@ mod onward;
 mod resources;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::balance::Pick;
 use super::inbound::Target;
@@ -165,11 +167,16 @@ impl Refusal {
 }
 
 /// Decides what a tunnel asked of `instance` is for: a declared port of a bound service, by one of
-/// its addresses or by its name, or any port of a bound workload.
+/// its addresses, a range that the waypoint is `told` of or its name, or any port of a bound workload.
 ///
 /// # Errors
 /// [`Refusal`], with the status to answer.
-pub fn admit(view: &View, instance: &Workload, target: Target<'_>) -> Result<Bound, Refusal> {
+pub fn admit(
+    view: &View,
+    told: Option<&Resources>,
+    instance: &Workload,
+    target: Target<'_>,
+) -> Result<Bound, Refusal> {
     let here = |waypoint: &GatewayAddress| view.is_instance(&waypoint.destination, instance);
     let bound = |service: &Service| service.waypoints().any(here);
     match target {
@@ -189,6 +196,9 @@ pub fn admit(view: &View, instance: &Workload, target: Target<'_>) -> Result<Bou
             if let Some(service) = sharing.find(|s| bound(s)) {
                 return declared(service, asked);
             }
+            if let Some(service) = told.and_then(|told| by_range(view, told, ip)) {
+                return declared(service, asked);
+            }
             match view.workload_at(&instance.network, ip) {
                 // Bound to itself it would be asked to go round in a circle.
                 Some(workload)
@@ -202,6 +212,18 @@ pub fn admit(view: &View, instance: &Workload, target: Target<'_>) -> Result<Bou
             }
         }
     }
+}
+
+/// The bound service whose longest range an address lies in.
+fn by_range<'a>(view: &'a View, told: &Resources, ip: IpAddr) -> Option<&'a Arc<Service>> {
+    let bound = told.services.values().filter(|binding| binding.bound);
+    let lengths = bound.filter_map(|binding| {
+        let ranges = binding.external.as_ref()?.ranges.iter();
+        let around = ranges.filter(|range| range.contains(&ip));
+        Some((around.map(IpNet::prefix_len).max()?, &binding.key))
+    });
+    let (_length, key) = lengths.max_by_key(|(length, _)| *length)?;
+    view.service(key)
 }
 
 fn not_bound(target: fmt::Arguments<'_>) -> Refusal {

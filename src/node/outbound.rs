@@ -26,6 +26,9 @@ use crate::telemetry::{ConnectionLabels, Reporter};
 /// peer says 200, so another endpoint is safe (§1.4).
 const ATTEMPTS: usize = 2;
 
+/// Addresses of a name tried before a connection is given up.
+const BY_NAME: usize = 4;
+
 /// Serves one captured connection to its end.
 pub(super) fn handle(
     local: Arc<Lane>,
@@ -91,14 +94,26 @@ impl Outbound<'_> {
                 refuse(stream, self.source, Some(self.destination), &reason);
                 None
             }
-            Ok(Route::Passthrough { to }) => self.plain(stream, to, &self.entry(to)).await,
+            Ok(Route::Passthrough { to }) => self.plain(stream, &[to], &self.entry(to)).await,
             Ok(Route::Plain { endpoint, service }) => {
                 let entry = Entry {
                     destination_workload: Some(endpoint.workload),
                     service,
                     ..self.entry(endpoint.address)
                 };
-                self.plain(stream, endpoint.address, &entry).await
+                self.plain(stream, &[endpoint.address], &entry).await
+            }
+            Ok(Route::Named {
+                workload,
+                port,
+                service,
+            }) => {
+                let entry = Entry {
+                    destination_workload: Some(workload),
+                    service,
+                    ..self.entry(self.destination)
+                };
+                self.by_name(stream, port, &entry).await
             }
             Ok(Route::Tunnel(first)) => self.tunnel(stream, first).await,
         }
@@ -139,17 +154,44 @@ impl Outbound<'_> {
         Session::open(shared, uid, entry, labels, Forth::ToServer, self.started)
     }
 
-    async fn plain(&self, stream: TcpStream, to: SocketAddr, entry: &Entry) -> Option<Carried> {
-        let session = self.session(entry.clone());
+    /// To the first of these that answers.
+    async fn plain(&self, stream: TcpStream, to: &[SocketAddr], entry: &Entry) -> Option<Carried> {
         let sockets = &self.local.shared.sockets;
-        match sockets.connect(&self.local.ns, to, None).await {
-            Ok(onward) => Some(Carried {
-                session,
-                program: stream,
-                onward: Onward::Plain(onward),
-            }),
+        for to in to {
+            let session = self.session(Entry {
+                destination: *to,
+                ..entry.clone()
+            });
+            match sockets.connect(&self.local.ns, *to, None).await {
+                Ok(onward) => {
+                    return Some(Carried {
+                        session,
+                        program: stream,
+                        onward: Onward::Plain(onward),
+                    });
+                }
+                Err(e) => session.failed("CONNECT", format!("cannot connect to {to}: {e}")),
+            }
+        }
+        hbone::reset(stream);
+        None
+    }
+
+    /// To the host that a workload is known by.
+    async fn by_name(&self, stream: TcpStream, port: u16, entry: &Entry) -> Option<Carried> {
+        let workload = entry.destination_workload.as_ref();
+        let name = workload
+            .map(|w| Arc::clone(&w.hostname))
+            .unwrap_or_default();
+        match self.local.shared.names.addresses(&name).await {
+            Ok(addresses) => {
+                let to = in_turn(&addresses, rand::random::<u32>() as usize);
+                let to: Vec<_> = to.map(|ip| SocketAddr::new(ip, port)).collect();
+                self.plain(stream, &to, entry).await
+            }
             Err(e) => {
-                session.failed("CONNECT", format!("cannot connect to {to}: {e}"));
+                let reason = format!("cannot resolve {name}: {e}");
+                self.session(entry.clone()).failed("CONNECT", reason);
                 hbone::reset(stream);
                 None
             }
@@ -284,6 +326,18 @@ impl Outbound<'_> {
     }
 }
 
+/// Addresses of a name to try one after another, beginning anywhere and with one of each family.
+fn in_turn(addresses: &[IpAddr], start: usize) -> impl Iterator<Item = IpAddr> {
+    let (mut v4, mut v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|a| a.is_ipv4());
+    for family in [&mut v4, &mut v6] {
+        let by = start.checked_rem(family.len()).unwrap_or_default();
+        family.rotate_left(by);
+    }
+    let longest = v4.len().max(v6.len());
+    let turns = (0..longest).flat_map(move |at| [v4.get(at).copied(), v6.get(at).copied()]);
+    turns.flatten().take(BY_NAME)
+}
+
 /// Who the peer will have proven to be, where there is one it can be.
 fn expected(route: &Tunnelled) -> Option<SpiffeId> {
     route.workload.identity().ok()
@@ -323,6 +377,47 @@ impl OpenError {
         match self {
             Self::Certificate(_) => "IDENTITY_ERROR",
             Self::Connect(e) => e.flag(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_name_are_tried_in_turn() {
+        for (name, addresses, start, want) in [
+            ("none", &[][..], 0, &[][..]),
+            ("one", &["192.0.2.1"], 7, &["192.0.2.1"]),
+            (
+                "begins anywhere",
+                &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
+                4,
+                &["192.0.2.2", "192.0.2.3", "192.0.2.1"],
+            ),
+            (
+                "families alternate, and it ends",
+                &["2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1"],
+                0,
+                &["192.0.2.1", "2001:db8::1", "2001:db8::2", "2001:db8::3"],
+            ),
+            (
+                "no more than four",
+                &[
+                    "192.0.2.1",
+                    "192.0.2.2",
+                    "192.0.2.3",
+                    "192.0.2.4",
+                    "192.0.2.5",
+                ],
+                0,
+                &["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"],
+            ),
+        ] {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            let tried: Vec<_> = in_turn(&addresses, start).map(|a| a.to_string()).collect();
+            assert_eq!(tried, want, "{name}");
         }
     }
 }

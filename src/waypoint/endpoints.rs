@@ -330,6 +330,11 @@ impl UnderWay {
         self.group.load.connection(self.settings())
     }
 
+    /// Whether there are more connections than may be opened.
+    pub(super) fn is_over(&self) -> bool {
+        self.group.load.is_over(self.settings())
+    }
+
     /// A place among the requests that wait for a connection.
     pub(super) fn pending(&self) -> Result<Place, Overflow> {
         self.group.load.pending(self.settings())

@@ -36,6 +36,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -56,7 +57,7 @@ use tasks::{Spawn, Tasks};
 
 /// How long a connection is kept on which nothing is asked (§1.5).
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
-/// Longest wait, after a stop, for the first request of a client that has just connected.
+/// Longest wait, after a stop, for one more request of HTTP/1, and for the first of HTTP/2.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// What hyper holds of an HTTP/1 connection, one way: any head that [`front`] lets pass, and its
 /// line before it is taken to be one.
@@ -71,7 +72,7 @@ const RESETS: (usize, usize) = (20, 200);
 
 /// Serves one tunnel to its end: `client` is spoken in it, `endpoint` to those behind. After `stop`,
 /// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more, but
-/// for the first request of a client that had connected before.
+/// for what clients ask that cannot know of it yet.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
     tunnel: Tunnel,
@@ -88,12 +89,17 @@ pub(super) async fn serve<C: Connector + Clone>(
     let service = service_fn(|request: Request<Incoming>| {
         asked.cancel();
         let (arrival, gate, spawn) = (Arc::clone(&arrival), Arc::clone(&gate), spawn.clone());
-        let (active, closer) = (busy.begin(), closer.clone());
+        let (active, closer, stop) = (busy.begin(), closer.clone(), stop.clone());
         // hyper drops what it was asked to switch and did not, instead of closing it in order.
         let drops = request.headers().contains_key(::http::header::UPGRADE);
         async move {
-            let response = answer(arrival, request, endpoint, &gate, spawn).await;
-            let drops = drops && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = answer(arrival, request, endpoint, &gate, spawn).await;
+            let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            let drops = drops && !switched;
+            if client == Version::Http1 && stop.is_cancelled() && !switched {
+                let fields = response.headers_mut();
+                fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response.map(|body| match drops {
                 true => body.under(active).closing(closer),
                 false => body.under(active),
@@ -102,8 +108,14 @@ pub(super) async fn serve<C: Connector + Clone>(
     });
     let stopping = async {
         stop.cancelled().await;
-        // Closed without an answer, who has just connected could not know that nothing was done.
-        let _asked_or_not = tokio::time::timeout(FIRST, asked.cancelled()).await;
+        match client {
+            // Whoever asks meanwhile is told with the answer that it is the last. Closed without one,
+            // nobody could know that nothing was done.
+            Version::Http1 => tokio::time::sleep(FIRST).await,
+            Version::Http2 => {
+                let _asked_or_not = tokio::time::timeout(FIRST, asked.cancelled()).await;
+            }
+        }
     };
     let over = async {
         tokio::select! {

@@ -74,7 +74,11 @@ impl Place {
         let mut mesh = shared.mesh.clone();
         let elsewhere = |mesh: &Arc<MeshState>| {
             let now = Self::of(&shared.settings, mesh);
-            !now.is_ok_and(|now| now.is_like(self))
+            let same = now.is_ok_and(|now| now.is_like(self));
+            if same {
+                shared.placed.store(Some(Arc::clone(mesh)));
+            }
+            !same
         };
         if mesh.wait_for(elsewhere).await.is_err() {
             // Nobody tells of the mesh any more: it stays as it is.

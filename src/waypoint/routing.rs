@@ -16,7 +16,7 @@ use crate::agent::MeshState;
 use crate::hbone::Connector;
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{Bound, BoundPort, Destination, Resources};
+use crate::model::waypoint::{Bound, BoundPort, Destination, External, Resources};
 use crate::model::workload::Workload;
 
 /// What holds where nobody says otherwise.
@@ -214,6 +214,13 @@ impl Seen {
             ) => Ruled::new(&tables.of, key, *port, *subset),
             _ => Ruled::default(),
         }
+    }
+
+    /// How the endpoints of a service outside the mesh are found; none of one that is inside, or that
+    /// nothing is told of.
+    pub(super) fn external(&self, service: &ServiceKey) -> Option<&External> {
+        let binding = self.tables.as_ref()?.of.services.get(service)?;
+        binding.external.as_ref()
     }
 
     /// What is spoken on a destination's port, as far as it is declared.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
+use arc_swap::ArcSwapOption;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use crate::model::inbound::Target;
 use crate::model::waypoint::{self, Bound};
 use crate::model::workload::Workload;
 use crate::node::baggage;
+use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::{chain, denied};
 use crate::tls::{ServerSide, TlsError, hbone_server};
@@ -49,28 +50,31 @@ pub struct Waypoint<C: Connector> {
 }
 
 impl<C: Connector + Clone> Waypoint<C> {
-    /// A waypoint whose connections are carried on `threads`, that connects by `connector` and says
-    /// how it is through `teller`.
+    /// A waypoint that connects by `connector`, knows hosts outside the mesh by `names`, and says how it
+    /// is through `teller`.
     pub fn new(
         settings: Settings,
         mesh: watch::Receiver<Arc<MeshState>>,
         certs: Certs,
         metrics: Arc<Metrics>,
-        threads: Vec<Handle>,
         connector: C,
+        names: Names,
         teller: Teller,
     ) -> Self {
-        let threads = threads.into_iter().enumerate();
+        let threads = settings.threads.iter().cloned().enumerate();
         let lane = |(number, handle)| Arc::new(Lane::new(number, handle, connector.clone()));
         let lanes = threads.map(lane).collect();
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
             endpoints: super::Endpoints::new(Arc::clone(&metrics)),
             http: http::Pool::default(),
+            outside: super::outside::Instances::default(),
+            names,
             routing: super::Routing::default(),
             sessions: super::SessionKey::new(rand::random()),
             settings,
             mesh,
+            placed: ArcSwapOption::empty(),
             certs,
             metrics,
         });
@@ -88,9 +92,10 @@ impl<C: Connector + Clone> Waypoint<C> {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut mesh = self.shared.mesh.clone();
         while !shutdown.is_cancelled() {
-            let place = Place::of(&self.shared.settings, &mesh.borrow_and_update());
+            let now = Arc::clone(&mesh.borrow_and_update());
+            let place = Place::of(&self.shared.settings, &now);
             let uid = place.as_ref().ok().map(|p| Arc::clone(&p.instance.uid));
-            place::want(&self.shared, place.as_ref().ok());
+            self.prepare(place.as_ref().ok(), now);
             let listening = tokio::select! {
                 () = shutdown.cancelled() => break,
                 listening = place::listen(&self.shared, place) => listening,
@@ -112,6 +117,18 @@ impl<C: Connector + Clone> Waypoint<C> {
             }
         }
         self.drain().await;
+    }
+
+    /// Has what a place takes at hand. Without one, what the last took stays for those it serves still.
+    fn prepare(&mut self, place: Option<&Place>, now: Arc<MeshState>) {
+        while let Some(done) = self.tasks.try_join_next() {
+            report(done);
+        }
+        if place.is_none() && !self.tasks.is_empty() {
+            return;
+        }
+        self.shared.placed.store(place.map(|_here| now));
+        place::want(&self.shared, place);
     }
 
     /// Serves until `shutdown`, or until the mesh places it otherwise.
@@ -317,7 +334,9 @@ impl<C: Connector + Clone> Door<C> {
             Authority::Address(address) => Target::Address(*address),
             Authority::Name { host, port } => Target::Name { host, port: *port },
         };
-        let admitted = waypoint::admit(&mesh.view, &instance, target);
+        let told = mesh.waypoints.get(&self.shared.settings.name);
+        let told = told.map(|told| &**told);
+        let admitted = waypoint::admit(&mesh.view, told, &instance, target);
         let bound = admitted.map_err(|refusal| {
             let status = StatusCode::from_u16(refusal.status());
             refused(&chain(&refusal), status.unwrap_or(StatusCode::NOT_FOUND))

@@ -59,11 +59,12 @@ pub(super) async fn serve<C: Connector + Clone>(
     let by_source = seen.ruled(&to).hashes_source();
     loop {
         let picking = Picking {
+            host: server_name,
             tried: &tried,
             hash: by_source.then(|| hash(source.as_bytes(), 0)),
             ..Picking::default()
         };
-        let chosen = match arrival.choose(&seen, &to, &picking) {
+        let chosen = match arrival.choose(&seen, &to, &picking).await {
             Ok(chosen) => chosen,
             Err(none) => return refuse(arrival, tunnel, &none),
         };

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,8 @@ use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
 use crate::model::waypoint::Resources;
 use crate::model::workload::{Health, Workload};
+use crate::resolve::testing::Server;
+use crate::resolve::{self, System};
 use crate::telemetry::Metrics;
 use crate::tls::testing::TestCa;
 use crate::tls::{Svid, hbone_client, hbone_server};
@@ -152,6 +155,8 @@ pub(super) struct Rig {
     client: Pool<Direct>,
     workloads: Vec<Workload>,
     services: Vec<Service>,
+    /// Whom it asks for names outside the mesh.
+    pub(super) names: Server,
     /// What the waypoint is told besides.
     pub(super) resources: Option<Resources>,
     pub(super) waypoint: JoinSet<()>,
@@ -172,15 +177,6 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
-        Self::with(drain, false).await
-    }
-
-    /// The same, and applications are told of identities.
-    pub(super) async fn telling() -> Self {
-        Self::with(Duration::from_secs(10), true).await
-    }
-
-    async fn with(drain: Duration, tells_identities: bool) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -194,9 +190,12 @@ impl Rig {
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
+            threads: vec![tokio::runtime::Handle::current(); 2],
             drain,
-            tells_identities,
         };
+        let server = Server::new().await;
+        let (names, refresher) = resolve::names(System::of(&[server.at], PathBuf::new()));
+        tasks.spawn(refresher.run(CancellationToken::new()));
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
         let (states, reports) = watch::channel(LocalStates::default());
@@ -206,8 +205,8 @@ impl Rig {
             seen,
             certs,
             Arc::clone(&metrics),
-            vec![tokio::runtime::Handle::current(); 2],
             connector.clone(),
+            names,
             teller,
         );
         let stop = CancellationToken::new();
@@ -234,6 +233,7 @@ impl Rig {
             told: Arc::default(),
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
+            names: server,
             resources: None,
             services: vec![
                 service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
@@ -269,6 +269,16 @@ impl Rig {
         let like = self.services.iter().find(|s| &*s.name == "cart").unwrap();
         let added = service(name, &[vip]).ports(&like.ports);
         self.services.push(added.through(waypoint_named("wp")));
+    }
+
+    /// Adds a service as it is.
+    pub(super) fn add(&mut self, service: Service) {
+        self.services.push(service);
+    }
+
+    /// Adds a workload as it is.
+    pub(super) fn add_workload(&mut self, workload: Workload) {
+        self.workloads.push(workload);
     }
 
     /// The mesh has its peers go by another instance.

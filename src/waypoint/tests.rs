@@ -7,6 +7,7 @@ mod headers;
 mod http;
 mod http2;
 mod mirrors;
+mod outside;
 mod program;
 mod raw;
 mod routes;

@@ -3,22 +3,27 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use super::Arrival;
 use super::endpoints::{GroupKey, Outcome, Picker, UnderWay};
+use super::outside::{Outside, Unchosen};
 use super::routing::Seen;
 use super::secure::{Alpn, Materials, NotSecured, Secured, Stream, introduce};
 use crate::agent::certs::{CertError, Certs};
 use crate::hbone::{ConnectError, ConnectRequest, Connector, Hop, Tunnel, TunnelIo, headers};
+use crate::model::balance::Endpoint;
 use crate::model::balance::RoundRobin;
-use crate::model::outbound::{Refusal, Route, Tunnelled};
+use crate::model::outbound::{Route, Tunnelled};
 use crate::model::service::Service;
 use crate::model::traffic::{Balance, Keepalive, Settings};
 use crate::model::waypoint::{Destination, Picking, as_asked, toward};
 use crate::model::workload::Workload;
+
+/// What the first of two addresses of a name has before the other (RFC 8305 §8).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Opens ways as this waypoint.
 pub(super) struct Upstream<C> {
@@ -105,9 +110,37 @@ impl<C: Connector + Clone> Upstream<C> {
         Ok(tunnel)
     }
 
-    async fn plain(&self, to: SocketAddr) -> Result<TcpStream, OpenError> {
-        let connected = self.connector.connect(to).await;
-        connected.map_err(|source| OpenError::Plain { to, source })
+    /// Connects, and to the rival too where the first is not quick (RFC 8305 §5).
+    async fn plain(
+        &self,
+        to: SocketAddr,
+        rival: Option<SocketAddr>,
+    ) -> Result<TcpStream, OpenError> {
+        let failed = |source| OpenError::Plain { to, source };
+        let Some(rival) = rival else {
+            return self.connector.connect(to).await.map_err(failed);
+        };
+        let first = self.connector.connect(to);
+        tokio::pin!(first);
+        let head_start = tokio::time::timeout(HEAD_START, &mut first).await;
+        if let Ok(Ok(connected)) = head_start {
+            return Ok(connected);
+        }
+        let second = self.connector.connect(rival);
+        if let Ok(Err(_slower)) = head_start {
+            return second.await.map_err(failed);
+        }
+        tokio::pin!(second);
+        tokio::select! {
+            connected = &mut first => match connected {
+                Ok(connected) => Ok(connected),
+                Err(_) => second.await.map_err(failed),
+            },
+            connected = &mut second => match connected {
+                Ok(connected) => Ok(connected),
+                Err(_) => first.await.map_err(failed),
+            },
+        }
     }
 }
 
@@ -124,8 +157,22 @@ impl Chosen {
         match &self.route {
             Route::Passthrough { to } => *to,
             Route::Plain { endpoint, .. } => endpoint.address,
+            // Never chosen: names are resolved before.
+            Route::Named { port, .. } => SocketAddr::from(([0, 0, 0, 0], *port)),
             Route::Tunnel(tunnelled) => tunnelled.target,
         }
+    }
+
+    /// An address of the same name that does as well, of the other family.
+    fn rival(&self) -> Option<SocketAddr> {
+        let Route::Plain { endpoint, .. } = &self.route else {
+            return None;
+        };
+        let to = endpoint.address;
+        let named = Some(&endpoint.workload).filter(|w| !w.hostname.is_empty())?;
+        let mut others = named.addresses.iter();
+        let other = others.find(|a| a.is_ipv4() != to.is_ipv4())?;
+        Some(SocketAddr::new(*other, to.port()))
     }
 
     /// The traffic policy that holds for it.
@@ -161,7 +208,7 @@ impl Chosen {
     pub(super) fn hop(&self) -> SocketAddr {
         match &self.route {
             Route::Tunnel(tunnelled) => tunnelled.hop,
-            Route::Passthrough { .. } | Route::Plain { .. } => self.address(),
+            Route::Passthrough { .. } | Route::Plain { .. } | Route::Named { .. } => self.address(),
         }
     }
 
@@ -170,6 +217,7 @@ impl Chosen {
         match &self.route {
             Route::Passthrough { .. } => None,
             Route::Plain { endpoint, .. } => Some(&endpoint.workload),
+            Route::Named { workload, .. } => Some(workload),
             Route::Tunnel(tunnelled) => Some(&tunnelled.workload),
         }
     }
@@ -178,7 +226,7 @@ impl Chosen {
     pub(super) fn service(&self) -> Option<&Arc<Service>> {
         match &self.route {
             Route::Passthrough { .. } => None,
-            Route::Plain { service, .. } => service.as_ref(),
+            Route::Plain { service, .. } | Route::Named { service, .. } => service.as_ref(),
             Route::Tunnel(tunnelled) => tunnelled.service.as_ref(),
         }
     }
@@ -187,19 +235,19 @@ impl Chosen {
     pub(super) fn tunnelled(&self) -> Option<&Tunnelled> {
         match &self.route {
             Route::Tunnel(tunnelled) => Some(tunnelled),
-            Route::Passthrough { .. } | Route::Plain { .. } => None,
+            Route::Passthrough { .. } | Route::Plain { .. } | Route::Named { .. } => None,
         }
     }
 }
 
 impl<C: Connector + Clone> Arrival<C> {
     /// Chooses an endpoint of `to`, as the traffic policy says.
-    pub(super) fn choose(
+    pub(super) async fn choose(
         &self,
         seen: &Seen,
         to: &Destination<'_>,
         picking: &Picking<'_>,
-    ) -> Result<Chosen, Refusal> {
+    ) -> Result<Chosen, Unchosen> {
         let (view, instance) = (&seen.mesh.view, &seen.instance);
         let Destination::Service {
             key,
@@ -212,15 +260,29 @@ impl<C: Connector + Clone> Arrival<C> {
             let under_way = None;
             return Ok(Chosen { route, under_way });
         };
+        let outside = self.outside(seen, to, picking.host).await?;
         let (ruled, now) = (seen.ruled(to), Instant::now());
         let group = GroupKey {
             service: key.clone(),
             port,
-            subset: subset.map(|s| Arc::clone(&s.name)).unwrap_or_default(),
+            subset: match (&outside, subset) {
+                // Each name has endpoints of its own.
+                (Outside::Named { host, .. }, _) => Arc::clone(host),
+                (_, Some(subset)) => Arc::clone(&subset.name),
+                (_, None) => Arc::default(),
+            },
         };
         let group = self.shared.endpoints.group(group, now);
         let balance = &ruled.settings().load_balancer.policy;
-        let route = if *balance == Balance::Passthrough {
+        let route = if let Outside::AsAsked(workload) = outside {
+            Route::Plain {
+                endpoint: Endpoint {
+                    workload,
+                    address: asked,
+                },
+                service: view.service(key).cloned(),
+            }
+        } else if *balance == Balance::Passthrough && outside.endpoints().is_none() {
             as_asked(view, instance, key, asked)?
         } else {
             let keyed = matches!(balance, Balance::Hash { .. }) && picking.hash.is_some();
@@ -228,18 +290,28 @@ impl<C: Connector + Clone> Arrival<C> {
                 // What has a key is asked again where it was (§3.2).
                 tried: if keyed { &[] } else { picking.tried },
                 pinned: picking.pinned.filter(|at| !group.is_out(*at, now)),
+                among: outside.endpoints(),
                 ..*picking
             };
+            // Of what is resolved only those of the subset were.
+            let subset = subset.filter(|_| picking.among.is_none());
             let mut picker = Picker {
                 group: &group,
                 settings: ruled.settings(),
                 view,
+                among: picking.among,
                 source: instance,
                 subset,
                 hash: picking.hash,
                 now,
             };
-            toward(view, instance, to, &picking, &mut picker)?
+            let to = Destination::Service {
+                key,
+                port,
+                subset,
+                asked,
+            };
+            toward(view, instance, &to, &picking, &mut picker)?
         };
         let mut chosen = Chosen {
             route,
@@ -275,7 +347,7 @@ impl<C: Connector + Clone> Arrival<C> {
         let way = match chosen.tunnelled() {
             Some(to) => Way::Tunnel(upstream.tunnel(self, to).await?),
             None => {
-                let tcp = upstream.plain(to).await?;
+                let tcp = upstream.plain(to, chosen.rival()).await?;
                 if let Some(keepalive) = settings.connection_pool.tcp_keepalive {
                     keep_alive(&tcp, keepalive);
                 }

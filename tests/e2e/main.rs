@@ -1,5 +1,5 @@
 //! The real binary in rigs: two nodes, a control plane and a machine outside, shared by all cases but
-//! those of [`waypoints`], which have a rig of their own.
+//! those of [`waypoints`] and of [`routing`], which have rigs of their own.
 //!
 //! Runs as root and as an ordinary user, where user namespaces are allowed; where a rig cannot be
 //! built every case fails with the one line that says why.
@@ -18,7 +18,9 @@ mod health;
 mod joining;
 mod outage;
 mod policy;
+mod programs;
 mod refusals;
+mod routing;
 mod support;
 mod traffic;
 mod trust;

@@ -213,7 +213,7 @@ impl Testbed {
     }
 
     /// When a mesh file was last written, in milliseconds since 1970.
-    fn last_written(&self) -> u64 {
+    pub(crate) fn last_written(&self) -> u64 {
         let files = fs::read_dir(self.mesh_dir()).unwrap().flatten();
         let times = files.map(|f| f.metadata().unwrap().modified().unwrap());
         let since = times.map(|t| t.duration_since(std::time::UNIX_EPOCH).unwrap());

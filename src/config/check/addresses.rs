@@ -1,4 +1,5 @@
-//! Addresses: each belongs to one resource, services' lie in the service ranges, others' do not.
+//! Addresses: each belongs to one resource, services' lie in the service ranges, others' do not, and
+//! those of service-entries lie where they are.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
@@ -9,18 +10,24 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::Context;
 use super::memory::neighbours;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{WrittenGateway, WrittenNode, WrittenService, WrittenWorkload};
+use crate::config::mesh::{
+    WrittenGateway, WrittenNode, WrittenService, WrittenServiceEntry, WrittenWorkload,
+};
 use crate::config::source::{At, Place};
 use crate::model::declaration::Capture;
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let hosts = hosts(context, found);
+    let entries = single(context);
     let mut taken: HashMap<IpAddr, (Owner<'_>, &Place)> = HashMap::new();
     let services = context.written.services.iter().copied();
     let services = services.map(|s| (Owner::Service(s), &s.addresses));
     let gateways = context.written.gateways.iter().copied();
     let gateways = gateways.map(|g| (Owner::Gateway(g), &g.addresses));
-    for (service, addresses) in services.chain(gateways) {
+    let entries = entries
+        .iter()
+        .map(|(e, addresses)| (Owner::Entry(e), addresses));
+    for (service, addresses) in services.chain(gateways).chain(entries) {
         for address in addresses {
             let owner = || service.words();
             if let Some((other, place)) = taken.get(&address.value) {
@@ -30,17 +37,26 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
             taken.insert(address.value, (service, &address.place));
             if let Some((holder, place)) = hosts.by_address.get(&address.value) {
                 found.push(duplicate(address, &owner(), place, &holder.words()));
-            } else if !in_range(context, address.value) {
+            } else if !matches!(service, Owner::Entry(_)) && !in_range(context, address.value) {
                 found.push(outside(context, &hosts, address, &owner()));
             }
         }
     }
 }
 
-/// Who has an address that the mesh makes up.
+/// The service-entries, with those of their addresses that are no ranges.
+fn single<'a>(context: &Context<'a>) -> Vec<(&'a WrittenServiceEntry, Vec<At<IpAddr>>)> {
+    let entries = context.written.service_entries.iter();
+    entries
+        .map(|entry| (*entry, entry.single_addresses().collect()))
+        .collect()
+}
+
+/// Who has an address that connections to a service are known by.
 #[derive(Clone, Copy)]
 enum Owner<'a> {
     Service(&'a WrittenService),
+    Entry(&'a WrittenServiceEntry),
     Gateway(&'a WrittenGateway),
 }
 
@@ -48,6 +64,7 @@ impl Owner<'_> {
     fn words(self) -> String {
         let (kind, namespace, name) = match self {
             Self::Service(s) => ("service", &s.namespace.value, &s.name.value),
+            Self::Entry(e) => ("service-entry", &e.namespace.value, &e.name.value),
             Self::Gateway(g) => ("gateway", &g.namespace.value, &g.name.value),
         };
         format!("{kind} `{namespace}/{name}`")
@@ -117,7 +134,9 @@ fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
     let of_services = context.written.services.iter().flat_map(|s| &s.addresses);
     let of_gateways = context.written.gateways.iter().flat_map(|g| &g.addresses);
     let others = of_nodes.chain(of_services).chain(of_gateways);
-    let others = others.map(|address| address.value);
+    let of_entries = context.written.service_entries.iter();
+    let of_entries = of_entries.flat_map(|e| e.single_addresses().map(|a| a.value));
+    let others = others.map(|address| address.value).chain(of_entries);
     let workloads = neighbours(&context.files, others).into_iter();
     let workloads = workloads.map(|workload| {
         let network = &**context.network_of(workload);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Context;
 use super::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::{WrittenGateway, WrittenNamespace, WrittenService};
+use crate::config::mesh::{WrittenCanary, WrittenGateway, WrittenNamespace};
 use crate::config::source::{At, Place};
 use crate::model::binding::{
     Bindable, Binding, CanaryFault, CanaryOutcome, Level, Named, Reason, Unbound, Waypoints,
@@ -131,6 +131,10 @@ impl<'a> Judged<'a> {
             let what = format!("service `{}`", s.name.value);
             self.reference(&what, &s.namespace.value, s.use_waypoint.as_ref());
         }
+        for e in &written.service_entries {
+            let what = format!("service-entry `{}`", e.name.value);
+            self.reference(&what, &e.namespace.value, e.use_waypoint.as_ref());
+        }
         for w in written
             .workloads
             .iter()
@@ -204,7 +208,21 @@ impl<'a> Judged<'a> {
             };
             let binding = self.waypoints.bind(Bindable::from(declared));
             if let Binding::Bound(bound) = &binding {
-                self.canary(service, &bound.canary);
+                self.canary(&asking, &service.canary, &bound.canary);
+            }
+            self.outcome(&asking, &binding, &mut inherited);
+        }
+        let entries = written.service_entries.iter().zip(&mesh.service_entries);
+        for (entry, declared) in entries {
+            let asking = Asking {
+                what: format!("service-entry `{}`", entry.name.value),
+                namespace: &entry.namespace.value,
+                own: entry.use_waypoint.as_ref(),
+                place: &entry.name.place,
+            };
+            let binding = self.waypoints.bind(Bindable::from(declared));
+            if let Binding::Bound(bound) = &binding {
+                self.canary(&asking, &entry.canary, &bound.canary);
             }
             self.outcome(&asking, &binding, &mut inherited);
         }
@@ -286,7 +304,7 @@ impl<'a> Judged<'a> {
     }
 
     /// Tells once of a canary, though all services of a namespace may inherit it.
-    fn canary(&mut self, service: &WrittenService, outcome: &CanaryOutcome<'_>) {
+    fn canary(&mut self, asking: &Asking<'_>, own: &WrittenCanary, outcome: &CanaryOutcome<'_>) {
         let CanaryOutcome::LeftOut {
             named,
             level,
@@ -295,12 +313,12 @@ impl<'a> Judged<'a> {
         else {
             return;
         };
-        let namespace = self.context.namespaces.get(&*service.namespace.value);
+        let namespace = self.context.namespaces.get(asking.namespace);
         let written = match level {
-            Level::Own => service.canary.place.as_ref(),
+            Level::Own => own.place.as_ref(),
             Level::Namespace => namespace.and_then(|n| n.canary.place.as_ref()),
         };
-        let place = written.unwrap_or(&service.name.place);
+        let place = written.unwrap_or(asking.place);
         let at = (Arc::as_ptr(place.source()).addr(), place.span().start);
         if !self.canaries.insert(at) {
             return;

@@ -7,12 +7,12 @@ use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenWorkload,
+    WrittenServiceEntry, WrittenWorkload,
 };
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
 use crate::model::declaration::{
-    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, Workload,
+    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Workload,
 };
 use crate::model::route::RouteKey;
 use crate::model::shared::Shared;
@@ -56,7 +56,10 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .collect(),
         routes: written.routes.iter().map(|r| declared_route(r)).collect(),
         destination_rules: super::destinations::declare(context),
-        service_entries: Vec::new(),
+        service_entries: {
+            let entries = written.service_entries.iter();
+            entries.map(|e| declared_service_entry(e)).collect()
+        },
     };
     (mesh, workloads)
 }
@@ -89,7 +92,10 @@ fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
     let of_services = written.services.iter().map(|s| (&s.namespace, &s.place));
     let mut last: Option<&Arc<str>> = None;
     let of_gateways = written.gateways.iter().map(|g| (&g.namespace, &g.place));
+    let of_entries = written.service_entries.iter();
+    let of_entries = of_entries.map(|e| (&e.namespace, &e.place));
     let all = of_workloads.chain(of_services).chain(of_gateways);
+    let all = all.chain(of_entries);
     for (At { value: name, .. }, place) in all {
         // Most have theirs from their file, with the one before.
         if last
@@ -191,6 +197,28 @@ fn declared_service(written: &WrittenService) -> Service {
     }
 }
 
+fn declared_service_entry(written: &WrittenServiceEntry) -> ServiceEntry {
+    let selector = written.selector.as_ref();
+    ServiceEntry {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        hosts: values(&written.hosts),
+        addresses: values(&written.addresses),
+        ports: written.ports.clone(),
+        external: written.external,
+        resolution: written.resolution,
+        endpoints: written.endpoints.clone(),
+        selector: selector.map(|s| s.value.clone()).unwrap_or_default(),
+        subject_alt_names: written.subject_alt_names.clone(),
+        export_to: written.export_to,
+        canary: written.canary.canary.clone(),
+        ingress_use_waypoint: written.ingress_use_waypoint,
+        use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
+        labels: written.labels.clone(),
+    }
+}
+
 fn declared_gateway(written: &WrittenGateway) -> Gateway {
     Gateway {
         origin: written.place.origin(),
@@ -205,6 +233,7 @@ fn declared_gateway(written: &WrittenGateway) -> Gateway {
         waypoint_for: written.waypoint_for,
         allowed_routes: written.allowed_routes.clone(),
         hbone_port: written.hbone_port,
+        tells_identities: written.tells_identities,
         labels: written.labels.clone(),
     }
 }

@@ -3,7 +3,7 @@
 //! written before its service.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Context;
@@ -228,10 +228,15 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         found.push(superseded(ruled, winner));
     });
     let services = by_host(context);
+    let entries: HashSet<&str> = written
+        .service_entries
+        .iter()
+        .flat_map(|entry| entry.hosts.iter().map(|host| &*host.value))
+        .collect();
     let mut guesses = Guesses::default();
     for ruled in all(context) {
         match services.get(&*ruled.host) {
-            None => found.extend(unknown_host(&ruled, &services, &mut guesses)),
+            None => found.extend(unknown_host(&ruled, (&services, &entries), &mut guesses)),
             Some(service) => {
                 if let Rule::BackendTls(_, target) = ruled.rule {
                     found.extend(unknown_port(&ruled, target, service));
@@ -258,19 +263,28 @@ fn superseded(ruled: &Ruled<'_>, winner: Rule<'_>) -> Diagnostic {
 
 fn unknown_host(
     ruled: &Ruled<'_>,
-    services: &HashMap<String, &WrittenService>,
+    (services, entries): (&HashMap<String, &WrittenService>, &HashSet<&str>),
     guesses: &mut Guesses,
 ) -> Option<Diagnostic> {
     let host = &*ruled.host;
-    if let Some(suffix) = host.strip_prefix('*')
-        && services.keys().any(|name| name.ends_with(suffix))
-    {
+    let mut known = services
+        .keys()
+        .map(String::as_str)
+        .chain(entries.iter().copied());
+    let meant = match host.strip_prefix('*') {
+        Some(suffix) => known.any(|name| name.ends_with(suffix)),
+        None => entries.contains(host),
+    };
+    if meant {
         return None;
     }
     let written = ruled.rule.host();
     let message = format!("{} is for an unknown host: `{host}`", ruled.rule.what());
     let guess = match written.value.contains('.') {
-        true => guesses.meant(&ruled.host, services.keys().map(String::as_str)),
+        true => {
+            let known = services.keys().map(String::as_str);
+            guesses.meant(&ruled.host, known.chain(entries.iter().copied()))
+        }
         false => {
             let here = services.values();
             let here = here.filter(|s| s.namespace.value == *ruled.rule.namespace());

@@ -32,6 +32,12 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         services.map(|s| (Some(&s.namespace), &s.name)),
         found,
     );
+    let entries = written.service_entries.iter();
+    unique(
+        "service-entry",
+        entries.map(|e| (Some(&e.namespace), &e.name)),
+        found,
+    );
     let gateways = written.gateways.iter();
     unique(
         "gateway",

@@ -57,6 +57,8 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let of_services = services.map(|s| ("service", &s.name, &s.namespace));
     let gateways = written.gateways.iter();
     let of_gateways = gateways.map(|g| ("gateway", &g.name, &g.namespace));
+    let entries = written.service_entries.iter();
+    let of_entries = entries.map(|e| ("service-entry", &e.name, &e.namespace));
     // Policies of the root namespace are for the whole mesh, and often all there is in it.
     let outside_root = |(_, _, namespace): &(_, _, &At<Arc<str>>)| {
         namespace.value != context.settings.root_namespace
@@ -84,6 +86,7 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let mut reported: HashSet<(usize, usize)> = HashSet::new();
     for (kind, name, namespace) in of_workloads
         .chain(of_services)
+        .chain(of_entries)
         .chain(of_gateways)
         .chain(of_policies)
         .chain(of_routes)

@@ -32,6 +32,8 @@ pub(in crate::config) struct WrittenGateway {
     pub allowed_routes: AllowedRoutes,
     /// The port of that listener, where it is another than Istio's.
     pub hbone_port: Option<u16>,
+    /// `xfcc-include-client-identity`, or the annotation that means the same.
+    pub tells_identities: bool,
     /// `labels`, the meaningful ones taken out.
     pub labels: BTreeMap<String, String>,
 }
@@ -56,6 +58,10 @@ impl WrittenMachines {
 
 /// The one class there is, by its two names.
 const CLASSES: [&str; 2] = ["waypoint", "istio-waypoint"];
+
+/// Whether programs are told who the client is (`spec/waypoint-l7.md` §1.3), and Istio's way to ask.
+const XFCC: &str = "xfcc-include-client-identity";
+const XFCC_ANNOTATION: &str = "ambient.istio.io/xfcc-include-client-identity";
 
 /// Where HBONE is taken in all files that Istio knows: they leave the port to us.
 const USUAL_PORT: u16 = 15008;
@@ -83,6 +89,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     if let Some(binding) = annotations.take("ambient.istio.io/waypoint-inbound-binding") {
         binding.unsupported("take it out: waypoints take HBONE and nothing else");
     }
+    let tells_identities = tells_identities(&table, &mut annotations);
     annotations.finish();
     let labels = labels.finish(&table);
     table.finish();
@@ -97,8 +104,34 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         waypoint_for: waypoint_for.map(|takes| takes.value).unwrap_or_default(),
         allowed_routes: listener.allowed_routes,
         hbone_port: (listener.port == Some(OTHER_PORT)).then_some(OTHER_PORT),
+        tells_identities,
         labels,
     })
+}
+
+/// Off unless either says otherwise; two that disagree are an error.
+fn tells_identities<'a>(table: &Table<'a>, annotations: &mut Annotations<'a>) -> bool {
+    let key = table.value(XFCC);
+    let said = key.as_ref().and_then(Value::boolean);
+    let Some(annotation) = annotations.take(XFCC_ANNOTATION) else {
+        return said.unwrap_or_default();
+    };
+    let words = [("true", true), ("false", false)];
+    let annotated = scalar::choice(&annotation, &words);
+    if let (Some(key), Some(said), Some(annotated)) = (key, said, annotated)
+        && said != annotated
+    {
+        let message = format!("{}: key `{XFCC}` and its annotation disagree", table.what());
+        table.report(
+            Diagnostic::new(Code::ConflictingKeys, annotation.place().clone(), message)
+                .label("the annotation says this")
+                .related(key.place().clone(), "the key says this")
+                .help(format!(
+                    "they mean the same; keep `{XFCC}` and drop the annotation"
+                )),
+        );
+    }
+    said.or(annotated).unwrap_or_default()
 }
 
 fn machines(table: &Table<'_>) -> Option<WrittenMachines> {

@@ -186,7 +186,8 @@ fn ports(value: &Value<'_>) -> Option<Vec<Port>> {
     })
 }
 
-fn once<K: std::hash::Hash + Eq>(
+/// Reports what is declared for the second time.
+pub(super) fn once<K: std::hash::Hash + Eq>(
     table: &Table<'_>,
     seen: &mut HashMap<K, Place>,
     key: K,

@@ -3,6 +3,7 @@
 mod destinations;
 mod policies;
 mod routes;
+mod service_entries;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -3,6 +3,7 @@
 mod destinations;
 mod policies;
 mod rules;
+mod service_entries;
 
 use super::{Code, Row, judge};
 
@@ -35,6 +36,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(policies::rows());
     rows.extend(rules::rows());
     rows.extend(destinations::rows());
+    rows.extend(service_entries::rows());
     rows
 }
 

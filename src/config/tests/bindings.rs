@@ -262,6 +262,11 @@ fn gateways() -> Vec<Row> {
             (63, Unsupported, "HBONE"),
         ),
         alone(
+            "a key and its annotation disagree",
+            "annotations = { \"ambient.istio.io/xfcc-include-client-identity\" = \"false\" }\nxfcc-include-client-identity = true",
+            (67, ConflictingKeys, "drop the annotation"),
+        ),
+        alone(
             "an address outside the range",
             "addresses = [\"10.9.0.1\"]",
             (14, OutsideServiceRange, "gateway `infra/wp`"),
@@ -416,6 +421,18 @@ fn a_gateway_is_read() {
     let several = mesh(&text).gateways.remove(0).machines;
     let each = ["f", "e"].map(Arc::from);
     assert_eq!(several, Machines::Each(each.to_vec()));
+    assert!(!plain.tells_identities);
+    for (line, want) in [
+        ("xfcc-include-client-identity = true", true),
+        ("xfcc-include-client-identity = false", false),
+        (
+            "annotations = { \"ambient.istio.io/xfcc-include-client-identity\" = \"true\" }",
+            true,
+        ),
+    ] {
+        let told = mesh(&gateway("wp", line)).gateways.remove(0);
+        assert_eq!(told.tells_identities, want, "{line}");
+    }
     for (written, want) in [
         ("from = \"All\"", AllowedRoutes::All),
         ("from = \"Selector\"", AllowedRoutes::Nobody),

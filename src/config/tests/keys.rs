@@ -4,6 +4,7 @@ mod destinations;
 mod policies;
 mod resources;
 mod rules;
+mod service_entries;
 
 use super::{Code, Row, judge};
 
@@ -90,6 +91,7 @@ pub(super) fn rows() -> Vec<Row> {
     policies::add(&mut rows);
     rules::add(&mut rows);
     destinations::add(&mut rows);
+    service_entries::add(&mut rows);
     rows.0
 }
 

@@ -31,7 +31,7 @@ pub struct Object {
 pub struct Surveyed {
     /// In the order of their names, each with its HBONE port.
     pub waypoints: Vec<(Gateway, u16)>,
-    /// Services, then workloads, in the order they were written.
+    /// Services, service entries, then workloads, in the order they were written.
     pub objects: Vec<Object>,
 }
 
@@ -40,7 +40,10 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
     let waypoints = Waypoints::new(mesh);
     let services = mesh.services.iter().filter_map(|service| {
         let binding = waypoints.bind(Bindable::from(service));
-        let told = condition(&binding, ingress_uses(service, mesh))?;
+        let told = condition(
+            &binding,
+            ingress_uses(service.ingress_use_waypoint, &service.namespace, mesh),
+        )?;
         let key = key(&service.namespace, &service.name);
         Some(object(
             Traffic::Service,
@@ -49,6 +52,13 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
             &binding,
             told,
         ))
+    });
+    let entries = mesh.service_entries.iter().filter_map(|entry| {
+        let binding = waypoints.bind(Bindable::from(entry));
+        let ingress = ingress_uses(entry.ingress_use_waypoint, &entry.namespace, mesh);
+        let told = condition(&binding, ingress)?;
+        let key = key(&entry.namespace, &entry.name);
+        Some(object(Traffic::Service, key, &entry.origin, &binding, told))
     });
     let workloads = mesh.workloads.iter().filter_map(|workload| {
         let binding = waypoints.bind(Bindable::from(&**workload));
@@ -62,7 +72,7 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
             told,
         ))
     });
-    let objects = services.chain(workloads).collect();
+    let objects = services.chain(entries).chain(workloads).collect();
     let all = mesh.gateways.iter().cloned().zip(hbone_ports(mesh));
     let mut all: Vec<_> = all.collect();
     all.sort_by(|(a, _), (b, _)| Named::from(a).cmp(&Named::from(b)));

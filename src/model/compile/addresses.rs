@@ -111,10 +111,13 @@ fn first_of_each_family(ranges: &[IpNet]) -> Vec<IpNet> {
 fn declared(mesh: &Mesh) -> HashSet<IpAddr> {
     let services = mesh.services.iter().flat_map(|s| &s.addresses);
     let gateways = mesh.gateways.iter().flat_map(|g| &g.addresses);
-    let services = services.chain(gateways);
+    let entries = mesh.service_entries.iter().flat_map(|e| &e.addresses);
+    let single = entries.filter(|net| net.prefix_len() == net.max_prefix_len());
+    let services = services.chain(gateways).copied();
+    let services = services.chain(single.map(|net| net.addr()));
     let workloads = mesh.workloads.iter().flat_map(|w| &w.addresses);
     let nodes = mesh.nodes.values().flat_map(|n| &n.addresses);
-    services.chain(workloads).chain(nodes).copied().collect()
+    services.chain(workloads.chain(nodes).copied()).collect()
 }
 
 /// The first free address of `range` at or after the one `key` hashes to, wrapping round.

@@ -80,14 +80,21 @@ impl<'a> Gateways<'a> {
         self.reference(&self.waypoints.bind(Bindable::from(declared)))
     }
 
-    /// Writes what is before a service on it.
-    pub(super) fn bind(&self, declared: &'a declaration::Service, service: &mut Service) {
-        let binding = self.waypoints.bind(Bindable::from(declared));
+    /// Whether what is bound so goes anywhere but direct.
+    pub(super) fn leads_somewhere(&self, object: Bindable<'a>) -> bool {
+        self.reference(&self.waypoints.bind(object)).is_some()
+    }
+
+    /// Writes on a service what is before what it was declared as, which has its own word on `ingress`
+    /// gateways or not.
+    pub(super) fn bind(&self, object: Bindable<'a>, ingress: Option<bool>, service: &mut Service) {
+        let binding = self.waypoints.bind(object);
         service.waypoint = self.reference(&binding);
         let Binding::Bound(bound) = binding else {
             return;
         };
-        service.ingress_use_waypoint = ingress_uses(declared, self.mesh).unwrap_or(false);
+        let ingress = ingress_uses(ingress, object.namespace, self.mesh);
+        service.ingress_use_waypoint = ingress.unwrap_or(false);
         if let CanaryOutcome::Shares(canary, weight) = bound.canary {
             let canary = self.references.get(&Named::from(canary));
             let both = [(service.waypoint.as_ref(), 100 - weight), (canary, weight)];

@@ -1,12 +1,13 @@
-//! Which workloads a service selects.
+//! Which workloads a service, or a service entry, selects.
 //!
-//! Every service is filed under the one pair of its selector that the fewest workloads of its
+//! Every one is filed under the one pair of its selector that the fewest workloads of its
 //! namespace carry; a workload looks up its own labels. The work is proportional to labels and
 //! matches, not to workloads × services.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::model::declaration::{Mesh, Service, Workload};
+use super::service_entries::Entries;
+use crate::model::declaration::{Mesh, Workload};
 use crate::model::service::ServiceKey;
 
 /// Namespace, label key, label value.
@@ -14,15 +15,37 @@ type Label<'a> = (&'a str, &'a str, &'a str);
 
 /// An index of all selectors of a mesh.
 pub(super) struct Membership<'a> {
-    filed: HashMap<Label<'a>, Vec<(&'a Service, &'a ServiceKey)>>,
+    filed: HashMap<Label<'a>, Vec<Filed<'a>>>,
+}
+
+/// A selector, and whose it is.
+#[derive(Clone, Copy)]
+struct Filed<'a> {
+    selector: &'a BTreeMap<String, String>,
+    key: &'a ServiceKey,
 }
 
 impl<'a> Membership<'a> {
     /// `keys` has one entry per service of the mesh, in the same order. For `few` workloads it is
     /// not worth while to find out which labels are rare.
-    pub(super) fn new(mesh: &'a Mesh, keys: &'a [ServiceKey], few: bool) -> Self {
+    pub(super) fn new(
+        mesh: &'a Mesh,
+        keys: &'a [ServiceKey],
+        outside: &'a Entries<'a>,
+        few: bool,
+    ) -> Self {
+        let services = mesh.services.iter().zip(keys);
+        let services = services.map(|(service, key)| Filed {
+            selector: &service.selector,
+            key,
+        });
+        let hosts = outside.all.iter().map(|host| Filed {
+            selector: &host.declared.selector,
+            key: &host.key,
+        });
+        let all: Vec<_> = services.chain(hosts).collect();
         let mut carried: HashMap<Label<'_>, usize> = HashMap::new();
-        carried.extend(mesh.services.iter().flat_map(wanted).map(|pair| (pair, 0)));
+        carried.extend(all.iter().flat_map(wanted).map(|pair| (pair, 0)));
         let counted = mesh.workloads.iter().filter(|_| !few);
         for pair in counted.flat_map(|w| worn(w)) {
             if let Some(count) = carried.get_mut(&pair) {
@@ -30,10 +53,10 @@ impl<'a> Membership<'a> {
             }
         }
         let mut filed: HashMap<Label<'_>, Vec<_>> = HashMap::new();
-        for (service, key) in mesh.services.iter().zip(keys) {
+        for one in all {
             // An empty selector has no pair to be filed under: it selects nothing.
-            if let Some(rarest) = wanted(service).min_by_key(|pair| carried.get(pair)) {
-                filed.entry(rarest).or_default().push((service, key));
+            if let Some(rarest) = wanted(&one).min_by_key(|pair| carried.get(pair)) {
+                filed.entry(rarest).or_default().push(one);
             }
         }
         Self { filed }
@@ -44,14 +67,14 @@ impl<'a> Membership<'a> {
         worn(workload)
             .filter_map(|pair| self.filed.get(&pair))
             .flatten()
-            .filter(|(service, _)| selects(service, workload))
-            .map(|(_, key)| *key)
+            .filter(|filed| selects(filed, workload))
+            .map(|filed| filed.key)
     }
 }
 
-fn wanted(service: &Service) -> impl Iterator<Item = Label<'_>> {
-    let pairs = service.selector.iter();
-    pairs.map(|(key, value)| (&*service.namespace, key.as_str(), value.as_str()))
+fn wanted<'a>(filed: &Filed<'a>) -> impl Iterator<Item = Label<'a>> + use<'a> {
+    let (namespace, pairs) = (&filed.key.namespace, filed.selector.iter());
+    pairs.map(|(key, value)| (&**namespace, key.as_str(), value.as_str()))
 }
 
 fn worn(workload: &Workload) -> impl Iterator<Item = Label<'_>> {
@@ -59,7 +82,7 @@ fn worn(workload: &Workload) -> impl Iterator<Item = Label<'_>> {
     pairs.map(|(key, value)| (&*workload.namespace, key.as_str(), value.as_str()))
 }
 
-fn selects(service: &Service, workload: &Workload) -> bool {
-    let mut wanted = service.selector.iter();
+fn selects(filed: &Filed<'_>, workload: &Workload) -> bool {
+    let mut wanted = filed.selector.iter();
     wanted.all(|(key, value)| workload.labels.get(key) == Some(value))
 }

@@ -107,6 +107,7 @@ pub(crate) fn gateway(name: &str, waypoint_for: WaypointFor) -> Gateway {
         waypoint_for,
         allowed_routes: AllowedRoutes::Same,
         hbone_port: None,
+        tells_identities: false,
         labels: BTreeMap::new(),
     }
 }

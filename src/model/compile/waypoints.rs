@@ -70,7 +70,10 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
             waypoint_for: declared.waypoint_for,
             hbone_port: gateway.port,
             workloads: workloads.remove(&gateway.key).unwrap_or_default(),
-            options: Options::default(),
+            options: Options {
+                xfcc_include_client_identity: declared.tells_identities,
+                ..Options::default()
+            },
         };
         let behind = behind.remove(&Named::from(declared)).unwrap_or_default();
         let told = world.told(config, &behind);

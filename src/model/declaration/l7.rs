@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Origin, Port, UseWaypoint};
+use super::{Canary, Origin, Port, UseWaypoint};
 use crate::model::route::{BackendRef, RouteKey, Rule};
 use crate::model::traffic::TrafficPolicy;
 use crate::model::waypoint::{ExternalEndpoint, Resolution};
@@ -99,7 +99,7 @@ pub struct ServiceEntry {
     /// How its endpoints are found.
     pub resolution: Resolution,
     /// Those that are listed.
-    pub endpoints: Vec<ExternalEndpoint>,
+    pub endpoints: Vec<Endpoint>,
     /// Labels of the workloads that are its endpoints instead.
     pub selector: BTreeMap<String, String>,
     /// Names of which one must be in a certificate, where TLS is originated.
@@ -108,7 +108,20 @@ pub struct ServiceEntry {
     pub export_to: ExportTo,
     /// The waypoint it is reached through.
     pub use_waypoint: Option<UseWaypoint>,
+    /// Its canary.
+    pub canary: Canary,
+    /// Whether ingress gateways pass its waypoint; absent means as its namespace says.
+    pub ingress_use_waypoint: Option<bool>,
     /// Labels, the meaningful ones removed.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An endpoint that a service entry lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub external: ExternalEndpoint,
+    /// What subsets know it by.
     pub labels: BTreeMap<String, String>,
 }
 

@@ -18,6 +18,7 @@ fn told(outcome: &Result<Route, Refusal>) -> String {
     match outcome {
         Ok(Route::Passthrough { to }) => format!("pass {to}"),
         Ok(Route::Plain { endpoint, .. }) => format!("plain {}", endpoint.address),
+        Ok(Route::Named { workload, port, .. }) => format!("name {}:{port}", workload.hostname),
         Ok(Route::Tunnel(t)) => format!("tunnel {} for {}", t.hop, t.target),
         Err(Refusal::SelfCall { .. }) => "self-call".to_owned(),
         Err(Refusal::NoPort { .. }) => "no port".to_owned(),
@@ -259,6 +260,20 @@ fn each_vector_has_its_route() {
             "no endpoint",
         ),
         (
+            "endpoint known by its name alone",
+            vec![workload("n", &[]).called("a.example").plain().of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "name a.example.shop.mesh.internal:8080",
+        ),
+        (
+            "endpoint known by its name alone, and taking tunnels",
+            vec![workload("n", &[]).called("a.example").of("cart")],
+            vec![cart()],
+            "10.9.0.1:80",
+            "no endpoint",
+        ),
+        (
             "service of another namespace only",
             vec![b().of("cart")],
             vec![cart().in_namespace("secret", Visibility::Namespace)],
@@ -310,6 +325,13 @@ fn each_vector_has_its_route() {
             "waypoint by a host name that has no address",
             vec![workload("wp", &[]).called("wp")],
             vec![cart().through(waypoint_named("wp"))],
+            "10.9.0.1:80",
+            "no waypoint",
+        ),
+        (
+            "waypoint known by its name alone",
+            vec![workload("wp", &[]).called("a.example").plain().of("wp")],
+            vec![wp_service(), cart().through(waypoint_named("wp"))],
             "10.9.0.1:80",
             "no waypoint",
         ),

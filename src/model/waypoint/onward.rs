@@ -60,6 +60,10 @@ pub struct Picking<'a> {
     pub hash: Option<u64>,
     /// The endpoint that the client stays with, while it is there.
     pub pinned: Option<SocketAddr>,
+    /// The endpoints, where more is known of them than the mesh says: those whose names were resolved.
+    pub among: Option<&'a [Arc<Workload>]>,
+    /// The host that is asked for, by a request or in a client's hello.
+    pub host: Option<&'a str>,
 }
 
 /// Where what comes through a tunnel goes on from `instance`: to an endpoint of `to`, never through a
@@ -87,7 +91,8 @@ pub fn toward(
                 port,
             };
             let service = view.service(key).ok_or_else(gone)?;
-            if let Some(pinned) = pinned(view, instance, service, port, subset, picking) {
+            let endpoints = picking.among.unwrap_or_else(|| view.endpoints(key));
+            if let Some(pinned) = pinned(endpoints, instance, service, port, subset, picking) {
                 return direct(pinned, Some(service));
             }
             let mut among = Among {
@@ -96,7 +101,7 @@ pub fn toward(
                 pick,
             };
             let like = SocketAddr::new(address_of(service, asked), port);
-            to_endpoint(view, instance, service, like, &mut among)
+            to_endpoint(endpoints, instance, service, like, &mut among)
         }
         Destination::Workload { workload, asked } => {
             let workload = view.workload(&workload.uid).unwrap_or(workload);
@@ -137,7 +142,7 @@ pub fn as_asked(
 
 /// The endpoint the client stays with.
 fn pinned(
-    view: &View,
+    endpoints: &[Arc<Workload>],
     instance: &Workload,
     service: &Service,
     port: u16,
@@ -145,7 +150,7 @@ fn pinned(
     picking: &Picking<'_>,
 ) -> Option<Endpoint> {
     let address = picking.pinned.filter(|p| !picking.tried.contains(p))?;
-    let endpoint = balance::endpoint(view, instance, service, port, address)?;
+    let endpoint = balance::endpoint(endpoints, instance, service, port, address)?;
     subset
         .is_none_or(|s| s.uids.contains(&endpoint.workload.uid))
         .then_some(endpoint)
@@ -264,8 +269,8 @@ mod tests {
             let tried: Vec<_> = tried.into_iter().collect();
             let picking = Picking {
                 tried: &tried,
-                hash: None,
                 pinned,
+                ..Picking::default()
             };
             let instance = view.workload("wp-1").unwrap();
             // Whoever has the turn: three rounds reach everybody who may be picked.

@@ -43,10 +43,10 @@ fn target(text: &str) -> (String, u16) {
 fn ask(view: &View, text: &str) -> Result<Bound, Refusal> {
     let wp = view.workload("wp-1").unwrap();
     match text.parse() {
-        Ok(address) => admit(view, wp, Target::Address(address)),
+        Ok(address) => admit(view, None, wp, Target::Address(address)),
         Err(_name) => {
             let (host, port) = target(text);
-            admit(view, wp, Target::Name { host: &host, port })
+            admit(view, None, wp, Target::Name { host: &host, port })
         }
     }
 }
@@ -147,6 +147,7 @@ fn way(view: &View, text: &str, tried: &[SocketAddr], turns: &mut RoundRobin) ->
     match onward(view, wp, &bound, tried, turns) {
         Ok(Route::Tunnel(t)) => format!("tunnel {} for {}", t.hop, t.target),
         Ok(Route::Plain { endpoint, .. }) => format!("plain {}", endpoint.address),
+        Ok(Route::Named { workload, port, .. }) => format!("name {}:{port}", workload.hostname),
         Ok(Route::Passthrough { to }) => format!("as asked {to}"),
         Err(refusal) => refusal.to_string(),
     }

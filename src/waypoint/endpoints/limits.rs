@@ -103,6 +103,11 @@ impl Load {
             .ok_or(Overflow::Connections)
     }
 
+    /// Whether there are more connections than may be opened.
+    pub(super) fn is_over(&self, rule: &Settings) -> bool {
+        self.connections.now() > rule.connection_pool.max_connections
+    }
+
     /// A request waits for a connection.
     pub(super) fn pending(self: &Arc<Self>, rule: &Settings) -> Result<Place, Overflow> {
         let most = rule.connection_pool.max_pending_requests;

@@ -22,6 +22,8 @@ pub(in crate::waypoint) struct Picker<'a> {
     pub(in crate::waypoint) group: &'a Group,
     pub(in crate::waypoint) settings: &'a Settings,
     pub(in crate::waypoint) view: &'a Arc<View>,
+    /// The endpoints, where more is known of them than the mesh says.
+    pub(in crate::waypoint) among: Option<&'a [Arc<Workload>]>,
     /// The waypoint's instance.
     pub(in crate::waypoint) source: &'a Workload,
     pub(in crate::waypoint) subset: Option<&'a Subset>,
@@ -81,7 +83,8 @@ impl Picker<'_> {
         state.used = self.now;
         state.detection = outliers;
         state.look(self.now);
-        if !state.knows(self.view, all.len()) {
+        // Those whose names are resolved change while the mesh does not.
+        if self.among.is_some() || !state.knows(self.view, all.len()) {
             state.meet(all.iter().map(|w| &w.uid), self.now);
         }
         let usable = usable(&state, candidates, all.len(), self.settings);
@@ -92,7 +95,8 @@ impl Picker<'_> {
 
     /// Every endpoint, well or not, in the order of uids.
     fn all(&self, service: &ServiceKey) -> Vec<&Arc<Workload>> {
-        let all = self.view.endpoints(service).iter();
+        let all = self.among.unwrap_or_else(|| self.view.endpoints(service));
+        let all = all.iter();
         let here = all.filter(|w| w.capacity > 0 && w.network == self.source.network);
         let subset = self.subset;
         here.filter(|w| subset.is_none_or(|s| s.uids.contains(&w.uid)))

@@ -19,6 +19,7 @@ use crate::model::waypoint::{Destination, Picking};
 use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
 use crate::waypoint::endpoints::Outcome;
+use crate::waypoint::outside::Unchosen;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::upstream::Chosen;
 
@@ -47,6 +48,8 @@ pub(super) struct Attempts<'a, C: Connector> {
     pub(super) hash: Option<u64>,
     /// See [`Picking`].
     pub(super) pinned: Option<SocketAddr>,
+    /// See [`Picking`].
+    pub(super) host: &'a str,
 }
 
 /// An answer that is the client's.
@@ -130,7 +133,7 @@ impl<C: Connector + Clone> Attempts<'_, C> {
             let Some(request) = next.take() else {
                 return Err(Reply::closed("there is nothing to ask".to_owned()));
             };
-            let chosen = self.choose(&mut tried)?;
+            let chosen = self.choose(&mut tried).await?;
             let under_way = chosen.under_way.clone();
             account.asks(self.arrival, &chosen);
             let mut outcome = self.attempt(request, &chosen).await;
@@ -167,16 +170,21 @@ impl<C: Connector + Clone> Attempts<'_, C> {
     }
 
     /// An endpoint that was not tried; where all of them were, another than the last.
-    fn choose(&self, tried: &mut Vec<SocketAddr>) -> Result<Chosen, Reply> {
+    async fn choose(&self, tried: &mut Vec<SocketAddr>) -> Result<Chosen, Reply> {
         loop {
             let picking = Picking {
                 tried,
                 hash: self.hash,
                 pinned: self.pinned,
+                among: None,
+                host: Some(self.host),
             };
             let chosen = self.arrival.choose(self.seen, &self.to, &picking);
-            match chosen {
+            match chosen.await {
                 Ok(chosen) => return Ok(chosen),
+                Err(uncovered @ Unchosen::Uncovered { .. }) => {
+                    return Err(Reply::not_found(&chain(&uncovered)));
+                }
                 Err(none) if tried.is_empty() => return Err(Reply::no_endpoint(chain(&none))),
                 Err(_) => tried.drain(..tried.len().saturating_sub(1).max(1)),
             };

@@ -182,6 +182,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             clock,
             hash: hashed.key,
             pinned: way.affinity.endpoint(),
+            host: host.host(),
         };
         let asked = Instant::now();
         let answered = tokio::select! {

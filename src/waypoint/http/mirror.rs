@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use http::Request;
 use http::request::Parts;
+use http::uri::Authority;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tracing::debug;
 
-use super::pool::{Lease, Version};
+use super::pool::{Lease, Version, asked_host};
 use super::upload::Upload;
 use crate::hbone::Connector;
 use crate::model::route::{Filter, Rule, Target};
@@ -66,7 +67,12 @@ impl<C: Connector + Clone> Mirrored<C> {
         let Ok(Some(to)) = self.seen.destination(&self.to, asked) else {
             return;
         };
-        let chosen = match self.arrival.choose(&self.seen, &to, &Picking::default()) {
+        let host = asked_host(&request);
+        let picking = Picking {
+            host: host.as_ref().map(Authority::host),
+            ..Picking::default()
+        };
+        let chosen = match self.arrival.choose(&self.seen, &to, &picking).await {
             Ok(chosen) => chosen,
             Err(e) => return debug!(error = %chain(&e), "a mirror has no endpoint"),
         };

@@ -9,6 +9,7 @@ mod kept;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use http::uri::Authority;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -154,6 +155,8 @@ impl Pool {
             tokio::pin!(room);
             // From here on, room that is made is not missed.
             room.as_mut().enable();
+            // A limit may have come after the connections.
+            while under_way.is_over() && lock(&self.kept).evict(under_way.group()) {}
             if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, Some(lane)) {
                 return Ok((kept, true));
             }
@@ -275,13 +278,17 @@ fn key<C: Connector>(
 }
 
 fn secured(chosen: &Chosen, alpn: Alpn, request: &Request<Upload>) -> Option<Secured> {
+    let host = asked_host(request);
+    chosen.secured(host.as_ref().map(Authority::host), alpn)
+}
+
+/// The host that a request is for.
+pub(super) fn asked_host(request: &Request<Upload>) -> Option<Authority> {
     let field = request.headers().get(header::HOST);
-    let authority = match field.and_then(|value| value.to_str().ok()) {
+    match field.and_then(|value| value.to_str().ok()) {
         Some(text) => text.parse().ok(),
         None => request.uri().authority().cloned(),
-    };
-    let authority: Option<http::uri::Authority> = authority;
-    chosen.secured(authority.as_ref().map(|a| a.host()), alpn)
+    }
 }
 
 impl Lease {

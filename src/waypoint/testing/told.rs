@@ -8,11 +8,12 @@ use crate::model::route::{
     Backend, Fault, Filter, HeaderChange, Kind, Match, PathMatch, Route, RouteKey, Rule, Target,
     Timeouts,
 };
-use crate::model::service::AppProtocol;
+use crate::model::service::{AppProtocol, ServiceKey};
 use crate::model::testing::key;
 use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
-    BoundPort, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding, TrafficKey,
+    BoundPort, External, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding,
+    TrafficKey,
 };
 
 /// The services behind waypoint `shop/wp`.
@@ -158,13 +159,22 @@ pub(in crate::waypoint) fn in_turns() -> Resources {
 
 impl Resources {
     /// The same with a traffic policy for a service.
-    pub(in crate::waypoint) fn treated(mut self, service: &str, settings: Settings) -> Self {
+    pub(in crate::waypoint) fn treated(self, service: &str, settings: Settings) -> Self {
+        self.treating(&key(service), settings)
+    }
+
+    /// The same for a service by its key.
+    pub(in crate::waypoint) fn treating(
+        mut self,
+        service: &ServiceKey,
+        settings: Settings,
+    ) -> Self {
         let named = TrafficKey {
             namespace: Arc::from("shop"),
-            name: Arc::from(service),
+            name: Arc::clone(&service.hostname),
             subset: Arc::from(""),
         };
-        let binding = self.services.get_mut(&key(service)).unwrap();
+        let binding = self.services.get_mut(service).unwrap();
         Arc::make_mut(binding).traffic = Some(named.clone());
         let policy = TrafficPolicy {
             usual: settings,
@@ -176,6 +186,26 @@ impl Resources {
             policy,
         };
         self.traffic.insert(named, Arc::new(traffic));
+        self
+    }
+
+    /// The same with a host outside the mesh, and the ports of `cart`.
+    pub(in crate::waypoint) fn outside(mut self, host: ServiceKey, external: External) -> Self {
+        let cart = &self.services[&key("cart")];
+        let binding = ServiceBinding {
+            key: host.clone(),
+            external: Some(external),
+            ..ServiceBinding::clone(cart)
+        };
+        self.services.insert(host, Arc::new(binding));
+        self
+    }
+
+    /// The same, and applications are told of identities.
+    pub(in crate::waypoint) fn telling(mut self) -> Self {
+        let gateway = self.gateway.as_mut().unwrap();
+        let options = &mut Arc::make_mut(gateway).options;
+        options.xfcc_include_client_identity = true;
         self
     }
 

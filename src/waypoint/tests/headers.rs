@@ -2,6 +2,7 @@
 
 use super::raw::{Program, exchange};
 use crate::waypoint::testing::Rig;
+use crate::waypoint::testing::told::told;
 
 /// Lines of `message` that are of field `name`, as they are written.
 fn fields<'a>(message: &'a str, name: &str) -> Vec<&'a str> {
@@ -156,10 +157,13 @@ async fn an_application_is_told_of_identities_where_that_is_asked_for() {
     let request =
         b"GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\nx-forwarded-client-cert: x\r\n\r\n";
     let ours = "x-forwarded-client-cert: By=spiffe://cluster.local/ns/shop/sa/wp-1;URI=spiffe://cluster.local/ns/shop/sa/web";
-    for (mut rig, want) in [
-        (Rig::new().await, vec![]),
-        (Rig::telling().await, vec![ours]),
+    for (resources, want) in [
+        (None, vec![]),
+        (Some(told()), vec![]),
+        (Some(told().telling()), vec![ours]),
     ] {
+        let mut rig = Rig::new().await;
+        rig.resources = resources;
         let mut program = Program::new(&mut rig, super::raw::OK).await;
         rig.publish().await;
         exchange(&rig, 80, request).await;

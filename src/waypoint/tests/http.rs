@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::hbone::testing::{eventually, soon};
 use crate::hbone::{Tunnel, TunnelIo};
+use crate::waypoint::State;
 use crate::waypoint::testing::Rig;
 use crate::waypoint::testing::told::in_turns;
 
@@ -570,6 +571,26 @@ async fn a_request_under_way_is_answered_when_the_waypoint_stops() {
         .await
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_an_instance_had_taken_it_serves_when_it_leaves_the_mesh() {
+    let mut rig = Rig::new().await;
+    let program = rig.endpoint("cart-1", "10.1.0.11").await;
+    rig.run(App::named("one").serve(program));
+    rig.publish().await;
+    let mut client = Http1::to(&rig).await;
+    let first = client.send(get("/")).await;
+    assert_eq!(first.headers().get("connection"), None);
+    read(first.into_body()).await;
+    let gone = |s: &State| matches!(s, State::Pending(_));
+    rig.mesh.send_replace(Default::default());
+    drop(soon("it is gone", rig.state.wait_for(gone)).await.unwrap());
+    let last = client.send(get("/")).await;
+    assert_eq!(last.status(), StatusCode::OK);
+    assert_eq!(last.headers().get("connection").unwrap(), "close");
+    assert_eq!(read(last.into_body()).await, "one");
+    soon("it ends", client.connection.join_next()).await;
 }
 
 #[tokio::test]

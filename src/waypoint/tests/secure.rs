@@ -25,10 +25,15 @@ use crate::waypoint::testing::told::{settings, told};
 use crate::waypoint::testing::{Rig, VIP};
 
 /// What a program learns in a handshake: the name asked for, and what is to be spoken.
-type Learnt = Arc<Mutex<Vec<(Option<String>, Option<String>)>>>;
+pub(super) type Learnt = Arc<Mutex<Vec<(Option<String>, Option<String>)>>>;
 
 /// A program that speaks HTTP inside TLS.
-async fn serve_tls(listener: TcpListener, tls: ServerConfig, program: Program, learnt: Learnt) {
+pub(super) async fn serve_tls(
+    listener: TcpListener,
+    tls: ServerConfig,
+    program: Program,
+    learnt: Learnt,
+) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let mut connections = JoinSet::new();
     loop {
@@ -49,7 +54,7 @@ async fn serve_tls(listener: TcpListener, tls: ServerConfig, program: Program, l
     }
 }
 
-fn certified(ca: &TestCa, name: &str) -> ServerConfig {
+pub(super) fn certified(ca: &TestCa, name: &str) -> ServerConfig {
     let now = SystemTime::now();
     let (certificate, key) = ca.leaf(&Leaf {
         uris: &[],
@@ -66,7 +71,7 @@ fn certified(ca: &TestCa, name: &str) -> ServerConfig {
 }
 
 /// Roots in a file.
-fn roots(ca: &TestCa) -> (TempDir, Arc<str>) {
+pub(super) fn roots(ca: &TestCa) -> (TempDir, Arc<str>) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
     fs::write(&file, to_pem(&ca.root)).unwrap();
@@ -74,7 +79,7 @@ fn roots(ca: &TestCa) -> (TempDir, Arc<str>) {
     (dir, path)
 }
 
-fn originating(tls: TlsOrigination) -> Settings {
+pub(super) fn originating(tls: TlsOrigination) -> Settings {
     settings(|s| s.tls = UpstreamTls::Originate(tls))
 }
 

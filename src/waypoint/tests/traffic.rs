@@ -217,6 +217,47 @@ async fn what_is_over_a_limit_is_turned_away_at_once() {
     }
 }
 
+/// Plans that the next requests wait until what is returned is dropped.
+fn hold(program: &Program, count: usize) -> Vec<oneshot::Sender<()>> {
+    let planned = (0..count).map(|_| {
+        let (end, until) = oneshot::channel();
+        program.plan(Plan::Until(until));
+        end
+    });
+    planned.collect()
+}
+
+#[tokio::test]
+async fn a_limit_holds_for_connections_that_came_before_it() {
+    let (mut rig, programs) = served(1, Settings::default()).await;
+    let held = hold(&programs[0], 4);
+    let (mut answers, _clients) = at_once(&rig, 4).await;
+    let all_there = async {
+        while programs[0].asked().len() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("four connections", all_there).await;
+    drop(held);
+    for _ in 0..4 {
+        soon("an answer", answers.recv()).await.unwrap();
+    }
+    let one = settings(|s| {
+        s.connection_pool.max_connections = 1;
+        s.connection_pool.max_pending_requests = 1;
+    });
+    rig.resources = Some(told().treated("cart", one));
+    rig.publish().await;
+    let held = hold(&programs[0], 2);
+    let (mut answers, _clients) = at_once(&rig, 10).await;
+    for _ in 0..8 {
+        let (status, text) = soon("who is over", answers.recv()).await.unwrap();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    }
+    assert!(answers.try_recv().is_err(), "two wait");
+    drop(held);
+}
+
 #[tokio::test]
 async fn a_connection_that_nobody_uses_makes_room() {
     let policy = settings(|s| s.connection_pool.max_connections = 1);

@@ -17,6 +17,7 @@ const CLASSES: [&str; 2] = ["istio-waypoint", "waypoint"];
 /// What targets are looked for among.
 pub(super) struct Targets<'a> {
     services: HashMap<&'a str, BTreeSet<&'a str>>,
+    service_entries: HashMap<&'a str, BTreeSet<&'a str>>,
     guesses: Guesses,
 }
 
@@ -27,8 +28,14 @@ impl<'a> Targets<'a> {
             let namespace = services.entry(&*service.namespace.value);
             namespace.or_default().insert(&*service.name.value);
         }
+        let mut service_entries: HashMap<_, BTreeSet<_>> = HashMap::new();
+        for entry in &context.written.service_entries {
+            let namespace = service_entries.entry(&*entry.namespace.value);
+            namespace.or_default().insert(&*entry.name.value);
+        }
         Self {
             services,
+            service_entries,
             guesses: Guesses::default(),
         }
     }
@@ -46,8 +53,8 @@ impl<'a> Targets<'a> {
             match target.value.kind {
                 TargetKind::Service => found.extend(self.service(policy, target)),
                 TargetKind::GatewayClass => class(context, policy, target, found),
-                // Service entries are not read yet, so it is not known which there are.
-                TargetKind::Gateway | TargetKind::ServiceEntry => {}
+                TargetKind::ServiceEntry => found.extend(self.service_entry(policy, target)),
+                TargetKind::Gateway => {}
             }
         }
     }
@@ -69,6 +76,26 @@ impl<'a> Targets<'a> {
             "name a service of namespace `{namespace}`, or write the policy in the namespace of its target"
         );
         Some(not_found(policy, target, "Service", guess, help))
+    }
+}
+
+impl Targets<'_> {
+    fn service_entry(
+        &mut self,
+        policy: &WrittenAuthorization,
+        target: &At<TargetRef>,
+    ) -> Option<Diagnostic> {
+        let (namespace, name) = (&policy.namespace.value, &target.value.name);
+        let known = self.service_entries.get(&**namespace);
+        if known.is_some_and(|known| known.contains(&**name)) {
+            return None;
+        }
+        let known = known.into_iter().flatten().copied();
+        let guess = did_you_mean(name, known);
+        let help = format!(
+            "name a service-entry of namespace `{namespace}`, or write the policy in the namespace of its target"
+        );
+        Some(not_found(policy, target, "ServiceEntry", guess, help))
     }
 }
 

@@ -8,10 +8,9 @@ use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenRoute;
 use crate::config::source::At;
-use crate::model::binding::{Bindable, Binding, Traffic, Waypoints};
-use crate::model::declaration::{ExportTo, Mesh, ParentKind, ParentRef, Port};
+use crate::model::binding::{Bindable, Binding, Waypoints};
+use crate::model::declaration::{Mesh, ParentKind, ParentRef, Port};
 use crate::model::route::Kind;
-use crate::model::service::AppProtocol;
 
 /// A route at one of its parents, where it is accepted.
 pub(super) struct Attached<'a> {
@@ -92,14 +91,7 @@ impl<'a> Parents<'a> {
                 namespace: &entry.namespace,
                 name: &entry.name,
             };
-            let bindable = Bindable {
-                namespace: &entry.namespace,
-                use_waypoint: entry.use_waypoint.as_ref(),
-                canary: None,
-                traffic: Traffic::Service,
-                private: entry.export_to == ExportTo::Own,
-            };
-            (name, (bindable, &*entry.ports))
+            (name, (Bindable::from(entry), &*entry.ports))
         });
         Self {
             known: services.chain(entries).collect(),
@@ -123,18 +115,20 @@ impl<'a> Parents<'a> {
             return Err(Box::new(no_such_port(route, parent, to, all)));
         }
         let namespace = &*route.namespace.value;
-        let waypoint = match self.waypoints.bind(*bindable) {
-            Binding::Bound(bound) => Some(bound.waypoint),
-            Binding::Unbound(unbound) if !unbound.is_direct() => None,
+        // A waypoint that cannot be had is told of where it is named.
+        match self.waypoints.bind(*bindable) {
+            Binding::Bound(_) => {}
+            Binding::Unbound(unbound) if !unbound.is_direct() => {}
             Binding::None | Binding::Unbound(_) => {
                 return Err(Box::new(behind_none(route, parent, to)));
             }
-        };
-        let of_waypoint = waypoint.is_some_and(|waypoint| *waypoint.namespace == *namespace);
+        }
+        let mut before = self.waypoints.before(*bindable);
+        let of_waypoint = before.any(|waypoint| *waypoint.namespace == *namespace);
         if namespace != to.namespace && !of_waypoint {
             return Err(Box::new(consumer(route, parent, to)));
         }
-        let fitting = meant.iter().filter(|p| fits(route.kind, p.app_protocol));
+        let fitting = meant.iter().filter(|p| route.kind.fits(p.app_protocol));
         let fitting: Vec<u16> = fitting.map(|port| port.port).collect();
         if fitting.is_empty() {
             return Err(Box::new(other_protocol(route, parent, to, &meant)));
@@ -164,17 +158,6 @@ impl<'a> Parents<'a> {
         finding
             .label(guess.unwrap_or_else(|| "no such parent".to_owned()))
             .help("name a service that is declared; one of another namespace with `namespace`")
-    }
-}
-
-/// Whether a route of this kind says anything of such a port.
-fn fits(kind: Kind, protocol: AppProtocol) -> bool {
-    match protocol {
-        AppProtocol::Unknown => true,
-        AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
-            !matches!(kind, Kind::Tcp | Kind::Tls)
-        }
-        AppProtocol::Tcp | AppProtocol::Tls => !matches!(kind, Kind::Grpc | Kind::Http),
     }
 }
 
@@ -229,7 +212,11 @@ fn other_protocol(
 ) -> Diagnostic {
     let numbers: Vec<u16> = meant.iter().map(|port| port.port).collect();
     let (what, help) = match route.kind {
-        Kind::Tcp | Kind::Tls => (
+        Kind::Tls => (
+            "does not speak TLS",
+            "write `app-protocol = \"tls\"` at the port if it does, or a `tcp-route`",
+        ),
+        Kind::Tcp => (
             "is HTTP",
             "write an `http-route`, or another `app-protocol`",
         ),

@@ -1,4 +1,4 @@
-//! One kind of route to a service port (§2.1): of several the most particular one, others are not
+//! One family of routes to a service port (§2.1): of several the most particular one, others are not
 //! accepted there.
 
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use super::attached::{Attached, Name};
 use super::{ports, title};
 use crate::config::diagnose::{Code, Diagnostic};
 
-/// Takes from routes the ports that are another kind's, and says so.
+/// Takes from routes the ports that are another family's, and says so.
 pub(super) fn check(attached: &mut [Attached<'_>], found: &mut Vec<Diagnostic>) {
     let mut first: HashMap<(Name<'_>, u16), usize> = HashMap::new();
     for (at, one) in attached.iter().enumerate() {
@@ -15,7 +15,7 @@ pub(super) fn check(attached: &mut [Attached<'_>], found: &mut Vec<Diagnostic>) 
             let holder = first.entry((one.to, *port)).or_insert(at);
             if attached
                 .get(*holder)
-                .is_some_and(|held| one.route.kind < held.route.kind)
+                .is_some_and(|held| one.route.kind.family() < held.route.kind.family())
             {
                 *holder = at;
             }
@@ -34,7 +34,7 @@ pub(super) fn check(attached: &mut [Attached<'_>], found: &mut Vec<Diagnostic>) 
     }
 }
 
-/// The ports at which another kind is in place of this route.
+/// The ports at which another family is in place of this route.
 fn lost(
     one: &Attached<'_>,
     attached: &[Attached<'_>],
@@ -42,7 +42,7 @@ fn lost(
 ) -> Option<(Vec<u16>, Diagnostic)> {
     let holder = |port: &u16| {
         let holder = attached.get(*first.get(&(one.to, *port))?)?;
-        (holder.route.kind != one.route.kind).then_some(holder)
+        (holder.route.kind.family() != one.route.kind.family()).then_some(holder)
     };
     let lost: Vec<u16> = one
         .ports

@@ -81,6 +81,13 @@ fn attached() -> Vec<Row> {
             NoEffect,
             "port 80 of service `shop/v1`, which is HTTP",
         ),
+        to(
+            "server names of what has none",
+            "tls-route",
+            "{ name = \"cart\", port = 90 }",
+            NoEffect,
+            "port 90 of service `shop/cart`, which does not speak TLS",
+        ),
         fine("calls", "grpc-route", CART),
         fine("connections", "tcp-route", CART),
         fine(
@@ -142,14 +149,19 @@ fn families() -> Vec<Row> {
             )],
         ),
         row(
-            "TLS and other connections",
+            "TLS and other connections, which share a port",
             of("tcp-route", CART) + &of("tls-route", CART),
+            vec![],
+        ),
+        row(
+            "requests and connections",
+            of("tcp-route", CART) + &of("http-route", CART),
             vec![(
                 "b.toml",
                 4,
                 16,
                 Superseded,
-                "ports 90, 443 and 9000 of service `shop/cart`: tls-route `shop/r`",
+                "is not accepted for port 9000 of service `shop/cart`: http-route `shop/r`",
             )],
         ),
         row(

@@ -81,7 +81,7 @@ fn way(view: &View, from: &str, to: &str) -> String {
             format!("{}/{} {}", t.workload.namespace, t.workload.name, t.target)
         }
         Ok(Route::Tunnel(_) | Route::Plain { .. }) => "direct".to_owned(),
-        Ok(Route::Passthrough { .. }) => "out".to_owned(),
+        Ok(Route::Passthrough { .. } | Route::Named { .. }) => "out".to_owned(),
         Err(_refusal) => "refused".to_owned(),
     }
 }
@@ -196,7 +196,7 @@ fn a_canary_gets_its_share() {
         for name in ["wp", "all"] {
             let instance = view.workload(&format!("Kubernetes/lateen/Gateway/shop/{name}"));
             let target = Target::Address(VIP.parse().unwrap());
-            let admitted = admit(&view, instance.unwrap(), target);
+            let admitted = admit(&view, None, instance.unwrap(), target);
             assert!(admitted.is_ok(), "{name} takes what is sent to it");
         }
         let mut turns = RoundRobin::default();
@@ -323,7 +323,11 @@ fn a_waypoint_opens_nothing_for_others() {
         ("a workload", CART, false),
     ] {
         let target = Target::Address(to.parse().unwrap());
-        assert_eq!(admit(&view, instance, target).is_ok(), opens, "{name}");
+        assert_eq!(
+            admit(&view, None, instance, target).is_ok(),
+            opens,
+            "{name}"
+        );
     }
 }
 
@@ -358,7 +362,7 @@ fn each_of_its_machines_is_an_instance() {
         let port = crate::model::waypoint::hbone_port(&view, &name, instance);
         assert_eq!(port, Some(15009), "the same for both");
         let target = Target::Address(VIP.parse().unwrap());
-        assert!(admit(&view, instance, target).is_ok(), "{node}");
+        assert!(admit(&view, None, instance, target).is_ok(), "{node}");
     }
     let mut hop = |_| match decide(&view, web, VIP.parse().unwrap(), &mut turns) {
         Ok(Route::Tunnel(t)) => (t.workload.uid.to_string(), t.hop.port()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Attached, Converted, Difference, convert};
 use crate::model::compile::membership::Membership;
+use crate::model::compile::service_entries::Entries;
 use crate::model::compile::service_key;
 use crate::model::condition::Condition;
 use crate::model::declaration::{Action, Attachment, AuthorizationPolicy, Mesh, Origin};
@@ -41,7 +42,8 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
     let services = mesh.services.iter();
     let keys = services.map(|s| service_key(&s.name, &s.namespace, domain));
     let keys: Vec<_> = keys.filter(|_| attached.auto_allow.is_some()).collect();
-    let membership = Membership::new(mesh, &keys, keys.is_empty());
+    let outside = Entries::none(mesh);
+    let membership = Membership::new(mesh, &keys, &outside, keys.is_empty());
     for workload in &mesh.workloads {
         *namespaces.entry(&workload.namespace).or_default() += 1;
         let services: Vec<_> = membership.of(workload).collect();

@@ -9,7 +9,7 @@ use super::sites::{Site, Sites, bare};
 use super::traffic::covers;
 use crate::model::declaration::{ParentKind, ParentRef, Port, Route};
 use crate::model::route::{Kind, RouteKey};
-use crate::model::service::{AppProtocol, ServiceKey};
+use crate::model::service::ServiceKey;
 use crate::model::waypoint::BoundPort;
 
 /// The routes of a mesh, in ORDER.
@@ -171,18 +171,18 @@ impl<'a> Attached<'a> {
         let fitting = self.references.iter();
         let fitting = fitting.filter(|(route, parent)| {
             let here = parent.port.is_none_or(|named| named == port.port);
-            here && fits(route.key.kind, port.app_protocol)
+            here && route.key.kind.fits(port.app_protocol)
         });
-        let family = fitting.clone().map(|(route, _)| family(route.key.kind));
+        let family = fitting.clone().map(|(route, _)| route.key.kind.family());
         let first = family.min();
         let holding = |named: bool| {
             let holding = fitting.clone().filter(move |(route, parent)| {
-                parent.port.is_some() == named && Some(family_of(route)) == first
+                parent.port.is_some() == named && Some(route.key.kind.family()) == first
             });
             once(holding.map(|(route, _)| *route))
         };
         let (own, mut general) = (holding(true), holding(false));
-        if fits(Kind::VirtualService, port.app_protocol) {
+        if Kind::VirtualService.fits(port.app_protocol) {
             general.extend(&self.virtual_services);
         }
         Lists { own, general }
@@ -227,31 +227,4 @@ fn once<'a>(routes: impl Iterator<Item = &'a Route>) -> Vec<&'a Route> {
     let mut all: Vec<&Route> = routes.collect();
     all.dedup_by(|a, b| a.key == b.key);
     all
-}
-
-/// Whether routes of a kind can be for what is spoken on a port.
-pub(super) fn fits(kind: Kind, protocol: AppProtocol) -> bool {
-    match protocol {
-        AppProtocol::Unknown => true,
-        AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
-            matches!(kind, Kind::Grpc | Kind::Http | Kind::VirtualService)
-        }
-        AppProtocol::Tls => matches!(kind, Kind::Tls | Kind::Tcp),
-        AppProtocol::Tcp => kind == Kind::Tcp,
-    }
-}
-
-fn family_of(route: &Route) -> u8 {
-    family(route.key.kind)
-}
-
-/// The lower excludes the higher on a port. What no `tls-route` names by its server name goes on to
-/// `tcp-route`s (§2.8), so those two are one.
-fn family(kind: Kind) -> u8 {
-    match kind {
-        Kind::Grpc => 0,
-        Kind::Http => 1,
-        Kind::Tls | Kind::Tcp => 2,
-        Kind::VirtualService => 3,
-    }
 }

@@ -62,7 +62,7 @@ impl Site<'_> {
                     ranges.copied().collect()
                 },
                 resolution: e.resolution,
-                endpoints: e.endpoints.clone(),
+                endpoints: e.endpoints.iter().map(|e| e.external.clone()).collect(),
                 subject_alt_names: e.subject_alt_names.clone(),
             }),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::service_key;
-use super::attached::{Routes, fits};
+use super::attached::Routes;
 use super::sites::{Is, Site, Sites};
 use super::traffic::{Traffic, covers};
 use super::{World, targets_of};
@@ -211,7 +211,7 @@ impl<'a> Survey<'a> {
             .ports
             .iter()
             .filter(|p| port.is_none_or(|n| n == p.port));
-        if !meant.any(|p| fits(route.key.kind, p.app_protocol)) {
+        if !meant.any(|p| route.key.kind.fits(p.app_protocol)) {
             let kind = route.key.kind.as_str();
             let message = format!(
                 "no {kind} can be for what is spoken on the ports of {}",

@@ -8,7 +8,7 @@ use super::super::sample::{gateway, labels, mesh, namespace, node, service, usin
 use super::super::{Assignments, Compiled, Observed, Reported, compile, recompile, workload_uid};
 use super::*;
 use crate::model::declaration::{
-    DestinationRule, ExportTo, ParentKind, Port, ServiceEntry, SubsetLabels, WaypointFor,
+    Canary, DestinationRule, ExportTo, ParentKind, Port, ServiceEntry, SubsetLabels, WaypointFor,
 };
 use crate::model::route::{Kind, Mirror, RouteKey};
 use crate::model::service::AppProtocol;
@@ -437,6 +437,8 @@ fn a_service_entry_is_a_service_with_endpoints_elsewhere() {
         subject_alt_names: vec![Arc::from("api.example")],
         export_to: ExportTo::Own,
         use_waypoint: using("wp"),
+        canary: Canary::default(),
+        ingress_use_waypoint: None,
         labels: BTreeMap::new(),
     }];
     let compiled = compiled(&mesh);

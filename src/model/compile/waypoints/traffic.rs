@@ -2,13 +2,14 @@
 //! §3.4).
 
 use std::cell::LazyCell;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::super::Warning;
 use super::super::reuse;
-use crate::model::declaration::{DestinationRule, Mesh, SubsetLabels};
+use super::super::service_entries::entry_uid;
+use crate::model::declaration::{DestinationRule, Endpoint, Mesh, ServiceEntry, SubsetLabels};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{NamedTraffic, Subset, TrafficKey};
 
@@ -17,6 +18,7 @@ type Endpoints<'a> = HashMap<&'a ServiceKey, Vec<&'a reuse::Entry>>;
 
 /// The destination rules of a mesh.
 pub(super) struct Traffic<'a> {
+    mesh: &'a Mesh,
     root: &'a str,
     /// By namespace and host.
     exact: HashMap<(&'a str, &'a str), &'a DestinationRule>,
@@ -47,6 +49,7 @@ impl<'a> Traffic<'a> {
             }
         }
         Self {
+            mesh,
             root: &mesh.settings.root_namespace,
             exact,
             twins,
@@ -88,18 +91,36 @@ impl<'a> Traffic<'a> {
     pub(super) fn subsets(&self, rule: &DestinationRule, key: &ServiceKey) -> Vec<Subset> {
         let made = |subset: &SubsetLabels| {
             let endpoints = self.endpoints.get(key).map_or(&[][..], Vec::as_slice);
-            let members = endpoints.iter().filter(|entry| {
-                let carried = &entry.declared.labels;
+            let carries = |carried: &BTreeMap<String, String>| {
                 let mut wanted = subset.labels.iter();
                 wanted.all(|(key, value)| carried.get(key) == Some(value))
+            };
+            let members = endpoints.iter().filter(|e| carries(&e.declared.labels));
+            let members = members.map(|entry| Arc::clone(entry.uid()));
+            let listed = self.listed(key).filter(|(_, e)| carries(&e.labels));
+            let listed = listed.map(|(entry, endpoint)| {
+                let cluster = &self.mesh.settings.cluster_id;
+                entry_uid(cluster, entry, &endpoint.external.address)
             });
+            let mut uids: Vec<_> = members.chain(listed).collect();
+            uids.sort();
             Subset {
                 name: Arc::clone(&subset.name),
-                uids: members.map(|entry| Arc::clone(entry.uid())).collect(),
+                uids,
                 traffic: subset.traffic.is_some().then(|| name(rule, &subset.name)),
             }
         };
         rule.subsets.iter().map(made).collect()
+    }
+
+    /// Endpoints that a service entry lists for a host.
+    fn listed(&self, key: &ServiceKey) -> impl Iterator<Item = (&'a ServiceEntry, &'a Endpoint)> {
+        let (namespace, host) = (Arc::clone(&key.namespace), Arc::clone(&key.hostname));
+        let of_host = move |entry: &&ServiceEntry| {
+            entry.namespace == namespace && entry.hosts.contains(&host)
+        };
+        let entries = self.mesh.service_entries.iter().filter(of_host);
+        entries.flat_map(|entry| entry.endpoints.iter().map(move |e| (entry, e)))
     }
 }
 

@@ -170,6 +170,12 @@ proptest! {
                     prop_assert!(endpoint.workload.addresses.contains(&endpoint.address.ip()));
                     prop_assert!(waypoint.is_none(), "a waypoint was bypassed");
                 }
+                Ok(Route::Named { workload, .. }) => {
+                    prop_assert_eq!(workload.tunnel, TunnelProtocol::None);
+                    prop_assert_eq!(&workload.network, &source.network);
+                    prop_assert!(workload.addresses.is_empty() && !workload.hostname.is_empty());
+                    prop_assert!(waypoint.is_none(), "a waypoint was bypassed");
+                }
                 Ok(Route::Tunnel(tunnel)) => {
                     prop_assert_eq!(&tunnel.workload.network, &source.network);
                     prop_assert!(tunnel.workload.addresses.contains(&tunnel.hop.ip()));

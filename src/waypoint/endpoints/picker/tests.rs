@@ -74,6 +74,7 @@ impl Bench {
             group: &group,
             settings: self.ruled.settings(),
             view: &self.view,
+            among: None,
             source: &source,
             subset: None,
             hash: self.hash,

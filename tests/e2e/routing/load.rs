@@ -1,0 +1,125 @@
+//! Changes under load: row 77.
+
+use std::time::{Duration, Instant};
+
+use super::written::{named, route};
+use super::{Bench, ECHO};
+use crate::programs::client::{Load, Many, Order, Tally};
+
+/// Between changes.
+const PACE: Duration = Duration::from_millis(200);
+
+/// What the rules are in turn: other backends, other weights, other matches, none.
+fn rules(turn: usize) -> String {
+    match turn % 6 {
+        0 => route(&["-> v1:50 v2:50"]),
+        1 => route(&["-> v1:90 v2:10"]),
+        2 => route(&["P/never -> v2", "-> v2:1 v3:1"]),
+        3 => String::new(),
+        4 => named("http-route", "another", "parent-refs = [{ name = \"echo\", port = 80 }]", &["GET -> v3 ; retry = { attempts = 1 }"]),
+        _ => "[[destination-rule]]\nname = \"d\"\nnamespace = \"shop\"\nhost = \"echo\"\ntraffic-policy = { load-balancer = { simple = \"ROUND_ROBIN\" } }\n".to_owned(),
+    }
+}
+
+/// The instances in turn.
+fn gateway(turn: usize) -> &'static str {
+    match turn / 6 % 4 {
+        1 => "nodes = [\"gate-1\"]",
+        3 => "nodes = [\"gate-2\"]",
+        _ => "nodes = [\"gate-1\", \"gate-2\"]",
+    }
+}
+
+/// Changes everything again and again under load; how requests ended, and how often there was a change.
+fn changed_under_load(bench: &Bench, seconds: u64, per_second: u64) -> (Tally, usize) {
+    let request = Many {
+        to: ECHO.to_owned(),
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        headers: Vec::new(),
+        body: String::new(),
+        count: 0,
+        connections: 16,
+    };
+    let load = Order::Load(Load {
+        request,
+        per_second,
+        seconds,
+    });
+    let mut client = bench.client.lock().unwrap();
+    client.say(&serde_json::to_string(&load).unwrap());
+    let begun = Instant::now();
+    let mut turn = 0;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let text = super::written::mesh(&rules(turn), gateway(turn), turn);
+        bench.turn.write_mesh_file("mesh.toml", &text);
+        turn += 1;
+        std::thread::sleep(
+            PACE.saturating_sub(begun.elapsed() - PACE * u32::try_from(turn - 1).unwrap()),
+        );
+    }
+    let tally = serde_json::from_str(&client.line()).unwrap();
+    (tally, turn)
+}
+
+fn fails_nobody(seconds: u64) {
+    const PER_SECOND: u64 = 500;
+    let bench = Bench::new();
+    let revision = || {
+        bench
+            .turn
+            .status("control")
+            .unwrap()
+            .control
+            .unwrap()
+            .revision
+            .unwrap()
+    };
+    let before = revision();
+    let (tally, turns) = changed_under_load(&bench, seconds, PER_SECOND);
+    let revisions = revision() - before;
+    let well: usize = tally
+        .iter()
+        .filter(|(o, _)| o.starts_with("200 "))
+        .map(|(_, n)| n)
+        .sum();
+    let failed: Vec<_> = tally
+        .iter()
+        .filter(|(o, _)| !o.starts_with("200 "))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {failed:?}",
+        failed.len(),
+        well + failed.len()
+    );
+    let asked = usize::try_from(PER_SECOND * seconds).unwrap();
+    // A busy machine asks more slowly than it was told to, never so much more.
+    assert!(well > asked / 5, "{well} of {asked} were asked: {tally:?}");
+    for server in ["v1", "v2", "v3", "echo-1", "echo-2"] {
+        assert!(tally.contains_key(&format!("200 {server}")), "{tally:?}");
+    }
+    // What is written while the directory is read comes with the next revision.
+    let least = u64::try_from(turns / 4).unwrap();
+    assert!(
+        revisions > least,
+        "{revisions} revisions of {turns} changes"
+    );
+    for gate in ["gate-1", "gate-2"] {
+        let log = bench.turn.log(gate);
+        let requests = log.lines().filter(|line| line.contains("request complete"));
+        let requests = requests.count();
+        assert!(requests > 100, "{gate} has had {requests} requests");
+    }
+}
+
+#[test]
+fn changes_of_routes_weights_and_instances_fail_no_request() {
+    fails_nobody(20);
+}
+
+#[test]
+#[ignore = "takes ten minutes"]
+fn ten_minutes_of_changes_fail_no_request() {
+    fails_nobody(600);
+}
