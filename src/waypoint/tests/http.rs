@@ -604,9 +604,9 @@ async fn who_had_connected_is_answered_once_when_the_waypoint_stops() {
     let mut late = Http1::to(&rig).await;
     rig.stop.cancel();
     rig.lose_instance();
-    soon("the idle one ends", idle.connection.join_next()).await;
     assert_eq!(late.get("/").await.0, StatusCode::OK);
-    soon("then it ends, too", late.connection.join_next()).await;
+    soon("then it ends", late.connection.join_next()).await;
+    soon("the idle one ends, too", idle.connection.join_next()).await;
     soon("it has ended", rig.waypoint.join_next())
         .await
         .unwrap()

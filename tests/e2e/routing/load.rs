@@ -21,13 +21,69 @@ fn rules(turn: usize) -> String {
     }
 }
 
-/// The instances in turn.
-fn gateway(turn: usize) -> &'static str {
-    match turn / 6 % 4 {
-        1 => "nodes = [\"gate-1\"]",
-        3 => "nodes = [\"gate-2\"]",
-        _ => "nodes = [\"gate-1\", \"gate-2\"]",
+/// The instances in turn: one takes over from the other while both serve.
+const INSTANCES: [&[&str]; 4] = [
+    &["gate-1", "gate-2"],
+    &["gate-1"],
+    &["gate-1", "gate-2"],
+    &["gate-2"],
+];
+
+/// Turns for which the instances stay, once they are those.
+const STAY: usize = 6;
+
+/// Which instances there are, and since when.
+struct Instances {
+    now: &'static [&'static str],
+    /// When they were written, in milliseconds since 1970; and turns since they have been in force.
+    written: Option<u64>,
+    stayed: usize,
+    changes: usize,
+}
+
+impl Instances {
+    fn gateway(&self) -> String {
+        format!("nodes = {:?}", self.now)
     }
+
+    /// Goes on to the next ones after a while, as an operator does: none is taken away before its
+    /// successor serves and clients know of it.
+    fn turn(&mut self, bench: &Bench) {
+        let written = *self
+            .written
+            .get_or_insert_with(|| bench.turn.last_written());
+        if self.stayed > 0 || in_force(bench, self.now, written) {
+            self.stayed += 1;
+        }
+        if self.stayed > STAY {
+            self.changes += 1;
+            *self = Self {
+                now: INSTANCES[self.changes % INSTANCES.len()],
+                written: None,
+                stayed: 0,
+                changes: self.changes,
+            };
+        }
+    }
+}
+
+/// Whether these instances serve, and the client's node knows what was written by then.
+fn in_force(bench: &Bench, instances: &[&str], written: u64) -> bool {
+    let status = |host: &str| bench.turn.status(host);
+    let control = status("control").and_then(|s| s.control);
+    let read = control.filter(|control| control.read > Some(written));
+    let Some(revision) = read.and_then(|control| control.revision) else {
+        return false;
+    };
+    let known = status("client").and_then(|s| s.node?.revision);
+    let serves = |gate: &&str| {
+        let known = status(gate).filter(|s| {
+            let node = s.node.as_ref();
+            node.is_some_and(|node| node.revision >= Some(revision))
+        });
+        known.is_some_and(|s| s.waypoints.iter().any(|w| !w.listens.is_empty()))
+    };
+    known >= Some(revision) && instances.iter().all(serves)
 }
 
 /// Changes everything again and again under load; how requests ended, and how often there was a change.
@@ -50,14 +106,25 @@ fn changed_under_load(bench: &Bench, seconds: u64, per_second: u64) -> (Tally, u
     client.say(&serde_json::to_string(&load).unwrap());
     let begun = Instant::now();
     let mut turn = 0;
+    let mut instances = Instances {
+        now: INSTANCES[0],
+        written: None,
+        stayed: 0,
+        changes: 0,
+    };
     while begun.elapsed() < Duration::from_secs(seconds) {
-        let text = super::written::mesh(&rules(turn), gateway(turn), turn);
+        let text = super::written::mesh(&rules(turn), &instances.gateway(), turn);
         bench.turn.write_mesh_file("mesh.toml", &text);
+        instances.turn(bench);
         turn += 1;
-        std::thread::sleep(
-            PACE.saturating_sub(begun.elapsed() - PACE * u32::try_from(turn - 1).unwrap()),
-        );
+        let due = PACE * u32::try_from(turn).unwrap();
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
     }
+    let changes = instances.changes;
+    assert!(
+        changes >= 3,
+        "both were alone for a while: {changes} changes"
+    );
     let tally = serde_json::from_str(&client.line()).unwrap();
     (tally, turn)
 }
@@ -87,12 +154,7 @@ fn fails_nobody(seconds: u64) {
         .iter()
         .filter(|(o, _)| !o.starts_with("200 "))
         .collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {} failed: {failed:?}",
-        failed.len(),
-        well + failed.len()
-    );
+    assert!(failed.is_empty(), "of {well} and these: {failed:?}");
     let asked = usize::try_from(PER_SECOND * seconds).unwrap();
     // A busy machine asks more slowly than it was told to, never so much more.
     assert!(well > asked / 5, "{well} of {asked} were asked: {tally:?}");
