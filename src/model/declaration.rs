@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod attribute;
 mod l7;
 mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
+pub use attribute::{Attribute, AttributeError};
 pub use l7::{
     DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels,
     is_single,

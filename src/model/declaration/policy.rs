@@ -1,11 +1,12 @@
 //! Policies as the operator declared them (`spec/labels-and-policy.md` §2–§4).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::Origin;
+use super::{Attribute, Origin};
 use crate::model::policy::{Pattern, ServiceAccount, Values};
 
 /// Whom a policy is for.
@@ -165,21 +166,33 @@ pub enum Condition {
     DestinationIp(Values<IpNet>),
     /// `destination.port`.
     DestinationPort(Values<u16>),
-    /// Any other: known to a waypoint only.
+    /// `remote.ip` (HTTP).
+    RemoteIp(Values<IpNet>),
+    /// What else a waypoint knows.
     Waypoint {
-        /// The key, such as `request.headers[x-token]` or `connection.sni`.
-        key: Arc<str>,
-        /// What is compared; an address or network for `remote.ip`.
+        /// What is asked for.
+        key: Attribute,
+        /// What is compared.
         values: Values<Pattern>,
     },
 }
 
 impl Condition {
     /// The key, if a node proxy cannot know it.
-    pub fn http_field(&self) -> Option<&str> {
+    pub fn http_field(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Waypoint { key, .. } => Some(key),
+            Self::RemoteIp(_) => Some(Cow::Borrowed("remote.ip")),
+            Self::Waypoint { key, .. } => Some(Cow::Owned(key.to_string())),
             _ => None,
+        }
+    }
+
+    /// Whether it asks for something that only HTTP requests have.
+    pub fn is_of_requests(&self) -> bool {
+        match self {
+            Self::RemoteIp(_) => true,
+            Self::Waypoint { key, .. } => key.is_of_requests(),
+            _ => false,
         }
     }
 }

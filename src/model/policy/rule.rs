@@ -36,7 +36,7 @@ impl<T> Values<T> {
     }
 
     /// Whether a value for which `hits` tells what fits is as it must be.
-    fn hold(&self, hits: impl Fn(&T) -> bool) -> bool {
+    pub(in crate::model) fn hold(&self, hits: impl Fn(&T) -> bool) -> bool {
         (self.any.is_empty() || self.any.iter().any(&hits)) && !self.not.iter().any(&hits)
     }
 }
@@ -176,6 +176,17 @@ impl Peer {
     /// The identity without `spiffe://`.
     pub fn principal(&self) -> &str {
         &self.principal
+    }
+
+    /// Its service account.
+    pub fn account(&self) -> &ServiceAccount {
+        &self.account
+    }
+
+    /// Its trust domain.
+    pub fn trust_domain(&self) -> &str {
+        let domain = self.principal.split('/').next();
+        domain.unwrap_or_default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is left of a policy at node proxies, which know nothing of HTTP
 //! (`spec/labels-and-policy.md` §3.5).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::config::diagnose::{Code, Diagnostic};
@@ -65,12 +66,12 @@ fn deny(policy: &WrittenAuthorization, found: &mut Vec<Diagnostic>) {
     }
 }
 
-type Fields<'a> = BTreeSet<&'a str>;
+type Fields<'a> = BTreeSet<Cow<'a, str>>;
 
 fn http_fields(rule: &Rule) -> Fields<'_> {
     let from = rule.from.iter().flat_map(Source::http_fields);
     let to = rule.to.iter().flat_map(Operation::http_fields);
-    let mut fields: Fields<'_> = from.chain(to).collect();
+    let mut fields: Fields<'_> = from.chain(to).map(Cow::Borrowed).collect();
     fields.extend(rule.when.iter().filter_map(Condition::http_field));
     fields
 }
@@ -80,7 +81,8 @@ fn widened_fields(rule: &Rule) -> Fields<'_> {
     let from = rule.from.iter().filter(|source| is_known(source));
     let to = rule.to.iter().filter(|o| is_known_operation(o));
     let from = from.flat_map(Source::http_fields);
-    from.chain(to.flat_map(Operation::http_fields)).collect()
+    let fields = from.chain(to.flat_map(Operation::http_fields));
+    fields.map(Cow::Borrowed).collect()
 }
 
 /// Whether it asks something that a node proxy knows.
@@ -182,5 +184,5 @@ fn denies_more(policy: &WrittenAuthorization, rule: &At<Rule>, fields: &Fields<'
 }
 
 fn listed(fields: &Fields<'_>) -> String {
-    suggest::listed(fields.iter().copied())
+    suggest::listed(fields.iter().map(AsRef::as_ref))
 }

@@ -1,15 +1,12 @@
 //! `when`: conditions on an attribute (`spec/labels-and-policy.md` §3.1).
 
-use std::sync::Arc;
-
 use super::scope::{Scope, reject_custom};
 use super::values;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::did_you_mean;
 use crate::config::read::{Table, Value};
 use crate::config::suggest;
-use crate::model::declaration::{Condition, Values};
-use crate::model::policy::Pattern;
+use crate::model::declaration::{Attribute, AttributeError, Condition, Values};
 
 /// Every key, the last two with what is in the brackets.
 const KEYS: [&str; 14] = [
@@ -28,9 +25,6 @@ const KEYS: [&str; 14] = [
     "request.auth.claims",
     "request.headers",
 ];
-
-const HEADERS: &str = "request.headers";
-const CLAIMS: &str = "request.auth.claims";
 
 /// Keys that say who the peer is; so do all that begin with [`REQUEST_IDENTITY`].
 const IDENTITY: [&str; 4] = [
@@ -51,7 +45,7 @@ pub(super) fn read(value: &Value<'_>, scope: &Scope) -> Option<Condition> {
         judge_key(value, key).then_some(key)
     });
     let condition = match key {
-        Some(key) => Some(condition(&table, key, scope)),
+        Some(key) => condition(&table, key, scope),
         None => {
             // Known, though not what they are compared with.
             let _known = (table.value("values"), table.value("not-values"));
@@ -73,9 +67,8 @@ pub(super) fn read(value: &Value<'_>, scope: &Scope) -> Option<Condition> {
     condition
 }
 
-fn condition(table: &Table<'_>, key: &str, scope: &Scope) -> Condition {
-    let patterns = || both(table, values::pattern);
-    match key {
+fn condition(table: &Table<'_>, key: &str, scope: &Scope) -> Option<Condition> {
+    Some(match key {
         "source.ip" => Condition::SourceIp(both(table, values::ip_block)),
         "source.namespace" => {
             Condition::SourceNamespace(both(table, |value| values::namespace(value, scope)))
@@ -94,23 +87,16 @@ fn condition(table: &Table<'_>, key: &str, scope: &Scope) -> Condition {
         }
         "destination.ip" => Condition::DestinationIp(both(table, values::ip_block)),
         "destination.port" => Condition::DestinationPort(both(table, values::port)),
+        "remote.ip" => Condition::RemoteIp(both(table, values::ip_block)),
         _ => Condition::Waypoint {
-            key: Arc::from(key),
-            values: match key {
-                "remote.ip" => both(table, remote_ip),
-                _ => patterns(),
-            },
+            key: key.parse().ok()?,
+            values: both(table, values::pattern),
         },
-    }
+    })
 }
 
 fn both<'a, T>(table: &Table<'a>, read: impl Fn(&Value<'a>) -> Option<T>) -> Values<T> {
     values::values(table, "values", "not-values", read)
-}
-
-fn remote_ip(value: &Value<'_>) -> Option<Pattern> {
-    let block = values::ip_block(value)?;
-    Some(Pattern::Exact(Arc::from(block.to_string())))
 }
 
 /// Whether there is such a key; otherwise it is reported.
@@ -119,23 +105,19 @@ fn judge_key(value: &Value<'_>, key: &str) -> bool {
         value.unsupported("take it out: there is no Envoy whose filters it could ask");
         return false;
     }
-    let (name, brackets) = match key.find('[') {
-        Some(at) => key.split_at(at),
-        None => (key, ""),
+    // Those of connections are read with their values.
+    let fault = match key.parse::<Attribute>() {
+        Err(fault) if !KEYS.contains(&key) || fault != AttributeError::Unknown => fault,
+        _ => return true,
     };
-    let good = match name {
-        HEADERS => inside(brackets).is_some_and(is_header),
-        CLAIMS => are_claims(brackets),
-        _ => KEYS.contains(&key),
-    };
-    if good {
-        return true;
-    }
-    let help = match name {
-        HEADERS => "name one header, as in `request.headers[x-token]`".to_owned(),
-        CLAIMS => "name a claim, as in `request.auth.claims[groups]`, or a nested one, as in `request.auth.claims[realm][roles]`".to_owned(),
-        _ => did_you_mean(name, KEYS)
-            .unwrap_or_else(|| format!("write one of {}", suggest::listed(KEYS))),
+    let help = match fault {
+        AttributeError::Header => "name one header, as in `request.headers[x-token]`".to_owned(),
+        AttributeError::Claim => "name a claim, as in `request.auth.claims[groups]`, or a nested one, as in `request.auth.claims[realm][roles]`".to_owned(),
+        AttributeError::Unknown => {
+            let name = key.split('[').next().unwrap_or(key);
+            let guess = did_you_mean(name, KEYS);
+            guess.unwrap_or_else(|| format!("write one of {}", suggest::listed(KEYS)))
+        }
     };
     value.bad(
         &format!("is nothing that a policy can ask for: {key:?}"),
@@ -143,24 +125,4 @@ fn judge_key(value: &Value<'_>, key: &str) -> bool {
         help,
     );
     false
-}
-
-/// What is in the only brackets.
-fn inside(brackets: &str) -> Option<&str> {
-    brackets.strip_prefix('[')?.strip_suffix(']')
-}
-
-/// The name of a header (RFC 9110 §5.1), or of an HTTP/2 pseudo-header.
-fn is_header(name: &str) -> bool {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let name = name.strip_prefix(':').unwrap_or(name);
-    !name.is_empty() && name.bytes().all(token)
-}
-
-/// `[a]`, `[a][b]` and so on.
-fn are_claims(brackets: &str) -> bool {
-    inside(brackets).is_some_and(|inside| {
-        let mut claims = inside.split("][");
-        claims.all(|claim| !claim.is_empty() && !claim.contains(['[', ']']))
-    })
 }

@@ -181,7 +181,7 @@ fn all_of_an_operation() -> Operation {
 
 fn all_conditions() -> Vec<Condition> {
     let waypoint = |key: &str, values| Condition::Waypoint {
-        key: Arc::from(key),
+        key: key.parse().unwrap(),
         values,
     };
     vec![
@@ -194,7 +194,7 @@ fn all_conditions() -> Vec<Condition> {
         Condition::DestinationPort(ports(&[80], &[81])),
         waypoint("request.headers[x-token]", patterns(&["a*"], &["*b"])),
         waypoint("request.auth.claims[a][b]", patterns(&["c"], &[])),
-        waypoint("remote.ip", patterns(&["10.1.0.0/16"], &[])),
+        Condition::RemoteIp(blocks(&["10.1.0.0/16"], &[])),
         waypoint("connection.sni", patterns(&["*"], &[])),
     ]
 }

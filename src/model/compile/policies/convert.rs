@@ -230,7 +230,7 @@ impl Convert<'_> {
             Condition::SourceTrustDomain(names) => only.principals = self.domains(names),
             Condition::DestinationIp(nets) => only.destination_ips = nets.clone(),
             Condition::DestinationPort(ports) => only.destination_ports = ports.clone(),
-            Condition::Waypoint { .. } => {}
+            Condition::RemoteIp(_) | Condition::Waypoint { .. } => {}
         }
         only
     }

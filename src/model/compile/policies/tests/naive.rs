@@ -169,7 +169,7 @@ impl<'a> Naive<'a> {
             Condition::DestinationPort(values) => {
                 holds(values, |port| *port == self.destination.port())
             }
-            Condition::Waypoint { .. } => false,
+            Condition::RemoteIp(_) | Condition::Waypoint { .. } => false,
         }
     }
 
@@ -300,7 +300,7 @@ fn any_http(rule: &Rule) -> bool {
         || rule
             .when
             .iter()
-            .any(|c| matches!(c, Condition::Waypoint { .. }))
+            .any(|c| matches!(c, Condition::RemoteIp(_) | Condition::Waypoint { .. }))
 }
 
 fn asks<T>(values: &Values<T>) -> bool {

@@ -55,7 +55,7 @@ const DESTINATIONS: [&str; 4] = ["10.1.0.11", "10.1.0.8/29", "10.1.0.16/28", "20
 const PORTS: [u16; 3] = [80, 8080, 9090];
 const HTTP: [&str; 4] = [
     "request.headers[a]",
-    "remote.ip",
+    "request.auth.claims[a]",
     "connection.sni",
     "request.auth.presenter",
 ];
@@ -157,8 +157,9 @@ fn condition() -> impl Strategy<Value = Condition> {
         2 => read(&TRUST_DOMAINS, pattern).prop_map(Condition::SourceTrustDomain),
         2 => read(&DESTINATIONS, network).prop_map(Condition::DestinationIp),
         2 => values(&PORTS).prop_map(Condition::DestinationPort),
+        1 => read(&SOURCES, network).prop_map(Condition::RemoteIp),
         1 => (select(&HTTP[..]), read(&["a"], pattern)).prop_map(|(key, values)| {
-            Condition::Waypoint { key: Arc::from(key), values }
+            Condition::Waypoint { key: key.parse().unwrap(), values }
         }),
     ]
 }

@@ -197,8 +197,9 @@ fn condition(fields: &[Field<'_>], namespace: &str) -> Condition {
         "source.trustDomain" => Condition::SourceTrustDomain(values(fields, pattern)),
         "destination.ip" => Condition::DestinationIp(values(fields, network)),
         "destination.port" => Condition::DestinationPort(values(fields, |t| t.parse().unwrap())),
+        "remote.ip" => Condition::RemoteIp(values(fields, network)),
         key => Condition::Waypoint {
-            key: Arc::from(key),
+            key: key.parse().unwrap(),
             values: values(fields, pattern),
         },
     }
