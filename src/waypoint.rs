@@ -46,6 +46,7 @@ use crate::agent::certs::Certs;
 use crate::capture::near;
 use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
+use crate::model::policy::Peer;
 use crate::model::route::SessionKey;
 use crate::model::waypoint::{Bound, WaypointName};
 use crate::model::workload::Workload;
@@ -114,6 +115,8 @@ fn limits() -> Limits {
 struct Client {
     /// Who it has proven to be.
     identity: SpiffeId,
+    /// What policies look at of that.
+    peer: Option<Peer>,
     /// Where it connects from.
     source: SocketAddr,
     /// The workload of that address.

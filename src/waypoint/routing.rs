@@ -14,9 +14,10 @@ use super::endpoints::Ruled;
 use super::{Arrival, Shared};
 use crate::agent::MeshState;
 use crate::hbone::Connector;
+use crate::model::authorization::{PolicyKey, Set};
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{Bound, BoundPort, Destination, External, Resources};
+use crate::model::waypoint::{AttachedSet, Bound, BoundPort, Destination, External, Resources};
 use crate::model::workload::Workload;
 
 /// What holds where nobody says otherwise.
@@ -31,10 +32,20 @@ pub(super) struct Routing {
 /// The tables of one revision, each made when it is first asked for.
 struct Tables {
     of: Arc<Resources>,
-    services: HashMap<ServiceKey, Vec<Port>>,
+    services: HashMap<ServiceKey, Service>,
+    /// What holds for all that is addressed to workloads.
+    workloads: OnceLock<Set>,
 }
 
-/// In the order of the binding's ports.
+/// What holds for a service.
+#[derive(Default)]
+struct Service {
+    /// In the order of the binding's ports.
+    ports: Vec<Port>,
+    policies: OnceLock<Set>,
+}
+
+/// The routes of a port.
 #[derive(Default)]
 struct Port {
     requests: OnceLock<Result<Table, Unresolved>>,
@@ -87,11 +98,16 @@ impl Tables {
     fn new(resources: &Arc<Resources>) -> Self {
         let services = resources.services.iter();
         let services = services.map(|(key, binding)| {
-            let ports = binding.ports.iter().map(|_| Port::default()).collect();
-            (key.clone(), ports)
+            let ports = binding.ports.iter().map(|_| Port::default());
+            let service = Service {
+                ports: ports.collect(),
+                policies: OnceLock::new(),
+            };
+            (key.clone(), service)
         });
         Self {
             services: services.collect(),
+            workloads: OnceLock::new(),
             of: Arc::clone(resources),
         }
     }
@@ -101,12 +117,21 @@ impl Tables {
         let unknown = || Untold::Service(service.clone());
         let binding = self.of.services.get(service).ok_or_else(unknown)?;
         let ports = self.services.get(service).ok_or_else(unknown)?;
-        let mut both = ports.iter().zip(&binding.ports);
+        let mut both = ports.ports.iter().zip(&binding.ports);
         both.find(|(_, told)| told.port == port)
             .ok_or_else(|| Untold::Port {
                 service: service.clone(),
                 port,
             })
+    }
+
+    /// What is attached, as a set of policies. One that nobody has told of denies everything.
+    fn set(&self, attached: &AttachedSet) -> Set {
+        let known = |key: &&PolicyKey| self.of.policies.contains_key(*key);
+        let missing = attached.policies.iter().find(|key| !known(key)).cloned();
+        let policies = attached.policies.iter();
+        let policies = policies.filter_map(|key| self.of.policies.get(key).cloned());
+        Set::new(policies, missing)
     }
 }
 
@@ -148,6 +173,26 @@ impl Seen {
         };
         let (port, told) = tables.port(&service.key, asked.port())?;
         Ok(Some((tables, port, told)))
+    }
+
+    /// The policies that hold for what was asked for; none where no control plane knows any.
+    pub(super) fn policies(&self, bound: &Bound) -> Result<Option<&Set>, Untold> {
+        let Some(tables) = &self.tables else {
+            return Ok(None);
+        };
+        let Some(gateway) = &tables.of.gateway else {
+            return Err(Untold::Itself);
+        };
+        let Bound::Service { service, .. } = bound else {
+            let made = || tables.set(&gateway.workload_set);
+            return Ok(Some(tables.workloads.get_or_init(made)));
+        };
+        let unknown = || Untold::Service(service.key.clone());
+        let known = tables.services.get(&service.key).ok_or_else(unknown)?;
+        let told = tables.of.services.get(&service.key);
+        let told = told.ok_or_else(unknown)?;
+        let made = || tables.set(&told.set);
+        Ok(Some(known.policies.get_or_init(made)))
     }
 
     /// The routes of requests; none where everything goes to what was asked for.

@@ -22,6 +22,7 @@ use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
 use crate::hbone::{self, Authority, Connector, Incoming, headers};
 use crate::model::inbound::Target;
+use crate::model::policy::Peer;
 use crate::model::waypoint::{self, Bound};
 use crate::model::workload::Workload;
 use crate::node::baggage;
@@ -344,6 +345,7 @@ impl<C: Connector + Clone> Door<C> {
         let (source, map) = (request.remote, &request.headers);
         let workload = mesh.view.workload_at(&instance.network, source.ip());
         let client = Client {
+            peer: Peer::new(&identity),
             identity,
             source,
             workload: workload.cloned(),

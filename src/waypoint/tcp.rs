@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Arrival;
 use super::account::{Account, Forth, entry};
 use super::endpoints::{Outcome, Place};
+use super::filters;
 use super::routing::{Seen, Untold};
 use super::secure::Alpn;
 use super::upstream::{Chosen, Way};
@@ -49,6 +50,9 @@ pub(super) async fn serve<C: Connector + Clone>(
     let Some(seen) = arrival.look() else {
         return refuse(arrival, tunnel, &Nowhere::Gone);
     };
+    if let Err(denied) = filters::connection(arrival, &seen, server_name) {
+        return refuse(arrival, tunnel, &denied);
+    }
     let to = match destination(arrival, &seen, server_name) {
         Ok(to) => to,
         Err(nowhere) => return refuse(arrival, tunnel, &nowhere),

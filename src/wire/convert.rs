@@ -120,6 +120,9 @@ pub enum Reason {
     /// An address range that is none.
     #[error("`{0}` is no address range")]
     NoRange(String),
+    /// A value that is none of its kind.
+    #[error("`{0}` is no value of its kind")]
+    Value(String),
     /// Something that names no waypoint.
     #[error("`{0}` is no namespace/name of a waypoint")]
     Waypoint(String),

@@ -115,6 +115,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Traffic(traffic) => {
             told.traffic.insert(traffic.key.clone(), traffic);
         }
+        WaypointResource::Policy(policy) => {
+            told.policies.insert(policy.key.clone(), policy);
+        }
     }
 }
 
@@ -129,6 +132,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Traffic(traffic) => {
             told.traffic.remove(&traffic.key);
+        }
+        WaypointResource::Policy(policy) => {
+            told.policies.remove(&policy.key);
         }
     }
 }

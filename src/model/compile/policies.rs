@@ -16,6 +16,7 @@ use crate::model::policy::Policy;
 use crate::model::service::ServiceKey;
 use crate::model::workload::Workload;
 
+pub(super) use aliases::Bundle;
 use auto_allow::AutoAllow;
 pub use convert::{Converted, Difference, convert};
 use strictness::Strictness;

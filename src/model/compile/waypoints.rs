@@ -9,26 +9,32 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::gateways::Gateways;
+use super::policies::Bundle;
 use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::binding::{Bindable, Named};
-use crate::model::declaration::{self, Mesh};
+use crate::model::declaration::{self, AuthorizationPolicy, Mesh};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
-use crate::model::waypoint::{GatewayConfig, Options, Resources, ServiceBinding, WaypointName};
+use crate::model::waypoint::{
+    AttachedSet, GatewayConfig, Options, Resources, ServiceBinding, WaypointName,
+};
 use crate::model::workload::Workload;
 
 mod attached;
+mod authorization;
 mod backends;
 mod known;
 mod sites;
 mod survey;
+mod targets;
 mod traffic;
 
 use attached::{Attached, Routes};
 pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
+use targets::Targets;
 pub use traffic::covers;
 use traffic::{Members, Traffic};
 
@@ -58,7 +64,11 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     }
     let sites = Sites::new(known.mesh, known.keys);
     let mut behind = behind(known, &sites);
+    let settings = &known.mesh.settings;
+    let policies = &known.mesh.authorization_policies;
     let world = World {
+        bundle: Bundle::new(settings),
+        policies: Targets::new(policies, &settings.root_namespace),
         routes: Routes::new(&known.mesh.routes),
         traffic: Traffic::new(
             known.mesh,
@@ -86,6 +96,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
                 xfcc_include_client_identity: declared.tells_identities,
                 ..Options::default()
             },
+            workload_set: AttachedSet::default(),
         };
         let behind = behind.remove(&Named::from(declared)).unwrap_or_default();
         let told = world.told(config, &behind);
@@ -144,6 +155,8 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
 
 /// What every waypoint is told of.
 struct World<'a> {
+    bundle: Bundle,
+    policies: Targets<'a, AuthorizationPolicy>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -151,14 +164,16 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn told(&self, gateway: GatewayConfig, behind: &[&'a Site<'a>]) -> Resources {
+    fn told(&self, mut gateway: GatewayConfig, behind: &[&'a Site<'a>]) -> Resources {
         let namespace = Arc::clone(&gateway.name.namespace);
         let mut told = Resources::default();
+        gateway.workload_set = self.set(&gateway.name, None, &mut told);
         let mut used = BTreeMap::new();
         for site in behind {
             let attached = self.routes.on(site, &namespace);
             attached.note(site, &mut used);
-            let binding = self.binding(site, &namespace, Some(attached), &mut told);
+            let mut binding = self.binding(site, &namespace, Some(attached), &mut told);
+            binding.set = self.set(&gateway.name, Some(site), &mut told);
             told.services.insert(site.key.clone(), Arc::new(binding));
         }
         let mut backends = BTreeSet::new();
@@ -176,6 +191,24 @@ impl<'a> World<'a> {
         }
         told.gateway = Some(Arc::new(gateway));
         told
+    }
+
+    /// What is attached to a service behind a waypoint, or to what is addressed to workloads; all of it
+    /// is among what is `told`.
+    fn set(
+        &self,
+        waypoint: &WaypointName,
+        site: Option<&Site<'a>>,
+        told: &mut Resources,
+    ) -> AttachedSet {
+        let mut set = AttachedSet::default();
+        for policy in self.policies.on(waypoint, site) {
+            let key = authorization::key(policy);
+            let known = told.policies.entry(key.clone());
+            known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
+            set.policies.push(key);
+        }
+        set
     }
 
     /// What holds for a service, behind the waypoint with what is `attached` or no more than a
@@ -206,6 +239,7 @@ impl<'a> World<'a> {
                 Some(attached) => attached.ports(site),
                 None => site.ports.iter().map(sites::bare).collect(),
             },
+            set: AttachedSet::default(),
             traffic,
             subsets,
             external: site.external(),
@@ -275,6 +309,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.services, &before.services);
     same(&mut told.routes, &before.routes);
     same(&mut told.traffic, &before.traffic);
+    same(&mut told.policies, &before.policies);
     Arc::new(told)
 }
 

@@ -22,7 +22,7 @@ pub enum Attachment {
 }
 
 /// The kinds of object a policy can be attached to at a waypoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetKind {
     /// A service, by whatever waypoint it is bound to.
     Service,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::WaypointName;
+use crate::model::authorization::{Authorization, PolicyKey};
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
@@ -26,6 +27,16 @@ pub struct Resources {
     pub routes: BTreeMap<RouteKey, Arc<Route>>,
     /// The traffic policies those name.
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
+    /// The authorization policies that are attached.
+    pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+}
+
+/// What is attached to a service, or to all that is addressed to workloads, each kind in the order it
+/// was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachedSet {
+    /// Authorization policies.
+    pub policies: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the
@@ -42,6 +53,8 @@ pub struct GatewayConfig {
     pub hbone_port: u16,
     /// How it treats what comes.
     pub options: Options,
+    /// What holds for all that is addressed to workloads.
+    pub workload_set: AttachedSet,
 }
 
 /// How a waypoint treats what comes, whatever it is for.
@@ -79,6 +92,8 @@ pub struct ServiceBinding {
     pub addresses: Vec<NetworkAddress>,
     /// Its ports.
     pub ports: Vec<BoundPort>,
+    /// What is attached to it.
+    pub set: AttachedSet,
     /// Its traffic policy; every default holds where it has none.
     pub traffic: Option<TrafficKey>,
     /// Parts of its endpoints.

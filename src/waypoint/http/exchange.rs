@@ -52,7 +52,6 @@ pub(super) async fn serve<C: Connector + Clone>(
     }
     let received = received.and_then(|authority| {
         route::normalise(&mut parts)?;
-        filters::request(&arrival, &parts)?;
         Ok(authority)
     });
     let authority = match received {
@@ -64,6 +63,9 @@ pub(super) async fn serve<C: Connector + Clone>(
         let gone = "the waypoint's instance is not in the mesh view".to_owned();
         return Reply::no_endpoint(gone).response(account);
     };
+    if let Err(reply) = filters::request(&arrival, &seen, &parts, &authority) {
+        return reply.response(account);
+    }
     let exchange = Exchange {
         arrival: &arrival,
         seen: &seen,

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::account::{Account, Flag};
 use super::body::Download;
+use crate::model::authorization::Denial;
 
 /// What `server` says of such answers (§1.6).
 const SERVER: HeaderValue = HeaderValue::from_static("lateen");
@@ -61,6 +62,12 @@ impl Reply {
         Self::bare(StatusCode::NOT_FOUND, "NR", reason.to_owned())
     }
 
+    /// Policy denies it.
+    pub(in crate::waypoint) fn denied(denial: &Denial) -> Self {
+        let reason = format!("{}: {denial}", denial.detail());
+        Self::bare(StatusCode::FORBIDDEN, "-", reason).saying("RBAC: access denied")
+    }
+
     /// Routes lead to nobody.
     pub(super) fn no_backend(reason: String) -> Self {
         Self::bare(StatusCode::INTERNAL_SERVER_ERROR, "NC", reason)
@@ -76,7 +83,7 @@ impl Reply {
     }
 
     /// Where it goes is not known here (`spec/control-plane.md` §8.3).
-    pub(super) fn untold(reason: String) -> Self {
+    pub(in crate::waypoint) fn untold(reason: String) -> Self {
         Self::unavailable("", "NC", reason)
     }
 

@@ -12,8 +12,8 @@ use crate::model::service::{AppProtocol, ServiceKey};
 use crate::model::testing::key;
 use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
-    BoundPort, External, GatewayConfig, NamedTraffic, Options, Resources, ServiceBinding,
-    TrafficKey,
+    AttachedSet, BoundPort, External, GatewayConfig, NamedTraffic, Options, Resources,
+    ServiceBinding, TrafficKey,
 };
 
 /// The services behind waypoint `shop/wp`.
@@ -107,6 +107,7 @@ pub(in crate::waypoint) fn told() -> Resources {
         waypoint_for: WaypointFor::Service,
         hbone_port: 15008,
         options: Options::default(),
+        workload_set: AttachedSet::default(),
     };
     let port = |(port, protocol)| BoundPort {
         port,
@@ -128,6 +129,7 @@ pub(in crate::waypoint) fn told() -> Resources {
             bound: true,
             addresses: Vec::new(),
             ports: ports.map(port).into(),
+            set: AttachedSet::default(),
             traffic: None,
             subsets: Vec::new(),
             external: None,

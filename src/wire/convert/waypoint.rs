@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::{ConvertError, Fault, Reason, required};
+use crate::model::authorization::{Authorization, PolicyKey};
 use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
@@ -19,7 +20,9 @@ mod filter;
 mod gateway;
 mod matching;
 mod parts;
+mod policy;
 mod route;
+mod set;
 mod traffic;
 
 /// What features resources may require; none yet.
@@ -38,6 +41,8 @@ pub enum WaypointResource {
     Route(Arc<Route>),
     /// A traffic policy.
     Traffic(Arc<NamedTraffic>),
+    /// An authorization policy.
+    Policy(Arc<Authorization>),
 }
 
 impl WaypointResource {
@@ -47,7 +52,9 @@ impl WaypointResource {
         let services = told.services.values().cloned().map(Self::Service);
         let routes = told.routes.values().cloned().map(Self::Route);
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
-        gateway.chain(services).chain(routes).chain(traffic)
+        let policies = told.policies.values().cloned().map(Self::Policy);
+        let of_services = gateway.chain(services).chain(routes).chain(traffic);
+        of_services.chain(policies)
     }
 
     /// Its resource name.
@@ -63,6 +70,7 @@ impl WaypointResource {
             }
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
+            Self::Policy(policy) => policy_name(waypoint, &policy.key),
         }
     }
 
@@ -73,6 +81,7 @@ impl WaypointResource {
             (Self::Service(a), Self::Service(b)) => Arc::ptr_eq(a, b),
             (Self::Route(a), Self::Route(b)) => Arc::ptr_eq(a, b),
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
+            (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -116,6 +125,13 @@ impl WaypointResource {
                 (
                     origin(&traffic.origin, "destination-rule", namespace, name),
                     Content::Traffic(traffic::encode(traffic)),
+                )
+            }
+            Self::Policy(policy) => {
+                let PolicyKey { namespace, name } = &policy.key;
+                (
+                    origin(&policy.origin, "authorization-policy", namespace, name),
+                    Content::Policy(policy::encode(policy)),
                 )
             }
         };
@@ -185,6 +201,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = traffic::decode(key, origin, traffic);
             WaypointResource::Traffic(Arc::new(read.map_err(within("traffic"))?))
         }
+        Some(Content::Policy(policy)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = policy::decode(key, origin, policy);
+            WaypointResource::Policy(Arc::new(read.map_err(within("policy"))?))
+        }
         None => return Err(Fault::new("content", Reason::Missing)),
     };
     match read.name(&waypoint) {
@@ -231,6 +255,22 @@ fn traffic_name(waypoint: &WaypointName, key: &TrafficKey) -> String {
         true => format!("{waypoint}/traffic/{namespace}/{name}"),
         false => format!("{waypoint}/traffic/{namespace}/{name}/{subset}"),
     }
+}
+
+fn policy_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
+    format!("{waypoint}/policy/{}/{}", key.namespace, key.name)
+}
+
+/// The authorization policy of this waypoint that a name is of.
+fn policy_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
+    let read = || match *segments(waypoint, text)? {
+        ["policy", namespace, name] => Some(PolicyKey {
+            namespace: Arc::from(namespace),
+            name: Arc::from(name),
+        }),
+        _ => None,
+    };
+    read().ok_or_else(|| Fault::new(field, Reason::Reference(text.to_owned())))
 }
 
 /// The route of this waypoint that a name is of.

@@ -1,5 +1,4 @@
-//! Policies with `target-refs`: for waypoints (`spec/labels-and-policy.md` §2.2), where nothing
-//! enforces them yet. What they close would be open, so none of them loads.
+//! Policies with `target-refs`: for waypoints (`spec/labels-and-policy.md` §2.2).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenAuthorization, did_you_mean};
 use crate::config::source::{At, Place};
-use crate::model::declaration::{TargetKind, TargetRef};
+use crate::model::declaration::{Action, TargetKind, TargetRef};
 
 /// The names of the one class of waypoints.
 const CLASSES: [&str; 2] = ["istio-waypoint", "waypoint"];
@@ -48,7 +47,9 @@ impl<'a> Targets<'a> {
         refs: &At<Vec<At<TargetRef>>>,
         found: &mut Vec<Diagnostic>,
     ) {
-        found.push(not_enforced(policy, &refs.place));
+        if let Action::Custom(_) = policy.action.value {
+            found.push(not_enforced(policy, &policy.action.place));
+        }
         for target in &refs.value {
             match target.value.kind {
                 TargetKind::Service => found.extend(self.service(policy, target)),
@@ -101,12 +102,12 @@ impl Targets<'_> {
 
 fn not_enforced(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
     let message = format!(
-        "authorization-policy `{}` is for waypoints: this version does not enforce policies at waypoints",
+        "authorization-policy `{}` is `CUSTOM`: this version asks no providers",
         policy.name.value
     );
     Diagnostic::new(Code::Unsupported, place.clone(), message)
-        .label("nobody would enforce it")
-        .help("write it with `selector`, for node proxies, where addresses, ports and identities are enough to go by; or take it out: a mesh that ignored it would be more open than it reads")
+        .label("nobody would be asked")
+        .help("write it as `ALLOW` or `DENY`; or take it out: a mesh that ignored it would be more open than it reads")
 }
 
 fn class(

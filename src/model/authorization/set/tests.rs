@@ -434,7 +434,11 @@ fn connections_have_no_requests_to_go_by() {
         (Action::Deny, &["methods=GET"], false),
         (Action::Deny, &["methods=GET ports=81"], true),
         (Action::Deny, &["not-tokens=*"], false),
-        (Action::Deny, &["request.headers[x]=y ips=10.77.1.12/32"], true),
+        (
+            Action::Deny,
+            &["request.headers[x]=y ips=10.77.1.12/32"],
+            true,
+        ),
         (Action::Deny, &["remote.ip=192.0.2.9/32"], false),
         (Action::Deny, &["connection.sni=a"], true),
         (Action::Allow, &["not-connection.sni=a"], true),

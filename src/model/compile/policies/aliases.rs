@@ -26,7 +26,7 @@ impl Bundle {
     }
 
     /// Principals with a trust domain of this mesh, in each of its trust domains.
-    pub(super) fn principals(&self, written: &[Pattern]) -> Vec<Pattern> {
+    pub(in crate::model::compile) fn principals(&self, written: &[Pattern]) -> Vec<Pattern> {
         let mut all = Vec::with_capacity(written.len());
         for pattern in written {
             for pattern in self.expand(pattern) {
@@ -54,6 +54,24 @@ impl Bundle {
             _ => Pattern::parse(&format!("{td}/{rest}")).unwrap_or_else(|_| pattern.clone()),
         };
         self.0.iter().map(named).collect()
+    }
+
+    /// Trust domains, with all that stand for the same.
+    pub(in crate::model::compile) fn domains(&self, written: &[Pattern]) -> Vec<Pattern> {
+        let known = |domain: &Pattern| {
+            let mut known = self.0.iter();
+            matches!(domain, Pattern::Exact(td) if known.any(|k| k.as_str() == &**td))
+        };
+        let mut all: Vec<Pattern> = written.to_vec();
+        if written.iter().any(known) {
+            let every = self
+                .0
+                .iter()
+                .map(|td| Pattern::Exact(Arc::from(td.as_str())));
+            let further: Vec<Pattern> = every.filter(|one| !written.contains(one)).collect();
+            all.extend(further);
+        }
+        all
     }
 
     /// Trust domains as principals: what is of one begins with its name. Only one known by its end

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::policies::Bundle;
 use super::super::service_key;
 use super::attached::Routes;
 use super::sites::{Is, Site, Sites};
+use super::targets::Targets;
 use super::traffic::{Members, Traffic, covers};
 use super::{World, targets_of};
 use crate::model::binding::{Bindable, Waypoints};
@@ -66,6 +68,8 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
     let survey = Survey {
         waypoints: Waypoints::new(mesh),
         world: World {
+            bundle: Bundle::new(&mesh.settings),
+            policies: Targets::new(&mesh.authorization_policies, &mesh.settings.root_namespace),
             routes: Routes::new(&mesh.routes),
             traffic: Traffic::new(mesh, Members::default()),
             services: &[],

@@ -1,5 +1,7 @@
 //! Arbitrary resources of waypoints.
 
+mod policy;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -111,6 +113,7 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         binding().prop_map(|s| WaypointResource::Service(Arc::new(s))),
         route().prop_map(|r| WaypointResource::Route(Arc::new(r))),
         traffic().prop_map(|t| WaypointResource::Traffic(Arc::new(t))),
+        policy::policy().prop_map(|p| WaypointResource::Policy(Arc::new(p))),
     ]
 }
 
@@ -126,13 +129,14 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         sniff_timeout: sniff,
         default_retry: retry,
     });
-    (origin(), takes, any::<u16>(), options).prop_map(
-        move |(origin, waypoint_for, hbone_port, options)| GatewayConfig {
+    (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
+        move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
             name: name.clone(),
             origin,
             waypoint_for,
             hbone_port,
             options,
+            workload_set,
         },
     )
 }
@@ -153,6 +157,7 @@ fn binding() -> impl Strategy<Value = ServiceBinding> {
         any::<bool>(),
         option::of(traffic_key()),
         option::of(external()),
+        policy::set(),
     );
     (service_key(), origin(), lists, rest).prop_map(|(key, origin, lists, rest)| ServiceBinding {
         key,
@@ -160,6 +165,7 @@ fn binding() -> impl Strategy<Value = ServiceBinding> {
         bound: rest.0,
         addresses: lists.0,
         ports: lists.1,
+        set: rest.3,
         traffic: rest.1,
         subsets: lists.2,
         external: rest.2,

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::super::{Fault, Reason, enumeration, ip, ip_bytes, port, required, service_key};
-use super::gateway::nothing_attached;
 use super::parts::{each, maybe, strings, texts};
-use super::{route_name, route_named, traffic_name, traffic_named};
+use super::{route_name, route_named, set, traffic_name, traffic_named};
 use crate::model::declaration::Origin;
 use crate::model::service::{AppProtocol, NetworkAddress};
 use crate::model::waypoint::{
@@ -39,7 +38,7 @@ pub(super) fn encode(waypoint: &WaypointName, service: &ServiceBinding) -> proto
             let ports = service.ports.iter();
             ports.map(|port| encode_port(waypoint, port)).collect()
         },
-        set: None,
+        set: Some(set::encode(waypoint, &service.set)),
         traffic: traffic(&service.traffic),
         subsets: service.subsets.iter().map(subset).collect(),
         external: service.external.as_ref().map(encode_external),
@@ -52,7 +51,6 @@ pub(super) fn decode(
     origin: Origin,
     given: proto::ServiceBinding,
 ) -> Result<ServiceBinding, Fault> {
-    nothing_attached("set", given.set)?;
     let address = |given: proto::NetworkAddress| {
         Ok(NetworkAddress {
             network: Arc::from(given.network),
@@ -73,6 +71,7 @@ pub(super) fn decode(
         bound: given.bound,
         addresses: each("addresses", given.addresses, address)?,
         ports: each("ports", given.ports, |port| decode_port(waypoint, port))?,
+        set: set::decode("set", waypoint, given.set)?,
         traffic: traffic_named("traffic", waypoint, &given.traffic)?,
         subsets: each("subsets", given.subsets, subset)?,
         external: maybe("external", given.external, decode_external)?,

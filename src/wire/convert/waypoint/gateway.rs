@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::{Fault, Reason, enumeration, port};
 use super::parts::{duration, each, for_so_long, lasting, number, part};
+use super::set;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, RetryOn};
 use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
@@ -29,7 +30,7 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             sniff_timeout: Some(lasting(options.sniff_timeout)),
             default_retry: Some(encode_retry(&options.default_retry)),
         }),
-        workload_set: None,
+        workload_set: Some(set::encode(&gateway.name, &gateway.workload_set)),
     }
 }
 
@@ -42,7 +43,6 @@ pub(super) fn decode(
         let own = format!("{}/{}", given.namespace, given.name);
         return Err(Fault::new("name", Reason::OtherName(own)));
     }
-    nothing_attached("workload_set", given.workload_set)?;
     Ok(GatewayConfig {
         name: waypoint.clone(),
         origin,
@@ -55,6 +55,7 @@ pub(super) fn decode(
         },
         hbone_port: port("hbone_port", given.hbone_port)?,
         options: part("options", given.options, options)?,
+        workload_set: set::decode("workload_set", waypoint, given.workload_set)?,
     })
 }
 
@@ -64,22 +65,6 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
         sniff_timeout: for_so_long("sniff_timeout", given.sniff_timeout)?,
         default_retry: part("default_retry", given.default_retry, retry)?,
     })
-}
-
-/// Without what is attached nothing would be in force: who does not know it must not go on.
-pub(super) fn nothing_attached(field: &str, set: Option<proto::AttachedSet>) -> Result<(), Fault> {
-    let set = set.unwrap_or_default();
-    let lists = [
-        set.policies,
-        set.authn,
-        set.telemetry,
-        set.wasm,
-        set.extensions,
-    ];
-    match lists.into_iter().flatten().next() {
-        None => Ok(()),
-        Some(name) => Err(Fault::new(field, Reason::Unsupported(name))),
-    }
 }
 
 pub(super) fn encode_retry(retry: &Retry) -> proto::Retry {

@@ -3,7 +3,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::model::declaration::WaypointFor;
-use crate::model::waypoint::Options;
+use crate::model::waypoint::{AttachedSet, Options};
 
 fn wp() -> WaypointName {
     "shop/wp".parse().unwrap()
@@ -20,6 +20,7 @@ fn changed(change: impl FnOnce(&mut proto::Resource)) -> Vec<u8> {
         waypoint_for: WaypointFor::Service,
         hbone_port: 15008,
         options: Options::default(),
+        workload_set: AttachedSet::default(),
     }));
     let mut resource = proto::Resource::decode(&*gateway.encode(&wp())).unwrap();
     change(&mut resource);
