@@ -160,6 +160,10 @@ impl Discovery {
             let known = Arc::clone(&self.mesh.borrow());
             state.placements = guest.placements(&state.view, &known.placements);
         }
+        for waypoint in self.controls.waypoints() {
+            // One of which nothing is told refuses everything (`spec/control-plane.md` §8.3).
+            state.waypoints.entry(waypoint.clone()).or_default();
+        }
         if let Some(revision) = &state.revision {
             self.order.applied(revision);
         }
