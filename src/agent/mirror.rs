@@ -193,6 +193,19 @@ impl Mirror {
         }
     }
 
+    /// Whether there is something of a type that cannot be read.
+    pub(super) fn lacks(&self, type_url: &str) -> bool {
+        match type_url {
+            ADDRESS => !self.held.unread.is_empty(),
+            AUTHORIZATION => {
+                let mut held = self.held.authorizations.values();
+                held.any(|held| held.value.policy.unreadable.is_some())
+            }
+            WAYPOINT => self.held.waypoints.lacks(),
+            _ => false,
+        }
+    }
+
     /// All that is held.
     pub(super) fn held(&self) -> Resources {
         self.held.clone()

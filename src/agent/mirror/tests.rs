@@ -285,6 +285,7 @@ fn an_address_that_cannot_be_read_holds_up_no_revision() {
     assert_eq!(mirror.state().view.size(), (0, 1), "it is absent");
     let web = "shop/web.shop.mesh.internal";
     assert_eq!(mirror.versions(ADDRESS)[web], "", "and asked for again");
+    assert!(mirror.lacks(ADDRESS));
 
     mirror.take(unreadable("cart", "v2"), true);
     let both = revision_of(&[("cart", "v2"), ("web", "v1")]);
@@ -299,6 +300,7 @@ fn an_address_that_cannot_be_read_holds_up_no_revision() {
 
     mirror.take(addresses(&["cart"], &["web"]), true);
     assert!(mirror.take(revision(&["cart"]), true).complete);
+    assert!(!mirror.lacks(ADDRESS), "mended, and gone");
 }
 
 /// What `shop/wp` is told of `cart`, which is rerouted.

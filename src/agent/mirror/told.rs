@@ -39,6 +39,12 @@ impl Told {
         self.told.clone()
     }
 
+    /// Whether there is something that cannot be read.
+    pub(super) fn lacks(&self) -> bool {
+        let mut held = self.held.values();
+        held.any(|held| held.value.resource.is_none())
+    }
+
     /// The versions held.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
         let readable = |(_, one): &(&String, &Held<One>)| one.value.resource.is_some();

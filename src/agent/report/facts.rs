@@ -101,7 +101,10 @@ impl Facts {
             type_url: REVISION.to_owned(),
             version: number.to_string(),
             nacked: link.refusals,
-            last_error: shortened(link.refused.as_deref().unwrap_or_default().to_owned()),
+            last_error: shortened(
+                link.refused
+                    .map_or_else(String::new, |r| r.reason.to_string()),
+            ),
         })
     }
 }
