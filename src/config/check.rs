@@ -10,6 +10,7 @@ mod carriers;
 mod declare;
 mod destinations;
 mod enrolment;
+mod exposed;
 mod guesses;
 mod memory;
 mod names;
@@ -173,6 +174,7 @@ pub(super) fn check(
     if refers {
         bindings::check(&context, &mesh, &mut found);
         service_entries::inactive(&context, &mesh, &mut found);
+        exposed::check(&context, &mesh, &mut found);
         routes::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
