@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
-    AllowedRoutes, Canary, Capture, DataplaneMode, ExportTo, Gateway, Machines, Mesh, Namespace,
-    Node, Origin, Port, Proxy, Service, ServiceEntry, Settings, UseWaypoint, WaypointFor, Workload,
+    AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Machines, Mesh, Namespace, Node,
+    Origin, Port, Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
 };
 use crate::model::service::AppProtocol;
-use crate::model::waypoint::Resolution;
 use crate::model::workload::Locality;
 
+pub(crate) mod outside;
 pub(crate) mod routes;
 
 pub(crate) fn origin() -> Origin {
@@ -89,33 +89,6 @@ pub(crate) fn service(name: &str) -> Service {
             app_protocol: AppProtocol::Http11,
         }],
         selector: labels(&[("app", name)]),
-        use_waypoint: None,
-        canary: Canary::default(),
-        ingress_use_waypoint: None,
-        labels: BTreeMap::new(),
-    }
-}
-
-/// Hosts of namespace `shop` at port 443, found by whatever way.
-pub(crate) fn service_entry(name: &str, hosts: &[&str], resolution: Resolution) -> ServiceEntry {
-    ServiceEntry {
-        origin: origin(),
-        name: Arc::from(name),
-        namespace: Arc::from("shop"),
-        hosts: hosts.iter().map(|host| Arc::from(*host)).collect(),
-        addresses: Vec::new(),
-        ports: vec![Port {
-            name: Some(Arc::from("tls")),
-            port: 443,
-            target_port: 8443,
-            app_protocol: AppProtocol::Tls,
-        }],
-        external: true,
-        resolution,
-        endpoints: Vec::new(),
-        selector: BTreeMap::new(),
-        subject_alt_names: vec![Arc::from("spiffe://x/y")],
-        export_to: ExportTo::Everyone,
         use_waypoint: None,
         canary: Canary::default(),
         ingress_use_waypoint: None,

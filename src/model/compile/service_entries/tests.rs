@@ -1,20 +1,9 @@
-use super::super::sample::{gateway, labels, mesh, namespace, service_entry as entry, using};
+use super::super::sample::outside::{endpoint, entry};
+use super::super::sample::{gateway, labels, mesh, namespace, using};
 use super::super::{Assignments, Compiled, Reported, compile, recompile};
 use super::*;
 use crate::model::declaration::WaypointFor;
 use crate::model::service::{AppProtocol, ServicePort};
-
-fn endpoint(address: &str) -> Endpoint {
-    Endpoint {
-        external: ExternalEndpoint {
-            address: Arc::from(address),
-            ports: BTreeMap::new(),
-            weight: 1,
-            locality: Locality::default(),
-        },
-        labels: BTreeMap::new(),
-    }
-}
 
 fn compiled(entries: Vec<ServiceEntry>) -> Compiled {
     let mut mesh = mesh();

@@ -283,7 +283,7 @@ fn waypoints_alone_where_the_mesh_says_so() {
     let by_entry = |selector: &str, waypoint: &str| {
         let mut mesh = through(&[], &[]);
         let hosts = ["a.example", "b.example"];
-        let mut entry = sample::service_entry("ext", &hosts, Resolution::Static);
+        let mut entry = sample::outside::entry("ext", &hosts, Resolution::Static);
         entry.selector = sample::labels(&[("app", selector)]);
         entry.use_waypoint = sample::using(waypoint);
         mesh.service_entries = vec![entry];
