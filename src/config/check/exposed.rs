@@ -59,12 +59,12 @@ impl Told<'_> {
         let Self {
             namespace, first, ..
         } = &self;
-        let (whom, are) = match self.count {
-            1 => (first.clone(), "is"),
-            more => (format!("{first} and {} more", more - 1), "are"),
+        let (whom, are, their) = match self.count {
+            1 => (first.clone(), "is", "its"),
+            more => (format!("{first} and {} more", more - 1), "are", "their"),
         };
         let message = format!(
-            "{whom} of namespace `{namespace}` {are} behind a waypoint, and their workloads take what passed none"
+            "{whom} of namespace `{namespace}` {are} behind a waypoint, and {their} workloads take what passed none"
         );
         Diagnostic::new(Code::OpenPastWaypoint, self.place.clone(), message)
             .label("reached past its waypoint")

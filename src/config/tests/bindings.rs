@@ -66,7 +66,7 @@ fn row(name: &'static str, shop: String, want: Vec<Found>) -> Row {
 
 /// Who is reached past a waypoint.
 fn open() -> Vec<Row> {
-    let captured = "node = \"e\"\ndataplane-mode = \"ambient\"\ncapture = { netns = \"a\" }";
+    let captured = "node = \"f\"\ndataplane-mode = \"ambient\"\ncapture = { netns = \"a\" }";
     let policy = |more: &str| {
         format!(
             "[[authorization-policy]]\nname = \"a\"\nnamespace = \"shop\"\naction = \"ALLOW\"\n{more}\n"
