@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::join_all;
 
 use super::Arrival;
-use super::routing::Seen;
+use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::outbound::Refusal;
 use crate::model::service::Service;
@@ -48,6 +48,8 @@ impl Outside {
 pub(super) enum Unchosen {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Untold(#[from] Untold),
     /// It is no host of the service.
     #[error("`{host}` is not one of {service}")]
     Uncovered { host: String, service: Arc<str> },

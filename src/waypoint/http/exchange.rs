@@ -29,6 +29,7 @@ use crate::model::route::{Retry, Target};
 use crate::model::service::AppProtocol;
 use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
+use crate::waypoint::endpoints::Ruled as Policy;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
@@ -97,6 +98,7 @@ struct Exchange<'a, C: Connector> {
 /// Where a request goes, and how.
 struct Way<'a> {
     to: Destination<'a>,
+    policy: Policy,
     ruled: Option<Ruled<'a>>,
     version: Version,
     affinity: Affinity<'a>,
@@ -137,11 +139,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             true => stricter(way.limit, grpc_timeout(&parts.headers)),
             false => way.limit,
         };
-        let hashed = Hashed::read(
-            &self.seen.ruled(&way.to),
-            &parts,
-            self.arrival.client.source,
-        );
+        let hashed = Hashed::read(&way.policy, &parts, self.arrival.client.source);
         told.cookie = hashed.cookie;
         let mut host = authority;
         if let Some(ruled) = &way.ruled {
@@ -213,10 +211,12 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         let chosen = route::rule(self.arrival, self.seen, parts, authority)?;
         account.routed(chosen.as_ref().map(|c| c.name));
         let Some(chosen) = chosen else {
-            let retry = self.seen.retry();
+            let (to, retry) = (Destination::from(bound), self.seen.retry());
+            let policy = self.policy(&to)?;
             return Ok(Way {
-                version: self.version_by_policy(&Destination::from(bound), self.version),
-                to: Destination::from(bound),
+                version: self.version_by_policy(&policy, self.version),
+                to,
+                policy,
                 ruled: None,
                 affinity: Affinity::default(),
                 retry,
@@ -234,6 +234,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             None => route::backend(rule)?,
         };
         let to = self.destination(&backend.to)?;
+        let policy = self.policy(&to)?;
         let (timeouts, retry) = (rule.timeouts, rule.retry.as_ref());
         // Without a word on retries, what one attempt may take is what all of it may.
         let (limit, attempt) = match retry {
@@ -242,8 +243,9 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         };
         let retry = retry.unwrap_or_else(|| self.seen.retry());
         Ok(Way {
-            version: self.version_for(&to),
+            version: self.version_for(&to, &policy),
             to,
+            policy,
             ruled: Some(Ruled {
                 rule,
                 matched: chosen.matched,
@@ -266,20 +268,25 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         })
     }
 
+    /// The traffic policy that holds for a destination.
+    fn policy(&self, to: &Destination<'_>) -> Result<Policy, Reply> {
+        let ruled = self.seen.ruled(to);
+        ruled.map_err(|untold| Reply::untold(chain(&untold)))
+    }
+
     /// What is spoken to endpoints of `to` (§1.4). A WebSocket goes on over HTTP/1.1 in any case.
-    fn version_for(&self, to: &Destination<'_>) -> Version {
+    fn version_for(&self, to: &Destination<'_>, policy: &Policy) -> Version {
         let version = match self.seen.spoken(to) {
             AppProtocol::Http11 => Version::Http1,
             AppProtocol::Http2 | AppProtocol::Grpc => Version::Http2,
             AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => self.clients(),
         };
-        self.version_by_policy(to, version)
+        self.version_by_policy(policy, version)
     }
 
     /// The same where the traffic policy has a word on it (§3.4).
-    fn version_by_policy(&self, to: &Destination<'_>, version: Version) -> Version {
-        let ruled = self.seen.ruled(to);
-        let pool = &ruled.settings().connection_pool;
+    fn version_by_policy(&self, policy: &Policy, version: Version) -> Version {
+        let pool = &policy.settings().connection_pool;
         match version {
             _ if self.websocket => Version::Http1,
             _ if pool.use_client_protocol => self.clients(),
@@ -309,7 +316,10 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             let Ok(Some(to)) = self.seen.destination(target, asked) else {
                 continue;
             };
-            let version = self.version_for(&to);
+            let Ok(policy) = self.seen.ruled(&to) else {
+                continue;
+            };
+            let version = self.version_for(&to, &policy);
             let mut head = parts.clone();
             message::address(&mut head, host, version)?;
             let body = match body.is_end_stream() {
