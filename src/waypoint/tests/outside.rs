@@ -16,12 +16,12 @@ use crate::hbone::testing::soon;
 use crate::model::service::AppProtocol;
 use crate::model::service::ServiceKey;
 use crate::model::testing::{service, waypoint_named, workload};
-use crate::model::traffic::TlsOrigination;
+use crate::model::traffic::{Balance, TlsOrigination, UpstreamTls};
 use crate::model::waypoint::{External, Resolution};
 use crate::model::workload::{NetworkMode, Workload};
 use crate::resolve::testing::Reply;
 use crate::tls::testing::TestCa;
-use crate::waypoint::testing::told::told;
+use crate::waypoint::testing::told::{settings, told};
 use crate::waypoint::testing::{Rig, echo, speaking};
 
 /// Where hosts outside are asked for.
@@ -136,6 +136,33 @@ async fn tls_is_begun_with_a_host_outside() {
         let host = program.last().header("host");
         assert_eq!(host.as_deref(), Some("ext.example"), "{name}");
     }
+}
+
+#[tokio::test]
+async fn tls_is_begun_with_whoever_was_asked_for() {
+    let ca = TestCa::new();
+    let (_dir, path) = roots(&ca);
+    let mut rig = Rig::new().await;
+    rig.outside("ext.example", Resolution::Static, &["198.51.100.0/24"]);
+    let listener = rig.program_at("198.51.100.9:80").await;
+    let (program, learnt) = (Program::named("out"), Learnt::default());
+    let certificate = certified(&ca, "ext.example");
+    rig.run(serve_tls(listener, certificate, program, Arc::clone(&learnt)));
+    let policy = settings(|s| {
+        s.load_balancer.policy = Balance::Passthrough;
+        s.tls = UpstreamTls::Originate(TlsOrigination {
+            ca_certificates: Some(path),
+            ..TlsOrigination::default()
+        });
+    });
+    let resources = rig.resources.take().unwrap();
+    rig.resources = Some(resources.treating(&key("ext.example"), policy));
+    rig.publish().await;
+    let asked = "198.51.100.9:80".parse().unwrap();
+    let mut client = Http1::through(rig.to(asked).await).await;
+    let (status, text) = ask(&mut client, "ext.example").await;
+    assert_eq!((status, &*text), (StatusCode::OK, "out"));
+    assert_eq!(learnt.lock().unwrap().len(), 1);
 }
 
 /// Vector 47.
