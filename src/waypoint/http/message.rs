@@ -31,7 +31,15 @@ pub(super) fn receive(parts: &mut Parts) -> Result<Authority, Reply> {
     if parts.method == Method::CONNECT {
         return Err(Reply::not_found("a CONNECT inside the tunnel"));
     }
+    let path = parts.uri.path();
+    let of_everything = path == "*" && parts.method == Method::OPTIONS;
+    if !of_everything && !path.starts_with('/') {
+        return Err(Reply::malformed("a target without a path"));
+    }
     let authority = authority(parts)?;
+    if authority.as_str().contains('@') {
+        return Err(Reply::malformed("an authority with a user"));
+    }
     for_next_hop(&mut parts.headers);
     let headers = &mut parts.headers;
     headers.remove(CLIENT_CERTIFICATE);

@@ -147,7 +147,12 @@ async fn tls_is_begun_with_whoever_was_asked_for() {
     let listener = rig.program_at("198.51.100.9:80").await;
     let (program, learnt) = (Program::named("out"), Learnt::default());
     let certificate = certified(&ca, "ext.example");
-    rig.run(serve_tls(listener, certificate, program, Arc::clone(&learnt)));
+    rig.run(serve_tls(
+        listener,
+        certificate,
+        program,
+        Arc::clone(&learnt),
+    ));
     let policy = settings(|s| {
         s.load_balancer.policy = Balance::Passthrough;
         s.tls = UpstreamTls::Originate(TlsOrigination {
