@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri};
 
+use super::framing::lists;
 use super::pool::Version;
 use super::reply::Reply;
 use crate::identity::SpiffeId;
@@ -117,15 +118,11 @@ pub(super) fn asks_for_websocket(parts: &Parts) -> bool {
     if parts.version < http::Version::HTTP_11 {
         return false;
     }
-    let lists = |name: HeaderName, wanted: &str| {
+    let lists = |name: HeaderName, wanted: &[u8]| {
         let mut values = parts.headers.get_all(name).into_iter();
-        values.any(|value| {
-            let text = value.to_str().unwrap_or_default();
-            text.split(',')
-                .any(|v| v.trim().eq_ignore_ascii_case(wanted))
-        })
+        values.any(|value| lists(value.as_bytes(), wanted))
     };
-    lists(header::CONNECTION, "upgrade") && lists(header::UPGRADE, "websocket")
+    lists(header::CONNECTION, b"upgrade") && lists(header::UPGRADE, b"websocket")
 }
 
 /// Says, to the next hop, that a message is about becoming a WebSocket.

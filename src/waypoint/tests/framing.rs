@@ -134,6 +134,12 @@ async fn forms_that_are_legal_get_through() {
             "host: cart\r\n",
         ),
         (
+            "a WebSocket without its connection",
+            format!("GET / HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\n{close}"),
+            "GET / HTTP/1.1\r\n",
+            "host: cart\r\n",
+        ),
+        (
             "another upgrade is not offered",
             "GET / HTTP/1.1\r\nhost: cart\r\nconnection: upgrade, close\r\nupgrade: h2c\r\n\r\n"
                 .to_owned(),
