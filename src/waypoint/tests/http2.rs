@@ -1,5 +1,7 @@
 //! What only HTTP/2 has: WebSockets by extended CONNECT, answers of gRPC, its own limits.
 
+use std::sync::atomic::Ordering;
+
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use h2::RecvStream;
@@ -8,10 +10,12 @@ use h2::ext::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::program::{self, Plan};
 use super::raw::{OK, Program};
 use crate::hbone::TunnelIo;
-use crate::hbone::testing::soon;
+use crate::hbone::testing::{eventually, soon};
 use crate::waypoint::testing::Rig;
+use crate::waypoint::testing::told::{settings, told};
 
 /// HTTP/2 through a tunnel to a port of `cart`, whose settings have arrived.
 async fn client(rig: &mut Rig, port: u16) -> SendRequest<Bytes> {
@@ -45,7 +49,7 @@ fn websocket() -> Request<()> {
 }
 
 /// Answers everything but an upgrade with 404, an upgrade with `answer`, then echoes.
-async fn program(listener: TcpListener, answer: &'static str) {
+async fn chat(listener: TcpListener, answer: &'static str) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (mut tcp, _from) = listener.accept().await.unwrap();
@@ -95,7 +99,7 @@ async fn a_websocket_over_http2_goes_on_over_http1() {
     for port in [80, 91] {
         let mut rig = Rig::new().await;
         let listener = rig.endpoint("cart-1", "10.1.0.11").await;
-        rig.run(program(listener, SWITCHES));
+        rig.run(chat(listener, SWITCHES));
         rig.publish().await;
         let io = TunnelIo::new(rig.cart(port).await);
         let (sender, connection) = h2::client::handshake(io).await.unwrap();
@@ -142,12 +146,40 @@ async fn an_endpoint_that_is_no_websocket_does_not_pass_for_one() {
     ] {
         let mut rig = Rig::new().await;
         let listener = rig.endpoint("cart-1", "10.1.0.11").await;
-        rig.run(program(listener, answer));
+        rig.run(chat(listener, answer));
         rig.publish().await;
         let mut sender = client(&mut rig, 80).await;
         let (answer, _stream) = sender.send_request(websocket(), false).unwrap();
         let answer = soon("an answer", answer).await.unwrap();
         assert_eq!(answer.status().as_u16(), want);
+    }
+}
+
+/// An endpoint of `cart` that HTTP/2 is spoken to, on port 80.
+async fn upgraded(rig: &mut Rig) -> program::Program {
+    let listener = rig.plain_endpoint("cart-1", "10.1.0.11").await;
+    let program = program::Program::named("one");
+    rig.run(program.clone().serve(listener));
+    let policy = settings(|s| s.connection_pool.h2_upgrade = true);
+    rig.resources = Some(told().treated("cart", policy));
+    rig.publish().await;
+    program
+}
+
+#[tokio::test]
+async fn no_request_waits_for_a_stream_of_a_connection_that_is_full() {
+    let mut rig = Rig::new().await;
+    let program = upgraded(&mut rig).await;
+    let mut sender = client(&mut rig, 80).await;
+    let dials = |rig: &Rig| rig.connector.dials.load(Ordering::Relaxed);
+    let (before, mut answers) = (dials(&rig), Vec::new());
+    for n in 0..101 {
+        program.plan(Plan::Never);
+        sender = soon("a turn", sender.ready()).await.unwrap();
+        answers.push(sender.send_request(get("/"), true).unwrap());
+        eventually("it is asked", || program.asked().len() == n + 2).await;
+        let more = usize::from(n >= 100);
+        assert_eq!(dials(&rig), before + more, "after {n}");
     }
 }
 

@@ -23,6 +23,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Connections to one endpoint that wait for one client; more are closed.
 const WAITING: usize = 64;
 
+/// Requests that share a connection at most: as many as every endpoint should take (RFC 9113 §6.5.2).
+/// hyper does not say how many more one takes, and holds what is beyond without a word.
+const STREAMS: u32 = 100;
+
 /// What a connection is good for.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -189,7 +193,8 @@ impl Connection {
             // One handle is kept, each of the others is a stream.
             Sender::Http2(sender) => {
                 let open = Arc::strong_count(&self.about).saturating_sub(1);
-                sender.is_ready() && u32::try_from(open).is_ok_and(|open| open < streams)
+                let most = streams.min(STREAMS);
+                sender.is_ready() && u32::try_from(open).is_ok_and(|open| open < most)
             }
         }
     }
