@@ -157,10 +157,11 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             Some(ruled) if !self.websocket => self.mirror(ruled, &parts, &host, &body)?,
             _ => Vec::new(),
         };
+        let length = message::Length::of(&body);
         let quiet = Quiet::new(SILENCE);
         let received = Arc::clone(&account.received);
         let origin = Origin::new(body, received, copies, whole).heard_by(quiet.clone());
-        message::address(&mut parts, &host, way.version)?;
+        message::address(&mut parts, &host, way.version, length)?;
         if self.websocket {
             message::into_websocket(&mut parts.headers);
         }
@@ -321,7 +322,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             };
             let version = self.version_for(&to, &policy);
             let mut head = parts.clone();
-            message::address(&mut head, host, version)?;
+            message::address(&mut head, host, version, message::Length::of(body))?;
             let body = match body.is_end_stream() {
                 true => Upload::Nothing,
                 false => {
