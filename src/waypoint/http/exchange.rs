@@ -11,7 +11,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::account::Account;
 use super::affinity::Affinity;
-use super::attempts::{Answered, Attempts, Question, repeats};
+use super::attempts::{Answered, Asking, Attempts, Question, repeats};
 use super::backend::Ruled;
 use super::body::Download;
 use super::copy::{Copier, copy};
@@ -182,13 +182,24 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             hash: hashed.key,
             pinned: way.affinity.endpoint(),
             host: host.host(),
+            asking: Asking::default(),
         };
         let asked = Instant::now();
         let answered = tokio::select! {
             biased;
             answered = attempts.ask(question, account) => answered?,
-            () = &mut alarm => return Err(Reply::late("no answer in time")),
-            () = quiet.silence() => return Err(Reply::silent(quiet.has_asked())),
+            () = &mut alarm => {
+                attempts.asking.give_up();
+                return Err(Reply::late("no answer in time"));
+            }
+            () = quiet.silence() => {
+                let asked = quiet.has_asked();
+                // Before that it is the client who falls silent.
+                if asked {
+                    attempts.asking.give_up();
+                }
+                return Err(Reply::silent(asked));
+            }
         };
         let key = &self.arrival.shared.sessions;
         told.session = way.affinity.told(key, &way.to, answered.endpoint);
