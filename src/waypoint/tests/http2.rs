@@ -1,5 +1,6 @@
 //! What only HTTP/2 has: WebSockets by extended CONNECT, answers of gRPC, its own limits.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ::http::{Method, Request, Response, StatusCode};
@@ -11,11 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::program::{self, Plan};
-use super::raw::{OK, Program};
+use super::raw::{OK, Program, exchange};
 use crate::hbone::TunnelIo;
 use crate::hbone::testing::{eventually, soon};
+use crate::model::route::{DirectResponse, Filter};
 use crate::waypoint::testing::Rig;
-use crate::waypoint::testing::told::{settings, told};
+use crate::waypoint::testing::told::{rule, settings, told};
 
 /// HTTP/2 through a tunnel to a port of `cart`, whose settings have arrived.
 async fn client(rig: &mut Rig, port: u16) -> SendRequest<Bytes> {
@@ -181,6 +183,57 @@ async fn no_request_waits_for_a_stream_of_a_connection_that_is_full() {
         let more = usize::from(n >= 100);
         assert_eq!(dials(&rig), before + more, "after {n}");
     }
+}
+
+#[tokio::test]
+async fn a_local_answer_has_no_body_where_none_may_be() {
+    let direct = |status| DirectResponse {
+        status,
+        body: Arc::from("nothing"),
+    };
+    let rules = vec![
+        rule().at("/204").with(Filter::Direct(direct(204))),
+        rule().at("/304").with(Filter::Direct(direct(304))),
+        rule().at("/200").with(Filter::Direct(direct(200))),
+    ];
+    let mut rig = Rig::new().await;
+    rig.resources = Some(told().ruled(rules));
+    rig.publish().await;
+    let io = TunnelIo::new(rig.cart(80).await);
+    let (mut sender, connection) = h2::client::handshake(io).await.unwrap();
+    rig.run(async move {
+        let _ended = connection.await;
+    });
+    for (name, method, path, status, length) in [
+        ("a head", Method::HEAD, "/200", 200, Some("7")),
+        ("of what is missing", Method::HEAD, "/", 404, None),
+        ("no content", Method::GET, "/204", 204, None),
+        ("nothing new", Method::GET, "/304", 304, None),
+        ("the head of nothing", Method::HEAD, "/204", 204, None),
+    ] {
+        let mut request = get(path);
+        *request.method_mut() = method.clone();
+        let (answer, _stream) = sender.send_request(request, true).unwrap();
+        let answer = soon(name, answer).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{name}");
+        let told = answer.headers().get("content-length");
+        let told = told.map(|l| l.to_str().unwrap());
+        // Of an empty one the length may be told or not.
+        assert_eq!(told.filter(|l| *l != "0"), length, "{name}");
+        assert!(answer.body().is_end_stream(), "{name}");
+        let one = format!("{method} {path} HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n");
+        let text = exchange(&rig, 80, one.as_bytes()).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        assert!(text.ends_with("\r\n\r\n"), "{name}: {text}");
+        let length = length.map(|length| format!("content-length: {length}\r\n"));
+        assert!(length.is_none_or(|l| text.contains(&l)), "{name}: {text}");
+    }
+    let left = "response_flags=\"DC\"";
+    assert_eq!(rig.metric("istio_requests_total", left), 0);
+    eventually("all are counted", || {
+        rig.metric("istio_requests_total", "") == 10
+    })
+    .await;
 }
 
 #[tokio::test]
