@@ -8,6 +8,7 @@ mod kept;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use http::uri::Authority;
 use http::{Request, Response, header};
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
+use super::framing::HEAD;
 use super::mirror::UNDER_WAY;
 use super::tasks::Tasks;
 use super::upload::Upload;
@@ -32,6 +34,9 @@ use kept::{Connection, Kept, Key, Sender};
 const FIELDS: usize = 256;
 /// Receive windows of an HTTP/2 stream and connection. The tunnel beneath has its own.
 const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// How often an endpoint of HTTP/2 is asked whether it is there while something is under way, and how long
+/// it may take to say so. Tunnels ask by themselves.
+const PINGS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
 /// What is spoken to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,11 +190,14 @@ impl Pool {
         key: &Key,
         place: Option<Place>,
     ) -> Result<Connection, NoConnection> {
-        let version = key.version;
+        let (version, pings) = (key.version, chosen.tunnelled().is_none().then_some(PINGS));
         let sender = match arrival.open(chosen, key.secured.as_deref()).await? {
-            Way::Tunnel(tunnel) => self.handshake(TunnelIo::new(tunnel), version).await,
-            Way::Plain(tcp) => self.handshake(tcp, version).await,
-            Way::Stream(stream) => self.handshake(stream, version).await,
+            Way::Tunnel(tunnel) => {
+                let io = TunnelIo::new(tunnel);
+                self.handshake(io, version, pings).await
+            }
+            Way::Plain(tcp) => self.handshake(tcp, version, pings).await,
+            Way::Stream(stream) => self.handshake(stream, version, pings).await,
         };
         if sender.is_err() {
             chosen.note(Outcome::Unreachable);
@@ -197,7 +205,12 @@ impl Pool {
         Ok(Connection::new(sender?, arrival.lane.number, place))
     }
 
-    async fn handshake<T>(&self, io: T, version: Version) -> Result<Sender, NoConnection>
+    async fn handshake<T>(
+        &self,
+        io: T,
+        version: Version,
+        pings: Option<(Duration, Duration)>,
+    ) -> Result<Sender, NoConnection>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -213,12 +226,18 @@ impl Pool {
                 Ok(Sender::Http1(sender))
             }
             Version::Http2 => {
-                let shaken = http2::Builder::new(spawn.clone())
+                let mut builder = http2::Builder::new(spawn.clone());
+                builder
                     .timer(TokioTimer::new())
+                    .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
                     .initial_stream_window_size(WINDOWS.0)
-                    .initial_connection_window_size(WINDOWS.1)
-                    .handshake(io)
-                    .await;
+                    .initial_connection_window_size(WINDOWS.1);
+                if let Some((interval, patience)) = pings {
+                    builder
+                        .keep_alive_interval(interval)
+                        .keep_alive_timeout(patience);
+                }
+                let shaken = builder.handshake(io).await;
                 let (sender, connection) = shaken.map_err(NoConnection::Handshake)?;
                 spawn.spawn(async move { ended(connection.await) });
                 Ok(Sender::Http2(sender))

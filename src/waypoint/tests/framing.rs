@@ -201,11 +201,21 @@ async fn spin() {
 
 /// Reads to the end after `time` has passed at once.
 async fn after(time: Duration, io: &mut TunnelIo) -> String {
+    after_steps(&[time], io).await
+}
+
+/// The same, with time for what is due in between.
+pub(super) async fn after_steps(times: &[Duration], io: &mut TunnelIo) -> String {
     // The clock moves only when nothing runs, and something always does.
     tokio::time::pause();
     let mut answer = String::new();
     let read = async {
-        tokio::time::advance(time).await;
+        for time in times {
+            tokio::time::advance(*time).await;
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+        }
         io.read_to_string(&mut answer).await
     };
     let read = tokio::select! {

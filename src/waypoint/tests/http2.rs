@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use h2::ext::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::framing::after_steps;
 use super::program::{self, Plan};
 use super::raw::{OK, Program, exchange};
 use crate::hbone::TunnelIo;
@@ -114,7 +116,7 @@ async fn a_websocket_over_http2_goes_on_over_http1() {
             assert_eq!(soon("an answer", first).await.unwrap().status(), 404);
         }
         let offered = || sender.is_extended_connect_protocol_enabled();
-        crate::hbone::testing::eventually("it is offered", offered).await;
+        eventually("it is offered", offered).await;
         let (answer, mut stream) = sender.send_request(websocket(), false).unwrap();
         let answer = soon("an answer", answer).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{port}");
@@ -183,6 +185,46 @@ async fn no_request_waits_for_a_stream_of_a_connection_that_is_full() {
         let more = usize::from(n >= 100);
         assert_eq!(dials(&rig), before + more, "after {n}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_may_have_a_head_as_large_as_a_request() {
+    let mut rig = Rig::new().await;
+    let program = upgraded(&mut rig).await;
+    let mut sender = client(&mut rig, 80).await;
+    let large = "a".repeat(20 << 10);
+    let answer = Response::builder().header("x-large", &large);
+    let answer = answer.body(super::http::text("")).unwrap();
+    program.plan(Plan::Answer(answer));
+    let (answer, _stream) = sender.send_request(get("/"), true).unwrap();
+    let answer = soon("an answer", answer).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers().get("x-large").unwrap(), &large);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_without_a_word_is_given_up() {
+    let mut rig = Rig::new().await;
+    let listener = rig.plain_endpoint("cart-1", "10.1.0.11").await;
+    let (tell, asked) = tokio::sync::oneshot::channel();
+    rig.run(async move {
+        let (tcp, _from) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(tcp).await.unwrap();
+        let _request = connection.accept().await;
+        tell.send(()).unwrap();
+        std::future::pending().await
+    });
+    let policy = settings(|s| s.connection_pool.h2_upgrade = true);
+    rig.resources = Some(told().treated("cart", policy));
+    rig.publish().await;
+    let mut io = TunnelIo::new(rig.cart(80).await);
+    io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    soon("it is asked", asked).await.unwrap();
+    let steps = [Duration::from_secs(11), Duration::from_secs(21)];
+    let answer = after_steps(&steps, &mut io).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 }
 
 #[tokio::test]
