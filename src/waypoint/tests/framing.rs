@@ -192,7 +192,7 @@ async fn an_outer_request_that_is_no_connect_is_not_found() {
 }
 
 /// Lets everything run that can, without a clock, until the test has waited for too long.
-async fn spin() {
+pub(super) async fn spin() {
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(20) {
         tokio::task::yield_now().await;

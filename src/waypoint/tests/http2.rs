@@ -12,7 +12,7 @@ use h2::ext::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::framing::after_steps;
+use super::framing::{after_steps, spin};
 use super::program::{self, Plan};
 use super::raw::{OK, Program, exchange};
 use crate::hbone::TunnelIo;
@@ -225,6 +225,59 @@ async fn an_endpoint_that_is_gone_without_a_word_is_given_up() {
     let steps = [Duration::from_secs(11), Duration::from_secs(21)];
     let answer = after_steps(&steps, &mut io).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_back_too_much_is_told_to_go() {
+    let mut rig = Rig::new().await;
+    let listener = rig.plain_endpoint("cart-1", "10.1.0.11").await;
+    let program = program::Program::named("one");
+    rig.run(program.clone().serve(listener));
+    rig.publish().await;
+    let io = TunnelIo::new(rig.cart(80).await);
+    let (mut sender, connection) = h2::client::handshake(io).await.unwrap();
+    let (tell, ended) = tokio::sync::oneshot::channel();
+    rig.run(async move {
+        let _told = tell.send(connection.await);
+    });
+    for _ in 0..1000 {
+        program.plan(Plan::Never);
+    }
+    // All of it is one moment, as long as something runs.
+    tokio::time::pause();
+    let taking_back = async {
+        let mut asked = 0;
+        // Fewer at once than what nobody has looked at may be.
+        for _ in 0..30 {
+            let mut answers = Vec::new();
+            for _ in 0..10 {
+                let Ok(ready) = sender.ready().await else {
+                    return asked;
+                };
+                sender = ready;
+                let Ok(sent) = sender.send_request(get("/"), true) else {
+                    return asked;
+                };
+                answers.push(sent);
+                asked += 1;
+                while program.asked().len() < asked {
+                    if sender.clone().ready().await.is_err() {
+                        return asked;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        asked
+    };
+    let asked = tokio::select! {
+        asked = taking_back => asked,
+        () = spin() => panic!("nothing happened"),
+    };
+    tokio::time::resume();
+    assert!((200..220).contains(&asked), "{asked}");
+    let ended = soon("its end", ended).await.unwrap();
+    assert!(ended.is_ok(), "in order: {ended:?}");
 }
 
 #[tokio::test]
