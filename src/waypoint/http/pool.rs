@@ -4,6 +4,7 @@
 //! tunnel tells of its client holds for all that goes through it. How many there may be, and how many
 //! requests wait for one, the traffic policy says (§3.4).
 
+mod dialling;
 mod kept;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::waypoint::Arrival;
 use crate::waypoint::endpoints::{Outcome, Overflow, Place, UnderWay};
 use crate::waypoint::secure::{Alpn, Secured};
 use crate::waypoint::upstream::{Chosen, OpenError, Way};
+use dialling::{Dialler, Dialling, Other};
 use kept::{Connection, Kept, Key, Sender};
 
 /// Fields of an answer's head.
@@ -72,6 +74,7 @@ impl NoConnection {
 /// Connections to endpoints, and what goes on beside requests. The tasks of both end with it.
 pub(in crate::waypoint) struct Pool {
     kept: Arc<Mutex<Kept>>,
+    dialling: Dialling,
     tasks: Tasks,
     /// Places of mirrors.
     mirrors: Arc<Semaphore>,
@@ -81,6 +84,7 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             kept: Arc::default(),
+            dialling: Dialling::default(),
             tasks: Tasks::default(),
             mirrors: Arc::new(Semaphore::new(UNDER_WAY)),
         }
@@ -98,6 +102,9 @@ pub(super) struct Lease {
     /// Its place among the requests under way.
     _place: Option<Place>,
 }
+
+/// A connection, whether it was there before, and the turn in which it was opened.
+type Found<'a> = (Connection, bool, Option<Dialler<'a>>);
 
 fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,7 +124,8 @@ impl Pool {
         let under_way = chosen.under_way.as_ref();
         let place = under_way.map(|u| u.request()).transpose()?;
         let key = Arc::new(key(arrival, chosen, version, request));
-        let (connection, used) = self.connection(arrival, chosen, &key, fresh).await?;
+        let found = self.connection(arrival, chosen, &key, fresh).await?;
+        let (connection, used, turn) = found;
         connection.serves();
         if let (Some(shared), false) = (connection.shared(), used) {
             let pool = &chosen.settings().connection_pool;
@@ -126,6 +134,8 @@ impl Pool {
                 under_way.tell_room();
             }
         }
+        // Whoever waits for it finds it now.
+        drop(turn);
         Ok(Lease {
             kept: Arc::downgrade(&self.kept),
             key,
@@ -136,41 +146,58 @@ impl Pool {
         })
     }
 
-    /// A connection, and whether it was there before.
     async fn connection<C: Connector + Clone>(
         &self,
         arrival: &Arrival<C>,
         chosen: &Chosen,
-        key: &Key,
+        key: &Arc<Key>,
         fresh: bool,
-    ) -> Result<(Connection, bool), NoConnection> {
+    ) -> Result<Found<'_>, NoConnection> {
         let pool = &chosen.settings().connection_pool;
         let lane = arrival.lane.number;
-        let Some(under_way) = &chosen.under_way else {
-            let take = || lock(&self.kept).take(key, pool, Some(lane));
-            let kept = (!fresh).then(take).flatten();
-            return match kept {
-                Some(kept) => Ok((kept, true)),
-                None => Ok((self.dial(arrival, chosen, key, None).await?, false)),
-            };
+        let take = |lane| match fresh {
+            true => None,
+            false => lock(&self.kept).take(key, pool, lane),
         };
+        // Nobody waits for a connection that may not be there for them.
+        let mut alone = fresh || !kept::is_for_many(key.version, pool);
         let mut waits = None;
         loop {
+            let Some(under_way) = &chosen.under_way else {
+                if let Some(kept) = take(Some(lane)) {
+                    return Ok((kept, true, None));
+                }
+                match self.turn(alone, key, lane) {
+                    Ok(turn) => return self.dial_in(turn, arrival, chosen, key, None).await,
+                    Err(other) => alone = other.failed().await,
+                }
+                continue;
+            };
             let room = under_way.room().notified();
             tokio::pin!(room);
             // From here on, room that is made is not missed.
             room.as_mut().enable();
             // A limit may have come after the connections.
             while under_way.is_over() && lock(&self.kept).evict(under_way.group()) {}
-            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, Some(lane)) {
-                return Ok((kept, true));
+            if let Some(kept) = take(Some(lane)) {
+                return Ok((kept, true, None));
             }
+            let turn = match self.turn(alone, key, lane) {
+                Ok(turn) => turn,
+                Err(other) => {
+                    if waits.is_none() {
+                        waits = Some(under_way.pending()?);
+                    }
+                    alone = other.failed().await;
+                    continue;
+                }
+            };
             if let Ok(place) = under_way.connection() {
-                let dialled = self.dial(arrival, chosen, key, Some(place)).await?;
-                return Ok((dialled, false));
+                return self.dial_in(turn, arrival, chosen, key, Some(place)).await;
             }
-            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, None) {
-                return Ok((kept, true));
+            drop(turn);
+            if let Some(kept) = take(None) {
+                return Ok((kept, true, None));
             }
             // One that waits for somebody else's request, or has had its time, makes room.
             if lock(&self.kept).evict(under_way.group()) {
@@ -181,6 +208,29 @@ impl Pool {
             }
             room.await;
         }
+    }
+
+    /// The turn to dial, which whoever is alone needs not.
+    fn turn(&self, alone: bool, key: &Arc<Key>, lane: usize) -> Result<Option<Dialler<'_>>, Other> {
+        match alone {
+            true => Ok(None),
+            false => self.dialling.turn(key, lane).map(Some),
+        }
+    }
+
+    async fn dial_in<'a, C: Connector + Clone>(
+        &'a self,
+        turn: Option<Dialler<'a>>,
+        arrival: &Arrival<C>,
+        chosen: &Chosen,
+        key: &Key,
+        place: Option<Place>,
+    ) -> Result<Found<'a>, NoConnection> {
+        let dialled = self.dial(arrival, chosen, key, place).await;
+        if let (Err(_), Some(turn)) = (&dialled, &turn) {
+            turn.failed();
+        }
+        Ok((dialled?, false, turn))
     }
 
     async fn dial<C: Connector + Clone>(

@@ -228,6 +228,35 @@ async fn an_endpoint_that_is_gone_without_a_word_is_given_up() {
 }
 
 #[tokio::test]
+async fn requests_that_come_at_once_share_the_first_connection() {
+    let mut rig = Rig::new().await;
+    let _program = upgraded(&mut rig).await;
+    for (name, status, dials) in [("it is there", 200, 1), ("it is not", 503, 60)] {
+        let io = TunnelIo::new(rig.cart(80).await);
+        let (mut sender, connection) = h2::client::handshake(io).await.unwrap();
+        rig.run(async move {
+            let _ended = connection.await;
+        });
+        let before = rig.connector.dials.load(Ordering::Relaxed);
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            sender = soon("a turn", sender.ready()).await.unwrap();
+            answers.push(sender.send_request(get("/"), true).unwrap().0);
+        }
+        for answer in answers {
+            let answer = soon(name, answer).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{name}");
+        }
+        let dialled = rig.connector.dials.load(Ordering::Relaxed) - before;
+        assert!(dialled <= dials, "{name}: {dialled}");
+        rig.change("cart-1", |w| {
+            w.addresses = vec!["10.1.0.12".parse().unwrap()]
+        });
+        rig.publish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_takes_back_too_much_is_told_to_go() {
     let mut rig = Rig::new().await;
     let listener = rig.plain_endpoint("cart-1", "10.1.0.11").await;

@@ -86,6 +86,16 @@ pub(super) struct Kept {
     at_most: (usize, HashMap<Client, usize>),
 }
 
+/// Whether a connection is one that as many may share as it is good for: who comes while it is opened
+/// waits for it.
+pub(super) fn is_for_many(version: Version, pool: &ConnectionPool) -> bool {
+    let all_in_all = match pool.max_requests_per_connection {
+        0 => u32::MAX,
+        some => some,
+    };
+    version == Version::Http2 && all_in_all.min(pool.max_concurrent_streams) >= STREAMS
+}
+
 impl Kept {
     /// A connection that can take a request now, on this thread if one is given. One of HTTP/2 stays for others, too, as long as it may
     /// serve more.
