@@ -146,7 +146,7 @@ impl<C: Connector + Clone> Arrival<C> {
             if !is_named(workload) {
                 return Ok(vec![Arc::clone(workload)]);
             }
-            let addresses = shared.names.addresses(&workload.hostname).await;
+            let addresses = shared.names.configured.addresses(&workload.hostname).await;
             let addresses = addresses.map_err(|source| Unchosen::Unresolved {
                 name: Arc::clone(&workload.hostname),
                 source,
@@ -189,7 +189,7 @@ impl<C: Connector + Clone> Arrival<C> {
             });
         }
         let name: Arc<str> = Arc::from(host);
-        let addresses = self.shared.names.addresses(&name).await;
+        let addresses = self.shared.names.asked_for.addresses(&name).await;
         let addresses = addresses.map_err(|source| Unchosen::Unresolved {
             name: Arc::clone(&name),
             source,

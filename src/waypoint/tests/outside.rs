@@ -21,6 +21,7 @@ use crate::model::waypoint::{External, Resolution};
 use crate::model::workload::{NetworkMode, Workload};
 use crate::resolve::testing::Reply;
 use crate::tls::testing::TestCa;
+use crate::waypoint::Lookups;
 use crate::waypoint::testing::told::{settings, told};
 use crate::waypoint::testing::{Rig, echo, speaking};
 
@@ -213,6 +214,35 @@ async fn the_host_that_is_asked_for_is_looked_up() {
     let mut heard = Vec::new();
     let _closed = soon("an end", closed.read_to_end(&mut heard)).await;
     assert!(heard.is_empty());
+}
+
+#[tokio::test]
+async fn names_that_clients_choose_are_apart_from_the_meshs_own() {
+    let mut rig = Rig::new().await;
+    rig.outside(
+        "*.ext.example",
+        Resolution::DynamicDns,
+        &["198.51.100.0/24"],
+    );
+    rig.outside("ext.example", Resolution::Dns, &["198.51.101.0/24"]);
+    rig.endpoint_outside("ext.example", "origin.example");
+    rig.publish().await;
+    for (at, host) in [
+        ("198.51.100.1:80", "a.ext.example"),
+        ("198.51.101.1:80", "ext.example"),
+    ] {
+        let mut client = Http1::through(rig.to(at.parse().unwrap()).await).await;
+        ask(&mut client, host).await;
+    }
+    let Lookups {
+        configured,
+        asked_for,
+    } = &rig.lookups;
+    for (name, own) in [("a.ext.example", false), ("origin.example", true)] {
+        assert_eq!(rig.names.asked(name), 1, "{name}");
+        assert_eq!(configured.knows(name), own, "{name}");
+        assert_eq!(asked_for.knows(name), !own, "{name}");
+    }
 }
 
 #[tokio::test]
