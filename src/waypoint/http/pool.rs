@@ -5,22 +5,18 @@
 //! requests wait for one, the traffic policy says (§3.4).
 
 mod dialling;
+mod handshake;
 mod kept;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use http::uri::Authority;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::client::conn::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::debug;
 
-use super::framing::HEAD;
 use super::mirror::UNDER_WAY;
 use super::tasks::Tasks;
 use super::upload::Upload;
@@ -30,15 +26,8 @@ use crate::waypoint::endpoints::{Outcome, Overflow, Place, UnderWay};
 use crate::waypoint::secure::{Alpn, Secured};
 use crate::waypoint::upstream::{Chosen, OpenError, Way};
 use dialling::{Dialler, Dialling, Other};
+use handshake::handshake;
 use kept::{Connection, Kept, Key, Sender};
-
-/// Fields of an answer's head.
-const FIELDS: usize = 256;
-/// Receive windows of an HTTP/2 stream and connection. The tunnel beneath has its own.
-const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
-/// How often an endpoint of HTTP/2 is asked whether it is there while something is under way, and how long
-/// it may take to say so. Tunnels ask by themselves.
-const PINGS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
 /// What is spoken to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -240,59 +229,19 @@ impl Pool {
         key: &Key,
         place: Option<Place>,
     ) -> Result<Connection, NoConnection> {
-        let (version, pings) = (key.version, chosen.tunnelled().is_none().then_some(PINGS));
+        let (version, spawn) = (key.version, self.tasks.spawner());
         let sender = match arrival.open(chosen, key.secured.as_deref()).await? {
-            Way::Tunnel(tunnel) => {
-                let io = TunnelIo::new(tunnel);
-                self.handshake(io, version, pings).await
+            Way::Tunnel(tunnel) => handshake(TunnelIo::new(tunnel), version, true, &spawn).await,
+            Way::Plain(tcp) => handshake(tcp, version, false, &spawn).await,
+            Way::Stream(stream) => {
+                let tunnel = chosen.tunnelled().is_some();
+                handshake(stream, version, tunnel, &spawn).await
             }
-            Way::Plain(tcp) => self.handshake(tcp, version, pings).await,
-            Way::Stream(stream) => self.handshake(stream, version, pings).await,
         };
         if sender.is_err() {
             chosen.note(Outcome::Unreachable);
         }
         Ok(Connection::new(sender?, arrival.lane.number, place))
-    }
-
-    async fn handshake<T>(
-        &self,
-        io: T,
-        version: Version,
-        pings: Option<(Duration, Duration)>,
-    ) -> Result<Sender, NoConnection>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (io, spawn) = (TokioIo::new(io), self.tasks.spawner());
-        match version {
-            Version::Http1 => {
-                let shaken = http1::Builder::new()
-                    .max_headers(FIELDS)
-                    .handshake(io)
-                    .await;
-                let (sender, connection) = shaken.map_err(NoConnection::Handshake)?;
-                spawn.spawn(async move { ended(connection.with_upgrades().await) });
-                Ok(Sender::Http1(sender))
-            }
-            Version::Http2 => {
-                let mut builder = http2::Builder::new(spawn.clone());
-                builder
-                    .timer(TokioTimer::new())
-                    .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
-                    .initial_stream_window_size(WINDOWS.0)
-                    .initial_connection_window_size(WINDOWS.1);
-                if let Some((interval, patience)) = pings {
-                    builder
-                        .keep_alive_interval(interval)
-                        .keep_alive_timeout(patience);
-                }
-                let shaken = builder.handshake(io).await;
-                let (sender, connection) = shaken.map_err(NoConnection::Handshake)?;
-                spawn.spawn(async move { ended(connection.await) });
-                Ok(Sender::Http2(sender))
-            }
-        }
     }
 
     /// Does something beside requests, at most as long as the pool is there.
@@ -314,13 +263,6 @@ impl Pool {
     pub(in crate::waypoint) async fn shutdown(&self) {
         lock(&self.kept).clear();
         self.tasks.shutdown().await;
-    }
-}
-
-fn ended(outcome: Result<(), hyper::Error>) {
-    if let Err(e) = outcome {
-        // Whoever waited for an answer on it says so.
-        debug!(error = %e, "connection to an endpoint ended early");
     }
 }
 
