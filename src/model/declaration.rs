@@ -14,7 +14,8 @@ mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use l7::{
-    DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels,
+    Delegate, DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry,
+    SubsetLabels,
 };
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,

@@ -77,7 +77,7 @@ pub(super) fn all<'a>(context: &Context<'a>) -> impl Iterator<Item = Ruled<'a>> 
 }
 
 /// A name without dots is that of a service of the rule's namespace, as in Istio.
-fn in_full(domain: &str, namespace: &str, host: &Arc<str>) -> Arc<str> {
+pub(super) fn in_full(domain: &str, namespace: &str, host: &Arc<str>) -> Arc<str> {
     match host.contains(['.', '*']) {
         true => Arc::clone(host),
         false => Arc::from(format!("{host}.{namespace}.{domain}")),

@@ -20,14 +20,17 @@ use crate::model::workload::GatewayDestination;
 
 mod attached;
 mod backends;
+mod delegates;
 mod sites;
 mod survey;
 mod traffic;
 
 use attached::{Attached, Routes};
+pub use backends::Missing;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
 use traffic::Traffic;
+pub use traffic::covers;
 
 /// What waypoints are told, by name.
 pub type Waypoints = BTreeMap<WaypointName, Arc<Resources>>;
@@ -52,8 +55,9 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
     }
     let sites = Sites::new(known.mesh, known.keys);
     let (mut behind, mut workloads) = (behind(known, &sites), workloads(known));
+    let routes = delegates::resolved(&known.mesh.routes);
     let world = World {
-        routes: Routes::new(&known.mesh.routes),
+        routes: Routes::new(&routes),
         traffic: Traffic::new(known.mesh, known.entries),
         services: known.services,
         sites: &sites,

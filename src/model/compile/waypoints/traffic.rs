@@ -157,7 +157,7 @@ fn by_service(entries: &[reuse::Entry]) -> Endpoints<'_> {
 }
 
 /// Whether a host name, `*.suffix` or `*` is or covers a host name.
-pub(super) fn covers(host: &str, hostname: &str) -> bool {
+pub fn covers(host: &str, hostname: &str) -> bool {
     match host.strip_prefix('*') {
         None => host == hostname,
         Some("") => true,
