@@ -190,6 +190,7 @@ impl Rig {
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
+            threads: vec![tokio::runtime::Handle::current(); 2],
             drain,
         };
         let server = Server::new().await;
