@@ -89,7 +89,7 @@ fn matching() -> Vec<Case> {
         "{{ match = [{{ headers = {{ x-a = {{}} }}, without-headers = {{ x-b = {{}} }}, ignore-uri-case = true, uri = {{ exact = \"/ABC\" }} }}], {} }}",
         all("v1")
     );
-    let port = format!("{{ match = [{{ port = 9000 }}], {} }}", all("v1"));
+    let port = "{ match = [{ port = 9000 }], route = [{ destination = { host = \"v1\", port = { number = 80 } } }] }";
     vec![
         Case::new(
             "39: prefix `/abc` to v1, then to v2",
@@ -111,7 +111,7 @@ fn matching() -> Vec<Case> {
         .ask("other /", &["v1"]),
         Case::new(
             "fields that are there or not, and any case",
-            service(&[&present, &port, &format!("{{ {} }}", all("v2"))]),
+            service(&[&present, port, &format!("{{ {} }}", all("v2"))]),
         )
         .ask("/aBc | x-a: ", &["v2"])
         .ask("/aBc | x-a: 1", &["v1"])
