@@ -164,7 +164,10 @@ impl Seen {
         let Some((tables, port, told)) = self.port(bound)? else {
             return Ok(None);
         };
-        let made = || TlsTable::new(&tables.of, told);
+        let Bound::Service { service, .. } = bound else {
+            return Ok(None);
+        };
+        let made = || TlsTable::new(&tables.of, &service.key.hostname, told);
         let table = port.connections.get_or_init(made);
         Ok(Some(table.as_ref().map_err(Clone::clone)?))
     }

@@ -332,7 +332,7 @@ fn gateways() -> Vec<Row> {
             "on one machine twice",
             file(
                 infra("wp", "").replace("node = \"e\"", "nodes = [\"e\", \"f\", \"e\"]"),
-                vec![("a.toml", 14, 20, DuplicateName, "names node `e` twice")],
+                vec![("a.toml", 14, 20, DuplicateName, "take one of the two out")],
             ),
         ),
         (

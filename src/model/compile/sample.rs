@@ -13,6 +13,7 @@ use crate::model::declaration::{
 use crate::model::service::AppProtocol;
 use crate::model::workload::Locality;
 
+pub(crate) mod outside;
 pub(crate) mod routes;
 
 pub(crate) fn origin() -> Origin {

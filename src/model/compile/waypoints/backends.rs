@@ -40,18 +40,14 @@ impl World<'_> {
     /// # Errors
     /// Why that is nobody.
     pub(super) fn found(&self, wanted: &BackendRef, namespace: &str) -> Result<Target, Missing> {
-        let name = &wanted.name;
-        let site = match &wanted.kind {
+        let site = self.sites.backend(wanted);
+        let site = site.ok_or_else(|| match &wanted.kind {
             BackendKind::Service => {
-                let site = self.sites.service(&wanted.namespace, name);
-                site.ok_or_else(|| Missing::Service(format!("{}/{name}", wanted.namespace).into()))
+                Missing::Service(format!("{}/{}", wanted.namespace, wanted.name).into())
             }
-            BackendKind::Hostname => {
-                let site = self.sites.host(wanted);
-                site.ok_or_else(|| Missing::Host(Arc::clone(name)))
-            }
-            BackendKind::Unknown(kind) => Err(Missing::Kind(Arc::clone(kind))),
-        }?;
+            BackendKind::Hostname => Missing::Host(Arc::clone(&wanted.name)),
+            BackendKind::Unknown(kind) => Missing::Kind(Arc::clone(kind)),
+        })?;
         let port = port(site, wanted.port);
         let port = port.map_err(|port| Missing::Port(site.key.clone(), port))?;
         if let Some(subset) = &wanted.subset {

@@ -8,7 +8,7 @@ use super::attached::Routes;
 use super::backends::Missing;
 use super::delegates::{self, Delegates, is_for_others};
 use super::sites::{Is, Site, Sites};
-use super::traffic::{Traffic, covers};
+use super::traffic::{Members, Traffic, covers};
 use super::{World, targets_of};
 use crate::model::binding::{Bindable, Waypoints};
 use crate::model::condition::Condition;
@@ -76,7 +76,7 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
         delegates: Delegates::new(&mesh.routes),
         world: World {
             routes: Routes::new(&resolved),
-            traffic: Traffic::new(mesh, &[]),
+            traffic: Traffic::new(mesh, Members::default()),
             services: &[],
             sites: &sites,
         },
