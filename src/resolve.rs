@@ -22,8 +22,11 @@ use tracing::{debug, warn};
 use crate::telemetry::access_log::chain;
 pub use system::System;
 
-/// Names that are known at once; above it the one that was asked for longest ago is forgotten.
+/// Names that are known at once; above it the one that was asked for longest ago is forgotten, one
+/// without an address first.
 pub const MOST_NAMES: usize = 1024;
+/// Ends of answers that are remembered at once; above it those of forgotten names are left out.
+const MOST_DUE: usize = 2 * MOST_NAMES;
 /// Names that wait to be looked up. When it is full, who asks for another gets no answer.
 const WAITING: usize = 256;
 /// Names that are looked up at once.
@@ -102,7 +105,7 @@ pub struct Refresher<L> {
     lookup: Arc<L>,
     known: Arc<Known>,
     asked: mpsc::Receiver<Arc<str>>,
-    /// When answers end.
+    /// When answers end; those of names that were forgotten since are among them for a while.
     due: BTreeSet<(Instant, Arc<str>)>,
 }
 
@@ -137,6 +140,12 @@ impl Names {
         }
     }
 
+    /// Whether a name is among them.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        lock(&self.known).contains_key(name)
+    }
+
     fn entry(&self, name: &str) -> Result<watch::Receiver<Option<Answer>>, LookupError> {
         let mut known = lock(&self.known);
         if let Some(entry) = known.get_mut(name) {
@@ -157,8 +166,12 @@ impl Names {
     }
 }
 
+/// Forgets the name that was asked for longest ago: of those that have no address, while there are any.
 fn forget_oldest(known: &mut HashMap<Arc<str>, Entry>) {
-    let oldest = known.iter().min_by_key(|(_, entry)| entry.used);
+    let oldest = known.iter().min_by_key(|(_, entry)| {
+        let failed = matches!(&*entry.answer.borrow(), Some(Err(_)));
+        (!failed, entry.used)
+    });
     if let Some(name) = oldest.map(|(name, _)| Arc::clone(name)) {
         known.remove(&name);
     }
@@ -251,7 +264,18 @@ impl<L: Lookup> Refresher<L> {
                 }
             });
         }
+        if self.due.len() >= MOST_DUE {
+            self.prune();
+        }
         self.due.insert((due, name));
+    }
+
+    /// Leaves out when the answers of names ended that were forgotten.
+    fn prune(&mut self) {
+        let known = lock(&self.known);
+        let due = known.iter();
+        let due = due.filter_map(|(name, entry)| Some((entry.due?, Arc::clone(name))));
+        self.due = due.collect();
     }
 }
 

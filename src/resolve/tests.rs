@@ -195,6 +195,22 @@ async fn no_more_names_are_known_than_there_is_room_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_without_an_address_is_forgotten_first() {
+    let rig = Rig::saying(found(&["192.0.2.1"], 3600));
+    rig.get().await.unwrap();
+    rig.say(Err(LookupError::NoAddress));
+    for n in 0..MOST_NAMES + 8 {
+        // Before it is forgotten for its age.
+        tokio::time::advance(Duration::from_micros(1)).await;
+        let got = rig.names.addresses(&format!("{n}.example")).await;
+        assert_eq!(got, Err(LookupError::NoAddress));
+    }
+    let known = lock(&rig.names.known);
+    assert_eq!(known.len(), MOST_NAMES);
+    assert!(known.contains_key("a.example"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_led_to_this_host_or_link() {
     for (name, says, want) in [
         ("loopback", &["127.0.0.1"][..], None),
@@ -209,4 +225,28 @@ async fn nobody_is_led_to_this_host_or_link() {
         let want = want.map(|a| addresses(&[a])).ok_or(LookupError::Local);
         assert_eq!(Rig::saying(found(says, 30)).get().await, want, "{name}");
     }
+}
+
+#[tokio::test]
+async fn names_that_are_forgotten_take_no_room() {
+    let (names, mut refresher) = names(Scripted {
+        says: Arc::new(Mutex::new(found(&[], 0))),
+        asked: Arc::default(),
+    });
+    for at in 0..3 * MOST_NAMES {
+        let name = format!("{at}.example");
+        names.entry(&name).unwrap();
+        let asked = refresher.asked.try_recv().unwrap();
+        refresher.heard(asked, found(&["192.0.2.1"], 3600));
+    }
+    assert_eq!(lock(&refresher.known).len(), MOST_NAMES);
+    assert!(refresher.due.len() <= MOST_DUE, "{}", refresher.due.len());
+    let due = |(at, name): &(Instant, Arc<str>)| {
+        let known = lock(&refresher.known);
+        known.get(name).is_none_or(|entry| entry.due == Some(*at))
+    };
+    assert!(
+        refresher.due.iter().all(due),
+        "and those that are known stay"
+    );
 }

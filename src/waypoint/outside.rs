@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::join_all;
 
 use super::Arrival;
-use super::routing::Seen;
+use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::outbound::Refusal;
 use crate::model::service::Service;
@@ -48,6 +48,8 @@ impl Outside {
 pub(super) enum Unchosen {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Untold(#[from] Untold),
     /// It is no host of the service.
     #[error("`{host}` is not one of {service}")]
     Uncovered { host: String, service: Arc<str> },
@@ -128,14 +130,17 @@ impl<C: Connector + Clone> Arrival<C> {
                     .filter(|w| subset.is_none_or(|s| s.uids.contains(&w.uid)));
                 let within: Vec<_> = within.cloned().collect();
                 let first = resolution == Resolution::DnsRoundRobin;
-                Ok(Outside::Resolved(self.resolved(&within, first).await?))
+                let resolved = self.resolved(seen, &within, first).await?;
+                Ok(Outside::Resolved(resolved))
             }
         }
     }
 
-    /// What names among these stand for. One that cannot be resolved is left out while there are others.
+    /// What names among these stand for. One that cannot be resolved is left out while there are others;
+    /// so are addresses of the mesh, which a name of the outside does not lead to.
     async fn resolved(
         &self,
+        seen: &Seen,
         endpoints: &[Arc<Workload>],
         first: bool,
     ) -> Result<Vec<Arc<Workload>>, Unchosen> {
@@ -144,12 +149,20 @@ impl<C: Connector + Clone> Arrival<C> {
             if !is_named(workload) {
                 return Ok(vec![Arc::clone(workload)]);
             }
-            let addresses = shared.names.addresses(&workload.hostname).await;
+            let addresses = shared.names.configured.addresses(&workload.hostname).await;
             let addresses = addresses.map_err(|source| Unchosen::Unresolved {
                 name: Arc::clone(&workload.hostname),
                 source,
             })?;
-            let mut instances = shared.outside.of(workload, &addresses);
+            let outside = seen.mesh.view.outside(&addresses);
+            if outside.is_empty() {
+                let name = Arc::clone(&workload.hostname);
+                return Err(Unchosen::OfMesh { name });
+            }
+            let mut instances = match outside.len() == addresses.len() {
+                true => shared.outside.of(workload, &addresses),
+                false => instances(workload, &outside),
+            };
             if first {
                 instances.truncate(1);
             }
@@ -187,7 +200,7 @@ impl<C: Connector + Clone> Arrival<C> {
             });
         }
         let name: Arc<str> = Arc::from(host);
-        let addresses = self.shared.names.addresses(&name).await;
+        let addresses = self.shared.names.asked_for.addresses(&name).await;
         let addresses = addresses.map_err(|source| Unchosen::Unresolved {
             name: Arc::clone(&name),
             source,

@@ -75,6 +75,8 @@ pub(super) enum Untold {
         service: ServiceKey,
         subset: Arc<str>,
     },
+    #[error("the waypoint was not told of `{rule}`, the traffic policy of service {service}")]
+    Traffic { service: ServiceKey, rule: Arc<str> },
     #[error(transparent)]
     Route(#[from] Unresolved),
 }
@@ -140,8 +142,7 @@ impl<C: Connector> Shared<C> {
     pub(super) fn look(&self, instance: &str) -> Option<Seen> {
         let (mesh, instance) = self.known(instance)?;
         let told = mesh.waypoints.get(&self.settings.name);
-        // A control plane that knows no waypoints tells nothing at all; everything then goes to the
-        // service it was asked for.
+        // The agent has something for every waypoint of this process, be it that nothing is told.
         let tables = told.map(|resources| self.routing.of(resources));
         Some(Seen {
             tables,
@@ -252,7 +253,10 @@ impl Seen {
     }
 
     /// The traffic policy that holds for a destination.
-    pub(super) fn ruled(&self, to: &Destination<'_>) -> Ruled {
+    ///
+    /// # Errors
+    /// [`Untold`], where nobody knows which.
+    pub(super) fn ruled(&self, to: &Destination<'_>) -> Result<Ruled, Untold> {
         match (to, &self.tables) {
             (
                 Destination::Service {
@@ -260,7 +264,7 @@ impl Seen {
                 },
                 Some(tables),
             ) => Ruled::new(&tables.of, key, *port, *subset),
-            _ => Ruled::default(),
+            _ => Ok(Ruled::default()),
         }
     }
 

@@ -17,6 +17,7 @@ mod retry;
 mod rule;
 mod scope;
 mod timeouts;
+mod virtual_service;
 
 use std::sync::Arc;
 
@@ -31,11 +32,13 @@ use crate::model::route::Kind;
 
 pub(in crate::config) use rule::WrittenRule;
 pub(in crate::config) use scope::{Asked, Role};
+pub(in crate::config) use virtual_service::WrittenVirtualService;
+pub(super) use virtual_service::read as read_virtual_service;
 
 /// The kinds that are read here.
 pub(super) const KINDS: [Kind; 4] = [Kind::Grpc, Kind::Http, Kind::Tls, Kind::Tcp];
 
-/// A route of one of these kinds.
+/// A route of one of these kinds, or what a virtual service says.
 pub(in crate::config) struct WrittenRoute {
     /// Its header.
     pub place: Place,

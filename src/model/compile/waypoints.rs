@@ -24,6 +24,7 @@ use crate::model::workload::Workload;
 mod attached;
 mod authorization;
 mod backends;
+mod delegates;
 mod known;
 mod sites;
 mod survey;
@@ -31,6 +32,7 @@ mod targets;
 mod traffic;
 
 use attached::{Attached, Routes};
+pub use backends::Missing;
 pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
@@ -66,10 +68,11 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let mut behind = behind(known, &sites);
     let settings = &known.mesh.settings;
     let policies = &known.mesh.authorization_policies;
+    let routes = delegates::resolved(&known.mesh.routes);
     let world = World {
         bundle: Bundle::new(settings),
         policies: Targets::new(policies, &settings.root_namespace),
-        routes: Routes::new(&known.mesh.routes),
+        routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
             Members {

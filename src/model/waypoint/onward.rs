@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Bound, Subset};
-use crate::model::balance::{self, Candidate, Endpoint, Pick};
+use crate::model::balance::{self, Candidate, Endpoint, Pick, Untried};
 use crate::model::outbound::{self, Route, direct, to_endpoint};
 use crate::model::service::{Service, ServiceKey};
 use crate::model::view::View;
@@ -97,8 +97,7 @@ pub fn toward(
             }
             let mut among = Among {
                 subset,
-                tried: picking.tried,
-                pick,
+                untried: Untried::new(picking.tried, pick),
             };
             let like = SocketAddr::new(address_of(service, asked), port);
             to_endpoint(endpoints, instance, service, like, &mut among)
@@ -115,7 +114,7 @@ pub fn toward(
 }
 
 /// To the address that was asked for (`simple: PASSTHROUGH`): an endpoint's own, or one that the mesh has
-/// nothing to say of.
+/// nothing to say of. What is for any other address of the mesh is not for the wire in clear text.
 ///
 /// # Errors
 /// [`outbound::Refusal`], in words for the log.
@@ -136,6 +135,7 @@ pub fn as_asked(
     });
     match endpoint {
         Some(endpoint) => direct(endpoint, service),
+        None if view.has_address(asked.ip()) => Err(outbound::Refusal::NobodyThere { to: asked }),
         None => Ok(Route::Passthrough { to: asked }),
     }
 }
@@ -171,33 +171,21 @@ fn address_of(service: &Service, asked: SocketAddr) -> std::net::IpAddr {
 /// Picks among those of a subset that have not been tried.
 struct Among<'a, P> {
     subset: Option<&'a Subset>,
-    tried: &'a [SocketAddr],
-    pick: &'a mut P,
+    untried: Untried<'a, P>,
 }
 
 impl<P: Pick> Pick for Among<'_, P> {
     fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
-        if self.tried.is_empty() {
-            return self.pick.pick(service, port, candidates);
-        }
-        let left = candidates.iter().enumerate();
-        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
-        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
-        // One beyond the candidates refuses.
-        if left.is_empty() {
-            return candidates.len();
-        }
-        let picked = self.pick.pick(service, port, &left);
-        places.get(picked).copied().unwrap_or(candidates.len())
+        self.untried.pick(service, port, candidates)
     }
 
     fn prefers(&self) -> bool {
-        self.pick.prefers()
+        self.untried.prefers()
     }
 
     fn admits(&self, workload: &Workload) -> bool {
         let within = self.subset.is_none_or(|s| s.uids.contains(&workload.uid));
-        within && self.pick.admits(workload)
+        within && self.untried.admits(workload)
     }
 }
 
@@ -206,6 +194,37 @@ mod tests {
     use super::*;
     use crate::model::balance::RoundRobin;
     use crate::model::testing::{key, service, view, workload};
+
+    #[test]
+    fn what_goes_as_asked_is_tunnelled_or_refused_in_the_mesh() {
+        let view = view(
+            vec![
+                workload("wp-1", &["10.2.0.1"]),
+                workload("cart-1", &["10.1.0.11"]).of("cart"),
+            ],
+            vec![
+                service("cart", &["10.96.0.10"]),
+                service("web", &["10.96.0.11"]),
+            ],
+        );
+        let instance = view.workload("wp-1").unwrap();
+        for (name, asked, want) in [
+            ("an endpoint", "10.1.0.11:80", "tunnel 10.1.0.11:8080"),
+            ("on another port", "10.1.0.11:81", "refused"),
+            ("the service", "10.96.0.10:80", "refused"),
+            ("another service", "10.96.0.11:80", "refused"),
+            ("outside", "192.0.2.1:80", "as asked"),
+        ] {
+            let asked = asked.parse().unwrap();
+            let went = match as_asked(&view, instance, &key("cart"), asked) {
+                Ok(Route::Tunnel(tunnelled)) => format!("tunnel {}", tunnelled.target),
+                Ok(Route::Passthrough { .. }) => "as asked".to_owned(),
+                Ok(other) => panic!("{name}: {other:?}"),
+                Err(_) => "refused".to_owned(),
+            };
+            assert_eq!(went, want, "{name}");
+        }
+    }
 
     #[test]
     fn a_destination_narrows_whom_it_may_be() {

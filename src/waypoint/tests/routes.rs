@@ -18,6 +18,9 @@ use crate::model::route::{
     Redirect, Rule, Target, UnmatchedPreflights,
 };
 use crate::model::testing::{key, workload};
+use crate::model::traffic::Settings;
+use crate::model::waypoint::Resources;
+use crate::waypoint::State;
 use crate::waypoint::testing::told::{rule, set, told};
 
 fn with(mut request: Request<Text>, name: &'static str, value: &str) -> Request<Text> {
@@ -402,8 +405,18 @@ async fn what_it_was_not_told_is_not_served() {
             "the service" => {
                 resources.services.remove(&key("cart"));
             }
-            "the waypoint itself" => resources.gateway = None,
             "the route" => resources.routes.clear(),
+            "the backend" => {
+                resources.services.remove(&key("v1"));
+            }
+            "the backend's traffic policy" => {
+                resources = resources.treated("v1", Settings::default());
+                resources.traffic.clear();
+            }
+            "its own traffic policy" => {
+                resources = told().treated("cart", Settings::default());
+                resources.traffic.clear();
+            }
             "the subset" => {
                 let subset = Target::Service {
                     key: key("v1"),
@@ -421,9 +434,11 @@ async fn what_it_was_not_told_is_not_served() {
     let mut client = Http1::to(&shop.rig).await;
     for (name, want) in [
         ("nothing is missing", 200),
-        ("the waypoint itself", 503),
         ("the service", 503),
         ("the route", 503),
+        ("the backend", 503),
+        ("the backend's traffic policy", 503),
+        ("its own traffic policy", 503),
         ("the subset", 503),
     ] {
         shop.tell(shop_of(name)).await;
@@ -434,6 +449,30 @@ async fn what_it_was_not_told_is_not_served() {
         shop.cart.asked().is_empty(),
         "nor sent on as if there were none"
     );
+    assert_eq!(shop.v1.asked().len(), 1, "nor in plain text");
+}
+
+#[tokio::test]
+async fn one_that_is_not_told_of_itself_does_not_serve() {
+    let mut shop = Shop::new(told()).await;
+    let mut client = Http1::to(&shop.rig).await;
+    assert_eq!(client.get("/").await.0, StatusCode::OK);
+    shop.rig.resources = Some(Resources {
+        gateway: None,
+        ..told()
+    });
+    shop.rig.tell();
+    let untold = |s: &State| matches!(s, State::Pending(r) if r.contains("not told of itself"));
+    let pending = shop.rig.state.wait_for(untold);
+    soon("it does not serve", pending).await.unwrap();
+    let reports = shop.rig.reports.borrow().waypoints.clone();
+    let told_of = reports
+        .values()
+        .any(|w| format!("{w:?}").contains("not told of itself"));
+    assert!(told_of, "its peers go by another: {reports:?}");
+    shop.tell(told()).await;
+    let mut client = Http1::to(&shop.rig).await;
+    assert_eq!(client.get("/").await.0, StatusCode::OK, "once it is told");
 }
 
 #[tokio::test]
