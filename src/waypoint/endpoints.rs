@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use crate::model::balance::{RoundRobin, Table};
 use crate::model::service::ServiceKey;
 use crate::model::traffic::{
-    Balance, HashKey, HashTable, OutlierDetection, Settings, TlsOrigination, UpstreamTls,
+    Balance, HashKey, HashTable, LocalityPolicy, OutlierDetection, Settings, TlsOrigination,
+    UpstreamTls,
 };
 use crate::model::view::View;
-use crate::model::waypoint::{NamedTraffic, Resources, ServiceBinding, Subset};
+use crate::model::waypoint::{GatewayConfig, NamedTraffic, Resources, ServiceBinding, Subset};
 use crate::telemetry::Metrics;
 use limits::Load;
 pub(super) use limits::{Overflow, Place};
@@ -53,6 +54,7 @@ pub(super) struct Endpoints {
 pub(super) struct Ruled {
     named: Option<Arc<NamedTraffic>>,
     binding: Option<Arc<ServiceBinding>>,
+    gateway: Option<Arc<GatewayConfig>>,
     port: u16,
 }
 
@@ -75,6 +77,7 @@ impl Ruled {
         Self {
             named,
             binding,
+            gateway: resources.gateway.clone(),
             port,
         }
     }
@@ -98,6 +101,13 @@ impl Ruled {
                 .clone_from(&external.subject_alt_names);
         }
         Some(tls)
+    }
+
+    /// Which localities are preferred where neither it nor the service says so.
+    pub(super) fn locality(&self) -> &LocalityPolicy {
+        static USUAL: LazyLock<LocalityPolicy> = LazyLock::new(LocalityPolicy::usual);
+        let gateway = self.gateway.as_ref();
+        gateway.map_or(&USUAL, |gateway| &gateway.options.locality)
     }
 
     /// What it says.

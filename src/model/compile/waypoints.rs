@@ -72,6 +72,8 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
             workloads: workloads.remove(&gateway.key).unwrap_or_default(),
             options: Options {
                 xfcc_include_client_identity: declared.tells_identities,
+                default_retry: known.mesh.settings.retry.clone(),
+                locality: known.mesh.settings.locality.clone(),
                 ..Options::default()
             },
         };
