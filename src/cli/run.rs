@@ -420,6 +420,7 @@ impl Followers {
                 name: name.clone(),
                 node: Arc::clone(config.node()),
                 drain: config.drain_deadline(),
+                silence: waypoint::SILENCE,
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));

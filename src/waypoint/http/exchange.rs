@@ -32,9 +32,6 @@ use crate::telemetry::access_log::chain;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
-/// Longest time in which nothing of a request or its answer moves (§1.5).
-const SILENCE: Duration = Duration::from_secs(300);
-
 /// Serves one request.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
@@ -159,7 +156,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             Some(ruled) if !self.websocket => self.mirror(ruled, &parts, &host, &body)?,
             _ => Vec::new(),
         };
-        let quiet = Quiet::new(SILENCE);
+        let quiet = Quiet::new(self.arrival.shared.settings.silence);
         let received = Arc::clone(&account.received);
         let origin = Origin::new(body, received, copies, whole).heard_by(quiet.clone());
         message::address(&mut parts, &host, way.version)?;
