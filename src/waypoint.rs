@@ -10,6 +10,7 @@ mod account;
 mod endpoints;
 mod filters;
 mod http;
+mod lane;
 mod outside;
 mod place;
 mod protocol;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use report::{State, Teller};
@@ -50,6 +52,7 @@ use crate::model::workload::Workload;
 use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use endpoints::Endpoints;
+use lane::Lane;
 use routing::Routing;
 use upstream::Upstream;
 
@@ -62,6 +65,8 @@ pub struct Settings {
     pub name: WaypointName,
     /// The node it runs on.
     pub node: Arc<str>,
+    /// The threads that carry its connections, at least one.
+    pub threads: Vec<Handle>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
     /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
@@ -127,6 +132,8 @@ struct Client {
 /// A tunnel that was let in.
 struct Arrival<C: hbone::Connector> {
     shared: Arc<Shared<C>>,
+    /// The thread that carries it.
+    lane: Arc<Lane<C>>,
     /// The waypoint's instance on this node.
     instance: Arc<str>,
     client: Client,

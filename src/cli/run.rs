@@ -392,6 +392,8 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
 struct Followers {
     node: Option<StartingNode>,
     waypoints: Vec<(waypoint::Settings, watch::Sender<waypoint::State>)>,
+    /// The waypoints' threads, where there are any.
+    carrying: Option<Workers>,
     started: watch::Sender<Option<status::NodeHandle>>,
 }
 
@@ -415,10 +417,17 @@ impl Followers {
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
             node = Some(StartingNode { exemption, workers });
         }
+        let mut carrying = None;
+        if !roles.waypoints.is_empty() {
+            let workers = Workers::start(workers(config), false);
+            carrying = Some(workers.map_err(|e| Failure::no("waypoint threads", &e))?);
+        }
+        let threads = carrying.as_ref().map(Workers::handles).unwrap_or_default();
         let waypoints = roles.waypoints.iter().map(|name| {
             let settings = waypoint::Settings {
                 name: name.clone(),
                 node: Arc::clone(config.node()),
+                threads: threads.clone(),
                 drain: config.drain_deadline(),
                 silence: waypoint::SILENCE,
             };
@@ -431,6 +440,7 @@ impl Followers {
         Ok(Self {
             node,
             waypoints,
+            carrying,
             started,
         })
     }
@@ -496,6 +506,8 @@ impl Followers {
                 shutdown.cancel();
             }
         }
+        // Nothing runs on them any more.
+        drop(self.carrying);
         agent_stop.cancel();
         while tasks.join_next().await.is_some() {}
     }

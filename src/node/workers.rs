@@ -86,6 +86,12 @@ impl Workers {
         Ok(workers)
     }
 
+    /// Where to spawn on each of the threads.
+    pub fn handles(&self) -> Vec<Handle> {
+        let handles = self.workers.iter().map(|w| w.handle().clone());
+        handles.collect()
+    }
+
     /// The threads.
     pub(super) fn all(&self) -> &[Arc<Worker>] {
         &self.workers

@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::lane::{Dealt, Lane};
 use super::place::{self, Place};
 use super::report::{State, Teller};
 use super::{Arrival, Client, Settings, Shared, http, limits, protocol};
@@ -41,6 +42,7 @@ const REAP: Duration = Duration::from_secs(1);
 /// The waypoint role, for one waypoint.
 pub struct Waypoint<C: Connector> {
     shared: Arc<Shared<C>>,
+    lanes: Vec<Arc<Lane<C>>>,
     teller: Teller,
     /// Tunnel connections.
     tasks: JoinSet<()>,
@@ -59,6 +61,9 @@ impl<C: Connector + Clone> Waypoint<C> {
         names: Names,
         teller: Teller,
     ) -> Self {
+        let threads = settings.threads.iter().cloned().enumerate();
+        let lane = |(number, handle)| Arc::new(Lane::new(number, handle, connector.clone()));
+        let lanes = threads.map(lane).collect();
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
             endpoints: super::Endpoints::new(Arc::clone(&metrics)),
@@ -75,6 +80,7 @@ impl<C: Connector + Clone> Waypoint<C> {
         });
         Self {
             shared,
+            lanes,
             teller,
             tasks: JoinSet::new(),
             room: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -134,6 +140,7 @@ impl<C: Connector + Clone> Waypoint<C> {
     ) {
         let Self {
             shared,
+            lanes,
             teller,
             tasks,
             room,
@@ -143,12 +150,16 @@ impl<C: Connector + Clone> Waypoint<C> {
         teller.tell(Some(uid), State::Serving(at.collect()));
         // Not with `shutdown`: those who do not know of it yet are served.
         let stop = CancellationToken::new();
-        let door = Arc::new(Door {
-            shared: Arc::clone(shared),
-            instance: Arc::clone(uid),
-            server: Mutex::new(None),
-            stop: stop.clone(),
-        });
+        let door = |lane: &Arc<Lane<C>>| {
+            Arc::new(Door {
+                shared: Arc::clone(shared),
+                lane: Arc::clone(lane),
+                instance: Arc::clone(uid),
+                server: Mutex::new(None),
+                stop: stop.clone(),
+            })
+        };
+        let doors: Vec<_> = lanes.iter().map(door).collect();
         let mut accepting = JoinSet::new();
         let (give, mut taken) = tokio::sync::mpsc::channel(1);
         for listener in listeners {
@@ -168,12 +179,15 @@ impl<C: Connector + Clone> Waypoint<C> {
                 () = &mut left => break,
                 Some(done) = tasks.join_next() => report(done),
                 _now = reap.tick() => {
-                    shared.upstream.reap();
+                    lanes.iter().for_each(|lane| lane.tunnels.reap());
                     shared.http.reap();
                     shared.endpoints.look(Instant::now());
                 }
                 Some(taken) = taken.recv() => {
-                    tasks.spawn(Arc::clone(&door).serve(taken));
+                    if let Some(door) = doors.iter().min_by_key(|door| door.lane.dealt()) {
+                        let (handle, dealt) = (door.lane.handle(), door.lane.deal());
+                        tasks.spawn_on(Arc::clone(door).serve(taken, dealt), handle);
+                    }
                 }
             }
         }
@@ -197,12 +211,14 @@ impl<C: Connector + Clone> Waypoint<C> {
         }
         self.tasks.shutdown().await;
         self.shared.http.shutdown().await;
-        self.shared.upstream.drain().await;
+        for lane in &self.lanes {
+            lane.drain().await;
+        }
     }
 }
 
 /// A connection with its place among those a waypoint may have.
-type Taken = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+type Taken = (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// Accepts until it is dropped.
 async fn accept(
@@ -216,6 +232,10 @@ async fn accept(
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Another thread's loop is to watch it.
+                let Ok(stream) = stream.into_std() else {
+                    continue;
+                };
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 if give.send((stream, peer, place)).await.is_err() {
                     return;
@@ -251,6 +271,8 @@ enum NotProven {
 /// Where tunnels for one instance come in.
 struct Door<C: Connector> {
     shared: Arc<Shared<C>>,
+    /// The thread that serves them.
+    lane: Arc<Lane<C>>,
     /// The instance's uid.
     instance: Arc<str>,
     /// TLS settings, and the certificate they are of.
@@ -261,7 +283,11 @@ struct Door<C: Connector> {
 
 impl<C: Connector + Clone> Door<C> {
     /// Serves one tunnel connection to its end.
-    async fn serve(self: Arc<Self>, (stream, source, _place): Taken) {
+    async fn serve(self: Arc<Self>, (stream, source, _place): Taken, _dealt: Dealt<C>) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(e) => return denied("waypoint", source, None, &chain(&e)),
+        };
         let arrived = stream.local_addr().ok();
         near::tunnel(&stream);
         let tls = match self.tls().await {
@@ -340,6 +366,7 @@ impl<C: Connector + Clone> Door<C> {
         };
         let arrival = Arc::new(Arrival {
             shared: Arc::clone(&self.shared),
+            lane: Arc::clone(&self.lane),
             instance: Arc::clone(&self.instance),
             client,
             bound,

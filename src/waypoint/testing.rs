@@ -199,6 +199,7 @@ impl Rig {
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
+            threads: vec![tokio::runtime::Handle::current(); 2],
             drain,
             silence,
         };

@@ -13,9 +13,7 @@ use super::outside::{Outside, Unchosen};
 use super::routing::Seen;
 use super::secure::{Alpn, Materials, NotSecured, Secured, Stream, introduce};
 use crate::agent::certs::{CertError, Certs};
-use crate::hbone::{
-    self, ConnectError, ConnectRequest, Connector, Hop, Pool, Tunnel, TunnelIo, headers,
-};
+use crate::hbone::{ConnectError, ConnectRequest, Connector, Hop, Tunnel, TunnelIo, headers};
 use crate::model::balance::Endpoint;
 use crate::model::balance::RoundRobin;
 use crate::model::outbound::{Route, Tunnelled};
@@ -29,7 +27,6 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Opens ways as this waypoint.
 pub(super) struct Upstream<C> {
-    pool: Pool<C>,
     connector: C,
     certs: Certs,
     materials: Materials,
@@ -86,22 +83,10 @@ impl OpenError {
 impl<C: Connector + Clone> Upstream<C> {
     pub(super) fn new(connector: C, certs: Certs) -> Self {
         Self {
-            pool: Pool::new(connector.clone(), hbone::Limits::default()),
             connector,
             certs,
             materials: Materials::default(),
         }
-    }
-
-    /// Lets go of connections nobody needs any more.
-    pub(super) fn reap(&self) {
-        self.pool.reap();
-    }
-
-    /// Lets its tunnels go; all of them have ended.
-    pub(super) async fn drain(&self) {
-        // What is left only waits for peers.
-        let _in_time = tokio::time::timeout(Duration::from_secs(1), self.pool.drain()).await;
     }
 
     async fn tunnel(&self, arrival: &Arrival<C>, to: &Tunnelled) -> Result<Tunnel, OpenError> {
@@ -121,7 +106,7 @@ impl<C: Connector + Clone> Upstream<C> {
             forwarded: headers::forwarded(client.source, service),
             traceparent: client.traceparent.clone(),
         };
-        let (tunnel, _answer) = self.pool.connect(&hop, &request).await?;
+        let (tunnel, _answer) = arrival.lane.tunnels.connect(&hop, &request).await?;
         Ok(tunnel)
     }
 

@@ -140,8 +140,10 @@ impl Pool {
         fresh: bool,
     ) -> Result<(Connection, bool), NoConnection> {
         let pool = &chosen.settings().connection_pool;
+        let lane = arrival.lane.number;
         let Some(under_way) = &chosen.under_way else {
-            let kept = (!fresh).then(|| lock(&self.kept).take(key, pool)).flatten();
+            let take = || lock(&self.kept).take(key, pool, Some(lane));
+            let kept = (!fresh).then(take).flatten();
             return match kept {
                 Some(kept) => Ok((kept, true)),
                 None => Ok((self.dial(arrival, chosen, key, None).await?, false)),
@@ -155,12 +157,15 @@ impl Pool {
             room.as_mut().enable();
             // A limit may have come after the connections.
             while under_way.is_over() && lock(&self.kept).evict(under_way.group()) {}
-            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool) {
+            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, Some(lane)) {
                 return Ok((kept, true));
             }
             if let Ok(place) = under_way.connection() {
                 let dialled = self.dial(arrival, chosen, key, Some(place)).await?;
                 return Ok((dialled, false));
+            }
+            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, None) {
+                return Ok((kept, true));
             }
             // One that waits for somebody else's request, or has had its time, makes room.
             if lock(&self.kept).evict(under_way.group()) {
@@ -189,7 +194,7 @@ impl Pool {
         if sender.is_err() {
             chosen.note(Outcome::Unreachable);
         }
-        Ok(Connection::new(sender?, place))
+        Ok(Connection::new(sender?, arrival.lane.number, place))
     }
 
     async fn handshake<T>(&self, io: T, version: Version) -> Result<Sender, NoConnection>

@@ -50,6 +50,8 @@ pub(super) struct Connection {
 
 /// What all handles of a connection share.
 struct About {
+    /// The thread that moves its bytes.
+    lane: usize,
     /// Requests that it has served.
     served: AtomicU32,
     /// Its place among the connections.
@@ -70,12 +72,20 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// A connection that can take a request now. One of HTTP/2 stays for others, too, as long as it may
+    /// A connection that can take a request now, on this thread if one is given. One of HTTP/2 stays for others, too, as long as it may
     /// serve more.
-    pub(super) fn take(&mut self, key: &Key, pool: &ConnectionPool) -> Option<Connection> {
+    pub(super) fn take(
+        &mut self,
+        key: &Key,
+        pool: &ConnectionPool,
+        lane: Option<usize>,
+    ) -> Option<Connection> {
         let waiting = self.waiting.get_mut(key)?;
         waiting.retain(|w| !w.connection.is_closed());
-        let ready = |w: &Waiting| w.connection.is_ready(pool.max_concurrent_streams);
+        let ready = |w: &Waiting| {
+            let here = lane.is_none_or(|lane| w.connection.about.lane == lane);
+            here && w.connection.is_ready(pool.max_concurrent_streams)
+        };
         let ready = waiting.iter().rposition(ready)?;
         let one = waiting.get_mut(ready)?;
         if let Some(shared) = one.connection.shared() {
@@ -131,8 +141,9 @@ impl Kept {
 }
 
 impl Connection {
-    pub(super) fn new(sender: Sender, place: Option<Place>) -> Self {
+    pub(super) fn new(sender: Sender, lane: usize, place: Option<Place>) -> Self {
         let about = About {
+            lane,
             served: AtomicU32::new(0),
             _place: place,
         };
