@@ -44,7 +44,7 @@ impl Read {
     pub(super) fn new(asked: &RequestAsked, to: &str) -> Result<Self, QuestionError> {
         let bad = |what: &str| QuestionError::Request(what.to_owned());
         let method = asked.method.parse();
-        let method = method.map_err(|_| bad(&asked.method))?;
+        let method = method.map_err(|_none| bad(&asked.method))?;
         let (path, query) = match asked.path.split_once('?') {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (&*asked.path, None),
@@ -55,10 +55,10 @@ impl Read {
         let authority = asked.host.clone().unwrap_or_else(|| to.to_owned());
         let mut headers = HeaderMap::new();
         let host = HeaderValue::from_str(&authority);
-        headers.insert(HOST, host.map_err(|_| bad(&authority))?);
+        headers.insert(HOST, host.map_err(|_none| bad(&authority))?);
         for (name, value) in &asked.headers {
-            let name: HeaderName = name.parse().map_err(|_| bad(name))?;
-            let value = HeaderValue::from_str(value).map_err(|_| bad(value))?;
+            let name: HeaderName = name.parse().map_err(|_none| bad(name))?;
+            let value = HeaderValue::from_str(value).map_err(|_none| bad(value))?;
             headers.append(name, value);
         }
         Ok(Self {
