@@ -429,6 +429,7 @@ impl Followers {
                 node: Arc::clone(config.node()),
                 threads: threads.clone(),
                 drain: config.drain_deadline(),
+                silence: waypoint::SILENCE,
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));

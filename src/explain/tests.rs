@@ -35,7 +35,7 @@ fn only(principal: &str, action: Action, line: u32) -> AuthorizationPolicy {
 }
 
 /// Everything captured but `legacy-1`; a second endpoint of `cart` without the label.
-fn mesh(policies: Vec<AuthorizationPolicy>) -> View {
+fn mesh(policies: Vec<AuthorizationPolicy>) -> Intended {
     let mut mesh = sample::mesh();
     for namespace in mesh.namespaces.values_mut() {
         namespace.dataplane_mode = Some(DataplaneMode::Ambient);
@@ -50,9 +50,10 @@ fn mesh(policies: Vec<AuthorizationPolicy>) -> View {
     intended(&mesh).unwrap()
 }
 
-fn asked(view: &View, from: &str, to: &str) -> Result<Explanation, QuestionError> {
+fn asked(mesh: &Intended, from: &str, to: &str) -> Result<Explanation, QuestionError> {
     let (from, to) = (from.to_owned(), to.to_owned());
-    explain(view, &Question { from, to })
+    let request = None;
+    explain(&mesh.view, &mesh.waypoints, &Question { from, to, request })
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod parents;
 mod path;
 mod pattern;
 mod persistence;
+mod retries;
 mod retry;
 mod rule;
 mod scope;
@@ -30,6 +31,7 @@ use crate::config::source::{At, Place};
 use crate::model::declaration::ParentRef;
 use crate::model::route::Kind;
 
+pub(super) use retries::read as read_retries;
 pub(in crate::config) use rule::WrittenRule;
 pub(in crate::config) use scope::{Asked, Role};
 pub(in crate::config) use virtual_service::WrittenVirtualService;

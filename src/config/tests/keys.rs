@@ -291,6 +291,26 @@ fn settings(rows: &mut Rows) {
         (17, BadValue, "30d"),
     );
     rows.mesh(
+        "a misspelt reason to ask again",
+        "default-http-retry-policy = { retry-on = \"5xx,conect-failure\" }",
+        (42, BadValue, "write `connect-failure`"),
+    );
+    rows.mesh(
+        "a status that is none",
+        "default-http-retry-policy = { retry-on = \"600\" }",
+        (42, BadValue, "with commas between them"),
+    );
+    rows.mesh(
+        "a retry of another kind",
+        "default-http-retry-policy = { codes = [503] }",
+        (31, UnknownKey, "codes"),
+    );
+    rows.mesh(
+        "shares beside failover",
+        "locality-lb-setting = { distribute = [], failover = [] }",
+        (53, ConflictingKeys, "with shares nothing fails over"),
+    );
+    rows.mesh(
         "neither true nor false",
         "auto-allow-waypoint = \"yes\"",
         (23, WrongType, "write it unquoted"),
