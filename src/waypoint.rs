@@ -69,6 +69,8 @@ pub struct Settings {
     pub threads: Vec<Handle>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// Seals what clients are told of the endpoints they stay with.
+    pub sessions: SessionKey,
     /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
     pub silence: Duration,
 }
@@ -101,8 +103,6 @@ struct Shared<C: hbone::Connector> {
     outside: outside::Instances,
     names: Lookups,
     routing: Routing,
-    /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
-    sessions: SessionKey,
 }
 
 impl<C: hbone::Connector> Shared<C> {

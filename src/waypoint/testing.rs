@@ -31,6 +31,7 @@ use crate::hbone::{
     Tunnel, headers,
 };
 use crate::identity::SpiffeId;
+use crate::model::route::SessionKey;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
 use crate::model::waypoint::Resources;
@@ -203,6 +204,7 @@ impl Rig {
             node: Arc::from("edge-1"),
             threads: vec![tokio::runtime::Handle::current(); 2],
             drain,
+            sessions: SessionKey::new([7; 32]),
             silence,
         };
         let server = Server::new().await;

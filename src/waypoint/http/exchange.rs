@@ -198,7 +198,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
                 return Err(Reply::silent(asked));
             }
         };
-        let key = &self.arrival.shared.sessions;
+        let key = &self.arrival.shared.settings.sessions;
         told.session = way.affinity.told(key, &way.to, answered.endpoint);
         Ok(Answer {
             answered,
@@ -237,7 +237,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         injection::commit(&rule.fault, account).await?;
         told.cors = route::cors(rule, parts)?;
         route::pass(&chosen, parts, authority, bound.asked().port())?;
-        let affinity = Affinity::read(rule, &self.arrival.shared.sessions, &parts.headers);
+        let affinity = Affinity::read(rule, &self.arrival.shared.settings.sessions, &parts.headers);
         let backend = match affinity.backend(rule) {
             Some(backend) => backend,
             None => route::backend(rule)?,
