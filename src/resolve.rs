@@ -24,6 +24,8 @@ pub use system::System;
 
 /// Names that are known at once; above it the one that was asked for longest ago is forgotten.
 pub const MOST_NAMES: usize = 1024;
+/// Ends of answers that are remembered at once; above it those of forgotten names are left out.
+const MOST_DUE: usize = 2 * MOST_NAMES;
 /// Names that wait to be looked up. When it is full, who asks for another gets no answer.
 const WAITING: usize = 256;
 /// Names that are looked up at once.
@@ -102,7 +104,7 @@ pub struct Refresher<L> {
     lookup: Arc<L>,
     known: Arc<Known>,
     asked: mpsc::Receiver<Arc<str>>,
-    /// When answers end.
+    /// When answers end; those of names that were forgotten since are among them for a while.
     due: BTreeSet<(Instant, Arc<str>)>,
 }
 
@@ -251,7 +253,18 @@ impl<L: Lookup> Refresher<L> {
                 }
             });
         }
+        if self.due.len() >= MOST_DUE {
+            self.prune();
+        }
         self.due.insert((due, name));
+    }
+
+    /// Leaves out when the answers of names ended that were forgotten.
+    fn prune(&mut self) {
+        let known = lock(&self.known);
+        let due = known.iter();
+        let due = due.filter_map(|(name, entry)| Some((entry.due?, Arc::clone(name))));
+        self.due = due.collect();
     }
 }
 

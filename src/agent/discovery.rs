@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::channel::{Controls, Who};
 use super::failover::{Beside, Failover, Seek, Timing};
 use super::keep::view::{self, ViewFile};
-use super::link::{self, Link};
+use super::link::{self, Link, Refused};
 use super::mirror::{MeshState, Mirror, Resources};
 use super::order::{Order, Verdict};
 use super::trust::Believed;
@@ -160,6 +160,10 @@ impl Discovery {
             let known = Arc::clone(&self.mesh.borrow());
             state.placements = guest.placements(&state.view, &known.placements);
         }
+        for waypoint in self.controls.waypoints() {
+            // One of which nothing is told refuses everything (`spec/control-plane.md` §8.3).
+            state.waypoints.entry(waypoint.clone()).or_default();
+        }
         if let Some(revision) = &state.revision {
             self.order.applied(revision);
         }
@@ -232,10 +236,18 @@ impl Discovery {
     async fn settle(&mut self, stream: &mut Stream, mut taken: Taken) -> Result<(), StreamError> {
         if let Some((type_url, error)) = taken.refused() {
             warn!(type_url, error, "parts of the mesh refused");
-            let refused = Some(Arc::from(error));
+            let refused = Refused {
+                type_url: Arc::from(type_url),
+                reason: Arc::from(error),
+            };
             self.link.send_modify(|link| {
                 link.refusals = link.refusals.saturating_add(1);
-                link.refused = refused;
+                link.refused = Some(refused);
+            });
+        } else if !stream.mirror.lacks(taken.type_url()) {
+            self.link.send_if_modified(|link| {
+                let mended = link.refused.take_if(|r| *r.type_url == *taken.type_url());
+                mended.is_some()
             });
         }
         if taken.lost {

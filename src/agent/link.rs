@@ -23,10 +23,19 @@ pub struct Link {
     pub viewed: bool,
     /// How many responses have been refused, or parts of them.
     pub refusals: u32,
-    /// Why the last of them was.
-    pub refused: Option<Arc<str>>,
+    /// Why the last of them was; `None` once all of its type is understood.
+    pub refused: Option<Refused>,
     /// Every control plane, in order of preference.
     pub controls: Vec<ControlLine>,
+}
+
+/// A response that was refused, or parts of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Of which type.
+    pub type_url: Arc<str>,
+    /// Why.
+    pub reason: Arc<str>,
 }
 
 /// One control plane.

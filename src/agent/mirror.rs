@@ -79,6 +79,9 @@ struct Policy {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resources {
     addresses: Table<Address>,
+    /// Addresses that cannot be read: the bytes that say them, which a later version may read, and the
+    /// version that the server means by its revision. What was known by such a name before stays in force.
+    unread: Table<Arc<[u8]>>,
     authorizations: Table<Policy>,
     placements: Table<Arc<Placement>>,
     waypoints: Told,
@@ -97,8 +100,10 @@ impl Resources {
             let body = encode_revision(revision);
             resource(REVISION, REVISION_NAME, version, body)
         });
+        let mut addresses = encoded(ADDRESS, &self.addresses, Address::encode);
+        addresses.extend(encoded(ADDRESS, &self.unread, |bytes| bytes.to_vec()));
         vec![
-            of(ADDRESS, encoded(ADDRESS, &self.addresses, Address::encode)),
+            of(ADDRESS, addresses),
             of(
                 AUTHORIZATION,
                 encoded(AUTHORIZATION, &self.authorizations, |p| p.body.to_vec()),
@@ -140,7 +145,14 @@ impl Mirror {
             table.iter().map(version).collect()
         }
         match type_url {
-            ADDRESS => of(&self.held.addresses),
+            ADDRESS => {
+                let mut versions = of(&self.held.addresses);
+                // Of no version: it is sent again, to be refused again, and its removal is told.
+                for name in self.held.unread.keys() {
+                    versions.entry(name.clone()).or_default();
+                }
+                versions
+            }
             AUTHORIZATION => of(&self.held.authorizations),
             PLACEMENT => of(&self.held.placements),
             WAYPOINT => self.held.waypoints.versions(),
@@ -164,8 +176,8 @@ impl Mirror {
         }
         self.told
             .extend(ESSENTIAL.iter().filter(|t| **t == type_url));
-        let revision = type_url == REVISION && self.held.revision.is_some();
-        let agrees = !revision || !bad.is_empty() || self.agrees();
+        let revision = type_url == REVISION && bad.is_empty() && self.held.revision.is_some();
+        let agrees = !revision || self.agrees();
         if !agrees {
             bad.push("what is held does not add up to this revision".to_owned());
         }
@@ -178,6 +190,19 @@ impl Mirror {
                 },
             lost: !agrees,
             refused: (!bad.is_empty()).then(|| bad.join("; ")),
+        }
+    }
+
+    /// Whether there is something of a type that cannot be read.
+    pub(super) fn lacks(&self, type_url: &str) -> bool {
+        match type_url {
+            ADDRESS => !self.held.unread.is_empty(),
+            AUTHORIZATION => {
+                let mut held = self.held.authorizations.values();
+                held.any(|held| held.value.policy.unreadable.is_some())
+            }
+            WAYPOINT => self.held.waypoints.lacks(),
+            _ => false,
         }
     }
 
@@ -194,10 +219,10 @@ impl Mirror {
         let mut whole = false;
         for response in responses {
             // A policy that cannot be read is held, and closes what it holds for. Of what a waypoint is
-            // told the same goes for all that refers to it.
-            let closes = [AUTHORIZATION, WAYPOINT].contains(&&*response.type_url);
+            // told the same goes for all that refers to it; an address is absent.
+            let known = [ADDRESS, AUTHORIZATION, WAYPOINT].contains(&&*response.type_url);
             let heard = self.take(response, staged);
-            if heard.refused.is_some() && !closes {
+            if heard.refused.is_some() && (heard.lost || !known) {
                 whole = false;
                 break;
             }
@@ -267,14 +292,13 @@ impl Mirror {
             let body = body.map(|b| b.value).unwrap_or_default();
             return self.held.waypoints.put(name, version, &body);
         }
+        if type_url == ADDRESS {
+            let body = body.map(|b| b.value).unwrap_or_default();
+            return self.put_address(name, version, &body);
+        }
         let body = body.ok_or_else(|| format!("{name}: no body"))?;
         let bytes = &body.value;
         match type_url {
-            ADDRESS => {
-                let value = Address::decode(&name, bytes).map_err(|e| e.to_string())?;
-                self.held.addresses.insert(name, Held { version, value });
-                self.view = None;
-            }
             PLACEMENT => {
                 let value = decode_placement(&name, bytes).map_err(|e| e.to_string())?;
                 let value = Arc::new(value);
@@ -287,6 +311,23 @@ impl Mirror {
             _ => {}
         }
         Ok(())
+    }
+
+    /// One that cannot be read is known as it last could, or absent.
+    fn put_address(&mut self, name: String, version: String, body: &[u8]) -> Result<(), String> {
+        match Address::decode(&name, body) {
+            Ok(value) => {
+                self.held.unread.remove(&name);
+                self.held.addresses.insert(name, Held { version, value });
+                self.view = None;
+                Ok(())
+            }
+            Err(unreadable) => {
+                let value = Arc::from(body);
+                self.held.unread.insert(name, Held { version, value });
+                Err(unreadable.to_string())
+            }
+        }
     }
 
     /// One that cannot be read is known as it last could; one that never could closes what it holds
@@ -315,6 +356,7 @@ impl Mirror {
         match type_url {
             ADDRESS => {
                 self.held.addresses.remove(name);
+                self.held.unread.remove(name);
                 self.view = None;
             }
             AUTHORIZATION => {
@@ -334,8 +376,13 @@ impl Mirror {
         let Some((_version, revision)) = &self.held.revision else {
             return true;
         };
+        let unread = &self.held.unread;
+        let read = || {
+            let held = self.held.addresses.iter();
+            held.filter(|(name, _)| !unread.contains_key(*name))
+        };
         let count = |type_url: &str| match type_url {
-            ADDRESS => Some(self.held.addresses.len()),
+            ADDRESS => Some(read().count() + unread.len()),
             AUTHORIZATION => Some(self.held.authorizations.len()),
             _ => None,
         };
@@ -343,11 +390,12 @@ impl Mirror {
         let counted = totals.all(|(type_url, total)| {
             count(type_url).is_none_or(|held| u32::try_from(held) == Ok(*total))
         });
-        let addresses = self.held.addresses.iter();
-        let addresses = addresses.map(|(n, h)| (ADDRESS, n.as_str(), h.version.as_str()));
+        let read = read().map(|(n, h)| (ADDRESS, n.as_str(), h.version.as_str()));
+        let unread = unread.iter();
+        let unread = unread.map(|(n, h)| (ADDRESS, n.as_str(), h.version.as_str()));
         let policies = self.held.authorizations.iter();
         let policies = policies.map(|(n, h)| (AUTHORIZATION, n.as_str(), h.version.as_str()));
-        counted && digest(addresses.chain(policies)) == revision.digest
+        counted && digest(read.chain(unread).chain(policies)) == revision.digest
     }
 }
 

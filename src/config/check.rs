@@ -10,6 +10,7 @@ mod carriers;
 mod declare;
 mod destinations;
 mod enrolment;
+mod exposed;
 mod guesses;
 mod memory;
 mod names;
@@ -28,8 +29,10 @@ use super::mesh::{
     WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
     WrittenServiceEntry, WrittenSettings, WrittenWorkload, default_settings,
 };
+use crate::model::binding::Waypoints;
 use crate::model::declaration::{Mesh, Settings};
 
+use carriers::Carriers;
 pub(super) use memory::Memory;
 use memory::{Known, Tables};
 
@@ -163,17 +166,20 @@ pub(super) fn check(
     enrolment::check(&context, &mut found);
     probes::check(&context, &mut found);
     let refers = whole && !written.unread;
+    let carriers = Carriers::new(&written.workloads);
     if refers {
         references::check(&context, &mut found);
-        policies::check(&context, &mut found);
-        destinations::check(&context, &mut found);
-        service_entries::check(&context, &mut found);
+        policies::check(&context, &carriers, &mut found);
+        service_entries::check(&context, &carriers, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
     if refers {
-        bindings::check(&context, &mesh, &mut found);
-        service_entries::inactive(&context, &mesh, &mut found);
-        routes::check(&context, &mesh, &mut found);
+        let waypoints = Waypoints::new(&mesh);
+        bindings::check(&context, (&mesh, &waypoints), &mut found);
+        service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
+        destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
+        exposed::check(&context, &mesh, &mut found);
+        routes::check(&context, (&mesh, &waypoints), &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

@@ -110,6 +110,8 @@ codes! {
     WaypointFallThrough = Warning "waypoint-fall-through",
     /// A second waypoint that takes no traffic.
     CanaryNotUsed = Warning "canary-not-used",
+    /// A service behind a waypoint whose workloads take what passed none.
+    OpenPastWaypoint = Warning "open-past-waypoint",
     /// A service-entry for a wildcard that is behind no waypoint; named after the condition of
     /// `spec/labels-and-policy.md` §1.9.
     NoWaypointForWildcardService = Warning "NoWaypointForWildcardService",

@@ -91,14 +91,14 @@ pub(super) fn lead(
     namespace: &str,
     steps: &mut Vec<Step>,
 ) -> Leads {
-    let Some(port) = port(told, bound) else {
+    let (Some(port), Some(service)) = (port(told, bound), bound.service()) else {
         return Leads::Answered(
             503,
             "the waypoint was not told of the service or its port".to_owned(),
         );
     };
     match bound.app_protocol() {
-        AppProtocol::Tcp | AppProtocol::Tls => connection(told, port, steps),
+        AppProtocol::Tcp | AppProtocol::Tls => connection(told, &service.key.hostname, port, steps),
         AppProtocol::Unknown | AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
             requested(told, port, bound.asked(), request, namespace, steps)
         }
@@ -176,10 +176,10 @@ fn requested(
 }
 
 /// What does not look at requests; of a `tls-route` the one that takes no server name.
-fn connection(told: &Resources, port: &BoundPort, steps: &mut Vec<Step>) -> Leads {
+fn connection(told: &Resources, host: &Arc<str>, port: &BoundPort, steps: &mut Vec<Step>) -> Leads {
     let text = "the port is carried as bytes: no request is looked at";
     steps.push(step("request", text));
-    let table = match TlsTable::new(told, port) {
+    let table = match TlsTable::new(told, host, port) {
         Ok(table) => table,
         Err(unresolved) => return Leads::Closed(unresolved.to_string()),
     };

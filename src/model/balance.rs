@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::service::{
     BalanceMode, HealthPolicy, IpFamilies, Scope, Service, ServiceKey, ServicePort,
 };
-use super::view::View;
+use super::view::{Gateway, View};
 use super::workload::{GatewayAddress, Health, TunnelProtocol, Workload};
 
 mod grading;
@@ -65,6 +65,22 @@ pub trait Pick {
     fn admits(&self, _workload: &Workload) -> bool {
         true
     }
+
+    /// Whether an address has been tried for this connection, in vain.
+    fn has_tried(&self, _address: SocketAddr) -> bool {
+        false
+    }
+
+    /// The same as [`Pick::pick`] where each candidate stands for more than its address, so that whether
+    /// that was tried says nothing.
+    fn pick_group(
+        &mut self,
+        service: &ServiceKey,
+        port: u16,
+        candidates: &[Candidate<'_>],
+    ) -> usize {
+        self.pick(service, port, candidates)
+    }
 }
 
 /// Picks among those that have not been tried.
@@ -95,6 +111,27 @@ impl<P: Pick> Pick for Untried<'_, P> {
         }
         let picked = self.pick.pick(service, port, &left);
         places.get(picked).copied().unwrap_or(candidates.len())
+    }
+
+    fn prefers(&self) -> bool {
+        self.pick.prefers()
+    }
+
+    fn admits(&self, workload: &Workload) -> bool {
+        self.pick.admits(workload)
+    }
+
+    fn has_tried(&self, address: SocketAddr) -> bool {
+        self.tried.contains(&address)
+    }
+
+    fn pick_group(
+        &mut self,
+        service: &ServiceKey,
+        port: u16,
+        candidates: &[Candidate<'_>],
+    ) -> usize {
+        self.pick.pick_group(service, port, candidates)
     }
 }
 
@@ -176,7 +213,8 @@ pub fn choose_among(
 /// Chooses by which of several waypoints a connection to a port of `service` goes: each takes its
 /// weight of them. One that nobody is an instance of leaves its share to the others, and one of
 /// weight 0 gets none; where none of them takes a share it is the first (§1.7 of
-/// `spec/labels-and-policy.md`).
+/// `spec/labels-and-policy.md`). One whose instances have all been tried in vain leaves the connection to
+/// the others.
 pub fn waypoint<'a>(
     view: &View,
     service: &'a Service,
@@ -196,14 +234,42 @@ pub fn waypoint<'a>(
     });
     let mut there: Vec<_> = there.collect();
     there.sort_by(|(_, a), (_, b)| a.workload.uid.cmp(&b.workload.uid));
-    let candidates: Vec<_> = there.iter().map(|(_, candidate)| *candidate).collect();
-    let chosen = match candidates.len() {
-        0 => None,
-        1 => there.first(),
-        _ => there.get(pick.pick(&service.key, port, &candidates)),
-    };
-    let chosen = chosen.map(|(waypoint, _)| *waypoint);
+    let mut chosen = None;
+    while !there.is_empty() {
+        let candidates: Vec<_> = there.iter().map(|(_, candidate)| *candidate).collect();
+        let at = match candidates.len() {
+            1 => 0,
+            _ => pick.pick_group(&service.key, port, &candidates),
+        };
+        let Some((waypoint, _)) = there.get(at) else {
+            break;
+        };
+        chosen = Some(*waypoint);
+        if !exhausted(view, service, waypoint, pick) {
+            break;
+        }
+        there.remove(at);
+    }
     chosen.or(service.waypoint.as_ref())
+}
+
+/// Whether all instances of a waypoint have been tried in vain, but for those that nobody should try.
+fn exhausted(view: &View, of: &Service, waypoint: &GatewayAddress, pick: &impl Pick) -> bool {
+    let (reference, from) = (&waypoint.destination, &of.key.namespace);
+    let named = match view.gateway(reference, from) {
+        Some(Gateway::Service(named)) => Some(named),
+        Some(Gateway::Workload(_)) | None => None,
+    };
+    let tried = |w: &&Arc<Workload>| {
+        let port = named.and_then(|named| target_port(named, w, waypoint.hbone_port));
+        let port = port.unwrap_or(waypoint.hbone_port);
+        let mut at = w.addresses.iter().map(|ip| SocketAddr::new(*ip, port));
+        at.any(|at| pick.has_tried(at))
+    };
+    let instances = view.instances(reference, from).iter();
+    let (tried, left): (Vec<_>, Vec<_>) = instances.partition(tried);
+    let able = |w: &Arc<Workload>| named.is_none_or(|named| healthy(named, w));
+    !tried.is_empty() && !left.into_iter().any(able)
 }
 
 fn healthy(service: &Service, workload: &Workload) -> bool {

@@ -338,6 +338,16 @@ impl<'a> Waypoints<'a> {
         }
     }
 
+    /// Whether what is bound so goes anywhere but direct: through a waypoint, or nowhere, where the one that is
+    /// asked for cannot be had.
+    pub fn leads_somewhere(&self, object: Bindable<'a>) -> bool {
+        match self.bind(object) {
+            Binding::None => false,
+            Binding::Bound(_) => true,
+            Binding::Unbound(unbound) => !unbound.is_direct(),
+        }
+    }
+
     /// The waypoints before an object: the first one, and the canary.
     pub fn before(&self, object: Bindable<'a>) -> impl Iterator<Item = &'a Gateway> + use<'a> {
         let (first, canary) = match self.bind(object) {

@@ -209,17 +209,22 @@ pub fn recompile(
     };
     warnings.extend(uncaptured);
     let entries = &change.entries;
-    let workloads = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
+    let workloads: Vec<_> = entries.iter().map(|e| Arc::clone(&e.workload)).collect();
     let instances = gateways.instances(reported, &before.workloads);
     let mut held = instances.held;
-    let workloads = merged(workloads, instances.all)?;
     let elsewhere = |e: &Entry| e.workload.network != mesh.settings.network;
     let same_networks = !change.gone().chain(change.come()).any(elsewhere);
-    let networks = LazyCell::new(|| networks(mesh, &workloads));
-    let (external, same) = outside.workloads(&networks, &before.workloads);
-    drop(networks);
-    let same_outside = external.is_empty() || (same && same_networks);
-    let mut workloads = merged(workloads, external)?;
+    let external = if stays && same_networks {
+        former.outside().to_vec()
+    } else if outside.all.is_empty() {
+        Vec::new()
+    } else {
+        let networks = networks(mesh, workloads.iter().chain(&instances.all));
+        outside.workloads(&networks, &before.workloads)
+    };
+    let same_outside = former.has_outside(&external);
+    let others = instances.all.into_iter().chain(external.iter().cloned());
+    let mut workloads = merged(workloads, others.collect())?;
     let flapping = entries.iter().filter(|e| e.held);
     held.extend(flapping.map(|e| Arc::clone(e.uid())));
     let steady = instances.same && held.is_empty() && !before.made.holds();
@@ -250,13 +255,10 @@ pub fn recompile(
     let waypoints = match stays
         && former.same_routes()
         && waypoints::same_addresses(&before.services, &services)
+        && same_outside
         && !waypoints::concerns(&before.waypoints, &change)
     {
-        true => {
-            let told = before.warnings.iter().filter(|w| w.is_of_waypoints());
-            warnings.extend(told.cloned());
-            before.waypoints.clone()
-        }
+        true => before.waypoints.clone(),
         false => {
             let known = waypoints::Known {
                 mesh,
@@ -264,15 +266,15 @@ pub fn recompile(
                 gateways: &gateways,
                 services: &services,
                 entries,
+                hosts: &outside.all,
+                outside: &external,
             };
-            let (told, wrong) = waypoints::of(&known, &before.waypoints);
-            warnings.extend(wrong);
-            told
+            waypoints::of(&known, &before.waypoints)
         }
     };
     Ok(Compiled {
         policies,
-        made: former.next(mesh, reported, change.entries),
+        made: former.next(mesh, reported, change.entries, external),
         placements,
         served: gateways.by_node(),
         workloads,
@@ -342,14 +344,14 @@ fn wanting<'a>(
 /// Both in the order of their uids.
 fn merged(
     workloads: Vec<Arc<Workload>>,
-    instances: Vec<Arc<Workload>>,
+    others: Vec<Arc<Workload>>,
 ) -> Result<Vec<Arc<Workload>>, CompileError> {
-    if instances.is_empty() {
+    if others.is_empty() {
         return Ok(workloads);
     }
     let mut all = workloads;
-    all.extend(instances);
-    // Two runs that are in order, which this sort makes one of at the cost of a merge.
+    all.extend(others);
+    // Runs that are in order, which this sort makes one of at the cost of a merge.
     all.sort_by(|a, b| a.uid.cmp(&b.uid));
     match all.windows(2).find(|pair| pair[0].uid == pair[1].uid) {
         Some(pair) => Err(CompileError::Duplicate {
@@ -366,7 +368,7 @@ fn services(
     endpoints: &ByService,
     workloads: &[Arc<Workload>],
 ) -> Result<Vec<Arc<Service>>, CompileError> {
-    let networks = networks(mesh, workloads);
+    let networks = networks(mesh, workloads.iter());
     let vips = |key: &ServiceKey, declared: &[IpAddr]| match declared {
         [] => on_each(&networks, assignments.of(key)),
         declared => on_each(&networks, declared),
@@ -407,8 +409,11 @@ fn services(
 
 /// A service is reached at its address from every network of the mesh, so it is known by that
 /// address on each of them.
-fn networks<'a>(mesh: &'a Mesh, workloads: &'a [Arc<Workload>]) -> BTreeSet<&'a Arc<str>> {
-    let used = workloads.iter().map(|w| &w.network);
+fn networks<'a>(
+    mesh: &'a Mesh,
+    workloads: impl Iterator<Item = &'a Arc<Workload>>,
+) -> BTreeSet<&'a Arc<str>> {
+    let used = workloads.map(|w| &w.network);
     used.chain([&mesh.settings.network]).collect()
 }
 

@@ -15,6 +15,7 @@ mod policy;
 pub use super::policy::{ServiceAccount, Values};
 pub use l7::{
     DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels,
+    is_single,
 };
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::balance::target_port;
 use super::outbound::PROXY_PORTS;
-use super::service::Service;
+use super::service::{Service, ServiceKey};
 use super::view::View;
 use super::workload::{GatewayAddress, Workload};
 use crate::identity::SpiffeId;
@@ -122,7 +122,11 @@ pub fn tunnelled(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
-    guarded(view, workload, target, caller)?;
+    let host = match target {
+        Target::Name { host, .. } => Some(host),
+        Target::Address(_) => caller.host,
+    };
+    guarded(view, workload, Caller { host, ..caller })?;
     Ok(Delivery {
         to: SocketAddr::new(local_ip, port),
         service,
@@ -161,8 +165,7 @@ pub fn plaintext(
     if PROXY_PORTS.contains(&port) {
         return Err(Refusal::ProxyPort { port });
     }
-    let target = Target::Address(destination);
-    guarded(view, workload, target, Caller::default())?;
+    guarded(view, workload, Caller::default())?;
     Ok(Delivery {
         to: destination,
         service: label(view, workload, port, None),
@@ -176,16 +179,11 @@ pub fn plaintext(
 /// What was addressed to a service of the workload's is guarded by that service's waypoints;
 /// everything else by the workload's own. Any waypoint may come, and nobody else. Whether it was a
 /// service the peer says itself: his node proxy has been authenticated.
-fn guarded(
-    view: &View,
-    workload: &Workload,
-    target: Target<'_>,
-    caller: Caller<'_>,
-) -> Result<(), Refusal> {
-    let named = match target {
-        Target::Name { host, .. } => Some(host),
-        Target::Address(_) => caller.host,
-    };
+///
+/// # Errors
+/// [`Refusal::NotThroughWaypoint`].
+pub fn guarded(view: &View, workload: &Workload, caller: Caller<'_>) -> Result<(), Refusal> {
+    let named = caller.host;
     let service = named.and_then(|host| own_service(view, workload, host));
     let of = match service {
         Some(service) if service.waypoints().next().is_some() => service.key.to_string(),
@@ -195,6 +193,27 @@ fn guarded(
     match caller.peer.is_some_and(|peer| view.is_waypoint(peer)) {
         true => Ok(()),
         false => Err(Refusal::NotThroughWaypoint { of }),
+    }
+}
+
+/// Where a waypoint must be passed on the way to a workload: all that [`guarded`] goes by, but for who
+/// comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    own: bool,
+    /// In the order of their keys.
+    services: Vec<(ServiceKey, bool)>,
+}
+
+impl Guarded {
+    /// What holds for a workload.
+    pub fn of(view: &View, workload: &Workload) -> Self {
+        let mine = workload.services.keys().filter_map(|key| view.service(key));
+        let behind = mine.map(|s| (s.key.clone(), s.waypoints().next().is_some()));
+        Self {
+            own: workload.waypoint.is_some(),
+            services: behind.collect(),
+        }
     }
 }
 

@@ -139,8 +139,8 @@ pub struct Route {
     pub key: RouteKey,
     /// Where it was written.
     pub origin: Origin,
-    /// The server names a `tls-route` is for, lower case, exact or `*.suffix`; the parent's own
-    /// where it names none. Empty for every other kind.
+    /// The server names a `tls-route` is for, lower case, exact or `*.suffix`; where it names none,
+    /// at each parent that one's own. Empty for every other kind.
     pub server_names: Vec<Arc<str>>,
     /// Its rules, in the order they were written.
     pub rules: Vec<Rule<Target>>,

@@ -199,6 +199,13 @@ impl View {
             || self.shared.contains(&address)
     }
 
+    /// Those that are nobody's of the mesh: to the others nobody goes by a name of the outside.
+    pub fn outside(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let mut outside = addresses.to_vec();
+        outside.retain(|address| !self.has_address(*address));
+        outside
+    }
+
     /// Every service whose address this is, visible to anybody or not.
     pub fn services_at(
         &self,
@@ -251,7 +258,11 @@ impl View {
     }
 
     /// What a reference names, or its instances, in the order of their uids.
-    fn instances(&self, reference: &GatewayDestination, from_namespace: &str) -> &[Arc<Workload>] {
+    pub(super) fn instances(
+        &self,
+        reference: &GatewayDestination,
+        from_namespace: &str,
+    ) -> &[Arc<Workload>] {
         match self.gateway(reference, from_namespace) {
             Some(Gateway::Service(service)) => self.endpoints(&service.key),
             Some(Gateway::Workload(workload)) => std::slice::from_ref(workload),

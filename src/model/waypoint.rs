@@ -135,6 +135,9 @@ impl Bound {
 /// Why a waypoint opens no tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// It does not know its own part.
+    #[error("the waypoint was not told of itself")]
+    Untold,
     /// It stands for nobody there.
     #[error("{target} is neither a service nor a workload that is bound to this waypoint")]
     NotBound {
@@ -161,6 +164,7 @@ impl Refusal {
     /// The status that tells an HBONE peer (`spec/waypoint-l7.md` §1.2).
     pub fn status(&self) -> u16 {
         match self {
+            Self::Untold => 503,
             Self::NotBound { .. } | Self::NoPort { .. } | Self::NoAddress { .. } => 404,
         }
     }
@@ -168,6 +172,7 @@ impl Refusal {
 
 /// Decides what a tunnel asked of `instance` is for: a declared port of a bound service, by one of
 /// its addresses, a range that the waypoint is `told` of or its name, or any port of a bound workload.
+/// One that is told of services and not of itself takes none (`spec/control-plane.md` §8.3).
 ///
 /// # Errors
 /// [`Refusal`], with the status to answer.
@@ -177,6 +182,9 @@ pub fn admit(
     instance: &Workload,
     target: Target<'_>,
 ) -> Result<Bound, Refusal> {
+    if told.is_some_and(|told| told.gateway.is_none()) {
+        return Err(Refusal::Untold);
+    }
     let here = |waypoint: &GatewayAddress| view.is_instance(&waypoint.destination, instance);
     let bound = |service: &Service| service.waypoints().any(here);
     match target {

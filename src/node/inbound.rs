@@ -154,10 +154,17 @@ pub(super) async fn admit(
         let status = StatusCode::from_u16(refusal.status());
         status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     })?;
+    let host = match asked.authority {
+        Authority::Name { host, .. } => Some(&**host),
+        Authority::Address(_) => asked.host,
+    };
+    let peer = asked.peer.as_ref();
     let attributes = Attributes {
         identity: asked.peer.clone(),
         source: source.ip(),
         destination: delivery.to,
+        host: host.map(Arc::from),
+        by_waypoint: peer.is_some_and(|peer| view.is_waypoint(peer)),
     };
     let entry = Entry {
         direction: "inbound",

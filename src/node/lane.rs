@@ -13,13 +13,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info};
 
 use super::listener::{Hand, serve};
-use super::registry::{Attributes, Registration, Registry};
+use super::registry::{Attributes, Judge, Registration, Registry, Unwelcome};
 use super::{Shared, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
 use crate::capture::{Netns, near};
 use crate::hbone;
-use crate::model::policy::{Denial, Guard, Peer, Policies, Rehearsal, Request, Verdict};
+use crate::model::inbound::Guarded;
+use crate::model::policy::{Guard, Peer, Policies, Rehearsal, Request};
 use crate::model::workload::Workload;
 use crate::tls::{ServerSide, Svid, TlsError, hbone_server};
 
@@ -194,27 +195,34 @@ impl Lane {
         }
     }
 
-    /// Judges what is open anew whenever other policies hold for the workload than before; for one
-    /// that has left the mesh, those that would hold for it as it last was.
+    /// Judges what is open anew whenever other policies hold for the workload than before, or a waypoint
+    /// must be passed elsewhere; for one that has left the mesh, by what would hold for it as it last was.
     async fn police(&self) -> std::convert::Infallible {
         let mut mesh = self.shared.mesh.clone();
-        let (mut reviewed, mut last) = (0, None);
+        let (mut reviewed, mut last) = ((0, Guarded::default()), None);
         loop {
             let state = Arc::clone(&mesh.borrow_and_update());
             last = state.view.workload(&self.uid).cloned().or(last);
             if let Some(workload) = &last {
                 let (guard, changes) = self.guard(&state, workload);
-                if changes != reviewed {
+                let holds = (changes, Guarded::of(&state.view, workload));
+                if holds != reviewed {
                     // A control plane that tells of policies after workloads has a moment for it.
                     if guard.waits()
                         && let Ok(Ok(())) = timeout(POLICY_WAIT, mesh.changed()).await
                     {
                         continue;
                     }
-                    reviewed = changes;
-                    let ended = self.registry.review(&guard).await;
+                    reviewed = holds;
+                    let judge = Judge {
+                        guard: &guard,
+                        view: &state.view,
+                        workload,
+                    };
+                    let ended = self.registry.review(&judge).await;
                     if ended > 0 {
-                        info!(workload = %self.uid, ended, "policy changed, connections closed");
+                        let workload = &self.uid;
+                        info!(%workload, ended, "policy or waypoint changed, connections closed");
                     }
                 }
             }
@@ -256,19 +264,22 @@ impl Lane {
         &self,
         attributes: Attributes,
         seen: Known,
-    ) -> Result<Registration, Denial> {
-        let request = attributes.request();
+    ) -> Result<Registration, Unwelcome> {
         // Registered first: a change from here on is seen there, one before it here.
-        let registration = self.registry.enter(attributes);
+        let registration = self.registry.enter(attributes.clone());
         let (mesh, workload) = self.known().unwrap_or(seen);
         let (guard, _changes) = self.guard(&mesh, &workload);
         if guard.rehearses() {
+            let request = attributes.request();
             self.tell(&request, &guard.rehearse(&request));
         }
-        match guard.judge(&request) {
-            Verdict::Allowed(_) => Ok(registration),
-            Verdict::Denied(denial) => Err(denial),
-        }
+        let judge = Judge {
+            guard: &guard,
+            view: &mesh.view,
+            workload: &workload,
+        };
+        judge.judge(&attributes)?;
+        Ok(registration)
     }
 
     /// Tells what policies that are only tried would have done, in a line a connection.

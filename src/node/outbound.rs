@@ -19,6 +19,7 @@ use crate::capture::original_destination;
 use crate::hbone::{self, ConnectError, ConnectRequest, Hop, Tunnel, headers};
 use crate::identity::SpiffeId;
 use crate::model::outbound::{Refusal, Route, Tunnelled};
+use crate::model::view::View;
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, chain, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
@@ -184,14 +185,18 @@ impl Outbound<'_> {
         let name = workload
             .map(|w| Arc::clone(&w.hostname))
             .unwrap_or_default();
-        match self.local.shared.names.addresses(&name).await {
+        let addresses = self.local.shared.names.addresses(&name).await;
+        let outside = match addresses {
+            Ok(addresses) => outside(&self.mesh.view, &name, &addresses),
+            Err(e) => Err(format!("cannot resolve {name}: {e}")),
+        };
+        match outside {
             Ok(addresses) => {
                 let to = in_turn(&addresses, rand::random::<u32>() as usize);
                 let to: Vec<_> = to.map(|ip| SocketAddr::new(ip, port)).collect();
                 self.plain(stream, &to, entry).await
             }
-            Err(e) => {
-                let reason = format!("cannot resolve {name}: {e}");
+            Err(reason) => {
                 self.session(entry.clone()).failed("CONNECT", reason);
                 hbone::reset(stream);
                 None
@@ -375,6 +380,16 @@ impl Outbound<'_> {
     }
 }
 
+/// Where a name of the outside leads to outside; in words why nowhere. Whoever answers for it must not have
+/// a workload of the mesh reached in clear text and as nobody.
+fn outside(view: &View, name: &str, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
+    let outside = view.outside(addresses);
+    match outside.is_empty() {
+        true => Err(format!("{name} stands for addresses of the mesh")),
+        false => Ok(outside),
+    }
+}
+
 /// Addresses of a name to try one after another, beginning anywhere and with one of each family.
 fn in_turn(addresses: &[IpAddr], start: usize) -> impl Iterator<Item = IpAddr> {
     let (mut v4, mut v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|a| a.is_ipv4());
@@ -446,6 +461,26 @@ impl OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::testing::{service, view, workload};
+
+    #[test]
+    fn a_name_of_the_outside_does_not_lead_into_the_mesh() {
+        let view = view(
+            vec![workload("cart-1", &["10.1.0.11"])],
+            vec![service("cart", &["10.96.0.10"])],
+        );
+        for (name, addresses, want) in [
+            ("outside", &["192.0.2.1"][..], Some(&["192.0.2.1"][..])),
+            ("a workload's", &["10.1.0.11"], None),
+            ("a service's", &["10.96.0.10"], None),
+            ("both", &["10.1.0.11", "192.0.2.1"], Some(&["192.0.2.1"])),
+        ] {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            let got = outside(&view, "ext.example", &addresses).ok();
+            let want = want.map(|all| all.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>());
+            assert_eq!(got, want, "{name}");
+        }
+    }
 
     #[test]
     fn addresses_of_a_name_are_tried_in_turn() {

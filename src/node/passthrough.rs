@@ -71,6 +71,8 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
         identity: None,
         source: source.ip(),
         destination: delivery.to,
+        host: None,
+        by_waypoint: false,
     };
     match local.judge(attributes, (mesh, workload)) {
         Ok(registration) => session.registration = Some(registration),

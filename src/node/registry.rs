@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::identity::SpiffeId;
+use crate::model::inbound::{self, Caller, Refusal};
 use crate::model::policy::{Denial, Guard, Request, Verdict};
+use crate::model::view::View;
+use crate::model::workload::Workload;
 
 /// Connections judged before other tasks of the thread have their turn.
 const AT_ONCE: usize = 256;
@@ -22,6 +25,44 @@ pub(super) struct Attributes {
     pub(super) source: IpAddr,
     /// The workload's address and port.
     pub(super) destination: SocketAddr,
+    /// The host name of the service addressed, where that is said.
+    pub(super) host: Option<Arc<str>>,
+    /// It came by a waypoint. That stays true, whatever becomes of the waypoint.
+    pub(super) by_waypoint: bool,
+}
+
+/// What connections are judged by.
+pub(super) struct Judge<'a> {
+    pub(super) guard: &'a Guard,
+    /// As of the same mesh.
+    pub(super) view: &'a View,
+    pub(super) workload: &'a Workload,
+}
+
+/// Why a connection is not let in.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Unwelcome {
+    #[error("{0}")]
+    Denied(Denial),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Judge<'_> {
+    /// Lets a connection in, or tells why not.
+    pub(super) fn judge(&self, of: &Attributes) -> Result<(), Unwelcome> {
+        if let Verdict::Denied(denial) = self.guard.judge(&of.request()) {
+            return Err(Unwelcome::Denied(denial));
+        }
+        if of.by_waypoint {
+            return Ok(());
+        }
+        let caller = Caller {
+            peer: of.identity.as_ref(),
+            host: of.host.as_deref(),
+        };
+        Ok(inbound::guarded(self.view, self.workload, caller)?)
+    }
 }
 
 impl Attributes {
@@ -44,14 +85,14 @@ struct List {
 
 struct Entry {
     attributes: Attributes,
-    cut: oneshot::Sender<Denial>,
+    cut: oneshot::Sender<Unwelcome>,
 }
 
 /// Keeps a connection registered.
 pub(super) struct Registration {
     registry: Registry,
     id: u64,
-    cut: oneshot::Receiver<Denial>,
+    cut: oneshot::Receiver<Unwelcome>,
 }
 
 impl Registry {
@@ -77,17 +118,14 @@ impl Registry {
 
     /// Judges all of them anew and ends those that are not let in any more; tells how many. Those that
     /// come meanwhile have been judged by what is newer.
-    pub(super) async fn review(&self, guard: &Guard) -> usize {
+    pub(super) async fn review(&self, judge: &Judge<'_>) -> usize {
         let open = self.open();
         let mut ended = 0;
         for some in open.chunks(AT_ONCE) {
-            let denied = some.iter().filter_map(|(id, attributes)| {
-                match guard.judge(&attributes.request()) {
-                    Verdict::Allowed(_) => None,
-                    Verdict::Denied(denial) => Some((*id, denial)),
-                }
-            });
-            ended += self.end(denied.collect());
+            let unwelcome = some
+                .iter()
+                .filter_map(|(id, attributes)| Some((*id, judge.judge(attributes).err()?)));
+            ended += self.end(unwelcome.collect());
             tokio::task::yield_now().await;
         }
         ended
@@ -99,13 +137,13 @@ impl Registry {
         open.collect()
     }
 
-    fn end(&self, denied: Vec<(u64, Denial)>) -> usize {
+    fn end(&self, unwelcome: Vec<(u64, Unwelcome)>) -> usize {
         let mut list = self.lock();
         let mut ended = 0;
-        for (id, denial) in denied {
+        for (id, why) in unwelcome {
             if let Some(entry) = list.open.remove(&id) {
                 // Whoever does not listen any more has ended by himself.
-                ended += usize::from(entry.cut.send(denial).is_ok());
+                ended += usize::from(entry.cut.send(why).is_ok());
             }
         }
         ended
@@ -118,7 +156,7 @@ impl Registry {
 
 impl Registration {
     /// Why the connection is let in no more, if it is not.
-    pub(super) fn ended(&mut self) -> Option<Denial> {
+    pub(super) fn ended(&mut self) -> Option<Unwelcome> {
         self.cut.try_recv().ok()
     }
 
@@ -126,9 +164,9 @@ impl Registration {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub(super) async fn over(&mut self) -> Denial {
+    pub(super) async fn over(&mut self) -> Unwelcome {
         match (&mut self.cut).await {
-            Ok(denial) => denial,
+            Ok(why) => why,
             // Only the list ends it.
             Err(_list_is_gone) => std::future::pending().await,
         }
@@ -147,7 +185,7 @@ mod tests {
     use crate::model::policy::{
         Clause, Effect, Match, Pattern, Policies, Policy, Rule, Scope, Values,
     };
-    use crate::model::testing::workload;
+    use crate::model::testing::{service, view, waypoint_named, workload};
 
     fn attributes(account: &str) -> Attributes {
         let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}");
@@ -155,7 +193,19 @@ mod tests {
             identity: Some(identity.parse().unwrap()),
             source: "10.1.0.12".parse().unwrap(),
             destination: "10.1.0.11:8080".parse().unwrap(),
+            host: None,
+            by_waypoint: false,
         }
+    }
+
+    /// Judges by a guard, with no waypoints in the mesh.
+    async fn review(registry: &Registry, guard: &Guard) -> usize {
+        let judge = Judge {
+            guard,
+            view: &View::default(),
+            workload: &workload("me", &["10.1.0.11"]),
+        };
+        registry.review(&judge).await
     }
 
     fn denies(account: &str) -> Guard {
@@ -196,12 +246,62 @@ mod tests {
         );
         let gone = registry.enter(attributes("web"));
         drop(gone);
-        assert_eq!(registry.review(&Guard::default()).await, 0);
-        assert_eq!(registry.review(&denies("web")).await, 1);
-        assert_eq!(&**web.over().await.policy(), "shop/deny");
+        assert_eq!(review(&registry, &Guard::default()).await, 0);
+        assert_eq!(review(&registry, &denies("web")).await, 1);
+        let why = web.over().await;
+        assert!(
+            matches!(&why, Unwelcome::Denied(d) if &**d.policy() == "shop/deny"),
+            "{why}"
+        );
         assert!(api.cut.try_recv().is_err(), "the other one stays");
-        assert_eq!(registry.review(&denies("web")).await, 0, "ended once");
+        assert_eq!(review(&registry, &denies("web")).await, 0, "ended once");
         drop((web, api));
         assert!(registry.lock().open.is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_that_passed_no_waypoint_are_ended_where_one_must_be_passed() {
+        let registry = Registry::default();
+        let mut open = Vec::new();
+        for (name, account, host, by_waypoint) in [
+            ("to the service", "web", Some("cart"), false),
+            ("to the workload", "web", None, false),
+            ("from a waypoint", "wp", Some("cart"), false),
+            ("from one that is gone", "old", Some("cart"), true),
+        ] {
+            let entered = registry.enter(Attributes {
+                host: host.map(|host| Arc::from(format!("{host}.shop.mesh.internal"))),
+                by_waypoint,
+                ..attributes(account)
+            });
+            open.push((name, entered));
+        }
+        let mut reviewed = async |own: bool, behind: bool| {
+            let mut me = workload("cart-1", &["10.1.0.11"]).of("cart");
+            me.waypoint = own.then(|| waypoint_named("wp"));
+            let mut cart = service("cart", &["10.9.0.1"]);
+            cart.waypoint = behind.then(|| waypoint_named("wp"));
+            let wp = workload("wp", &["10.1.0.9"]).of("wp");
+            let services = vec![cart, service("wp", &["10.9.0.9"])];
+            let view = view(vec![me.clone(), wp], services);
+            let judge = Judge {
+                guard: &Guard::default(),
+                view: &view,
+                workload: &me,
+            };
+            let ended = registry.review(&judge).await;
+            open.retain_mut(|(_, registration)| registration.ended().is_none());
+            let left: Vec<_> = open.iter().map(|(name, _)| *name).collect();
+            (ended, left)
+        };
+        let all = vec![
+            "to the service",
+            "to the workload",
+            "from a waypoint",
+            "from one that is gone",
+        ];
+        assert_eq!(reviewed(false, false).await, (0, all.clone()));
+        assert_eq!(reviewed(false, true).await, (1, all[1..].to_vec()));
+        assert_eq!(reviewed(true, true).await, (1, all[2..].to_vec()));
     }
 }

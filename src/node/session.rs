@@ -6,9 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use super::Shared;
 use super::connections::{Connection, Open};
-use super::registry::Registration;
+use super::registry::{Registration, Unwelcome};
 use crate::hbone::Traffic;
-use crate::model::policy::Denial;
 use crate::telemetry::access_log::{Ending, Entry};
 use crate::telemetry::{ConnectionLabels, Series};
 
@@ -90,7 +89,7 @@ impl Session {
     }
 
     /// Why it is let in no more, if it is not.
-    pub(super) fn denial(&mut self) -> Option<Denial> {
+    pub(super) fn denial(&mut self) -> Option<Unwelcome> {
         self.registration.as_mut().and_then(Registration::ended)
     }
 
@@ -98,7 +97,7 @@ impl Session {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub(super) async fn over(&mut self) -> Denial {
+    pub(super) async fn over(&mut self) -> Unwelcome {
         match &mut self.registration {
             Some(registration) => registration.over().await,
             None => std::future::pending().await,
@@ -106,10 +105,14 @@ impl Session {
     }
 
     /// It was let in, and is no more.
-    pub(super) fn denied(mut self, denial: &Denial) {
+    pub(super) fn denied(mut self, why: &Unwelcome) {
         let (to_client, from_client) = self.totals();
         self.series.closed("DENY", to_client, from_client);
-        self.log(Some(format!("closed, for policy has changed: {denial}")));
+        let changed = match why {
+            Unwelcome::Denied(_) => "policy has changed",
+            Unwelcome::Refused(_) => "a waypoint must be passed now",
+        };
+        self.log(Some(format!("closed, for {changed}: {why}")));
     }
 
     /// It never worked.

@@ -210,3 +210,27 @@ async fn nobody_is_led_to_this_host_or_link() {
         assert_eq!(Rig::saying(found(says, 30)).get().await, want, "{name}");
     }
 }
+
+#[tokio::test]
+async fn names_that_are_forgotten_take_no_room() {
+    let (names, mut refresher) = names(Scripted {
+        says: Arc::new(Mutex::new(found(&[], 0))),
+        asked: Arc::default(),
+    });
+    for at in 0..3 * MOST_NAMES {
+        let name = format!("{at}.example");
+        names.entry(&name).unwrap();
+        let asked = refresher.asked.try_recv().unwrap();
+        refresher.heard(asked, found(&["192.0.2.1"], 3600));
+    }
+    assert_eq!(lock(&refresher.known).len(), MOST_NAMES);
+    assert!(refresher.due.len() <= MOST_DUE, "{}", refresher.due.len());
+    let due = |(at, name): &(Instant, Arc<str>)| {
+        let known = lock(&refresher.known);
+        known.get(name).is_none_or(|entry| entry.due == Some(*at))
+    };
+    assert!(
+        refresher.due.iter().all(due),
+        "and those that are known stay"
+    );
+}

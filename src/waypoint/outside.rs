@@ -128,14 +128,17 @@ impl<C: Connector + Clone> Arrival<C> {
                     .filter(|w| subset.is_none_or(|s| s.uids.contains(&w.uid)));
                 let within: Vec<_> = within.cloned().collect();
                 let first = resolution == Resolution::DnsRoundRobin;
-                Ok(Outside::Resolved(self.resolved(&within, first).await?))
+                let resolved = self.resolved(seen, &within, first).await?;
+                Ok(Outside::Resolved(resolved))
             }
         }
     }
 
-    /// What names among these stand for. One that cannot be resolved is left out while there are others.
+    /// What names among these stand for. One that cannot be resolved is left out while there are others;
+    /// so are addresses of the mesh, which a name of the outside does not lead to.
     async fn resolved(
         &self,
+        seen: &Seen,
         endpoints: &[Arc<Workload>],
         first: bool,
     ) -> Result<Vec<Arc<Workload>>, Unchosen> {
@@ -149,7 +152,15 @@ impl<C: Connector + Clone> Arrival<C> {
                 name: Arc::clone(&workload.hostname),
                 source,
             })?;
-            let mut instances = shared.outside.of(workload, &addresses);
+            let outside = seen.mesh.view.outside(&addresses);
+            if outside.is_empty() {
+                let name = Arc::clone(&workload.hostname);
+                return Err(Unchosen::OfMesh { name });
+            }
+            let mut instances = match outside.len() == addresses.len() {
+                true => shared.outside.of(workload, &addresses),
+                false => instances(workload, &outside),
+            };
             if first {
                 instances.truncate(1);
             }

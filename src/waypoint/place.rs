@@ -21,6 +21,8 @@ pub(super) struct Place {
     pub(super) instance: Arc<Workload>,
     /// Where peers connect to, on each of its addresses.
     port: u16,
+    /// It knows how to treat what comes.
+    told: bool,
 }
 
 /// Why a waypoint takes no tunnels.
@@ -28,6 +30,8 @@ pub(super) struct Place {
 pub(super) enum Unable {
     #[error("the mesh has no waypoint {name} on node {node}")]
     Missing { name: String, node: Arc<str> },
+    #[error("waypoint {name} was not told of itself, or cannot read what it was told")]
+    Untold { name: String },
     #[error("the mesh gives waypoint {name} no port")]
     NoPort { name: String },
     #[error("waypoint {name} has no address here")]
@@ -56,6 +60,10 @@ impl Place {
         Ok(Self {
             instance: Arc::clone(instance),
             port,
+            told: mesh
+                .waypoints
+                .get(name)
+                .is_none_or(|told| told.gateway.is_some()),
         })
     }
 
@@ -63,6 +71,7 @@ impl Place {
     fn is_like(&self, other: &Self) -> bool {
         let (this, that) = (&self.instance, &other.instance);
         self.port == other.port
+            && self.told == other.told
             && this.uid == that.uid
             && this.addresses == that.addresses
             && this.service_account == that.service_account
@@ -95,13 +104,17 @@ pub(super) fn want<C: Connector>(shared: &Shared<C>, place: Option<&Place>) {
     shared.certs.set_wanted_by(&part, ids);
 }
 
-/// Listens at a place, once there is a certificate to serve with.
+/// Listens at a place, once there is a certificate to serve with and it is known how to serve: until
+/// then peers had better go by another instance.
 pub(super) async fn listen<C: Connector>(
     shared: &Shared<C>,
     place: Result<Place, Unable>,
 ) -> Result<(Place, Vec<TcpListener>), Unable> {
     let place = place?;
     let name = || shared.settings.name.to_string();
+    if !place.told {
+        return Err(Unable::Untold { name: name() });
+    }
     let identity = place.instance.identity();
     let identity = identity.map_err(|_illegal| Unable::NoIdentity { name: name() })?;
     let certificate = shared.certs.get(&identity).await;

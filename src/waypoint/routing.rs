@@ -115,8 +115,7 @@ impl<C: Connector> Shared<C> {
     pub(super) fn look(&self, instance: &str) -> Option<Seen> {
         let (mesh, instance) = self.known(instance)?;
         let told = mesh.waypoints.get(&self.settings.name);
-        // A control plane that knows no waypoints tells nothing at all; everything then goes to the
-        // service it was asked for.
+        // The agent has something for every waypoint of this process, be it that nothing is told.
         let tables = told.map(|resources| self.routing.of(resources));
         Some(Seen {
             tables,
@@ -164,7 +163,10 @@ impl Seen {
         let Some((tables, port, told)) = self.port(bound)? else {
             return Ok(None);
         };
-        let made = || TlsTable::new(&tables.of, told);
+        let Bound::Service { service, .. } = bound else {
+            return Ok(None);
+        };
+        let made = || TlsTable::new(&tables.of, &service.key.hostname, told);
         let table = port.connections.get_or_init(made);
         Ok(Some(table.as_ref().map_err(Clone::clone)?))
     }

@@ -21,6 +21,7 @@ pub mod delta;
 mod gateway;
 mod health;
 mod placement;
+mod report;
 mod revision;
 mod service;
 mod trust;
@@ -29,11 +30,12 @@ mod workload;
 
 pub use authorization::{closed_policy, decode_policy, encode_policy};
 pub use placement::{decode_placement, encode_placement};
+pub use report::{LONGEST_DETAIL, shortened};
 pub use revision::{
     REVISION_NAME, RevisionSummary, TRUST_NAME, decode_revision, digest, encode_revision,
 };
 pub use trust::{BundleError, bundle, decode_bundle};
-pub use waypoint::WaypointResource;
+pub use waypoint::{WaypointResource, waypoint_of};
 
 /// A resource that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -42,7 +42,7 @@ for line in sys.stdin:
 ";
 
 /// Opens connections and, whenever it is told to, counts those that still answer.
-const HOLD_MANY: &str = "
+pub(crate) const HOLD_MANY: &str = "
 import socket, sys
 held = [socket.create_connection(('10.96.0.12', 70)) for _ in range(int(sys.argv[1]))]
 def answers(s):

@@ -198,6 +198,25 @@ impl Bench {
         }
     }
 
+    /// How long a host's log is by now.
+    fn logged_by(&self, host: &str) -> usize {
+        self.turn.log(host).len()
+    }
+
+    /// How many lines with `part` a host has logged since its log was so long, once it is `least`.
+    fn logs_since(&self, host: &str, length: usize, part: &str, least: usize) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let log = self.turn.log(host);
+            let since = log.get(length..).unwrap_or_default();
+            let count = since.lines().filter(|line| line.contains(part)).count();
+            if count >= least || Instant::now() > deadline {
+                return count;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// How many connections the servers of these names have had.
     fn accepted(&self, servers: &[&str]) -> usize {
         let accepted = |server: &&str| {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
+use crate::policy::HOLD_MANY;
 use crate::support::{LATEEN, Roles, Testbed, Turn, eventually, field, text};
 
 mod labels;
@@ -374,6 +375,29 @@ fn what_did_not_come_through_it_is_refused_at_the_destination() {
     enforce(&testbed, &by_service);
     let answer = bare();
     assert_eq!(field(&answer, "client"), "10.77.0.99", "{answer}");
+}
+
+#[test]
+fn what_passed_none_is_ended_once_one_must_be_passed() {
+    let testbed = waypoints();
+    let none = Labels {
+        namespace: "",
+        ..BEHIND
+    };
+    enforce(&testbed, &none);
+    let hold = HOLD_MANY.replace("10.96.0.12", "10.96.0.10");
+    let hold = ["python3", "-c", &hold, "3"];
+    let mut direct = testbed.session("edge-1", Some("web"), &hold);
+    assert_eq!(direct.line(), "3");
+    enforce(&testbed, &BEHIND);
+    eventually("those that went direct are ended", || {
+        direct.say("count");
+        match direct.line().as_str() {
+            "0" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    testbed.logged("edge-2", &["closed, for a waypoint must be passed now"]);
 }
 
 #[test]

@@ -70,6 +70,11 @@ impl Taken {
         Some((&self.ack.type_url, &detail.message))
     }
 
+    /// Of which type it is.
+    pub(super) fn type_url(&self) -> &str {
+        &self.ack.type_url
+    }
+
     /// Refuses it.
     pub(super) fn refuse(&mut self, message: String) {
         self.ack.error_detail = Some(Detail {

@@ -7,7 +7,6 @@ use crate::model::service::{Service, ServiceKey};
 use crate::model::testing::workload;
 use crate::model::workload::Workload;
 use crate::wire::convert::{WaypointResource, encode_policy};
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 fn service(name: &str) -> Vec<u8> {
@@ -63,18 +62,29 @@ fn policies(bodies: &[(&str, Option<&[u8]>)]) -> DeltaDiscoveryResponse {
 }
 
 fn revision(names: &[&str]) -> DeltaDiscoveryResponse {
-    let names: Vec<String> = names
-        .iter()
-        .map(|n| format!("shop/{n}.shop.mesh.internal"))
-        .collect();
+    let named = names.iter().map(|name| (*name, "v1"));
+    revision_of(&named.collect::<Vec<_>>())
+}
+
+/// Of services with their versions.
+fn revision_of(services: &[(&str, &str)]) -> DeltaDiscoveryResponse {
+    let full = |(n, version): &(&str, &str)| {
+        (
+            format!("shop/{n}.shop.mesh.internal"),
+            (*version).to_owned(),
+        )
+    };
+    let services: Vec<_> = services.iter().map(full).collect();
+    let lines = services.iter().map(|(n, v)| (ADDRESS, n.as_str(), v));
+    let total = u32::try_from(services.len()).unwrap();
     let summary = RevisionSummary {
         epoch: [0; 16],
         serial: 0,
         number: 7,
-        digest: digest(names.iter().map(|n| (ADDRESS, n.as_str(), "v1"))),
+        digest: digest(lines),
         source: String::new(),
         compiled_at: SystemTime::UNIX_EPOCH,
-        totals: BTreeMap::default(),
+        totals: [(ADDRESS.to_owned(), total)].into(),
         warnings: 0,
         expired_grace: std::time::Duration::ZERO,
     };
@@ -244,6 +254,53 @@ fn a_bad_resource_is_named_and_its_last_good_form_kept() {
         "the good one applied, the old one kept"
     );
     assert_eq!(mirror.versions(ADDRESS)[name], "v1");
+}
+
+fn unreadable(name: &str, version: &str) -> DeltaDiscoveryResponse {
+    let mut response = addresses(&[], &[]);
+    let name = format!("shop/{name}.shop.mesh.internal");
+    response.resources = vec![resource(&name, version, vec![0xff])];
+    response
+}
+
+#[test]
+fn a_revision_that_cannot_be_read_puts_nothing_in_force() {
+    let mut mirror = Mirror::default();
+    mirror.take(addresses(&["cart"], &[]), true);
+    assert!(mirror.take(revision(&["cart"]), true).complete);
+    mirror.take(addresses(&["web"], &[]), true);
+    let mut bad = revision(&["cart", "web"]);
+    bad.resources = vec![resource(REVISION_NAME, "8", vec![0xff])];
+    let heard = mirror.take(bad, true);
+    assert!(heard.refused.is_some() && !heard.complete && !heard.lost);
+    assert!(mirror.take(revision(&["cart", "web"]), true).complete);
+}
+
+#[test]
+fn an_address_that_cannot_be_read_holds_up_no_revision() {
+    let mut mirror = Mirror::default();
+    mirror.take(addresses(&["cart"], &[]), true);
+    assert!(mirror.take(unreadable("web", "v1"), true).refused.is_some());
+    assert!(mirror.take(revision(&["cart", "web"]), true).complete);
+    assert_eq!(mirror.state().view.size(), (0, 1), "it is absent");
+    let web = "shop/web.shop.mesh.internal";
+    assert_eq!(mirror.versions(ADDRESS)[web], "", "and asked for again");
+    assert!(mirror.lacks(ADDRESS));
+
+    mirror.take(unreadable("cart", "v2"), true);
+    let both = revision_of(&[("cart", "v2"), ("web", "v1")]);
+    assert!(mirror.take(both.clone(), true).complete);
+    assert_eq!(mirror.state().view.size(), (0, 1), "as it last was");
+    let mut after = Mirror::default();
+    assert!(after.restore(mirror.held().responses()), "from disk too");
+    assert_eq!(after.state().view.size(), (0, 1));
+    assert_eq!(after.versions(ADDRESS), mirror.versions(ADDRESS));
+    let other = revision_of(&[("cart", "v2"), ("web", "v2")]);
+    assert!(after.take(other, true).lost, "it is counted, not ignored");
+
+    mirror.take(addresses(&["cart"], &["web"]), true);
+    assert!(mirror.take(revision(&["cart"]), true).complete);
+    assert!(!mirror.lacks(ADDRESS), "mended, and gone");
 }
 
 /// What `shop/wp` is told of `cart`, which is rerouted.

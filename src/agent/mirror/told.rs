@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{Held, Table, encoded};
 use crate::model::waypoint::{Resources, WaypointName};
 use crate::wire::WAYPOINT;
-use crate::wire::convert::WaypointResource;
+use crate::wire::convert::{WaypointResource, waypoint_of};
 use crate::wire::proto::discovery::Resource;
 
 /// What is held of waypoints' resources.
@@ -39,6 +39,12 @@ impl Told {
         self.told.clone()
     }
 
+    /// Whether there is something that cannot be read.
+    pub(super) fn lacks(&self) -> bool {
+        let mut held = self.held.values();
+        held.any(|held| held.value.resource.is_none())
+    }
+
     /// The versions held.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
         let readable = |(_, one): &(&String, &Held<One>)| one.value.resource.is_some();
@@ -58,7 +64,7 @@ impl Told {
         let read = WaypointResource::decode(&name, body);
         let (waypoint, resource) = match &read {
             Ok((waypoint, resource)) => (Some(waypoint.clone()), Some(resource.clone())),
-            Err(_unreadable) => (named(&name), None),
+            Err(_unreadable) => (waypoint_of(&name).parse().ok(), None),
         };
         if let Some(waypoint) = &waypoint {
             // One of which nothing can be read is told something all the same.
@@ -94,13 +100,6 @@ impl Told {
             self.told.remove(waypoint);
         }
     }
-}
-
-/// Whose a resource of that name is.
-fn named(name: &str) -> Option<WaypointName> {
-    let mut slashes = name.match_indices('/');
-    let end = slashes.nth(1).map_or(name.len(), |(at, _)| at);
-    name.get(..end)?.parse().ok()
 }
 
 fn insert(told: &mut Resources, resource: WaypointResource) {

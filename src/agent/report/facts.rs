@@ -8,13 +8,13 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::message::shortened;
 use crate::agent::certs::{CertStatus, Certs};
 use crate::agent::keep::clock::ClockFile;
 use crate::agent::link::Link;
 use crate::agent::mirror::MeshState;
 use crate::clock::{self, milliseconds};
 use crate::wire::REVISION;
+use crate::wire::convert::shortened;
 use crate::wire::proto::lateen::finding::Severity;
 use crate::wire::proto::lateen::{Applied, Certificates, Finding, HostInfo, NodeReport};
 
@@ -101,7 +101,10 @@ impl Facts {
             type_url: REVISION.to_owned(),
             version: number.to_string(),
             nacked: link.refusals,
-            last_error: shortened(link.refused.as_deref().unwrap_or_default()),
+            last_error: shortened(
+                link.refused
+                    .map_or_else(String::new, |r| r.reason.to_string()),
+            ),
         })
     }
 }
@@ -126,7 +129,7 @@ fn findings(
     let finding = |code: &str, severity: Severity, message: String| Finding {
         code: code.to_owned(),
         severity: severity.into(),
-        message: shortened(&message),
+        message: shortened(message),
     };
     let behind = behind.map(|by| {
         let message = format!("the clock is {} s behind what is proven", by.as_secs());

@@ -3,11 +3,9 @@
 use super::LEASE;
 use super::state::{CaptureState, LocalStates, Verdict, WorkloadState};
 use crate::clock::milliseconds;
+use crate::wire::convert::shortened;
 use crate::wire::proto::lateen::workload_report::{Capture, Probe};
 use crate::wire::proto::lateen::{NodeReport, WorkloadReport};
-
-/// Bytes of a reason.
-const DETAIL: usize = 256;
 
 /// All that a node tells of itself.
 pub(super) fn full(seq: u64, now: &LocalStates) -> NodeReport {
@@ -58,19 +56,10 @@ fn workload(uid: &str, state: &WorkloadState) -> WorkloadReport {
         probe: verdict.into(),
         since_ms: probe.map_or(0, |p| milliseconds(p.since)),
         code: code.to_owned(),
-        detail: shortened(detail),
+        detail: shortened(detail.to_owned()),
         capture: capture.into(),
         transitions: probe.map_or(0, |p| p.transitions),
     }
-}
-
-/// As much of a reason as a report has room for.
-pub(super) fn shortened(text: &str) -> String {
-    let mut end = text.len().min(DETAIL);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -81,6 +70,7 @@ mod tests {
 
     use super::*;
     use crate::agent::report::ProbeState;
+    use crate::wire::convert::LONGEST_DETAIL;
 
     fn captured(state: CaptureState) -> WorkloadState {
         WorkloadState {
@@ -126,7 +116,7 @@ mod tests {
         assert_eq!((news.workloads.len(), news.full), (1, false));
         assert_eq!(news.workloads[0].uid, "b");
         assert_eq!(news.workloads[0].code, "not-captured");
-        assert!(news.workloads[0].detail.len() <= DETAIL);
+        assert!(news.workloads[0].detail.len() <= LONGEST_DETAIL);
         assert_eq!(news.gone, ["c"]);
         assert!(delta(3, &now, &now).workloads.is_empty());
         let all = full(4, &now);

@@ -20,11 +20,14 @@ use crate::model::binding::{
 use crate::model::declaration::{Mesh, UseWaypoint};
 
 /// Judges every binding of `mesh`, which was declared from `context`.
-pub(super) fn check(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
-    let waypoints = Waypoints::new(mesh);
+pub(super) fn check<'a>(
+    context: &'a Context<'a>,
+    (mesh, waypoints): (&'a Mesh, &'a Waypoints<'a>),
+    found: &'a mut Vec<Diagnostic>,
+) {
     let mut judged = Judged {
         context,
-        waypoints: &waypoints,
+        waypoints,
         known: waypoints.names().map(|n| n.to_string()).collect(),
         guesses: Guesses::default(),
         canaries: HashSet::new(),
@@ -94,10 +97,11 @@ impl<'a> Judged<'a> {
                 continue;
             };
             let (name, on) = (&gateway.name.value, &node.value);
-            let (code, message) = match std::ptr::eq(*first, gateway) {
+            let (code, message, help) = match std::ptr::eq(*first, gateway) {
                 true => (
                     Code::DuplicateName,
                     format!("gateway `{name}` names node `{on}` twice"),
+                    "take one of the two out: a node runs one instance of a waypoint",
                 ),
                 false => (
                     Code::DuplicateAddress,
@@ -105,13 +109,14 @@ impl<'a> Judged<'a> {
                         "gateways `{}` and `{name}` are both on node `{on}`, at port {port}",
                         first.name.value
                     ),
+                    "put it on another node",
                 ),
             };
             self.found.push(
                 Diagnostic::new(code, node.place.clone(), message)
                     .label("taken")
                     .related(at.place.clone(), "the other")
-                    .help("put it on another node"),
+                    .help(help),
             );
         }
     }

@@ -206,7 +206,6 @@ fn declared_service_entry(written: &WrittenServiceEntry) -> ServiceEntry {
         hosts: values(&written.hosts),
         addresses: values(&written.addresses),
         ports: written.ports.clone(),
-        external: written.external,
         resolution: written.resolution,
         endpoints: written.endpoints.clone(),
         selector: selector.map(|s| s.value.clone()).unwrap_or_default(),

@@ -1,6 +1,8 @@
 //! Destination rules and backend-tls-policies: for which host each is, which of several holds, and
-//! what is written for nobody (`spec/waypoint-l7.md` §3.4). Nothing here is an error: a rule may be
-//! written before its service.
+//! what is written for nobody (`spec/waypoint-l7.md` §3.4). A rule may be written before its service, so
+//! most of this is no error; what would leave connections in plain text that are to be in TLS is one.
+
+mod precedence;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -14,7 +16,10 @@ use crate::config::mesh::{
     WrittenBackendTls, WrittenDestination, WrittenService, WrittenSubset, WrittenTarget,
 };
 use crate::config::source::{At, Place};
-use crate::model::declaration::{DestinationRule, SubsetLabels};
+use crate::model::binding::Waypoints;
+use crate::model::compile::service_key;
+use crate::model::compile::waypoints::covers;
+use crate::model::declaration::{DestinationRule, Mesh, SubsetLabels};
 use crate::model::traffic::{Settings, TrafficPolicy};
 
 type Name = At<Arc<str>>;
@@ -77,10 +82,10 @@ pub(super) fn all<'a>(context: &Context<'a>) -> impl Iterator<Item = Ruled<'a>> 
 }
 
 /// A name without dots is that of a service of the rule's namespace, as in Istio.
-fn in_full(domain: &str, namespace: &str, host: &Arc<str>) -> Arc<str> {
+fn in_full(domain: &str, namespace: &Arc<str>, host: &Arc<str>) -> Arc<str> {
     match host.contains(['.', '*']) {
         true => Arc::clone(host),
-        false => Arc::from(format!("{host}.{namespace}.{domain}")),
+        false => service_key(host, namespace, domain).hostname,
     }
 }
 
@@ -205,29 +210,28 @@ fn port_named(service: &WrittenService, name: &str) -> Option<u16> {
 }
 
 /// Services by their host names.
-fn by_host<'a>(context: &Context<'a>) -> HashMap<String, &'a WrittenService> {
+type Services<'a> = HashMap<Arc<str>, &'a WrittenService>;
+
+fn by_host<'a>(context: &Context<'a>) -> Services<'a> {
     let domain = &context.settings.domain;
     let services = context.written.services.iter().rev();
-    services
-        .map(|s| {
-            (
-                format!("{}.{}.{domain}", s.name.value, s.namespace.value),
-                *s,
-            )
-        })
-        .collect()
+    let host = |s: &WrittenService| service_key(&s.name.value, &s.namespace.value, domain).hostname;
+    services.map(|s| (host(s), *s)).collect()
 }
 
 /// Judges the rules of a mesh that is known as a whole.
-pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check<'a>(
+    context: &Context<'a>,
+    carriers: &Carriers<'_>,
+    bound: (&'a Mesh, &Waypoints<'a>),
+    found: &mut Vec<Diagnostic>,
+) {
     let written = context.written;
     if written.destinations.is_empty() && written.backend_tls.is_empty() {
         return;
     }
-    winners(context, |ruled, winner| {
-        found.push(superseded(ruled, winner));
-    });
     let services = by_host(context);
+    precedence::check(context, bound, &services, found);
     let entries: HashSet<&str> = written
         .service_entries
         .iter()
@@ -244,36 +248,22 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
             }
         }
     }
-    subsets(context, &services, found);
-}
-
-fn superseded(ruled: &Ruled<'_>, winner: Rule<'_>) -> Diagnostic {
-    let place = &ruled.rule.host().place;
-    let message = format!(
-        "{} is not used: {} of the same namespace is for `{}` too",
-        ruled.rule.what(),
-        winner.what(),
-        ruled.host
-    );
-    Diagnostic::new(Code::Superseded, place.clone(), message)
-        .label("has no effect")
-        .related(winner.host().place.clone(), "this one counts")
-        .help("write everything for one host in one rule")
+    subsets(context, carriers, &services, found);
 }
 
 fn unknown_host(
     ruled: &Ruled<'_>,
-    (services, entries): (&HashMap<String, &WrittenService>, &HashSet<&str>),
+    (services, entries): (&Services<'_>, &HashSet<&str>),
     guesses: &mut Guesses,
 ) -> Option<Diagnostic> {
     let host = &*ruled.host;
     let mut known = services
         .keys()
-        .map(String::as_str)
+        .map(|name| &**name)
         .chain(entries.iter().copied());
-    let meant = match host.strip_prefix('*') {
-        Some(suffix) => known.any(|name| name.ends_with(suffix)),
-        None => entries.contains(host),
+    let meant = match host.starts_with('*') {
+        true => known.any(|name| covers(host, name)),
+        false => entries.contains(host),
     };
     if meant {
         return None;
@@ -282,7 +272,7 @@ fn unknown_host(
     let message = format!("{} is for an unknown host: `{host}`", ruled.rule.what());
     let guess = match written.value.contains('.') {
         true => {
-            let known = services.keys().map(String::as_str);
+            let known = services.keys().map(|name| &**name);
             guesses.meant(&ruled.host, known.chain(entries.iter().copied()))
         }
         false => {
@@ -302,6 +292,7 @@ fn unknown_host(
     )
 }
 
+/// A policy for a port that is not there is for nobody, and the port that was meant is in plain text.
 fn unknown_port(
     ruled: &Ruled<'_>,
     target: &WrittenTarget,
@@ -318,7 +309,7 @@ fn unknown_port(
         section.value
     );
     Some(
-        Diagnostic::new(Code::TargetNotFound, section.place.clone(), message)
+        Diagnostic::new(Code::BadValue, section.place.clone(), message)
             .label("no port of this name")
             .related(service.place.clone(), "the service")
             .help("write the `name` of one of its `ports`, or leave `section-name` out for all"),
@@ -328,35 +319,28 @@ fn unknown_port(
 /// A subset is of the workloads that its service selects and that carry its labels besides.
 fn subsets(
     context: &Context<'_>,
-    services: &HashMap<String, &WrittenService>,
+    carriers: &Carriers<'_>,
+    services: &Services<'_>,
     found: &mut Vec<Diagnostic>,
 ) {
-    let written = context.written;
-    if written
-        .destinations
-        .iter()
-        .all(|rule| rule.subsets.is_empty())
-    {
-        return;
-    }
-    let carriers = Carriers::new(&written.workloads);
     for ruled in all(context) {
         let Rule::Destination(rule) = ruled.rule else {
             continue;
         };
-        let meant: Vec<_> = match ruled.host.strip_prefix('*') {
-            Some(suffix) => {
-                let named = services.iter().filter(|(name, _)| name.ends_with(suffix));
+        let meant: Vec<_> = match ruled.host.starts_with('*') {
+            true => {
+                let named = services.iter();
+                let named = named.filter(|(name, _)| covers(&ruled.host, name));
                 named.map(|(_, service)| *service).collect()
             }
-            None => services.get(&*ruled.host).copied().into_iter().collect(),
+            false => services.get(&ruled.host).copied().into_iter().collect(),
         };
         // Of an unknown host enough has been said.
         if meant.is_empty() {
             continue;
         }
         for subset in &rule.subsets {
-            if !meant.iter().any(|s| selects(&carriers, s, subset)) {
+            if !meant.iter().any(|s| selects(carriers, s, subset)) {
                 found.push(selects_nothing(rule, subset));
             }
         }

@@ -20,12 +20,15 @@ use crate::config::mesh::{
 use crate::config::source::At;
 use crate::model::declaration::Action;
 
-pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check<'a>(
+    context: &Context<'a>,
+    carriers: &Carriers<'a>,
+    found: &mut Vec<Diagnostic>,
+) {
     let written = context.written;
     if written.authorization_policies.is_empty() && written.peer_authentications.is_empty() {
         return;
     }
-    let carriers = &Carriers::new(&written.workloads);
     let mut targets = Targets::new(context);
     for policy in &context.written.authorization_policies {
         if policy.sound {
@@ -39,9 +42,9 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     levels::check(context, carriers, found);
 }
 
-fn authorization(
-    context: &Context<'_>,
-    carriers: &Carriers<'_>,
+fn authorization<'a>(
+    context: &Context<'a>,
+    carriers: &Carriers<'a>,
     targets: &mut Targets<'_>,
     policy: &WrittenAuthorization,
     found: &mut Vec<Diagnostic>,

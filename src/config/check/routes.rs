@@ -10,15 +10,20 @@ mod twins;
 use super::Context;
 use crate::config::diagnose::Diagnostic;
 use crate::config::mesh::WrittenRoute;
+use crate::model::binding::Waypoints;
 use crate::model::declaration::Mesh;
 
-pub(super) fn check(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
+pub(super) fn check<'a>(
+    context: &Context<'a>,
+    (mesh, waypoints): (&'a Mesh, &Waypoints<'a>),
+    found: &mut Vec<Diagnostic>,
+) {
     let routes = &context.written.routes;
     if routes.is_empty() {
         return;
     }
     backends::check(routes, mesh, found);
-    let mut attached = attached::accepted(routes, mesh, found);
+    let mut attached = attached::accepted(routes, (mesh, waypoints), found);
     families::check(&mut attached, found);
     twins::check(&attached, found);
 }

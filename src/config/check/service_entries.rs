@@ -11,43 +11,48 @@ use super::carriers::Carriers;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenServiceEntry;
 use crate::config::source::{At, Place};
-use crate::model::binding::{Bindable, Binding, Waypoints};
+use crate::model::binding::{Bindable, Waypoints};
+use crate::model::compile::service_key;
 use crate::model::declaration::Mesh;
 use crate::model::waypoint::Resolution;
 
 /// Judges the service-entries of a mesh that is known as a whole.
-pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     if context.written.service_entries.is_empty() {
         return;
     }
     hosts(context, found);
     ranges(context, found);
-    selectors(context, found);
+    selectors(context, carriers, found);
 }
 
-/// Wildcards that are behind no waypoint: nobody else looks up the names that requests ask for.
-pub(super) fn inactive(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
+/// What comes of how each is bound.
+pub(super) fn bindings<'a>(
+    context: &Context<'_>,
+    (mesh, waypoints): (&'a Mesh, &Waypoints<'a>),
+    found: &mut Vec<Diagnostic>,
+) {
     let written = context.written.service_entries.iter();
-    let waypoints = Waypoints::new(mesh);
     for (entry, declared) in written.zip(&mesh.service_entries) {
-        let bound = waypoints.bind(Bindable::from(declared));
-        let (Resolution::DynamicDns, Binding::None) = (entry.resolution, bound) else {
-            continue;
-        };
-        let message = format!(
-            "service-entry `{}` is behind no waypoint, and is not in force",
-            entry.name.value
-        );
-        found.push(
-            Diagnostic::new(
-                Code::NoWaypointForWildcardService,
-                entry.name.place.clone(),
-                message,
-            )
-            .label("reached by nobody")
-            .help("add `use-waypoint`: a waypoint looks up the names that requests ask for"),
-        );
+        let direct = !waypoints.leads_somewhere(Bindable::from(declared));
+        if direct && entry.resolution == Resolution::DynamicDns {
+            found.push(not_in_force(entry));
+        }
+        let ranges = entry.ranges();
+        found.extend(ranges.map(|range| match direct {
+            true => unknown_to_nodes(entry, range),
+            false => past_the_waypoint(entry, range),
+        }));
     }
+}
+
+/// A wildcard behind no waypoint: nobody else looks up the names that requests ask for.
+fn not_in_force(entry: &WrittenServiceEntry) -> Diagnostic {
+    let (name, place) = (&entry.name.value, &entry.name.place);
+    let message = format!("service-entry `{name}` is behind no waypoint, and is not in force");
+    Diagnostic::new(Code::NoWaypointForWildcardService, place.clone(), message)
+        .label("reached by nobody")
+        .help("add `use-waypoint`: a waypoint looks up the names that requests ask for")
 }
 
 /// A host is one resource's in a namespace; one that is a service's or a waypoint's is nobody else's
@@ -58,17 +63,17 @@ fn hosts(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let services = services.map(|s| ("service", &s.namespace.value, &s.name));
     let gateways = written.gateways.iter();
     let gateways = gateways.map(|g| ("gateway", &g.namespace.value, &g.name));
-    let own: HashMap<String, (&str, &Place)> = services
+    let own: HashMap<Arc<str>, (&str, &Place)> = services
         .chain(gateways)
         .map(|(kind, namespace, name)| {
-            let host = format!("{}.{namespace}.{domain}", name.value);
+            let host = service_key(&name.value, namespace, domain).hostname;
             (host, (kind, &name.place))
         })
         .collect();
     let mut seen: HashMap<(&str, &str), &At<Arc<str>>> = HashMap::new();
     for entry in &written.service_entries {
         for host in &entry.hosts {
-            if let Some((kind, place)) = own.get(&*host.value) {
+            if let Some((kind, place)) = own.get(&host.value) {
                 let whose = format!("is a {kind}'s");
                 let help = "name another host";
                 found.push(taken(entry, host, &whose, place, help));
@@ -103,12 +108,11 @@ fn taken(
         .help(help)
 }
 
-/// A range says who is meant as an address does, but to waypoints alone.
+/// A range says who is meant as an address does.
 fn ranges(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let mut seen: HashMap<IpNet, &Place> = HashMap::new();
     for entry in &context.written.service_entries {
         let name = &entry.name.value;
-        let mut first = true;
         for range in entry.ranges() {
             if let Some(other) = seen.get(&range.value) {
                 let message = format!(
@@ -124,16 +128,14 @@ fn ranges(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
                 continue;
             }
             seen.insert(range.value, &range.place);
-            if std::mem::take(&mut first) {
-                found.push(unknown_to_nodes(entry, range));
-            }
         }
     }
 }
 
+/// Waypoints alone know ranges. Here none is asked for, so nothing is missed on the way.
 fn unknown_to_nodes(entry: &WrittenServiceEntry, range: &At<IpNet>) -> Diagnostic {
     let message = format!(
-        "service-entry `{}`: node proxies do not know ranges: connections to {} go there as they are, past every waypoint",
+        "service-entry `{}`: node proxies do not know ranges: connections to {} go there as they are",
         entry.name.value, range.value
     );
     Diagnostic::new(Code::NoEffect, range.place.clone(), message)
@@ -141,15 +143,20 @@ fn unknown_to_nodes(entry: &WrittenServiceEntry, range: &At<IpNet>) -> Diagnosti
         .help("list single addresses, or have clients ask for the host's own address")
 }
 
-fn selectors(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+/// Where one is asked for, nodes would lead connections past the policy that it is there to enforce.
+fn past_the_waypoint(entry: &WrittenServiceEntry, range: &At<IpNet>) -> Diagnostic {
+    let message = format!(
+        "service-entry `{}` is behind a waypoint, which connections to {} would go past: node proxies do not know ranges",
+        entry.name.value, range.value
+    );
+    Diagnostic::new(Code::Unsupported, range.place.clone(), message)
+        .label("past the waypoint")
+        .help("list single addresses, or write `use-waypoint = \"none\"`, if connections may go there as they are")
+}
+
+fn selectors(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
     let entries = context.written.service_entries.iter();
-    let selecting: Vec<_> = entries
-        .filter_map(|entry| Some((entry, entry.selector.as_ref()?)))
-        .collect();
-    if selecting.is_empty() {
-        return;
-    }
-    let carriers = Carriers::new(&context.written.workloads);
+    let selecting = entries.filter_map(|entry| Some((entry, entry.selector.as_ref()?)));
     for (entry, selector) in selecting {
         let namespace = &entry.namespace.value;
         let mut selected = carriers.of(Some(namespace), &selector.value);

@@ -19,7 +19,7 @@ use super::{name_of, namespace_of};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
-use crate::model::declaration::{Endpoint, ExportTo, Port, UseWaypoint};
+use crate::model::declaration::{Endpoint, ExportTo, Port, UseWaypoint, is_single};
 use crate::model::waypoint::Resolution;
 
 /// A `[[service-entry]]` table.
@@ -36,8 +36,6 @@ pub(in crate::config) struct WrittenServiceEntry {
     pub addresses: Vec<At<IpNet>>,
     /// `ports`.
     pub ports: Vec<Port>,
-    /// `location`.
-    pub external: bool,
     /// `resolution`.
     pub resolution: Resolution,
     /// `endpoints`.
@@ -61,18 +59,14 @@ pub(in crate::config) struct WrittenServiceEntry {
 impl WrittenServiceEntry {
     /// The addresses that are one, and not a range.
     pub(in crate::config) fn single_addresses(&self) -> impl Iterator<Item = At<std::net::IpAddr>> {
-        let single = self.addresses.iter().filter(|a| is_single(a.value));
+        let single = self.addresses.iter().filter(|a| is_single(&a.value));
         single.map(|a| At::new(a.value.addr(), a.place.clone()))
     }
 
     /// The ranges.
     pub(in crate::config) fn ranges(&self) -> impl Iterator<Item = &At<IpNet>> {
-        self.addresses.iter().filter(|a| !is_single(a.value))
+        self.addresses.iter().filter(|a| !is_single(&a.value))
     }
-}
-
-fn is_single(net: IpNet) -> bool {
-    net.prefix_len() == net.max_prefix_len()
 }
 
 pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<WrittenServiceEntry> {
@@ -129,7 +123,6 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         hosts: hosts?,
         addresses: addresses.unwrap_or_default(),
         ports,
-        external,
         resolution: resolution.value,
         endpoints: written.map(|written| written.value).unwrap_or_default(),
         selector,

@@ -54,6 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = references();
     rows.extend(outcomes());
     rows.extend(gateways());
+    rows.extend(open());
     rows
 }
 
@@ -61,6 +62,53 @@ type Found = (&'static str, u32, u32, Code, &'static str);
 
 fn row(name: &'static str, shop: String, want: Vec<Found>) -> Row {
     (name, vec![("a.toml", waypoints()), ("b.toml", shop)], want)
+}
+
+/// Who is reached past a waypoint.
+fn open() -> Vec<Row> {
+    let captured = "node = \"f\"\ndataplane-mode = \"ambient\"\ncapture = { netns = \"a\" }";
+    let policy = |more: &str| {
+        format!(
+            "[[authorization-policy]]\nname = \"a\"\nnamespace = \"shop\"\naction = \"ALLOW\"\n{more}\n"
+        )
+    };
+    let of_wp =
+        "rules = [{ from = [{ source = { principals = [\"cluster.local/ns/shop/sa/wp\"] } }] }]";
+    let anybody = "rules = [{}]";
+    let strict = "[[peer-authentication]]\nname = \"s\"\nnamespace = \"shop\"\nmtls = { mode = \"STRICT\" }\n";
+    let one = || shop("use-waypoint = \"wp\"", "", captured);
+    let another = "[[service]]\nname = \"also\"\nnamespace = \"shop\"\nselector = { app = \"a\" }\nports = [{ port = 80 }]\n";
+    let open = |text| vec![("b.toml", 5, 8, Code::OpenPastWaypoint, text)];
+    let told = "service `cart` of namespace `shop` is behind a waypoint";
+    [
+        ("open past its waypoint", String::new(), open(told)),
+        (
+            "told once of a namespace",
+            another.to_owned(),
+            open("service `cart` and 1 more of namespace `shop` are behind"),
+        ),
+        (
+            "waypoints alone are let through",
+            "[mesh]\nauto-allow-waypoint = true\n".to_owned(),
+            vec![],
+        ),
+        ("the waypoint is named", policy(of_wp), vec![]),
+        ("anybody is let in", policy(anybody), open(told)),
+        (
+            "anybody with an identity is",
+            policy(anybody) + strict,
+            vec![],
+        ),
+        ("strict, and nobody is named", strict.to_owned(), open(told)),
+        (
+            "the policy is for others",
+            policy(of_wp).replace("\"shop\"", "\"infra\""),
+            open(told),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, more, want)| row(name, one() + &more, want))
+    .collect()
 }
 
 fn references() -> Vec<Row> {
@@ -332,7 +380,7 @@ fn gateways() -> Vec<Row> {
             "on one machine twice",
             file(
                 infra("wp", "").replace("node = \"e\"", "nodes = [\"e\", \"f\", \"e\"]"),
-                vec![("a.toml", 14, 20, DuplicateName, "names node `e` twice")],
+                vec![("a.toml", 14, 20, DuplicateName, "take one of the two out")],
             ),
         ),
         (

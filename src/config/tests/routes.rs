@@ -7,11 +7,40 @@ mod keys;
 mod matches;
 mod times;
 
-use super::{Code, Row, judge};
+use std::collections::BTreeSet;
+
+use super::{Code, Row, judge, loaded};
+use crate::model::compile::waypoints::survey;
 
 #[test]
 fn each_mistake_in_a_route_is_found_where_it_is() {
     judge(rows());
+}
+
+/// What is said of a route where it is written is what becomes of it, as waypoints are told and people
+/// are shown.
+#[test]
+fn what_is_found_is_what_becomes_of_it() {
+    for (name, files, want) in across::rows() {
+        let mesh = loaded(&files).mesh.unwrap();
+        let surveyed = survey(&mesh);
+        let said = |code| want.iter().any(|want| want.3 == code);
+        let resolved = surveyed.routes.iter().all(|route| route.resolved.status);
+        assert_eq!(resolved, !said(Code::BackendNotFound), "{name}");
+        let parents = surveyed.routes.iter().flat_map(|route| &route.parents);
+        let reasons: BTreeSet<_> = parents.map(|parent| parent.accepted.reason).collect();
+        let refused = |these: &[&str]| these.iter().any(|reason| reasons.contains(reason));
+        let missing = refused(&["NoMatchingParent"]);
+        assert_eq!(missing, said(Code::NoMatchingParent), "{name}: {reasons:?}");
+        let in_vain = refused(&[
+            "AncestorNotBound",
+            "NotAllowedByListeners",
+            "UnsupportedProtocol",
+        ]);
+        assert_eq!(in_vain, said(Code::NoEffect), "{name}: {reasons:?}");
+        let conflicted = refused(&["Conflicted"]);
+        assert!(!conflicted || said(Code::Superseded), "{name}: {reasons:?}");
+    }
 }
 
 pub(super) fn rows() -> Vec<Row> {

@@ -169,6 +169,8 @@ impl Connected {
     pub(super) fn acked(&self, kind: Kind, revision: Option<u64>, now: SystemTime) {
         self.update(|status| {
             status.acked_at = Some(now);
+            // What it refused before was mended, or is not wanted any more.
+            status.nack.take_if(|nack| nack.kind == kind);
             if let Some(revision) = revision {
                 status.acked.insert(kind, revision);
             }
@@ -249,6 +251,11 @@ mod tests {
         assert_eq!(status().revision(), Some(5), "what it says it has applied");
         second.nacked(Kind::Address, "x: bad".to_owned(), at(5));
         assert_eq!(status().nack.unwrap().message, "x: bad");
+        first.acked(Kind::Authorization, Some(8), at(6));
+        assert!(status().nack.is_some(), "of another type");
+        first.acked(Kind::Address, Some(8), at(7));
+        assert_eq!(status().nack, None, "mended");
+        second.nacked(Kind::Address, "y: bad".to_owned(), at(8));
         drop((first, second));
         assert_eq!((status().streams, status().connected_since), (0, None));
         assert_eq!(status().revision(), Some(5), "remembered");

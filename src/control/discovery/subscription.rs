@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::control::history::Names;
 use crate::control::revision::{Kind, Resource, Resources, Revision};
-use crate::wire::convert::REVISION_NAME;
+use crate::wire::convert::{REVISION_NAME, waypoint_of};
 use crate::wire::proto::discovery::{DeltaDiscoveryRequest, Status};
 
 use super::session::{Chunk, Outcome, Refusal};
@@ -121,11 +121,8 @@ impl<'r> Offered<'r> {
 
     /// Whether a name, which begins with a waypoint's where that matters, is for this client.
     fn is_for(&self, name: &str) -> bool {
-        self.waypoints.as_ref().is_none_or(|waypoints| {
-            let mut slashes = name.match_indices('/');
-            let end = slashes.nth(1).map_or(name.len(), |(at, _)| at);
-            waypoints.contains(name.get(..end).unwrap_or(name))
-        })
+        let waypoints = self.waypoints.as_ref();
+        waypoints.is_none_or(|waypoints| waypoints.contains(waypoint_of(name)))
     }
 }
 

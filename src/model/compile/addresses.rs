@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::{CompileError, Warning, is_host};
-use crate::model::declaration::Mesh;
+use crate::model::declaration::{Mesh, ServiceEntry};
 use crate::model::service::ServiceKey;
 
 /// Which address each service without a declared one has: at most one per family.
@@ -111,10 +111,9 @@ fn first_of_each_family(ranges: &[IpNet]) -> Vec<IpNet> {
 fn declared(mesh: &Mesh) -> HashSet<IpAddr> {
     let services = mesh.services.iter().flat_map(|s| &s.addresses);
     let gateways = mesh.gateways.iter().flat_map(|g| &g.addresses);
-    let entries = mesh.service_entries.iter().flat_map(|e| &e.addresses);
-    let single = entries.filter(|net| net.prefix_len() == net.max_prefix_len());
+    let entries = mesh.service_entries.iter();
     let services = services.chain(gateways).copied();
-    let services = services.chain(single.map(|net| net.addr()));
+    let services = services.chain(entries.flat_map(ServiceEntry::single_addresses));
     let workloads = mesh.workloads.iter().flat_map(|w| &w.addresses);
     let nodes = mesh.nodes.values().flat_map(|n| &n.addresses);
     services.chain(workloads.chain(nodes).copied()).collect()

@@ -24,21 +24,22 @@ mod tests {
 
     #[test]
     fn a_preference_is_a_failover() {
+        use Scope::{Network, Node, Region, Subzone, Zone};
         for (distribution, mode, scopes) in [
-            (None, BalanceMode::Unspecified, 0),
+            (None, BalanceMode::Unspecified, &[][..]),
             (
                 Some(TrafficDistribution::SameZone),
                 BalanceMode::Failover,
-                3,
+                &[Network, Region, Zone],
             ),
             (
                 Some(TrafficDistribution::SameNode),
                 BalanceMode::Failover,
-                5,
+                &[Network, Region, Zone, Subzone, Node],
             ),
         ] {
             let told = preferred(distribution);
-            assert_eq!((told.mode, told.preference.len()), (mode, scopes));
+            assert_eq!((told.mode, &*told.preference), (mode, scopes));
         }
     }
 }

@@ -82,7 +82,7 @@ impl<'a> Gateways<'a> {
 
     /// Whether what is bound so goes anywhere but direct.
     pub(super) fn leads_somewhere(&self, object: Bindable<'a>) -> bool {
-        self.reference(&self.waypoints.bind(object)).is_some()
+        self.waypoints.leads_somewhere(object)
     }
 
     /// Writes on a service what is before what it was declared as, which has its own word on `ingress`

@@ -25,34 +25,6 @@ pub enum Warning {
         /// The address it had.
         from: IpAddr,
     },
-    /// Two routes take the same requests, so one of them takes none (`spec/waypoint-l7.md` §2.2).
-    SameRequests {
-        /// The one that takes them.
-        older: String,
-        /// The other.
-        newer: String,
-        /// The service it is so for.
-        service: ServiceKey,
-    },
-    /// Two destination rules of a namespace are for one host, so one of them holds for nobody.
-    SameHost {
-        /// The one that holds.
-        older: String,
-        /// The other.
-        newer: String,
-        /// The host.
-        host: Arc<str>,
-    },
-}
-
-impl Warning {
-    /// Whether it is about what waypoints are told.
-    pub(super) fn is_of_waypoints(&self) -> bool {
-        match self {
-            Self::SameRequests { .. } | Self::SameHost { .. } => true,
-            Self::NotCaptured { .. } | Self::AddressMoved { .. } => false,
-        }
-    }
 }
 
 impl fmt::Display for Warning {
@@ -65,18 +37,6 @@ impl fmt::Display for Warning {
             Self::AddressMoved { service, from } => write!(
                 f,
                 "service `{service}` no longer has its assigned address {from}: another resource declares it, or it is outside the service range"
-            ),
-            Self::SameRequests {
-                older,
-                newer,
-                service,
-            } => write!(
-                f,
-                "{newer} has a rule for the same requests to {service} as {older}, which is older and takes them"
-            ),
-            Self::SameHost { older, newer, host } => write!(
-                f,
-                "destination-rule {newer} is for host `{host}` as {older} is, which is older and holds"
             ),
         }
     }

@@ -4,6 +4,7 @@
 mod aliases;
 mod auto_allow;
 mod convert;
+mod exposed;
 mod strictness;
 mod survey;
 
@@ -18,6 +19,7 @@ use crate::model::workload::Workload;
 
 use auto_allow::AutoAllow;
 pub use convert::{Converted, Difference, convert};
+pub use exposed::exposed;
 use strictness::Strictness;
 pub use survey::{Surveyed, survey};
 

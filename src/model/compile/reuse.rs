@@ -89,6 +89,8 @@ pub(super) struct Made {
     ports: Vec<u16>,
     /// In the order of uids.
     entries: Vec<Entry>,
+    /// Workloads outside the mesh, in the order of uids.
+    outside: Vec<Arc<Workload>>,
 }
 
 /// The parts of a mesh from which nothing but waypoints' resources follow.
@@ -173,6 +175,18 @@ impl<'a> Former<'a> {
         self.routed.is_some()
     }
 
+    /// Workloads outside the mesh. They follow from the world and the networks that workloads are on.
+    pub(super) fn outside(&self) -> &'a [Arc<Workload>] {
+        &self.made.outside
+    }
+
+    /// Whether there are none but these, in the same memory.
+    pub(super) fn has_outside(&self, outside: &[Arc<Workload>]) -> bool {
+        let had = &self.made.outside;
+        let mut both = had.iter().zip(outside);
+        had.len() == outside.len() && both.all(|(had, has)| Arc::ptr_eq(had, has))
+    }
+
     /// Where among the uids the workload of a declaration was; past all others when it is new.
     pub(super) fn rank(&self, declared: &Shared<declaration::Workload>) -> usize {
         let rank = self.ranks.get(&declared.id());
@@ -246,7 +260,13 @@ impl<'a> Former<'a> {
     }
 
     /// What the next compilation is to know of this one.
-    pub(super) fn next(&self, mesh: &Mesh, reported: &Reported, entries: Vec<Entry>) -> Made {
+    pub(super) fn next(
+        &self,
+        mesh: &Mesh,
+        reported: &Reported,
+        entries: Vec<Entry>,
+        outside: Vec<Arc<Workload>>,
+    ) -> Made {
         let world = self.world.cloned();
         Made {
             world: Some(world.unwrap_or_else(|| Arc::new(world_of(mesh)))),
@@ -259,6 +279,7 @@ impl<'a> Former<'a> {
             reported: reported.clone(),
             ports: self.ports.clone(),
             entries,
+            outside,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::model::service::AppProtocol;
 use crate::model::traffic::LocalityPolicy;
 use crate::model::workload::Locality;
 
+pub(crate) mod outside;
 pub(crate) mod routes;
 
 pub(crate) fn origin() -> Origin {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::gateways::Gateways;
 use super::{ByService, port};
 use crate::model::binding::Bindable;
-use crate::model::declaration::{Endpoint, ExportTo, Mesh, ServiceEntry};
+use crate::model::declaration::{Endpoint, ExportTo, Mesh, ServiceEntry, Settings};
 use crate::model::service::{
     BalanceMode, IpFamilies, LoadBalancing, NetworkAddress, Service, ServiceKey, Visibility,
 };
@@ -33,9 +33,7 @@ pub(super) struct Host<'a> {
 impl Host<'_> {
     /// Those it is asked for by that are no ranges.
     fn addresses(&self) -> Vec<IpAddr> {
-        let single = self.declared.addresses.iter();
-        let single = single.filter(|net| net.prefix_len() == net.max_prefix_len());
-        single.map(|net| net.addr()).collect()
+        self.declared.single_addresses().collect()
     }
 
     /// Whether it is given an address. One that is reached where it was asked for has only its own.
@@ -120,16 +118,13 @@ impl<'a> Entries<'a> {
     }
 
     /// The endpoints, on each network: what is outside the mesh is reached from all of them. In the
-    /// order of their uids; those that are as `before` are the same memory, and whether all are.
+    /// order of their uids; those that are as `before` are the same memory.
     pub(super) fn workloads(
         &self,
         networks: &BTreeSet<&Arc<str>>,
         before: &[Arc<Workload>],
-    ) -> (Vec<Arc<Workload>>, bool) {
+    ) -> Vec<Arc<Workload>> {
         let mut all = BTreeMap::new();
-        if self.all.is_empty() {
-            return (Vec::new(), true);
-        }
         for host in &self.all {
             for endpoint in endpoints(host) {
                 for network in networks {
@@ -140,16 +135,13 @@ impl<'a> Entries<'a> {
                 }
             }
         }
-        let mut same = true;
         let kept = |made: Workload| {
             let at = before.binary_search_by(|w| w.uid.cmp(&made.uid)).ok();
             let known = at.and_then(|at| before.get(at));
             let known = known.filter(|known| ***known == made).cloned();
-            same &= known.is_some();
             known.unwrap_or_else(|| Arc::new(made))
         };
-        let all: Vec<_> = all.into_values().map(kept).collect();
-        (all, same)
+        all.into_values().map(kept).collect()
     }
 
     /// Reached in plain text. Its address may be somebody's of the mesh too, so it is found as an
@@ -163,7 +155,7 @@ impl<'a> Entries<'a> {
             Arc::from(carried.unwrap_or(or))
         };
         Workload {
-            uid: self.uid(declared, &at.address, network),
+            uid: uid(settings, declared, &at.address, network),
             name: Arc::clone(&declared.name),
             namespace: Arc::clone(&declared.namespace),
             service_account: Arc::from("default"),
@@ -190,27 +182,26 @@ impl<'a> Entries<'a> {
             cluster_id: Arc::clone(&settings.cluster_id),
         }
     }
+}
 
-    fn uid(&self, declared: &ServiceEntry, address: &str, network: &Arc<str>) -> Arc<str> {
-        let settings = &self.mesh.settings;
-        let uid = entry_uid(&settings.cluster_id, declared, address);
-        match *network == settings.network {
-            true => uid,
-            false => Arc::from(format!("{uid}/{network}")),
-        }
+/// The uid of an endpoint, as Istio has it (`spec/control-plane.md` §3.2); on other networks than the mesh's
+/// own with the network after it.
+pub(super) fn uid(
+    settings: &Settings,
+    entry: &ServiceEntry,
+    address: &str,
+    network: &Arc<str>,
+) -> Arc<str> {
+    let (cluster_id, namespace, name) = (&settings.cluster_id, &entry.namespace, &entry.name);
+    let uid = format!("{cluster_id}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}");
+    match *network == settings.network {
+        true => Arc::from(uid),
+        false => Arc::from(format!("{uid}/{network}")),
     }
 }
 
-/// The uid of an endpoint, as Istio has it (`spec/control-plane.md` §3.2).
-pub(super) fn entry_uid(cluster_id: &str, entry: &ServiceEntry, address: &str) -> Arc<str> {
-    let (namespace, name) = (&entry.namespace, &entry.name);
-    Arc::from(format!(
-        "{cluster_id}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}"
-    ))
-}
-
 /// Those listed; where names are looked up and none is listed, the host itself.
-fn endpoints(host: &Host<'_>) -> Vec<Endpoint> {
+pub(super) fn endpoints(host: &Host<'_>) -> Vec<Endpoint> {
     let declared = host.declared;
     match declared.resolution {
         Resolution::None | Resolution::DynamicDns => Vec::new(),

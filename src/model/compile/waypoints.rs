@@ -8,26 +8,29 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Warning;
 use super::gateways::Gateways;
 use super::reuse::{Change, Entry};
+use super::service_entries::Host;
 use crate::model::binding::{Bindable, Named};
 use crate::model::declaration::{self, Mesh};
-use crate::model::route::{Filter, Route, Rule, Target};
+use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{GatewayConfig, Options, Resources, ServiceBinding, WaypointName};
-use crate::model::workload::GatewayDestination;
+use crate::model::workload::Workload;
 
 mod attached;
 mod backends;
+mod known;
 mod sites;
 mod survey;
 mod traffic;
 
 use attached::{Attached, Routes};
+pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
-use traffic::Traffic;
+pub use traffic::covers;
+use traffic::{Members, Traffic};
 
 /// What waypoints are told, by name.
 pub type Waypoints = BTreeMap<WaypointName, Arc<Resources>>;
@@ -42,19 +45,29 @@ pub(super) struct Known<'a> {
     pub(super) services: &'a [Arc<Service>],
     /// In the order of uids.
     pub(super) entries: &'a [Entry],
+    /// The hosts of its service entries.
+    pub(super) hosts: &'a [Host<'a>],
+    /// What their endpoints are to the mesh.
+    pub(super) outside: &'a [Arc<Workload>],
 }
 
-/// What each waypoint is told, and what is wrong with it. What is as it was `before` is the same
-/// memory.
-pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warning>) {
+/// What each waypoint is told. What is as it was `before` is the same memory.
+pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     if known.gateways.all.is_empty() {
-        return (Waypoints::new(), Vec::new());
+        return Waypoints::new();
     }
     let sites = Sites::new(known.mesh, known.keys);
-    let (mut behind, mut workloads) = (behind(known, &sites), workloads(known));
+    let mut behind = behind(known, &sites);
     let world = World {
         routes: Routes::new(&known.mesh.routes),
-        traffic: Traffic::new(known.mesh, known.entries),
+        traffic: Traffic::new(
+            known.mesh,
+            Members {
+                entries: known.entries,
+                hosts: known.hosts,
+                outside: known.outside,
+            },
+        ),
         services: known.services,
         sites: &sites,
     };
@@ -69,7 +82,6 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
             origin: declared.origin.clone(),
             waypoint_for: declared.waypoint_for,
             hbone_port: gateway.port,
-            workloads: workloads.remove(&gateway.key).unwrap_or_default(),
             options: Options {
                 xfcc_include_client_identity: declared.tells_identities,
                 default_retry: known.mesh.settings.retry.clone(),
@@ -85,28 +97,24 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> (Waypoints, Vec<Warni
         };
         (name, told)
     });
-    let told = each.collect();
-    let mut warnings = world.routes.twins(&sites);
-    warnings.extend(world.traffic.twins());
-    (told, warnings)
+    each.collect()
 }
 
-/// Whether a change of workloads alone is one that waypoints are told of: of those that are behind
-/// one, or may be in a subset.
+/// Whether a change of workloads alone is one that waypoints are told of: of those that may be in a
+/// subset.
 pub(super) fn concerns(before: &Waypoints, change: &Change<'_>) -> bool {
     let services = before.values().flat_map(|told| told.services.values());
     let split = services.filter(|binding| !binding.subsets.is_empty());
     let split: HashSet<&ServiceKey> = split.map(|binding| &binding.key).collect();
     let told = |entry: &&Entry| {
-        let workload = &entry.workload;
-        workload.waypoint.is_some() || workload.services.keys().any(|key| split.contains(key))
+        let mut services = entry.workload.services.keys();
+        services.any(|key| split.contains(key))
     };
     let gone: HashMap<_, _> = change.gone().filter(told).map(|e| (e.uid(), e)).collect();
     let come: Vec<_> = change.come().filter(told).collect();
     let same = |entry: &&Entry| {
         gone.get(entry.uid()).is_some_and(|was| {
             was.declared.id() == entry.declared.id()
-                && was.workload.waypoint == entry.workload.waypoint
                 && was.workload.services == entry.workload.services
         })
     };
@@ -136,19 +144,6 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
     behind
 }
 
-/// The workloads behind each waypoint, by the waypoint's key and in the order of their uids.
-fn workloads(known: &Known<'_>) -> HashMap<ServiceKey, Vec<Arc<str>>> {
-    let mut behind: HashMap<ServiceKey, Vec<Arc<str>>> = HashMap::new();
-    for entry in known.entries {
-        let waypoint = entry.workload.waypoint.as_ref().map(|w| &w.destination);
-        if let Some(GatewayDestination::Hostname(key)) = waypoint {
-            let uids = behind.entry(key.clone()).or_default();
-            uids.push(Arc::clone(entry.uid()));
-        }
-    }
-    behind
-}
-
 /// What every waypoint is told of.
 struct World<'a> {
     routes: Routes<'a>,
@@ -169,8 +164,8 @@ impl<'a> World<'a> {
             told.services.insert(site.key.clone(), Arc::new(binding));
         }
         let mut backends = BTreeSet::new();
-        for (key, (declared, hosts)) in used {
-            let route = self.route(declared, hosts, &namespace);
+        for (key, declared) in used {
+            let route = self.route(declared, &namespace);
             backends.extend(route.rules.iter().flat_map(targets).cloned());
             told.routes.insert(key, Arc::new(route));
         }
@@ -228,18 +223,17 @@ impl<'a> World<'a> {
         }
     }
 
-    fn route(
-        &self,
-        declared: &declaration::Route,
-        hosts: BTreeSet<Arc<str>>,
-        namespace: &str,
-    ) -> Route {
+    fn route(&self, declared: &declaration::Route, namespace: &str) -> Route {
+        let hosts: BTreeSet<&Arc<str>> = match declared.key.kind {
+            Kind::Tls => declared.hosts.iter().collect(),
+            Kind::Grpc | Kind::Http | Kind::Tcp | Kind::VirtualService => BTreeSet::new(),
+        };
         let rules = declared.rules.iter();
         let rules = rules.map(|rule| rule.map(&mut |to| self.target(to, namespace)));
         Route {
             key: declared.key.clone(),
             origin: declared.origin.clone(),
-            server_names: hosts.into_iter().collect(),
+            server_names: hosts.into_iter().cloned().collect(),
             rules: rules.collect(),
         }
     }

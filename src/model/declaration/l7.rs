@@ -2,6 +2,7 @@
 //! service entries (`spec/waypoint-l7.md` §2, §3).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -94,8 +95,6 @@ pub struct ServiceEntry {
     pub addresses: Vec<IpNet>,
     /// Its ports, at least one.
     pub ports: Vec<Port>,
-    /// Whether its endpoints are outside the mesh.
-    pub external: bool,
     /// How its endpoints are found.
     pub resolution: Resolution,
     /// Those that are listed.
@@ -114,6 +113,25 @@ pub struct ServiceEntry {
     pub ingress_use_waypoint: Option<bool>,
     /// Labels, the meaningful ones removed.
     pub labels: BTreeMap<String, String>,
+}
+
+impl ServiceEntry {
+    /// The addresses among those that it is asked for by.
+    pub fn single_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let single = self.addresses.iter().filter(|net| is_single(net));
+        single.map(IpNet::addr)
+    }
+
+    /// The ranges.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        let all = self.addresses.iter().copied();
+        all.filter(|net| !is_single(net))
+    }
+}
+
+/// Whether it is one address, and not a range.
+pub fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
 }
 
 /// An endpoint that a service entry lists.

@@ -159,6 +159,33 @@ fn the_peer_names_the_service_only_where_it_is_true() {
     }
 }
 
+#[test]
+fn where_a_waypoint_must_be_passed_follows_the_workload_and_its_services() {
+    let of = |own: bool, primary: bool, canary: bool, also: &str| {
+        let mut me = workload("me", &["10.0.0.2"]).of("cart").of(also);
+        me.waypoint = own.then(|| waypoint_named("wp"));
+        let mut cart = service("cart", &["10.9.0.1"]);
+        cart.waypoint = primary.then(|| waypoint_named("wp"));
+        let canary = canary.then(|| WeightedWaypoint {
+            waypoint: waypoint_named("wp"),
+            weight: 1,
+        });
+        cart.weighted_waypoints = canary.into_iter().collect();
+        let view = view(vec![me.clone()], vec![cart, service("other", &[])]);
+        Guarded::of(&view, &me)
+    };
+    let none = of(false, false, false, "cart");
+    assert_eq!(none, of(false, false, false, "nobody"));
+    for (name, other) in [
+        ("its own", of(true, false, false, "cart")),
+        ("its service's", of(false, true, false, "cart")),
+        ("its service's second", of(false, false, true, "cart")),
+        ("another service", of(false, false, false, "other")),
+    ] {
+        assert_ne!(none, other, "{name}");
+    }
+}
+
 /// Vectors 9, 10 and 33 of `spec/labels-and-policy.md` §7, as far as policies have no part in them.
 #[test]
 fn only_waypoints_come_where_one_must_be_passed() {

@@ -33,6 +33,8 @@ pub struct TlsChosen<'a> {
 #[derive(Clone, Debug)]
 pub struct TlsTable {
     lists: [List; 2],
+    /// The service's own name, which a route that names none is for.
+    own: Arc<str>,
 }
 
 /// The first rule of each route, with the name logs call it.
@@ -43,12 +45,18 @@ struct List {
 }
 
 impl TlsTable {
-    /// The rules of a port. Routes of HTTP are left to [`super::Table`].
+    /// The rules of a port of the service with this host name. Routes of HTTP are left to
+    /// [`super::Table`].
     ///
     /// # Errors
     /// [`Unresolved`] where one of its routes is not there.
-    pub fn new(resources: &Resources, port: &BoundPort) -> Result<Self, Unresolved> {
+    pub fn new(
+        resources: &Resources,
+        hostname: &Arc<str>,
+        port: &BoundPort,
+    ) -> Result<Self, Unresolved> {
         Ok(Self {
+            own: Arc::clone(hostname),
             lists: [
                 List::new(resources, &port.routes)?,
                 List::new(resources, &port.general)?,
@@ -61,7 +69,10 @@ impl TlsTable {
         if self.lists.iter().all(List::is_empty) {
             return TlsSelection::Default;
         }
-        let chosen = self.lists.iter().find_map(|list| list.select(sni));
+        let chosen = self
+            .lists
+            .iter()
+            .find_map(|list| list.select(sni, &self.own));
         let chosen = chosen.and_then(|(route, name)| {
             let rule = route.rules.first()?;
             Some(TlsChosen { route, rule, name })
@@ -91,11 +102,15 @@ impl List {
         self.tls.is_empty() && self.tcp.is_none()
     }
 
-    fn select(&self, sni: Option<&str>) -> Option<&(Arc<Route>, Arc<str>)> {
+    fn select(&self, sni: Option<&str>, own: &Arc<str>) -> Option<&(Arc<Route>, Arc<str>)> {
         let mut best: Option<(usize, _)> = None;
         for entry in &self.tls {
-            let names = entry.0.server_names.iter();
-            let taken = sni.and_then(|sni| names.filter_map(|name| closeness(name, sni)).max());
+            let names = match entry.0.server_names.as_slice() {
+                [] => std::slice::from_ref(own),
+                names => names,
+            };
+            let taken =
+                sni.and_then(|sni| names.iter().filter_map(|name| closeness(name, sni)).max());
             // Of equals the first stays: it is the older route.
             if taken > best.map(|(length, _)| length) {
                 best = taken.map(|length| (length, entry));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Bound, Subset};
-use crate::model::balance::{self, Candidate, Endpoint, Pick};
+use crate::model::balance::{self, Candidate, Endpoint, Pick, Untried};
 use crate::model::outbound::{self, Route, direct, to_endpoint};
 use crate::model::service::{Service, ServiceKey};
 use crate::model::view::View;
@@ -97,8 +97,7 @@ pub fn toward(
             }
             let mut among = Among {
                 subset,
-                tried: picking.tried,
-                pick,
+                untried: Untried::new(picking.tried, pick),
             };
             let like = SocketAddr::new(address_of(service, asked), port);
             to_endpoint(endpoints, instance, service, like, &mut among)
@@ -171,33 +170,21 @@ fn address_of(service: &Service, asked: SocketAddr) -> std::net::IpAddr {
 /// Picks among those of a subset that have not been tried.
 struct Among<'a, P> {
     subset: Option<&'a Subset>,
-    tried: &'a [SocketAddr],
-    pick: &'a mut P,
+    untried: Untried<'a, P>,
 }
 
 impl<P: Pick> Pick for Among<'_, P> {
     fn pick(&mut self, service: &ServiceKey, port: u16, candidates: &[Candidate<'_>]) -> usize {
-        if self.tried.is_empty() {
-            return self.pick.pick(service, port, candidates);
-        }
-        let left = candidates.iter().enumerate();
-        let left = left.filter(|(_, c)| !self.tried.contains(&c.address));
-        let (places, left): (Vec<_>, Vec<_>) = left.map(|(at, c)| (at, *c)).unzip();
-        // One beyond the candidates refuses.
-        if left.is_empty() {
-            return candidates.len();
-        }
-        let picked = self.pick.pick(service, port, &left);
-        places.get(picked).copied().unwrap_or(candidates.len())
+        self.untried.pick(service, port, candidates)
     }
 
     fn prefers(&self) -> bool {
-        self.pick.prefers()
+        self.untried.prefers()
     }
 
     fn admits(&self, workload: &Workload) -> bool {
         let within = self.subset.is_none_or(|s| s.uids.contains(&workload.uid));
-        within && self.pick.admits(workload)
+        within && self.untried.admits(workload)
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Resources {
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
 }
 
-/// A waypoint as a whole.
+/// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the
+/// list that §8.2 of `spec/control-plane.md` has would be sent anew whenever one comes or goes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatewayConfig {
     /// Which.
@@ -39,8 +40,6 @@ pub struct GatewayConfig {
     pub waypoint_for: WaypointFor,
     /// The port it takes tunnels on.
     pub hbone_port: u16,
-    /// The uids of workloads behind it, in order.
-    pub workloads: Vec<Arc<str>>,
     /// How it treats what comes.
     pub options: Options,
 }

@@ -133,6 +133,15 @@ fn a_tunnel_is_opened_for_what_is_bound() {
 }
 
 #[test]
+fn one_that_is_not_told_of_itself_takes_no_tunnel() {
+    let view = mesh();
+    let wp = view.workload("wp-1").unwrap();
+    let target = Target::Address("10.96.0.10:80".parse().unwrap());
+    let refused = admit(&view, Some(&Resources::default()), wp, target).unwrap_err();
+    assert_eq!((&refused, refused.status()), (&Refusal::Untold, 503));
+}
+
+#[test]
 fn a_waypoint_bound_to_itself_does_not_ask_itself() {
     let wp = workload("wp-1", &["10.2.0.1"]).behind(waypoint_at("10.2.0.1"));
     let view = view(vec![wp], vec![]);

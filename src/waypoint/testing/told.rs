@@ -107,7 +107,6 @@ pub(in crate::waypoint) fn told() -> Resources {
         origin: origin(),
         waypoint_for: WaypointFor::Service,
         hbone_port: 15008,
-        workloads: Vec::new(),
         options: Options::default(),
     };
     let port = |(port, protocol)| BoundPort {

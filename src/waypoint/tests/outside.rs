@@ -184,6 +184,44 @@ async fn the_host_that_is_asked_for_is_looked_up() {
 }
 
 #[tokio::test]
+async fn a_name_of_the_outside_does_not_lead_into_the_mesh() {
+    for (name, says, want) in [
+        ("outside", "192.0.2.7", Some("out")),
+        ("a workload", "10.1.0.11", None),
+        ("a service", "10.96.0.10", None),
+        (
+            "one of two",
+            "10.1.0.11 60; origin.example A 192.0.2.7",
+            Some("out"),
+        ),
+    ] {
+        let mut rig = Rig::new().await;
+        rig.outside("ext.example", Resolution::Dns, &[]);
+        rig.endpoint_outside("ext.example", "origin.example");
+        let says = Reply::Records(format!("origin.example A {says} 60"));
+        rig.names.say("origin.example", "A", says);
+        rig.dead_endpoint("cart-1", "10.1.0.11");
+        for (at, name) in [
+            ("192.0.2.7:9090", "out"),
+            ("10.1.0.11:9090", "workload"),
+            ("10.96.0.10:9090", "service"),
+        ] {
+            let listener = rig.program_at(at).await;
+            rig.run(echo(listener, name));
+        }
+        rig.publish().await;
+        // Often enough that each address had its turn.
+        for _ in 0..3 {
+            let mut tunnel = TunnelIo::new(rig.to(vip(90)).await);
+            let mut heard = [0; 3];
+            let read = soon("an answer or an end", tunnel.read_exact(&mut heard)).await;
+            let heard = read.is_ok().then(|| String::from_utf8_lossy(&heard));
+            assert_eq!(heard.as_deref(), want, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn names_are_endpoints_by_all_their_addresses_or_the_first() {
     for (name, resolution, want) in [
         ("all", Resolution::Dns, &["one", "two"][..]),

@@ -18,6 +18,8 @@ use crate::model::route::{
     Redirect, Rule, Target, UnmatchedPreflights,
 };
 use crate::model::testing::{key, workload};
+use crate::model::waypoint::Resources;
+use crate::waypoint::State;
 use crate::waypoint::testing::told::{rule, set, told};
 
 fn with(mut request: Request<Text>, name: &'static str, value: &str) -> Request<Text> {
@@ -402,7 +404,6 @@ async fn what_it_was_not_told_is_not_served() {
             "the service" => {
                 resources.services.remove(&key("cart"));
             }
-            "the waypoint itself" => resources.gateway = None,
             "the route" => resources.routes.clear(),
             "the subset" => {
                 let subset = Target::Service {
@@ -421,7 +422,6 @@ async fn what_it_was_not_told_is_not_served() {
     let mut client = Http1::to(&shop.rig).await;
     for (name, want) in [
         ("nothing is missing", 200),
-        ("the waypoint itself", 503),
         ("the service", 503),
         ("the route", 503),
         ("the subset", 503),
@@ -434,6 +434,29 @@ async fn what_it_was_not_told_is_not_served() {
         shop.cart.asked().is_empty(),
         "nor sent on as if there were none"
     );
+}
+
+#[tokio::test]
+async fn one_that_is_not_told_of_itself_does_not_serve() {
+    let mut shop = Shop::new(told()).await;
+    let mut client = Http1::to(&shop.rig).await;
+    assert_eq!(client.get("/").await.0, StatusCode::OK);
+    shop.rig.resources = Some(Resources {
+        gateway: None,
+        ..told()
+    });
+    shop.rig.tell();
+    let untold = |s: &State| matches!(s, State::Pending(r) if r.contains("not told of itself"));
+    let pending = shop.rig.state.wait_for(untold);
+    soon("it does not serve", pending).await.unwrap();
+    let reports = shop.rig.reports.borrow().waypoints.clone();
+    let told_of = reports
+        .values()
+        .any(|w| format!("{w:?}").contains("not told of itself"));
+    assert!(told_of, "its peers go by another: {reports:?}");
+    shop.tell(told()).await;
+    let mut client = Http1::to(&shop.rig).await;
+    assert_eq!(client.get("/").await.0, StatusCode::OK, "once it is told");
 }
 
 #[tokio::test]

@@ -40,6 +40,13 @@ pub enum WaypointResource {
     Traffic(Arc<NamedTraffic>),
 }
 
+/// The waypoint that a resource of this name is told: its first two segments.
+pub fn waypoint_of(name: &str) -> &str {
+    let mut slashes = name.match_indices('/');
+    let end = slashes.nth(1).map_or(name.len(), |(at, _)| at);
+    name.get(..end).unwrap_or(name)
+}
+
 impl WaypointResource {
     /// All that a waypoint is told, in no particular order.
     pub fn all(told: &Resources) -> impl Iterator<Item = Self> {

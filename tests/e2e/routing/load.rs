@@ -165,6 +165,7 @@ fn fails_nobody(swap: Swap, seconds: u64) {
             .unwrap()
     };
     let before = revision();
+    let gates = ["gate-1", "gate-2"].map(|gate| (gate, bench.logged_by(gate)));
     let (tally, turns) = changed_under_load(&bench, swap, seconds, PER_SECOND);
     let revisions = revision() - before;
     let well: usize = tally
@@ -189,10 +190,8 @@ fn fails_nobody(swap: Swap, seconds: u64) {
         revisions > least,
         "{revisions} revisions of {turns} changes"
     );
-    for gate in ["gate-1", "gate-2"] {
-        let log = bench.turn.log(gate);
-        let requests = log.lines().filter(|line| line.contains("request complete"));
-        let requests = requests.count();
+    for (gate, before) in gates {
+        let requests = bench.logs_since(gate, before, "request complete", 101);
         assert!(requests > 100, "{gate} has had {requests} requests");
     }
 }

@@ -64,6 +64,7 @@ fn tunnel(bench: &Bench, method: &str, target: &str) -> Tunnel {
         target: target.to_owned(),
         certificate: certificate(bench, WEB),
         older: false,
+        says: String::new(),
     }
 }
 
@@ -96,7 +97,7 @@ fn cases() -> Vec<Case> {
         Case::new("3: –", "").also(|bench| {
             let mut complaints = Vec::new();
             for (what, method, target, want) in [
-                ("a declared port", "CONNECT", "10.96.0.20:80", "200"),
+                ("a declared port, on which nothing is said", "CONNECT", "10.96.0.20:80", "200"),
                 ("CONNECT 10.96.0.20:8181, undeclared", "CONNECT", "10.96.0.20:8181", "404"),
                 ("VIP of an unbound service", "CONNECT", "10.96.0.30:80", "404"),
                 ("wp's own IP:15008", "CONNECT", GATE, "404"),
@@ -107,6 +108,14 @@ fn cases() -> Vec<Case> {
                     format!("{what}: {said}, {connections} upstream connections")
                 }));
             }
+            let says = Tunnel {
+                says: "hello".to_owned(),
+                ..tunnel(bench, "CONNECT", "10.96.0.20:90")
+            };
+            let (said, connections) = said(bench, says);
+            complaints.extend(unless(said == "200" && connections == 1, || {
+                format!("one that says something: {said}, {connections} upstream connections")
+            }));
             complaints
         }),
         Case::new("4: –", "").also(|bench| {

@@ -94,6 +94,7 @@ fn limits() -> Vec<Case> {
             ),
         )
         .also(|bench| {
+            let before = bench.logged_by("gate-1");
             let headers = [("x-echo-sleep".to_owned(), "1000".to_owned())];
             let tally: Tally = bench.order(&Order::Many(Many {
                 to: "10.96.0.21:80".to_owned(),
@@ -107,8 +108,8 @@ fn limits() -> Vec<Case> {
             let overflow = "503 upstream connect error or disconnect/reset before headers. reset reason: overflow";
             let fine = tally.get("200 v1") == Some(&2) && tally.get(overflow) == Some(&8);
             let mut complaints = unless(fine, || format!("{tally:?}"));
-            let flagged = bench.turn.log("gate-1").lines().filter(|l| l.contains("UO")).count();
-            complaints.extend(unless(flagged >= 8, || format!("{flagged} lines with UO")));
+            let flagged = bench.logs_since("gate-1", before, "response_flags=\"UO", 8);
+            complaints.extend(unless(flagged == 8, || format!("{flagged} lines with UO")));
             complaints
         }),
         Case::new(

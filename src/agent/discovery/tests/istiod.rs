@@ -219,6 +219,15 @@ async fn one_bad_workload_among_a_hundred_is_named_and_the_rest_applied() {
     };
     client.sees("99 new, one as it was", renewed).await;
     assert!(client.link.borrow().connected.is_some(), "and it goes on");
+    let refused = client.link.borrow().refused.clone().unwrap();
+    assert!(refused.reason.contains("w41"), "{refused:?}");
+    istiod.rewrite(|script| {
+        script.resources.insert(ADDRESS, all("333"));
+    });
+    istiod.push(ADDRESS);
+    let mended = |link: &Link| link.refused.is_none();
+    let link = client.links("all of it understood", mended).await;
+    assert_eq!(link.refusals, 1, "and not forgotten");
 }
 
 fn asked(mesh: &MeshState) -> Verdict {

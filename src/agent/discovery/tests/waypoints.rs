@@ -50,4 +50,13 @@ async fn a_waypoint_is_told_what_is_written_and_knows_it_after_a_restart() {
     let mut plain = Client::resume(controls, brisk(), vec![EPOCH; 16], kept);
     let known = plain.sees("a view", |mesh| mesh.revision.is_some()).await;
     assert!(known.waypoints.is_empty(), "nobody would ever correct it");
+
+    // What a process kept that was no waypoint tells one nothing, which is not the same as no routes.
+    let kept = plain.stop().await;
+    let controls = joined(&ca, EPOCH, &[&control.url]);
+    let other: WaypointName = "shop/other".parse().unwrap();
+    let of_both = controls.of_waypoints(vec![name, other.clone()]);
+    let mut later = Client::resume(of_both, brisk(), vec![EPOCH; 16], kept);
+    let known = later.sees("a view", |mesh| mesh.revision.is_some()).await;
+    assert_eq!(known.waypoints[&other].gateway, None);
 }

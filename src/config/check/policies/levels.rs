@@ -9,7 +9,11 @@ use crate::config::check::carriers::Carriers;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenAuthentication, WrittenWorkload};
 
-pub(super) fn check(context: &Context<'_>, carriers: &Carriers<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn check<'a>(
+    context: &Context<'a>,
+    carriers: &Carriers<'a>,
+    found: &mut Vec<Diagnostic>,
+) {
     let policies = &context.written.peer_authentications;
     let (selecting, wide): (Vec<_>, Vec<_>) = policies.iter().partition(|p| p.selector.is_some());
     namespaces(context, &wide, found);

@@ -8,7 +8,7 @@ use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenRoute;
 use crate::config::source::At;
-use crate::model::binding::{Bindable, Binding, Waypoints};
+use crate::model::binding::{Bindable, Waypoints};
 use crate::model::declaration::{Mesh, ParentKind, ParentRef, Port};
 use crate::model::route::Kind;
 
@@ -50,19 +50,19 @@ impl fmt::Display for Name<'_> {
 }
 
 /// What there is to be attached to.
-struct Parents<'a> {
+struct Parents<'a, 'w> {
     known: BTreeMap<Name<'a>, (Bindable<'a>, &'a [Port])>,
-    waypoints: Waypoints<'a>,
+    waypoints: &'w Waypoints<'a>,
     guesses: Guesses,
 }
 
 /// Every route at every parent that takes it; why others do not is said.
 pub(super) fn accepted<'a>(
     routes: &[&'a WrittenRoute],
-    mesh: &'a Mesh,
+    (mesh, waypoints): (&'a Mesh, &Waypoints<'a>),
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Attached<'a>> {
-    let mut parents = Parents::new(mesh);
+    let mut parents = Parents::new(mesh, waypoints);
     let mut accepted = Vec::new();
     for route in routes {
         for parent in &route.parents {
@@ -75,8 +75,8 @@ pub(super) fn accepted<'a>(
     accepted
 }
 
-impl<'a> Parents<'a> {
-    fn new(mesh: &'a Mesh) -> Self {
+impl<'a, 'w> Parents<'a, 'w> {
+    fn new(mesh: &'a Mesh, waypoints: &'w Waypoints<'a>) -> Self {
         let services = mesh.services.iter().map(|service| {
             let name = Name {
                 service_entry: false,
@@ -95,7 +95,7 @@ impl<'a> Parents<'a> {
         });
         Self {
             known: services.chain(entries).collect(),
-            waypoints: Waypoints::new(mesh),
+            waypoints,
             guesses: Guesses::default(),
         }
     }
@@ -116,12 +116,8 @@ impl<'a> Parents<'a> {
         }
         let namespace = &*route.namespace.value;
         // A waypoint that cannot be had is told of where it is named.
-        match self.waypoints.bind(*bindable) {
-            Binding::Bound(_) => {}
-            Binding::Unbound(unbound) if !unbound.is_direct() => {}
-            Binding::None | Binding::Unbound(_) => {
-                return Err(Box::new(behind_none(route, parent, to)));
-            }
+        if !self.waypoints.leads_somewhere(*bindable) {
+            return Err(Box::new(behind_none(route, parent, to)));
         }
         let mut before = self.waypoints.before(*bindable);
         let of_waypoint = before.any(|waypoint| *waypoint.namespace == *namespace);

@@ -1,6 +1,6 @@
 //! Whom routes ask, and who is not there (§2.6).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{ports, title};
@@ -8,20 +8,24 @@ use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{Asked, Role, WrittenRoute};
 use crate::config::source::At;
-use crate::model::declaration::{Mesh, Port};
+use crate::model::compile::service_key;
+use crate::model::compile::waypoints::Backends;
+use crate::model::declaration::Mesh;
 use crate::model::route::{BackendKind, BackendRef, Kind};
 
 /// Who can be asked.
 struct Known<'a> {
-    /// By namespace and name.
-    services: HashMap<&'a str, BTreeMap<&'a str, &'a [Port]>>,
-    /// By host name.
-    hosts: BTreeMap<Arc<str>, &'a [Port]>,
+    mesh: &'a Mesh,
+    backends: Backends<'a>,
     guesses: Guesses,
 }
 
 pub(super) fn check(routes: &[&WrittenRoute], mesh: &Mesh, found: &mut Vec<Diagnostic>) {
-    let mut known = Known::new(mesh);
+    let mut known = Known {
+        mesh,
+        backends: Backends::new(mesh),
+        guesses: Guesses::default(),
+    };
     for route in routes {
         for asked in &route.asked {
             found.extend(known.judge(route, asked));
@@ -29,44 +33,17 @@ pub(super) fn check(routes: &[&WrittenRoute], mesh: &Mesh, found: &mut Vec<Diagn
     }
 }
 
-impl<'a> Known<'a> {
-    fn new(mesh: &'a Mesh) -> Self {
-        let mut services: HashMap<&str, BTreeMap<&str, &[Port]>> = HashMap::new();
-        let mut hosts: BTreeMap<Arc<str>, &[Port]> = BTreeMap::new();
-        for service in &mesh.services {
-            let of_namespace = services.entry(&service.namespace).or_default();
-            of_namespace.insert(&service.name, &service.ports);
-            let (name, namespace) = (&service.name, &service.namespace);
-            let host = format!("{name}.{namespace}.{}", mesh.settings.domain);
-            hosts.insert(host.into(), &service.ports);
-        }
-        for entry in &mesh.service_entries {
-            let of_entry = entry.hosts.iter().map(Arc::clone);
-            hosts.extend(of_entry.map(|host| (host, &*entry.ports)));
-        }
-        Self {
-            services,
-            hosts,
-            guesses: Guesses::default(),
-        }
-    }
-
+impl Known<'_> {
     fn judge(&mut self, route: &WrittenRoute, asked: &At<Asked>) -> Option<Diagnostic> {
         let backend = &asked.value.backend;
-        let ports_of = match &backend.kind {
-            BackendKind::Service => {
-                let of_namespace = self.services.get(&*backend.namespace);
-                of_namespace.and_then(|known| known.get(&*backend.name))
-            }
-            BackendKind::Hostname => self.hosts.get(&backend.name),
-            BackendKind::Unknown(kind) => {
-                let why = format!("a backend of a kind that is none here: `{kind}`");
-                let help = "name a backend of kind `Service` or `Hostname`".to_owned();
-                return Some(not_found(route, asked, &why, "no such kind", help));
-            }
-        };
-        let Some(ports_of) = ports_of else {
-            return Some(self.missing(route, asked));
+        if let BackendKind::Unknown(kind) = &backend.kind {
+            let why = format!("a backend of a kind that is none here: `{kind}`");
+            let help = "name a backend of kind `Service` or `Hostname`".to_owned();
+            return Some(not_found(route, asked, &why, "no such kind", help));
+        }
+        let Some(ports_of) = self.backends.ports(backend) else {
+            let unseen = self.unseen(route, asked);
+            return Some(unseen.unwrap_or_else(|| self.missing(route, asked)));
         };
         let wanted = backend.port?;
         if ports_of.iter().any(|port| port.port == wanted) {
@@ -84,18 +61,43 @@ impl<'a> Known<'a> {
         Some(not_found(route, asked, &why, "no such port", help))
     }
 
+    /// A host that its service-entry shows to its own namespace alone.
+    fn unseen(&self, route: &WrittenRoute, asked: &At<Asked>) -> Option<Diagnostic> {
+        let backend = &asked.value.backend;
+        let host = backend.name.to_ascii_lowercase();
+        let mut entries = self.mesh.service_entries.iter();
+        let entry = entries.find(|entry| {
+            backend.kind == BackendKind::Hostname && entry.hosts.iter().any(|h| **h == *host)
+        })?;
+        let why = format!(
+            "{} as a backend, which service-entry `{}/{}` shows to its own namespace alone",
+            named(backend),
+            entry.namespace,
+            entry.name
+        );
+        let help = "leave out `export-to` there, or write the route in that namespace".to_owned();
+        Some(not_found(route, asked, &why, "not shown to this one", help))
+    }
+
     fn missing(&mut self, route: &WrittenRoute, asked: &At<Asked>) -> Diagnostic {
         let backend = &asked.value.backend;
         let what = named(backend);
         let key: Arc<str> = what.as_str().into();
         let guess = match backend.kind {
             BackendKind::Service => {
-                let beside = self.services.get(&*backend.namespace);
-                let beside = beside.into_iter().flat_map(BTreeMap::keys).copied();
+                let beside = self.mesh.services.iter();
+                let beside = beside.filter(|s| s.namespace == backend.namespace);
+                let beside = beside.map(|s| &*s.name);
                 self.guesses.meant_as(&key, &backend.name, beside)
             }
             BackendKind::Hostname | BackendKind::Unknown(_) => {
-                let hosts = self.hosts.keys().map(|host| &**host);
+                let domain = &self.mesh.settings.domain;
+                let services = self.mesh.services.iter();
+                let services =
+                    services.map(|s| service_key(&s.name, &s.namespace, domain).hostname);
+                let entries = self.mesh.service_entries.iter().flat_map(|e| &e.hosts);
+                let hosts: BTreeSet<Arc<str>> = services.chain(entries.cloned()).collect();
+                let hosts = hosts.iter().map(|host| &**host);
                 self.guesses.meant_as(&key, &backend.name, hosts)
             }
         };

@@ -133,6 +133,14 @@ fn authorities(table: &Table<'_>, whole: &Value<'_>) -> Option<Arc<str>> {
     }
     known.and_then(|known| scalar::choice(&known, &[("System", ())]));
     let refs = refs?;
+    if refs.is_empty_list() {
+        // An empty list must not come to believe whom nobody named.
+        refs.bad(
+            "is empty",
+            "no roots",
+            "name a file, as in `[{ name = \"/etc/lateen/tls/ca.pem\" }]`, or write `well-known-ca-certificates = \"System\"` instead",
+        );
+    }
     let mut files = refs.list(file)?;
     if files.len() > 1 {
         refs.unsupported("write the roots into one file");

@@ -61,6 +61,17 @@ pub(in crate::config) struct WrittenPolicy {
 }
 
 impl WrittenPolicy {
+    /// Whether anything is said of TLS for a port.
+    pub(in crate::config) fn speaks_of_tls(&self, port: u16) -> bool {
+        self.ports.get(&port).unwrap_or(&self.usual).tls.is_some()
+    }
+
+    /// Whether it has settings for a port, which inherit nothing, that say nothing of TLS.
+    pub(in crate::config) fn leaves_out_tls(&self, port: u16) -> bool {
+        let own = self.ports.get(&port);
+        own.is_some_and(|groups| groups.tls.is_none())
+    }
+
     /// What it means by itself. A port inherits nothing.
     pub(in crate::config) fn settle(&self) -> TrafficPolicy {
         let ports = self.ports.iter();

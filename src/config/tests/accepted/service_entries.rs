@@ -80,7 +80,6 @@ fn every_field_of_a_service_entry() {
             port(70, None, 70, AppProtocol::Grpc),
             port(3306, None, 3306, AppProtocol::Tcp),
         ],
-        external: false,
         resolution: Resolution::Dns,
         endpoints: vec![first, endpoint("2001:db8::1", 1)],
         selector: BTreeMap::new(),
@@ -100,7 +99,7 @@ fn what_a_service_entry_leaves_out() {
     let [entry] = &entries(written)[..] else {
         panic!("one");
     };
-    assert_eq!((entry.external, entry.resolution), (true, Resolution::None));
+    assert_eq!(entry.resolution, Resolution::None);
     assert_eq!(entry.export_to, ExportTo::Everyone);
     assert_eq!(entry.use_waypoint, None);
     let selecting = "[[service-entry]]\nname = \"e\"\nhosts = [\"a.example\"]\nports = [{ number = 80 }]\nresolution = \"STATIC\"\nexport-to = [\".\", \"*\"]\nworkload-selector = { labels = { app = \"a\" } }\n[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\nlabels = { app = \"a\" }\n";

@@ -1,7 +1,7 @@
 //! Rows about destination rules and the rest of the mesh.
 
 use super::super::{Code, Row};
-use super::{service, workload};
+use super::{NODES, service, workload};
 
 /// A rule for `host`, which is on line 3; its fourth line is `more`.
 fn rule(name: &str, host: &str, more: &str) -> String {
@@ -12,6 +12,25 @@ fn backend_tls(name: &str) -> String {
     format!(
         "[[backend-tls-policy]]\nname = \"{name}\"\ntarget-refs = [{{ kind = \"Service\", name = \"s\" }}]\nvalidation = {{ hostname = \"a\", well-known-ca-certificates = \"System\" }}\n"
     )
+}
+
+/// What says that there is to be no TLS.
+const DISABLED: &str = "traffic-policy = { tls = { mode = \"DISABLE\" } }";
+/// The same, but not for port 80.
+const OTHER_PORTS: &str = "traffic-policy = { tls = { mode = \"DISABLE\" }, port-level-settings = [{ port = { number = 80 } }] }";
+/// The same, but not for port 80 of a subset.
+const OTHER_SUBSETS: &str = "traffic-policy = { tls = { mode = \"DISABLE\" } }\nsubsets = [{ name = \"a\", labels = { app = \"a\" }, traffic-policy = { port-level-settings = [{ port = { number = 80 } }] } }]";
+const ROOT: &str = "namespace = \"istio-system\"";
+const NAMESPACES: &str =
+    "[[namespace]]\nname = \"istio-system\"\n[[namespace]]\nname = \"infra\"\n";
+
+/// A policy for `s`, whose waypoint is of another namespace, and a rule.
+fn elsewhere(rule: &str) -> Vec<(&'static str, String)> {
+    let waypoint = "[[gateway]]\nname = \"wp\"\nnamespace = \"infra\"\nclass = \"waypoint\"\nnode = \"edge-1\"\n\
+        listeners = [{ allowed-routes = { namespaces = { from = \"All\" } } }]\n";
+    let served = service("s", "use-waypoint = \"infra/wp\"") + &workload("w", "10.1.0.1", "");
+    let text = backend_tls("p") + rule + NAMESPACES + waypoint + NODES + &served;
+    vec![("a.toml", text)]
 }
 
 /// A service `s` with one workload.
@@ -76,14 +95,77 @@ pub(super) fn rows() -> Vec<Row> {
             vec![("a.toml", 7, 8, Superseded, "destination-rule `a`")],
         ),
         (
-            "a rule comes before a policy, wherever it stands",
-            file(backend_tls("p") + &rule("a", "s", "")),
+            "a rule that speaks of TLS comes before a policy, wherever it stands",
+            file(backend_tls("p") + &rule("a", "s", DISABLED)),
             vec![(
                 "a.toml",
                 3,
                 43,
                 Superseded,
                 "destination-rule `a` of the same",
+            )],
+        ),
+        (
+            "a rule that does not is no place for a policy's TLS to go",
+            file(backend_tls("p") + &rule("a", "s", "")),
+            vec![(
+                "a.toml",
+                3,
+                43,
+                Unsupported,
+                "would be spoken to in plain text",
+            )],
+        ),
+        (
+            "a rule that does so for other ports alone",
+            file(backend_tls("p") + &rule("a", "s", OTHER_PORTS)),
+            vec![("a.toml", 3, 43, Unsupported, "port-level-settings")],
+        ),
+        (
+            "a rule that does so but for a subset's port",
+            file(backend_tls("p") + &rule("a", "s", OTHER_SUBSETS)),
+            vec![("a.toml", 3, 43, Unsupported, "in plain text")],
+        ),
+        (
+            "a rule for many hosts, and a policy for one",
+            file(backend_tls("p") + &rule("a", "*.mesh.internal", "") + &rule("b", "*", "")),
+            vec![(
+                "a.toml",
+                3,
+                43,
+                Superseded,
+                "destination-rule `a` does not hold for `s.default.mesh.internal`",
+            )],
+        ),
+        (
+            "a rule for the whole mesh, and a policy for one host",
+            file(backend_tls("p") + &rule("a", "*", ROOT) + NAMESPACES),
+            vec![("a.toml", 3, 43, Superseded, "takes its place as a whole")],
+        ),
+        (
+            "a rule beside the waypoint, and a policy",
+            elsewhere(&rule("a", "*", "namespace = \"infra\"")),
+            vec![(
+                "a.toml",
+                3,
+                43,
+                Unsupported,
+                "not used at waypoint `infra/wp`, and endpoints",
+            )],
+        ),
+        (
+            "a rule beside the waypoint that speaks of TLS, and a policy",
+            elsewhere(&rule(
+                "a",
+                "*",
+                &format!("namespace = \"infra\"\n{DISABLED}"),
+            )),
+            vec![(
+                "a.toml",
+                3,
+                43,
+                Superseded,
+                "not used at waypoint `infra/wp`: destination-rule `a`",
             )],
         ),
         (

@@ -14,6 +14,16 @@ fn gateway(name: &str) -> String {
     format!("[[gateway]]\nname = \"{name}\"\nclass = \"waypoint\"\nnode = \"edge-1\"\n")
 }
 
+fn namespace(waypoint: &str) -> String {
+    format!("[[namespace]]\nname = \"default\"\nuse-waypoint = \"{waypoint}\"\n")
+}
+
+/// An entry with two ranges on its sixth line and one more line, the seventh.
+fn ranges(more: &str) -> String {
+    let ranges = "addresses = [\"198.51.100.0/24\", \"192.0.2.77\", \"2001:db8::/32\"]";
+    entry("e", "e.example", &format!("{ranges}\n{more}"))
+}
+
 pub(super) fn rows() -> Vec<Row> {
     use Code::*;
     let file = |text: String| vec![("a.toml", text)];
@@ -90,7 +100,7 @@ pub(super) fn rows() -> Vec<Row> {
             )],
         ),
         (
-            "ranges",
+            "a range of two",
             file(
                 entry("a", "a.example", "addresses = [\"198.51.100.0/24\"]")
                     + &entry("b", "b.example", "addresses = [\"198.51.100.0/24\"]"),
@@ -98,6 +108,52 @@ pub(super) fn rows() -> Vec<Row> {
             vec![
                 ("a.toml", 6, 14, NoEffect, "node proxies do not know ranges"),
                 ("a.toml", 12, 14, DuplicateAddress, "a range of another one"),
+                (
+                    "a.toml",
+                    12,
+                    14,
+                    NoEffect,
+                    "node proxies do not know ranges",
+                ),
+            ],
+        ),
+        (
+            "ranges behind a waypoint",
+            file(ranges("use-waypoint = \"wp\"") + &gateway("wp") + NODES),
+            vec![
+                (
+                    "a.toml",
+                    6,
+                    14,
+                    Unsupported,
+                    "connections to 198.51.100.0/24",
+                ),
+                ("a.toml", 6, 47, Unsupported, "connections to 2001:db8::/32"),
+            ],
+        ),
+        (
+            "ranges behind the namespace's waypoint",
+            file(ranges("") + &namespace("wp") + &gateway("wp") + NODES),
+            vec![
+                ("a.toml", 6, 14, Unsupported, "use-waypoint = \\\"none\\\""),
+                ("a.toml", 6, 47, Unsupported, "behind a waypoint"),
+            ],
+        ),
+        (
+            "ranges behind no waypoint",
+            file(ranges("use-waypoint = \"none\"") + &namespace("wp") + &gateway("wp") + NODES),
+            vec![
+                ("a.toml", 6, 14, NoEffect, "connections to 198.51.100.0/24"),
+                ("a.toml", 6, 47, NoEffect, "connections to 2001:db8::/32"),
+            ],
+        ),
+        (
+            "ranges behind a waypoint that is not there",
+            file(ranges("use-waypoint = \"wq\"")),
+            vec![
+                ("a.toml", 6, 14, Unsupported, "behind a waypoint"),
+                ("a.toml", 6, 47, Unsupported, "behind a waypoint"),
+                ("a.toml", 7, 16, WaypointIsNotReady, "service-entry `e`"),
             ],
         ),
         (
@@ -160,6 +216,35 @@ pub(super) fn rows() -> Vec<Row> {
                 NoWaypointForWildcardService,
                 "is not in force",
             )],
+        ),
+        (
+            "ranges and a wildcard where the namespace's waypoint is for other traffic",
+            file(
+                ranges("")
+                    + &dynamic("").replace("\"e\"", "\"d\"")
+                    + &namespace("wp")
+                    + &gateway("wp")
+                    + "waypoint-for = \"workload\"\n"
+                    + NODES,
+            ),
+            vec![
+                ("a.toml", 6, 14, NoEffect, "go there as they are"),
+                ("a.toml", 6, 47, NoEffect, "go there as they are"),
+                (
+                    "a.toml",
+                    9,
+                    8,
+                    NoWaypointForWildcardService,
+                    "is not in force",
+                ),
+                (
+                    "a.toml",
+                    16,
+                    16,
+                    UnsupportedTrafficTypeInherited,
+                    "`e` and 1 more of namespace `default` go direct",
+                ),
+            ],
         ),
     ]
 }

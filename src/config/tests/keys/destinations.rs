@@ -355,6 +355,12 @@ fn backend_tls(rows: &mut Rows) {
         ),
     );
     add(
+        "an empty list to believe",
+        target,
+        "{ hostname = \"a.example\", ca-certificate-refs = [] }",
+        (4, 62, BadValue, "ca-certificate-refs` is empty"),
+    );
+    add(
         "a ConfigMap",
         target,
         "{ hostname = \"a.example\", ca-certificate-refs = [{ kind = \"ConfigMap\", name = \"/a\" }] }",
@@ -370,7 +376,7 @@ fn backend_tls(rows: &mut Rows) {
         "an unknown port",
         "[{ kind = \"Service\", name = \"s\", section-name = \"http\" }]",
         valid,
-        (3, 63, TargetNotFound, "unknown port of service `s`"),
+        (3, 63, BadValue, "unknown port of service `s`"),
     );
 }
 

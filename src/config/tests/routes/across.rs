@@ -361,6 +361,32 @@ fn backends() -> Vec<Row> {
             "its share is closed",
         ),
         row(
+            "a host that is shown to another namespace alone",
+            route(
+                http,
+                "r",
+                CART,
+                "{ backend-refs = [{ kind = \"Hostname\", name = \"own.example\", port = 80 }] }",
+            ) + "[[service-entry]]\nname = \"own\"\nnamespace = \"other\"\nhosts = [\"own.example\"]\nports = [{ number = 80 }]\nresolution = \"DNS\"\nexport-to = [\".\"]\n",
+            vec![(
+                "b.toml",
+                5,
+                28,
+                BackendNotFound,
+                "which service-entry `other/own` shows to its own namespace alone",
+            )],
+        ),
+        row(
+            "hosts by shorter names",
+            route(
+                http,
+                "r",
+                CART,
+                "{ backend-refs = [{ kind = \"Hostname\", name = \"v1\", port = 80 }, { kind = \"Hostname\", name = \"v2.shop\", port = 80 }] }",
+            ),
+            vec![],
+        ),
+        row(
             "whom there is",
             route(
                 http,

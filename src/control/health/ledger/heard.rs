@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::{Context, Heard, Ledger, Memory, StreamId, Subject};
 use crate::model::workload::Health;
+use crate::wire::convert::shortened;
 use crate::wire::proto::lateen::workload_report::{Capture, Probe};
 use crate::wire::proto::lateen::{NodeReport, WorkloadReport};
 
-/// Longest text kept of a workload's detail, in bytes.
-const LONGEST_DETAIL: usize = 256;
 /// Most that is kept of one report: types, and findings.
 const APPLIED: usize = 16;
 const FINDINGS: usize = 16;
@@ -223,11 +222,4 @@ fn bounded<T>(mut all: Vec<T>, most: usize, fit: impl Fn(&mut T)) -> Vec<T> {
     all.truncate(most);
     all.iter_mut().for_each(fit);
     all
-}
-
-fn shortened(mut detail: String) -> String {
-    let mut ends = (0..=LONGEST_DETAIL).rev();
-    let end = ends.find(|at| detail.is_char_boundary(*at));
-    detail.truncate(end.unwrap_or_default());
-    detail
 }

@@ -35,14 +35,27 @@ impl<'a> AutoAllow<'a> {
             services: HashMap::new(),
         };
         for service in &mesh.services {
-            let keys = all.of(Bindable::from(service));
-            if !keys.is_empty() {
-                let domain = &mesh.settings.domain;
-                let key = service_key(&service.name, &service.namespace, domain);
-                all.services.insert(key, keys);
+            let domain = &mesh.settings.domain;
+            let key = service_key(&service.name, &service.namespace, domain);
+            all.file(key, Bindable::from(service));
+        }
+        for entry in &mesh.service_entries {
+            for host in &entry.hosts {
+                let key = ServiceKey {
+                    namespace: Arc::clone(&entry.namespace),
+                    hostname: Arc::clone(host),
+                };
+                all.file(key, Bindable::from(entry));
             }
         }
         Some(all)
+    }
+
+    fn file(&mut self, key: ServiceKey, object: Bindable<'a>) {
+        let keys = self.of(object);
+        if !keys.is_empty() {
+            self.services.entry(key).or_default().extend(keys);
+        }
     }
 
     /// All of them.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Attached, Converted, Difference, convert};
+use crate::model::compile::gateways::Gateways;
 use crate::model::compile::membership::Membership;
 use crate::model::compile::service_entries::Entries;
 use crate::model::compile::service_key;
@@ -42,8 +43,14 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
     let services = mesh.services.iter();
     let keys = services.map(|s| service_key(&s.name, &s.namespace, domain));
     let keys: Vec<_> = keys.filter(|_| attached.auto_allow.is_some()).collect();
-    let outside = Entries::none(mesh);
-    let membership = Membership::new(mesh, &keys, &outside, keys.is_empty());
+    let gateways = attached.auto_allow.as_ref().map(|_| Gateways::new(mesh));
+    let outside = match &gateways {
+        Some(Ok(gateways)) => Entries::new(mesh, gateways),
+        // A checked mesh has no gateway of an illegal name.
+        Some(Err(_)) | None => Entries::none(mesh),
+    };
+    let few = keys.is_empty() && outside.all.is_empty();
+    let membership = Membership::new(mesh, &keys, &outside, few);
     for workload in &mesh.workloads {
         *namespaces.entry(&workload.namespace).or_default() += 1;
         let services: Vec<_> = membership.of(workload).collect();

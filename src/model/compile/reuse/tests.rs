@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::compile::sample::outside::{endpoint, entry};
 use crate::model::compile::sample::{gateway, labels, large, mesh, node, service, using, workload};
 use crate::model::compile::{
     Assignments, CompileError, Compiled, Observed, Reported, compile, recompile, workload_uid,
@@ -9,6 +10,7 @@ use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Machines, Mesh, MtlsMode,
     Origin, PeerAuthentication, Proxy, Rule, WaypointFor, Workload as Declared,
 };
+use crate::model::waypoint::Resolution;
 
 /// What may happen to a mesh; numbers choose among what is there.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ enum Edit {
     /// Those with the label take no plain connections on any port, or on one.
     Strict(&'static str, bool),
     Lift,
+    /// Hosts outside are found so, or there are none.
+    Outside(Resolution, bool),
     /// A waypoint on that node, and what uses it: the namespace, the first service, the first workload.
     Waypoint(&'static str, WaypointFor, u8),
     /// Whether waypoints alone are let through.
@@ -121,6 +125,10 @@ fn edit() -> impl Strategy<Value = Edit> {
             .prop_map(|(node, takes, users)| Edit::Waypoint(node, takes, users)),
         any::<bool>().prop_map(Edit::AutoAllow),
     ];
+    let resolutions = [Resolution::Static, Resolution::Dns, Resolution::None];
+    let outside = (of(&resolutions), any::<bool>());
+    let outside = outside.prop_map(|(resolution, there)| Edit::Outside(resolution, there));
+    let around = prop_oneof![12 => around, 2 => outside];
     prop_oneof![2 => workloads, 1 => around]
 }
 
@@ -207,6 +215,11 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, e
                 mode: if all { strict } else { MtlsMode::Unset },
                 ports: (!all).then_some((80, strict)).into_iter().collect(),
             });
+        }
+        Edit::Outside(resolution, there) => {
+            let mut listed = entry("listed", &["a.example", "b.example"], resolution);
+            listed.endpoints = vec![endpoint("192.0.2.1")];
+            mesh.service_entries = there.then_some(listed).into_iter().collect();
         }
         Edit::Lift => {
             mesh.authorization_policies.pop();

@@ -1,47 +1,9 @@
-use super::super::sample::{gateway, labels, mesh, namespace, origin, using};
+use super::super::sample::outside::{endpoint, entry};
+use super::super::sample::{gateway, labels, mesh, namespace, using};
 use super::super::{Assignments, Compiled, Reported, compile, recompile};
 use super::*;
-use crate::model::declaration::{Canary, Port, WaypointFor};
+use crate::model::declaration::WaypointFor;
 use crate::model::service::{AppProtocol, ServicePort};
-
-/// `api.example` at port 443, by whatever way.
-fn entry(name: &str, hosts: &[&str], resolution: Resolution) -> ServiceEntry {
-    ServiceEntry {
-        origin: origin(),
-        name: Arc::from(name),
-        namespace: Arc::from("shop"),
-        hosts: hosts.iter().map(|host| Arc::from(*host)).collect(),
-        addresses: Vec::new(),
-        ports: vec![Port {
-            name: Some(Arc::from("tls")),
-            port: 443,
-            target_port: 8443,
-            app_protocol: AppProtocol::Tls,
-        }],
-        external: true,
-        resolution,
-        endpoints: Vec::new(),
-        selector: BTreeMap::new(),
-        subject_alt_names: vec![Arc::from("spiffe://x/y")],
-        export_to: ExportTo::Everyone,
-        use_waypoint: None,
-        canary: Canary::default(),
-        ingress_use_waypoint: None,
-        labels: BTreeMap::new(),
-    }
-}
-
-fn endpoint(address: &str) -> Endpoint {
-    Endpoint {
-        external: ExternalEndpoint {
-            address: Arc::from(address),
-            ports: BTreeMap::new(),
-            weight: 1,
-            locality: Locality::default(),
-        },
-        labels: BTreeMap::new(),
-    }
-}
 
 fn compiled(entries: Vec<ServiceEntry>) -> Compiled {
     let mut mesh = mesh();

@@ -1,15 +1,12 @@
 //! Which routes are attached to a service, and in which order they are tried (`spec/waypoint-l7.md`
 //! §2.1).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
-use super::super::Warning;
-use super::sites::{Site, Sites, bare};
+use super::sites::{Site, bare};
 use super::traffic::covers;
 use crate::model::declaration::{ParentKind, ParentRef, Port, Route};
 use crate::model::route::{Kind, RouteKey};
-use crate::model::service::ServiceKey;
 use crate::model::waypoint::BoundPort;
 
 /// The routes of a mesh, in ORDER.
@@ -39,8 +36,8 @@ pub(super) struct Lists<'a> {
     pub(super) general: Vec<&'a Route>,
 }
 
-/// The routes that are used, and the host names of what they are used for.
-pub(super) type Used<'a> = BTreeMap<RouteKey, (&'a Route, BTreeSet<Arc<str>>)>;
+/// The routes that are used.
+pub(super) type Used<'a> = BTreeMap<RouteKey, &'a Route>;
 
 impl<'a> Routes<'a> {
     pub(super) fn new(routes: &'a [Route]) -> Self {
@@ -102,68 +99,6 @@ impl<'a> Routes<'a> {
     }
 }
 
-impl<'a> Routes<'a> {
-    /// Routes of which an older one takes all that a match of theirs would take: of two that are
-    /// alike only the first is ever tried (§2.2).
-    pub(super) fn twins(&self, sites: &Sites<'a>) -> Vec<Warning> {
-        let mut twins = BTreeMap::new();
-        for site in sites.iter() {
-            let attached = self.on(site, &site.key.namespace);
-            for lists in site.ports.iter().map(|port| attached.lists(port)) {
-                for list in [lists.own, lists.general] {
-                    for (older, newer) in alike(&list) {
-                        twins.insert((&older.key, &newer.key), &site.key);
-                    }
-                }
-            }
-        }
-        let warning = |((older, newer), service): ((&RouteKey, &RouteKey), &ServiceKey)| {
-            Warning::SameRequests {
-                older: older.to_string(),
-                newer: newer.to_string(),
-                service: service.clone(),
-            }
-        };
-        twins.into_iter().map(warning).collect()
-    }
-}
-
-/// Pairs of routes of a list, the older one first, that have a match in common.
-fn alike<'a>(list: &[&'a Route]) -> Vec<(&'a Route, &'a Route)> {
-    let mut seen: HashMap<String, &Route> = HashMap::new();
-    let mut pairs = Vec::new();
-    // A virtual service is made for being tried after others.
-    let sorted = list.iter().filter(|r| r.key.kind != Kind::VirtualService);
-    for route in sorted {
-        for taken in taken_by(route) {
-            match seen.get(&taken) {
-                Some(older) if older.key != route.key => pairs.push((*older, *route)),
-                Some(_) => {}
-                None => {
-                    seen.insert(taken, route);
-                }
-            }
-        }
-    }
-    pairs
-}
-
-/// What a route takes, each written in one way.
-fn taken_by(route: &Route) -> Vec<String> {
-    match route.key.kind {
-        Kind::Tcp => vec!["tcp".to_owned()],
-        Kind::Tls => route
-            .hosts
-            .iter()
-            .map(|host| format!("tls {host}"))
-            .collect(),
-        Kind::Grpc | Kind::Http | Kind::VirtualService => {
-            let matches = route.rules.iter().flat_map(|rule| &rule.matches);
-            matches.map(|m| format!("{m:?}")).collect()
-        }
-    }
-}
-
 impl<'a> Attached<'a> {
     /// The routes of a port. Only the first family there is holds, and virtual services come after
     /// it.
@@ -179,7 +114,8 @@ impl<'a> Attached<'a> {
             let holding = fitting.clone().filter(move |(route, parent)| {
                 parent.port.is_some() == named && Some(route.key.kind.family()) == first
             });
-            once(holding.map(|(route, _)| *route))
+            let routes: Vec<&Route> = holding.map(|(route, _)| *route).collect();
+            routes
         };
         let (own, mut general) = (holding(true), holding(false));
         if Kind::VirtualService.fits(port.app_protocol) {
@@ -206,25 +142,8 @@ impl<'a> Attached<'a> {
     pub(super) fn note(&self, site: &Site<'_>, used: &mut Used<'a>) {
         for port in site.ports {
             let lists = self.lists(port);
-            for route in lists.own.into_iter().chain(lists.general) {
-                let (_, hosts) = used
-                    .entry(route.key.clone())
-                    .or_insert_with(|| (route, BTreeSet::new()));
-                match (route.key.kind, route.hosts.is_empty()) {
-                    (Kind::Tls, true) => {
-                        hosts.insert(Arc::clone(&site.key.hostname));
-                    }
-                    (Kind::Tls, false) => hosts.extend(route.hosts.iter().cloned()),
-                    _ => {}
-                }
-            }
+            let both = lists.own.into_iter().chain(lists.general);
+            used.extend(both.map(|route| (route.key.clone(), route)));
         }
     }
-}
-
-/// A route with two references to one port is tried once.
-fn once<'a>(routes: impl Iterator<Item = &'a Route>) -> Vec<&'a Route> {
-    let mut all: Vec<&Route> = routes.collect();
-    all.dedup_by(|a, b| a.key == b.key);
-    all
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::declaration::{
     ExportTo, Mesh, Origin, ParentKind, Port, Service, ServiceEntry, Settings,
 };
-use crate::model::route::BackendRef;
+use crate::model::route::{BackendKind, BackendRef};
 use crate::model::service::{NetworkAddress, ServiceKey};
 use crate::model::waypoint::{BoundPort, External};
 
@@ -44,10 +44,7 @@ impl Site<'_> {
         };
         match self.is {
             Is::Service(s) => s.addresses.iter().copied().map(on).collect(),
-            Is::Entry(e) => {
-                let single = e.addresses.iter().filter(|n| is_single(n));
-                single.map(|n| on(n.addr())).collect()
-            }
+            Is::Entry(e) => e.single_addresses().map(on).collect(),
         }
     }
 
@@ -57,10 +54,7 @@ impl Site<'_> {
             Is::Service(_) => None,
             Is::Entry(e) => Some(External {
                 hosts: vec![Arc::clone(&self.key.hostname)],
-                ranges: {
-                    let ranges = e.addresses.iter().filter(|n| !is_single(n));
-                    ranges.copied().collect()
-                },
+                ranges: e.ranges().collect(),
                 resolution: e.resolution,
                 endpoints: e.endpoints.iter().map(|e| e.external.clone()).collect(),
                 subject_alt_names: e.subject_alt_names.clone(),
@@ -74,10 +68,6 @@ impl Site<'_> {
             Is::Entry(e) => e.export_to == ExportTo::Everyone || *e.namespace == *namespace,
         }
     }
-}
-
-fn is_single(network: &ipnet::IpNet) -> bool {
-    network.prefix_len() == network.max_prefix_len()
 }
 
 /// A port without a route.
@@ -153,6 +143,15 @@ impl<'a> Sites<'a> {
     pub(super) fn keyed(&self, key: &ServiceKey) -> Option<&Site<'a>> {
         let mut sharing = self.sharing(&key.hostname);
         sharing.find(|site| site.key.namespace == key.namespace)
+    }
+
+    /// Whom a backend means.
+    pub(super) fn backend(&self, wanted: &BackendRef) -> Option<&Site<'a>> {
+        match wanted.kind {
+            BackendKind::Service => self.service(&wanted.namespace, &wanted.name),
+            BackendKind::Hostname => self.host(wanted),
+            BackendKind::Unknown(_) => None,
+        }
     }
 
     /// Whom a host name means: as it is written, or a service by its name, or by its name and

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::service_key;
 use super::attached::Routes;
 use super::sites::{Is, Site, Sites};
-use super::traffic::{Traffic, covers};
+use super::traffic::{Members, Traffic, covers};
 use super::{World, targets_of};
 use crate::model::binding::{Bindable, Waypoints};
 use crate::model::condition::Condition;
@@ -67,7 +67,7 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
         waypoints: Waypoints::new(mesh),
         world: World {
             routes: Routes::new(&mesh.routes),
-            traffic: Traffic::new(mesh, &[]),
+            traffic: Traffic::new(mesh, Members::default()),
             services: &[],
             sites: &sites,
         },

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::sample::outside::{endpoint, entry};
 use super::super::sample::routes::{at, backend, http, route};
 use super::super::sample::{gateway, labels, mesh, namespace, node, service, using, workload};
 use super::super::{Assignments, Compiled, Observed, Reported, compile, recompile, workload_uid};
@@ -10,7 +11,7 @@ use super::*;
 use crate::model::declaration::{
     Canary, DestinationRule, ExportTo, ParentKind, Port, ServiceEntry, SubsetLabels, WaypointFor,
 };
-use crate::model::route::{Kind, Mirror, RouteKey};
+use crate::model::route::{Kind, Mirror, RouteKey, TlsSelection, TlsTable};
 use crate::model::service::AppProtocol;
 use crate::model::traffic::TrafficPolicy;
 use crate::model::waypoint::{BoundPort, Resolution, TrafficKey};
@@ -290,7 +291,7 @@ fn the_server_names_of_a_tls_route() {
             vec!["a.example", "*.b.example"],
             vec!["*.b.example", "a.example"],
         ),
-        ("its parent's", vec![], vec!["echo.shop.mesh.internal"]),
+        ("each parent's own", vec![], vec![]),
     ] {
         let mut tls = route(Kind::Tls, "s", 1, "echo", &["v1:80"]);
         tls.hosts = hosts.into_iter().map(Arc::from).collect();
@@ -298,6 +299,32 @@ fn the_server_names_of_a_tls_route() {
         let route = told(&compiled).routes.values().next().unwrap();
         let names: Vec<&str> = route.server_names.iter().map(|n| &**n).collect();
         assert_eq!(names, want, "{name}");
+    }
+}
+
+#[test]
+fn a_tls_route_with_two_parents_is_for_each_one_s_own_name() {
+    let mut tls = route(Kind::Tls, "s", 1, "echo:8443", &["v1:80"]);
+    let mut second = tls.parents[0].clone();
+    second.name = Arc::from("v2");
+    tls.parents.push(second);
+    let mut mesh = shop(vec![tls]);
+    mesh.services[2].ports = vec![port(8443, AppProtocol::Tls)];
+    let compiled = compiled(&mesh);
+    let told = told(&compiled);
+    for (parent, asked, taken) in [
+        ("echo", "echo", true),
+        ("echo", "v2", false),
+        ("v2", "v2", true),
+        ("v2", "echo", false),
+    ] {
+        let binding = &told.services[&key(parent)];
+        let mut ports = binding.ports.iter();
+        let port = ports.find(|port| port.port == 8443).unwrap();
+        let table = TlsTable::new(told, &binding.key.hostname, port).unwrap();
+        let got = table.select(Some(&key(asked).hostname));
+        let rule = matches!(got, TlsSelection::Rule(_));
+        assert_eq!(rule, taken, "{asked} at {parent}");
     }
 }
 
@@ -364,16 +391,6 @@ fn the_destination_rule_that_holds() {
             "{name}"
         );
     }
-    let mut mesh = shop(Vec::new());
-    mesh.destination_rules = vec![d("shop", "a", 2, ECHO), d("shop", "b", 1, ECHO)];
-    let warnings = compiled(&mesh).warnings;
-    let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert!(
-        texts
-            .iter()
-            .any(|t| t.contains("shop/a") && t.contains("shop/b")),
-        "{texts:?}"
-    );
 }
 
 /// `echo-1` of version v1 and `echo-2` of v2, and a destination rule with both as subsets.
@@ -429,6 +446,79 @@ fn subsets_are_workloads_by_their_labels() {
 }
 
 #[test]
+fn subsets_have_endpoints_outside_as_each_network_has_them() {
+    let labelled = |address: &str, version: &str| {
+        let mut endpoint = endpoint(address);
+        endpoint.labels = labels(&[("version", version)]);
+        endpoint
+    };
+    let mut listed = entry("listed", &["a.example"], Resolution::Static);
+    listed.endpoints = vec![labelled("192.0.2.1", "v1"), labelled("192.0.2.2", "v2")];
+    let looked_up = entry("looked-up", &["b.example", "c.example"], Resolution::Dns);
+    let mut rule = destination("shop", "all", 1, "*");
+    let subset = |name: &str, of: &[(&str, &str)]| SubsetLabels {
+        name: Arc::from(name),
+        labels: labels(of),
+        traffic: None,
+    };
+    rule.subsets = vec![subset("v1", &[("version", "v1")]), subset("all", &[])];
+    let mut mesh = shop(Vec::new());
+    mesh.service_entries = vec![listed, looked_up];
+    mesh.destination_rules = vec![rule];
+    let far = |network: &str| {
+        let mut far = workload("far", "far", "edge-1", "10.1.0.97");
+        far.network = Arc::from(network);
+        far
+    };
+    let home = compiled(&mesh);
+    mesh.workloads.push(far("net-2").into());
+    let spread = recompile(&mesh, &Reported::default(), &home.assignments, &home).unwrap();
+    for (name, compiled, host, subset, want) in [
+        ("its own", &home, "a.example", 0, &["listed/192.0.2.1"][..]),
+        (
+            "all",
+            &home,
+            "a.example",
+            1,
+            &["listed/192.0.2.1", "listed/192.0.2.2"],
+        ),
+        (
+            "the host itself",
+            &home,
+            "c.example",
+            1,
+            &["looked-up/c.example"],
+        ),
+        ("which carries nothing", &home, "c.example", 0, &[]),
+        (
+            "on each network",
+            &spread,
+            "a.example",
+            0,
+            &["listed/192.0.2.1", "listed/192.0.2.1/net-2"],
+        ),
+        (
+            "the host itself, likewise",
+            &spread,
+            "b.example",
+            1,
+            &["looked-up/b.example", "looked-up/b.example/net-2"],
+        ),
+    ] {
+        let key = ServiceKey {
+            namespace: Arc::from("shop"),
+            hostname: Arc::from(host),
+        };
+        let uids = &told(compiled).services[&key].subsets[subset].uids;
+        let of_shop = "Kubernetes/networking.istio.io/ServiceEntry/shop";
+        let want: Vec<_> = want.iter().map(|w| format!("{of_shop}/{w}")).collect();
+        assert!(uids.iter().map(|uid| &**uid).eq(&want), "{name}: {uids:?}");
+        let known = |uid: &Arc<str>| compiled.workloads.iter().any(|w| w.uid == *uid);
+        assert!(uids.iter().all(known), "{name}: somebody has each of them");
+    }
+}
+
+#[test]
 fn a_service_entry_is_a_service_with_endpoints_elsewhere() {
     let mut mesh = shop(vec![http("a", 1, "ext", &["host=api.example:443"])]);
     mesh.routes[0].parents[0].kind = ParentKind::ServiceEntry;
@@ -445,7 +535,6 @@ fn a_service_entry_is_a_service_with_endpoints_elsewhere() {
             port(80, AppProtocol::Http11),
             port(443, AppProtocol::Http11),
         ],
-        external: true,
         resolution: Resolution::Dns,
         endpoints: Vec::new(),
         selector: BTreeMap::new(),
@@ -482,39 +571,17 @@ fn a_service_entry_is_a_service_with_endpoints_elsewhere() {
 }
 
 #[test]
-fn workloads_are_behind_waypoints_for_workloads() {
+fn workloads_come_and_go_behind_a_waypoint_that_is_not_told() {
     let mut mesh = shop(Vec::new());
     mesh.gateways[0].waypoint_for = WaypointFor::All;
-    let compiled = compiled(&mesh);
-    let gateway = told(&compiled).gateway.as_ref().unwrap();
-    let uid = |name| workload_uid("Kubernetes", "shop", name);
-    assert_eq!(gateway.workloads, [uid("cart-1"), uid("web-1")]);
-    assert_eq!(gateway.hbone_port, 15008);
-}
-
-#[test]
-fn of_two_routes_for_the_same_requests_both_are_named() {
-    let same = [
-        http("a", 2, "echo", &["v2:80"]),
-        http("b", 1, "echo", &["v1:80"]),
-    ];
-    let mut mesh = shop(same.to_vec());
     let before = compiled(&mesh);
-    let want = [Warning::SameRequests {
-        older: "http-route shop/b".to_owned(),
-        newer: "http-route shop/a".to_owned(),
-        service: key("echo"),
-    }];
-    let of_routes = |compiled: &Compiled| {
-        let all = compiled.warnings.iter().filter(|w| w.is_of_waypoints());
-        all.cloned().collect::<Vec<_>>()
-    };
-    assert_eq!(of_routes(&before), want);
-    let again = recompile(&mesh, &Reported::default(), &before.assignments, &before).unwrap();
-    assert_eq!(of_routes(&again), want, "as long as it is so");
-    mesh.routes[1].rules[0].matches[0].method = Some(crate::model::route::TextMatch::Present);
-    let after = recompile(&mesh, &Reported::default(), &before.assignments, &before).unwrap();
-    assert_eq!(of_routes(&after), []);
+    assert_eq!(told(&before).gateway.as_ref().unwrap().hbone_port, 15008);
+    mesh.workloads.pop();
+    let none = Reported::default();
+    let again = recompile(&mesh, &none, &before.assignments, &before).unwrap();
+    assert!(Arc::ptr_eq(told(&again), told(&before)));
+    let fresh = compile(&mesh, &none, &before.assignments).unwrap();
+    assert_eq!(told(&fresh), told(&before));
 }
 
 #[test]

@@ -3,81 +3,85 @@
 
 use std::cell::LazyCell;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::super::Warning;
 use super::super::reuse;
-use super::super::service_entries::entry_uid;
-use crate::model::declaration::{DestinationRule, Endpoint, Mesh, ServiceEntry, SubsetLabels};
+use super::super::service_entries::{self, Host};
+use crate::model::declaration::{DestinationRule, Mesh, Settings, SubsetLabels};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{NamedTraffic, Subset, TrafficKey};
+use crate::model::workload::Workload;
+
+/// Who may be in subsets.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Members<'a> {
+    /// The workloads of the mesh, in the order of uids.
+    pub(super) entries: &'a [reuse::Entry],
+    /// The hosts of service entries.
+    pub(super) hosts: &'a [Host<'a>],
+    /// What their endpoints are to the mesh.
+    pub(super) outside: &'a [Arc<Workload>],
+}
 
 /// Endpoints by service, each in the order of uids.
 type Endpoints<'a> = HashMap<&'a ServiceKey, Vec<&'a reuse::Entry>>;
 
 /// The destination rules of a mesh.
 pub(super) struct Traffic<'a> {
-    mesh: &'a Mesh,
-    root: &'a str,
+    settings: &'a Settings,
     /// By namespace and host.
     exact: HashMap<(&'a str, &'a str), &'a DestinationRule>,
-    /// Of those for one host the older, then the newer.
-    twins: Vec<(&'a DestinationRule, &'a DestinationRule)>,
     /// Those of a namespace whose host is a wildcard.
     wildcards: HashMap<&'a str, Vec<&'a DestinationRule>>,
     /// Only looked for where there are subsets.
-    endpoints: LazyCell<Endpoints<'a>, Box<dyn FnOnce() -> Endpoints<'a> + 'a>>,
+    endpoints: Lazy<'a, Endpoints<'a>>,
+    /// Hosts of service entries by their keys, likewise.
+    hosts: Lazy<'a, HashMap<&'a ServiceKey, &'a Host<'a>>>,
+    /// The networks that these are reached from, likewise.
+    networks: Lazy<'a, BTreeSet<&'a Arc<str>>>,
 }
 
+type Lazy<'a, T> = LazyCell<T, Box<dyn FnOnce() -> T + 'a>>;
+
 impl<'a> Traffic<'a> {
-    pub(super) fn new(mesh: &'a Mesh, entries: &'a [reuse::Entry]) -> Self {
+    pub(super) fn new(mesh: &'a Mesh, members: Members<'a>) -> Self {
         let mut rules: Vec<_> = mesh.destination_rules.iter().collect();
         rules.sort_by_key(|rule| &rule.origin);
-        let (mut exact, mut twins) = (HashMap::new(), Vec::new());
+        let mut exact = HashMap::new();
         let mut wildcards: HashMap<&str, Vec<&DestinationRule>> = HashMap::new();
         for rule in rules {
-            match exact.entry((&*rule.namespace, &*rule.host)) {
-                // Of two for the same host the older one holds.
-                Entry::Occupied(older) => twins.push((*older.get(), rule)),
-                Entry::Vacant(place) => {
-                    place.insert(rule);
-                    if rule.host.starts_with('*') {
-                        wildcards.entry(&rule.namespace).or_default().push(rule);
-                    }
+            // Of two for the same host the older one holds.
+            if let Entry::Vacant(place) = exact.entry((&*rule.namespace, &*rule.host)) {
+                place.insert(rule);
+                if rule.host.starts_with('*') {
+                    wildcards.entry(&rule.namespace).or_default().push(rule);
                 }
             }
         }
         Self {
-            mesh,
-            root: &mesh.settings.root_namespace,
+            settings: &mesh.settings,
             exact,
-            twins,
             wildcards,
-            endpoints: LazyCell::new(Box::new(move || by_service(entries))),
+            endpoints: LazyCell::new(Box::new(move || by_service(members.entries))),
+            hosts: LazyCell::new(Box::new(move || {
+                let hosts = members.hosts.iter();
+                hosts.map(|host| (&host.key, host)).collect()
+            })),
+            networks: LazyCell::new(Box::new(move || {
+                members.outside.iter().map(|w| &w.network).collect()
+            })),
         }
     }
 
     /// The rule that holds for a service at a waypoint of `namespace`: of the first namespace that
     /// has one, the one whose host says most.
     pub(super) fn rule(&self, key: &ServiceKey, namespace: &str) -> Option<&'a DestinationRule> {
-        let places = [namespace, &key.namespace, self.root];
+        let places = [namespace, &key.namespace, &self.settings.root_namespace];
         places.into_iter().find_map(|place| {
             let exact = self.exact.get(&(place, &*key.hostname)).copied();
             exact.or_else(|| self.wildcard(place, &key.hostname))
         })
-    }
-
-    /// Rules that hold for nobody.
-    pub(super) fn twins(&self) -> impl Iterator<Item = Warning> {
-        let shown = |rule: &DestinationRule| format!("{}/{}", rule.namespace, rule.name);
-        self.twins
-            .iter()
-            .map(move |(older, newer)| Warning::SameHost {
-                older: shown(older),
-                newer: shown(newer),
-                host: Arc::clone(&older.host),
-            })
     }
 
     fn wildcard(&self, namespace: &str, hostname: &str) -> Option<&'a DestinationRule> {
@@ -97,12 +101,7 @@ impl<'a> Traffic<'a> {
             };
             let members = endpoints.iter().filter(|e| carries(&e.declared.labels));
             let members = members.map(|entry| Arc::clone(entry.uid()));
-            let listed = self.listed(key).filter(|(_, e)| carries(&e.labels));
-            let listed = listed.map(|(entry, endpoint)| {
-                let cluster = &self.mesh.settings.cluster_id;
-                entry_uid(cluster, entry, &endpoint.external.address)
-            });
-            let mut uids: Vec<_> = members.chain(listed).collect();
+            let mut uids: Vec<_> = members.chain(self.outside(key, carries)).collect();
             uids.sort();
             Subset {
                 name: Arc::clone(&subset.name),
@@ -113,14 +112,25 @@ impl<'a> Traffic<'a> {
         rule.subsets.iter().map(made).collect()
     }
 
-    /// Endpoints that a service entry lists for a host.
-    fn listed(&self, key: &ServiceKey) -> impl Iterator<Item = (&'a ServiceEntry, &'a Endpoint)> {
-        let (namespace, host) = (Arc::clone(&key.namespace), Arc::clone(&key.hostname));
-        let of_host = move |entry: &&ServiceEntry| {
-            entry.namespace == namespace && entry.hosts.contains(&host)
+    /// The endpoints outside of a host that carry labels, as each network has them.
+    fn outside(
+        &self,
+        key: &ServiceKey,
+        carries: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Vec<Arc<str>> {
+        let Some(host) = self.hosts.get(key) else {
+            return Vec::new();
         };
-        let entries = self.mesh.service_entries.iter().filter(of_host);
-        entries.flat_map(|entry| entry.endpoints.iter().map(move |e| (entry, e)))
+        let endpoints = service_entries::endpoints(host).into_iter();
+        let endpoints = endpoints.filter(|endpoint| carries(&endpoint.labels));
+        let on_each = endpoints.flat_map(|endpoint| {
+            let networks = self.networks.iter();
+            networks.map(move |network| {
+                let address = &endpoint.external.address;
+                service_entries::uid(self.settings, host.declared, address, network)
+            })
+        });
+        on_each.collect()
     }
 }
 
@@ -157,7 +167,7 @@ fn by_service(entries: &[reuse::Entry]) -> Endpoints<'_> {
 }
 
 /// Whether a host name, `*.suffix` or `*` is or covers a host name.
-pub(super) fn covers(host: &str, hostname: &str) -> bool {
+pub fn covers(host: &str, hostname: &str) -> bool {
     match host.strip_prefix('*') {
         None => host == hostname,
         Some("") => true,

@@ -1,6 +1,9 @@
 //! Who goes through a waypoint, to which instance, and who may answer there.
 
 use super::*;
+use crate::model::balance::Untried;
+use crate::model::service::{Service, WeightedWaypoint};
+use crate::model::workload::Health::{Healthy, Unhealthy};
 
 #[test]
 fn a_waypoint_is_not_sent_to_itself() {
@@ -99,4 +102,54 @@ fn who_may_answer_at_a_waypoint_is_the_instance_and_whom_its_service_names() {
         "cart",
         "the service addressed"
     );
+}
+
+#[test]
+fn a_canary_gets_its_share_of_what_is_tried_again_too() {
+    let named = |name: &str, weight| WeightedWaypoint {
+        waypoint: waypoint_named(name),
+        weight,
+    };
+    let cart = Service {
+        weighted_waypoints: vec![named("wp", 9), named("zz", 1)],
+        ..service("cart", &[VIP]).through(waypoint_named("wp"))
+    };
+    let of = |name: &str| service(name, &[]).ports(&[port(15008, 15008)]);
+    let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 15008));
+    let (first, second, canary) = (at(10), at(11), at(20));
+    let second_is = |health| Workload {
+        health,
+        ..workload("wp-2", &["10.0.0.11"]).of("wp")
+    };
+    for (name, health, tried, want) in [
+        ("at first", Healthy, &[][..], [45, 45]),
+        ("past the first instance", Healthy, &[first], [0, 90]),
+        ("past both", Healthy, &[first, second], [0, 0]),
+        (
+            "past the only one that is well",
+            Unhealthy,
+            &[first],
+            [0, 0],
+        ),
+    ] {
+        let workloads = vec![
+            workload("wp-1", &["10.0.0.10"]).of("wp"),
+            second_is(health),
+            workload("zz-1", &["10.0.0.20"]).of("zz"),
+        ];
+        let view = view(workloads, vec![of("wp"), of("zz"), cart.clone()]);
+        let mut turns = RoundRobin::default();
+        let to = "10.9.0.1:80".parse().unwrap();
+        let mut hops = BTreeMap::new();
+        for _ in 0..100 {
+            let mut untried = Untried::new(tried, &mut turns);
+            let Ok(Route::Tunnel(tunnel)) = decide(&view, &web(), to, &mut untried) else {
+                panic!("{name}: a tunnel");
+            };
+            *hops.entry(tunnel.hop).or_insert(0) += 1;
+        }
+        let shares = [first, second, canary].map(|hop| hops.get(&hop).copied().unwrap_or(0));
+        let [one, two] = want;
+        assert_eq!(shares, [one, two, 100 - one - two], "{name}");
+    }
 }

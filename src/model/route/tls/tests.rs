@@ -1,6 +1,9 @@
 use super::*;
 use crate::model::route::testing::{name, port, route, rule};
 
+/// The host name of the service whose port it is.
+const OWN: &str = "cart.shop.mesh.internal";
+
 fn tls(called: &str, names: &[&str], backend: &str) -> Route {
     let mut route = route(Kind::Tls, called, vec![rule(vec![], backend)]);
     route.server_names = names.iter().map(|name| Arc::from(*name)).collect();
@@ -13,7 +16,7 @@ fn tcp(called: &str, backend: &str) -> Route {
 
 fn table(own: Vec<Route>, general: Vec<Route>) -> TlsTable {
     let (resources, port) = port(own, general);
-    TlsTable::new(&resources, &port).unwrap()
+    TlsTable::new(&resources, &Arc::from(OWN), &port).unwrap()
 }
 
 fn outcome(table: &TlsTable, sni: Option<&str>) -> String {
@@ -44,7 +47,23 @@ fn server_names_decide() {
         ],
         vec![],
     );
+    let unnamed = table(
+        vec![tls("any", &["*"], "v1"), tls("own", &[], "v2")],
+        vec![],
+    );
     for (name, table, sni, want) in [
+        (
+            "of a route without names its own",
+            &unnamed,
+            Some(OWN),
+            "v2",
+        ),
+        (
+            "and no other",
+            &unnamed,
+            Some("web.shop.mesh.internal"),
+            "v1",
+        ),
         ("37 exact", &only, Some("a.example"), "v1"),
         ("37 suffix", &only, Some("x.b.example"), "v2"),
         ("37 another", &only, Some("c"), "close"),
@@ -104,6 +123,6 @@ fn a_rule_has_a_name() {
 fn a_route_that_is_not_there_is_named() {
     let (mut resources, port) = port(vec![tcp("t", "v1")], vec![]);
     resources.routes.clear();
-    let error = TlsTable::new(&resources, &port).unwrap_err();
+    let error = TlsTable::new(&resources, &Arc::from(OWN), &port).unwrap_err();
     assert_eq!(error.to_string(), "tcp-route shop/t is not there");
 }

@@ -128,13 +128,12 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         default_retry: retry,
         locality,
     });
-    (origin(), takes, any::<u16>(), list(text()), options).prop_map(
-        move |(origin, waypoint_for, hbone_port, workloads, options)| GatewayConfig {
+    (origin(), takes, any::<u16>(), options).prop_map(
+        move |(origin, waypoint_for, hbone_port, options)| GatewayConfig {
             name: name.clone(),
             origin,
             waypoint_for,
             hbone_port,
-            workloads,
             options,
         },
     )

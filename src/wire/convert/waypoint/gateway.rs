@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::{Fault, Reason, enumeration, port};
-use super::parts::{duration, each, for_so_long, lasting, number, part, strings, texts};
+use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::traffic::{encode_locality, locality};
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, RetryOn};
@@ -33,7 +33,6 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             locality: Some(encode_locality(&options.locality)),
         }),
         workload_set: None,
-        workloads: strings(&gateway.workloads),
     }
 }
 
@@ -58,7 +57,6 @@ pub(super) fn decode(
             For::Unspecified => return Err(Fault::new("waypoint_for", Reason::Missing)),
         },
         hbone_port: port("hbone_port", given.hbone_port)?,
-        workloads: texts(given.workloads),
         options: part("options", given.options, options)?,
     })
 }

@@ -19,7 +19,6 @@ fn changed(change: impl FnOnce(&mut proto::Resource)) -> Vec<u8> {
         },
         waypoint_for: WaypointFor::Service,
         hbone_port: 15008,
-        workloads: Vec::new(),
         options: Options::default(),
     }));
     let mut resource = proto::Resource::decode(&*gateway.encode(&wp())).unwrap();

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -29,6 +30,8 @@ pub(crate) struct Tunnel {
     pub(crate) certificate: Option<(String, String)>,
     /// Instead of TLS 1.3.
     pub(crate) older: bool,
+    /// What is said through it, before something is heard; nothing where it is empty.
+    pub(crate) says: String,
 }
 
 impl Tunnel {
@@ -62,9 +65,17 @@ impl Tunnel {
         let method: Method = self.method.parse()?;
         let uri: Uri = self.target.parse()?;
         let request = Request::builder().method(method).uri(uri).body(())?;
-        let (response, _out) = sender.send_request(request, false)?;
+        let (response, mut out) = sender.send_request(request, false)?;
         match response.await {
-            Ok(response) => Ok(response.status().as_u16().to_string()),
+            Ok(response) => {
+                let status = response.status().as_u16().to_string();
+                if !self.says.is_empty() {
+                    out.send_data(Bytes::from(self.says), false)?;
+                    let heard = response.into_body().data().await;
+                    heard.ok_or("nothing is heard")??;
+                }
+                Ok(status)
+            }
             Err(error) if error.is_reset() => Ok(error.to_string()),
             Err(_closed) => Ok("handshake failed".to_owned()),
         }

@@ -5,6 +5,7 @@ use super::shorthand::{Asked, Judge, mesh};
 use crate::model::compile::policies::survey;
 use crate::model::compile::sample;
 use crate::model::declaration::{CanaryWeight, Mesh, WaypointFor};
+use crate::model::waypoint::Resolution;
 
 /// `REQUEST => VERDICT; REQUEST => VERDICT` of a mesh.
 fn check(name: &str, mesh: Mesh, expected: &str) {
@@ -279,6 +280,15 @@ fn waypoints_alone_where_the_mesh_says_so() {
         mesh.services[0].canary.weight = Some(CanaryWeight::Percent(20));
         mesh
     };
+    let by_entry = |selector: &str, waypoint: &str| {
+        let mut mesh = through(&[], &[]);
+        let hosts = ["a.example", "b.example"];
+        let mut entry = sample::outside::entry("ext", &hosts, Resolution::Static);
+        entry.selector = sample::labels(&[("app", selector)]);
+        entry.use_waypoint = sample::using(waypoint);
+        mesh.service_entries = vec![entry];
+        mesh
+    };
     let only_x = "ALLOW app=cart; from sa=web";
     for (name, policies, labels, expected) in [
         (
@@ -321,6 +331,14 @@ fn waypoints_alone_where_the_mesh_says_so() {
     ] {
         check(name, through(policies, labels), expected);
     }
+    let selected = by_entry("cart", "wp");
+    let surveyed = survey(&selected);
+    let counted: Vec<_> = surveyed.iter().map(|s| s.workloads).collect();
+    assert_eq!(counted, [0, 1], "of a service entry");
+    let in_wp = "WP => in; X => unallowed; - => unallowed; X on web-1 => in";
+    check("of a service entry", selected, in_wp);
+    check("of none's", by_entry("cart", "none"), "X => in");
+    check("of another's", by_entry("web", "wp"), "X => in");
     let mesh = through(&[], &["shop=wp", "canary=all"]);
     let judge = Judge::new(mesh.clone());
     let listed = &judge.workload("cart-1").authorization_policies;

@@ -1,0 +1,31 @@
+//! Whom routes can name, for those who judge what is written.
+
+use super::sites::Sites;
+use crate::model::compile::service_key;
+use crate::model::declaration::{Mesh, Port};
+use crate::model::route::BackendRef;
+
+/// Whom a backend of a route can be.
+pub struct Backends<'a> {
+    sites: Sites<'a>,
+}
+
+impl<'a> Backends<'a> {
+    /// Those of a mesh.
+    pub fn new(mesh: &'a Mesh) -> Self {
+        let domain = &mesh.settings.domain;
+        let services = mesh.services.iter();
+        let keys: Vec<_> = services
+            .map(|s| service_key(&s.name, &s.namespace, domain))
+            .collect();
+        Self {
+            sites: Sites::new(mesh, &keys),
+        }
+    }
+
+    /// The ports of whom a reference means, for waypoints too; none where that is nobody, or nobody that
+    /// its namespace sees.
+    pub fn ports(&self, wanted: &BackendRef) -> Option<&'a [Port]> {
+        self.sites.backend(wanted).map(|site| site.ports)
+    }
+}
