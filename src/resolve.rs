@@ -22,7 +22,8 @@ use tracing::{debug, warn};
 use crate::telemetry::access_log::chain;
 pub use system::System;
 
-/// Names that are known at once; above it the one that was asked for longest ago is forgotten.
+/// Names that are known at once; above it the one that was asked for longest ago is forgotten, one
+/// without an address first.
 pub const MOST_NAMES: usize = 1024;
 /// Ends of answers that are remembered at once; above it those of forgotten names are left out.
 const MOST_DUE: usize = 2 * MOST_NAMES;
@@ -139,6 +140,12 @@ impl Names {
         }
     }
 
+    /// Whether a name is among them.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        lock(&self.known).contains_key(name)
+    }
+
     fn entry(&self, name: &str) -> Result<watch::Receiver<Option<Answer>>, LookupError> {
         let mut known = lock(&self.known);
         if let Some(entry) = known.get_mut(name) {
@@ -159,8 +166,12 @@ impl Names {
     }
 }
 
+/// Forgets the name that was asked for longest ago: of those that have no address, while there are any.
 fn forget_oldest(known: &mut HashMap<Arc<str>, Entry>) {
-    let oldest = known.iter().min_by_key(|(_, entry)| entry.used);
+    let oldest = known.iter().min_by_key(|(_, entry)| {
+        let failed = matches!(&*entry.answer.borrow(), Some(Err(_)));
+        (!failed, entry.used)
+    });
     if let Some(name) = oldest.map(|(name, _)| Arc::clone(name)) {
         known.remove(&name);
     }

@@ -73,6 +73,16 @@ pub struct Settings {
     pub silence: Duration,
 }
 
+/// Names outside the mesh. Clients choose those of hosts that are looked up as they ask for them, and shall
+/// push nobody else's out, nor keep them waiting.
+#[derive(Clone)]
+pub struct Lookups {
+    /// Those that the mesh has.
+    pub configured: Names,
+    /// Those that clients ask for (`DYNAMIC_DNS`).
+    pub asked_for: Names,
+}
+
 /// What [`Settings::silence`] is.
 pub const SILENCE: Duration = Duration::from_secs(300);
 
@@ -89,7 +99,7 @@ struct Shared<C: hbone::Connector> {
     endpoints: Endpoints,
     http: http::Pool,
     outside: outside::Instances,
-    names: Names,
+    names: Lookups,
     routing: Routing,
     /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
     sessions: SessionKey,

@@ -465,6 +465,7 @@ impl Followers {
         );
         let mut roles = JoinSet::new();
         let (names, refresher) = resolve::names(resolve::System::default());
+        let (asked_for, second) = resolve::names(resolve::System::default());
         let mut connections = Connections::default();
         if let Some(node) = self.node {
             let shared = Shared::new(
@@ -489,7 +490,10 @@ impl Followers {
             let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
             let metrics = Arc::clone(&metrics);
             let teller = Teller::new(settings.name.clone(), tell, states.clone());
-            let names = names.clone();
+            let names = waypoint::Lookups {
+                configured: names.clone(),
+                asked_for: asked_for.clone(),
+            };
             let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, names, teller);
             roles.spawn(role.run(shutdown.clone()));
         }
@@ -497,7 +501,9 @@ impl Followers {
         // The agent outlives the data plane, so that policy and certificates hold while it drains.
         let agent_stop = CancellationToken::new();
         tasks.spawn(agent.run(agent_stop.clone()));
-        tasks.spawn(refresher.run(agent_stop.clone()));
+        for refresher in [refresher, second] {
+            tasks.spawn(refresher.run(agent_stop.clone()));
+        }
         let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
         tasks.spawn(gauges);
         while let Some(done) = roles.join_next().await {

@@ -19,6 +19,7 @@ mod probes;
 mod references;
 mod routes;
 mod service_entries;
+mod virtual_services;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
     WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenSettings, WrittenWorkload, default_settings,
+    WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload, default_settings,
 };
 use crate::model::binding::Waypoints;
 use crate::model::declaration::{Mesh, Settings};
@@ -49,6 +50,7 @@ struct Whole<'a> {
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
     routes: Vec<&'a WrittenRoute>,
+    virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
     backend_tls: Vec<&'a WrittenBackendTls>,
     unread: bool,
@@ -69,6 +71,7 @@ impl<'a> Whole<'a> {
                 authorization_policies,
                 peer_authentications,
                 routes,
+                virtual_services,
                 destinations,
                 backend_tls,
                 unread,
@@ -83,6 +86,7 @@ impl<'a> Whole<'a> {
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
             whole.routes.extend(routes);
+            whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
             whole.backend_tls.extend(backend_tls);
             whole.unread |= unread;
@@ -180,6 +184,7 @@ pub(super) fn check(
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);
         routes::check(&context, (&mesh, &waypoints), &mut found);
+        virtual_services::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

@@ -30,7 +30,7 @@ pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
-pub(super) use route::{Asked, Role, WrittenRoute};
+pub(super) use route::{Asked, Role, WrittenRoute, WrittenRule, WrittenVirtualService};
 pub(super) use service::WrittenService;
 pub(super) use service_entry::WrittenServiceEntry;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
@@ -63,6 +63,8 @@ pub(super) struct Written {
     pub peer_authentications: Vec<WrittenAuthentication>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
     pub routes: Vec<WrittenRoute>,
+    /// `[[virtual-service]]`.
+    pub virtual_services: Vec<WrittenVirtualService>,
     /// `[[destination-rule]]`.
     pub destinations: Vec<WrittenDestination>,
     /// `[[backend-tls-policy]]`.
@@ -74,12 +76,7 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 4] = [
-    "request-authentication",
-    "telemetry",
-    "wasm-plugin",
-    "virtual-service",
-];
+const LATER: [&str; 3] = ["request-authentication", "telemetry", "wasm-plugin"];
 
 /// Tables of `lateen.toml`, which people put here by mistake.
 const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
@@ -157,6 +154,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         );
     }
     written.routes.sort_by_key(|r| r.place.span().start);
+    read_kind(
+        root,
+        "virtual-service",
+        &mut written.virtual_services,
+        &mut written.unread,
+        |value| route::read_virtual_service(value, home),
+    );
     read_kind(
         root,
         "destination-rule",

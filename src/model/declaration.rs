@@ -14,8 +14,8 @@ mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use l7::{
-    DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry, SubsetLabels,
-    is_single,
+    Delegate, DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry,
+    SubsetLabels, is_single,
 };
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,

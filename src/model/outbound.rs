@@ -111,6 +111,12 @@ pub enum Refusal {
         /// Its network.
         network: Arc<str>,
     },
+    /// It is asked for by an address of the mesh at which nobody is.
+    #[error("{to} is an address of the mesh, and no endpoint's own")]
+    NobodyThere {
+        /// The destination.
+        to: SocketAddr,
+    },
     /// The endpoint has no legal identity to expect.
     #[error("{workload} has no legal identity")]
     NoIdentity {

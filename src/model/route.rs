@@ -20,6 +20,7 @@ mod cors;
 mod fault;
 mod filter;
 mod headers;
+mod joined;
 mod list;
 mod origin;
 mod path;
@@ -42,6 +43,7 @@ pub use filter::{
     Cors, DirectResponse, Filter, Fraction, HeaderChange, Mirror, OriginPattern, PathChange,
     Redirect, Rewrite, UnmatchedPreflights,
 };
+pub use joined::Unsayable;
 pub use path::{normalised, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
 pub use query::first as query_parameter;
@@ -153,8 +155,8 @@ pub struct Rule<B> {
     pub name: Arc<str>,
     /// The line it was written on.
     pub line: u32,
-    /// Any one of them takes a request. Never empty for HTTP: no `matches` is one that takes
-    /// everything. Empty for `tcp-route` and `tls-route`.
+    /// Any one of them takes a request. No `matches` is one that takes
+    /// everything. Empty for `tcp-route` and `tls-route`, and where nothing can meet what is written.
     pub matches: Vec<Match>,
     /// What is done on the way, in the order of the file.
     pub filters: Vec<Filter<B>>,

@@ -195,6 +195,22 @@ async fn no_more_names_are_known_than_there_is_room_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_without_an_address_is_forgotten_first() {
+    let rig = Rig::saying(found(&["192.0.2.1"], 3600));
+    rig.get().await.unwrap();
+    rig.say(Err(LookupError::NoAddress));
+    for n in 0..MOST_NAMES + 8 {
+        // Before it is forgotten for its age.
+        tokio::time::advance(Duration::from_micros(1)).await;
+        let got = rig.names.addresses(&format!("{n}.example")).await;
+        assert_eq!(got, Err(LookupError::NoAddress));
+    }
+    let known = lock(&rig.names.known);
+    assert_eq!(known.len(), MOST_NAMES);
+    assert!(known.contains_key("a.example"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_led_to_this_host_or_link() {
     for (name, says, want) in [
         ("loopback", &["127.0.0.1"][..], None),

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::routing::Untold;
 use crate::model::balance::{RoundRobin, Table};
 use crate::model::service::ServiceKey;
 use crate::model::traffic::{
@@ -60,26 +61,40 @@ pub(super) struct Ruled {
 
 impl Ruled {
     /// What is told of a service port, or of a subset of it.
+    ///
+    /// # Errors
+    /// [`Untold`] where the service is not told of, or not the policy that it names: it may ask for TLS,
+    /// and is never taken for none.
     pub(super) fn new(
         resources: &Resources,
         service: &ServiceKey,
         port: u16,
         subset: Option<&Subset>,
-    ) -> Self {
-        let binding = resources.services.get(service).cloned();
-        let of_service = || {
-            binding
-                .as_ref()
-                .and_then(|binding| binding.traffic.as_ref())
+    ) -> Result<Self, Untold> {
+        let binding = resources.services.get(service);
+        let binding = binding.ok_or_else(|| Untold::Service(service.clone()))?;
+        let own = subset.and_then(|subset| subset.traffic.as_ref());
+        let named = match own.or(binding.traffic.as_ref()) {
+            None => None,
+            Some(key) => {
+                let untold = || Untold::Traffic {
+                    service: service.clone(),
+                    rule: Arc::clone(&key.name),
+                };
+                Some(resources.traffic.get(key).ok_or_else(untold)?)
+            }
         };
-        let key = subset.and_then(|s| s.traffic.as_ref()).or_else(of_service);
-        let named = key.and_then(|key| resources.traffic.get(key)).cloned();
-        Self {
-            named,
-            binding,
+        Ok(Self {
+            named: named.cloned(),
+            binding: Some(Arc::clone(binding)),
             gateway: resources.gateway.clone(),
             port,
-        }
+        })
+    }
+
+    /// The name of the service, where something is told of it.
+    pub(super) fn hostname(&self) -> Option<&str> {
+        self.binding.as_ref().map(|binding| &*binding.key.hostname)
     }
 
     /// Whether connections from one address go to the same endpoint.
@@ -316,11 +331,6 @@ impl UnderWay {
     /// The traffic policy that holds for it.
     pub(super) fn settings(&self) -> &Settings {
         self.ruled.settings()
-    }
-
-    /// How TLS is begun, if it is.
-    pub(super) fn origination(&self) -> Option<TlsOrigination> {
-        self.ruled.origination()
     }
 
     /// Tells how it went.

@@ -25,6 +25,7 @@ mod pool;
 mod quiet;
 mod replay;
 mod reply;
+mod resets;
 mod route;
 mod stall;
 mod tasks;
@@ -54,6 +55,7 @@ use front::{Front, Gate};
 pub(super) use pool::{Pool, Version};
 use quiet::Busy;
 pub(super) use reply::Reply;
+use resets::Resets;
 use tasks::{Spawn, Tasks};
 
 /// How long a connection is kept on which nothing is asked (§1.5).
@@ -72,8 +74,8 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 const RESETS: (usize, usize) = (20, 200);
 
 /// Serves one tunnel to its end: `client` is spoken in it, `endpoint` to those behind. After `stop`,
-/// or after an hour in which nothing was asked, it finishes what was asked and takes nothing more, but
-/// for what clients ask that cannot know of it yet.
+/// after an hour in which nothing was asked, or once a client takes back too much, it finishes what was
+/// asked and takes nothing more, but for what clients ask that cannot know of it yet.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
     tunnel: Tunnel,
@@ -83,7 +85,7 @@ pub(super) async fn serve<C: Connector + Clone>(
 ) {
     let tasks = Tasks::default();
     let spawn = tasks.spawner();
-    let (gate, busy) = (Arc::<Gate>::default(), Busy::default());
+    let (gate, busy, resets) = (Arc::<Gate>::default(), Busy::default(), Resets::default());
     let io = TunnelIo::new(tunnel);
     let closer = io.closer();
     let asked = CancellationToken::new();
@@ -92,10 +94,12 @@ pub(super) async fn serve<C: Connector + Clone>(
         asked.cancel();
         let (arrival, gate, spawn) = (Arc::clone(&arrival), Arc::clone(&gate), spawn.clone());
         let (active, closer, stop) = (busy.begin(), closer.clone(), stop.clone());
+        let unanswered = resets.begin();
         // hyper drops what it was asked to switch and did not, instead of closing it in order.
         let drops = request.headers().contains_key(::http::header::UPGRADE);
         async move {
             let mut response = answer(arrival, request, endpoint, &gate, spawn).await;
+            unanswered.answered();
             stall::watch(response.body().silence(silence));
             let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             let drops = drops && !switched;
@@ -124,6 +128,7 @@ pub(super) async fn serve<C: Connector + Clone>(
         tokio::select! {
             () = stopping => {}
             () = busy.idle(IDLE) => {}
+            () = resets.flooded() => {}
         }
     };
     let served = match client {

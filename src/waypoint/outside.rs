@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::join_all;
 
 use super::Arrival;
-use super::routing::Seen;
+use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::outbound::Refusal;
 use crate::model::service::Service;
@@ -48,6 +48,8 @@ impl Outside {
 pub(super) enum Unchosen {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Untold(#[from] Untold),
     /// It is no host of the service.
     #[error("`{host}` is not one of {service}")]
     Uncovered { host: String, service: Arc<str> },
@@ -147,7 +149,7 @@ impl<C: Connector + Clone> Arrival<C> {
             if !is_named(workload) {
                 return Ok(vec![Arc::clone(workload)]);
             }
-            let addresses = shared.names.addresses(&workload.hostname).await;
+            let addresses = shared.names.configured.addresses(&workload.hostname).await;
             let addresses = addresses.map_err(|source| Unchosen::Unresolved {
                 name: Arc::clone(&workload.hostname),
                 source,
@@ -198,7 +200,7 @@ impl<C: Connector + Clone> Arrival<C> {
             });
         }
         let name: Arc<str> = Arc::from(host);
-        let addresses = self.shared.names.addresses(&name).await;
+        let addresses = self.shared.names.asked_for.addresses(&name).await;
         let addresses = addresses.map_err(|source| Unchosen::Unresolved {
             name: Arc::clone(&name),
             source,

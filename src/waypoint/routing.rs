@@ -64,6 +64,8 @@ pub(super) enum Untold {
         service: ServiceKey,
         subset: Arc<str>,
     },
+    #[error("the waypoint was not told of `{rule}`, the traffic policy of service {service}")]
+    Traffic { service: ServiceKey, rule: Arc<str> },
     #[error(transparent)]
     Route(#[from] Unresolved),
 }
@@ -206,7 +208,10 @@ impl Seen {
     }
 
     /// The traffic policy that holds for a destination.
-    pub(super) fn ruled(&self, to: &Destination<'_>) -> Ruled {
+    ///
+    /// # Errors
+    /// [`Untold`], where nobody knows which.
+    pub(super) fn ruled(&self, to: &Destination<'_>) -> Result<Ruled, Untold> {
         match (to, &self.tables) {
             (
                 Destination::Service {
@@ -214,7 +219,7 @@ impl Seen {
                 },
                 Some(tables),
             ) => Ruled::new(&tables.of, key, *port, *subset),
-            _ => Ruled::default(),
+            _ => Ok(Ruled::default()),
         }
     }
 

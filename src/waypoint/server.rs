@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::lane::{Dealt, Lane};
 use super::place::{self, Place};
 use super::report::{State, Teller};
-use super::{Arrival, Client, Settings, Shared, http, limits, protocol};
+use super::{Arrival, Client, Lookups, Settings, Shared, http, limits, protocol};
 use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
@@ -25,7 +25,6 @@ use crate::model::inbound::Target;
 use crate::model::waypoint::{self, Bound};
 use crate::model::workload::Workload;
 use crate::node::baggage;
-use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::{chain, denied};
 use crate::tls::{ServerSide, TlsError, hbone_server};
@@ -58,7 +57,7 @@ impl<C: Connector + Clone> Waypoint<C> {
         certs: Certs,
         metrics: Arc<Metrics>,
         connector: C,
-        names: Names,
+        names: Lookups,
         teller: Teller,
     ) -> Self {
         let threads = settings.threads.iter().cloned().enumerate();

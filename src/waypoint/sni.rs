@@ -1,6 +1,8 @@
 //! Whom a TLS client asks for: the server name in its ClientHello (RFC 8446 §4.1.2, RFC 6066 §3).
 //! It is looked at and never answered: the TLS is the programs' own.
 
+use super::sniff::{Judged, More};
+
 /// Bytes looked at for a ClientHello (`spec/waypoint-l7.md` §2.8).
 pub(super) const LARGEST: usize = 16 << 10;
 /// Longest host name there is (RFC 1035 §2.3.4).
@@ -27,14 +29,16 @@ impl Hello {
     }
 }
 
-/// Reads a ClientHello; none while it is not whole.
-pub(super) fn read(bytes: &[u8]) -> Option<Hello> {
+/// Reads a ClientHello; unknown while it is not whole.
+pub(super) fn read(bytes: &[u8]) -> Judged<Hello> {
     let message = match handshake(bytes) {
         Fragments::Whole(message) => message,
-        Fragments::Partial if bytes.len() <= LARGEST => return None,
-        Fragments::Partial | Fragments::Foreign => return Some(Hello::Unreadable),
+        Fragments::Partial(least) if bytes.len() <= LARGEST => {
+            return Judged::Unknown(More::Bytes(least));
+        }
+        Fragments::Partial(_) | Fragments::Foreign => return Judged::Known(Hello::Unreadable),
     };
-    Some(match server_name(&message) {
+    Judged::Known(match server_name(&message) {
         Ok(Some(name)) => Hello::Names(name),
         Ok(None) => Hello::NamesNobody,
         Err(Malformed) => Hello::Unreadable,
@@ -44,16 +48,25 @@ pub(super) fn read(bytes: &[u8]) -> Option<Hello> {
 /// The first handshake message, put together from its records.
 enum Fragments {
     Whole(Vec<u8>),
-    Partial,
+    /// It takes at least so many bytes before there is more to say.
+    Partial(usize),
     Foreign,
 }
 
 fn handshake(bytes: &[u8]) -> Fragments {
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;
+    const HEADER: usize = 5;
     let mut message = Vec::new();
     let mut records = Cursor(bytes);
+    // Of the last record.
+    let mut absent = 0;
     loop {
+        // Of the message, or of its own head while that is not there.
+        let mut missing = match message.len() {
+            0 => 1,
+            some => 4usize.saturating_sub(some),
+        };
         if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
             return Fragments::Foreign;
         }
@@ -65,27 +78,31 @@ fn handshake(bytes: &[u8]) -> Fragments {
             if let Some(body) = message.get(4..4 + length) {
                 return Fragments::Whole(body.to_vec());
             }
+            missing = 4 + length - message.len();
+        }
+        if absent > 0 {
+            let header = if absent < missing { HEADER } else { 0 };
+            return Fragments::Partial(bytes.len() + header + missing);
         }
         let (kind, version) = (records.0.first(), records.0.get(1));
         if kind.is_some_and(|kind| *kind != HANDSHAKE) || version.is_some_and(|v| *v != 3) {
             return Fragments::Foreign;
         }
         let Some([_, _, _, high, low]) = records.0.first_chunk() else {
-            return Fragments::Partial;
+            let begun = bytes.len() - records.0.len();
+            return Fragments::Partial(begun + HEADER + missing);
         };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         // An empty one would say nothing, for ever (RFC 8446 §5.1).
         if length == 0 || length > LARGEST {
             return Fragments::Foreign;
         }
-        let rest = records.0.get(5..).unwrap_or_default();
+        let rest = records.0.get(HEADER..).unwrap_or_default();
         // What is there of a record that is not whole may tell already.
         let part = rest.get(..length.min(rest.len())).unwrap_or_default();
         message.extend_from_slice(part);
         records.0 = rest.get(part.len()..).unwrap_or_default();
-        if part.is_empty() {
-            return Fragments::Partial;
-        }
+        absent = length - part.len();
     }
 }
 

@@ -35,6 +35,38 @@ pub(super) struct Patience {
     pub(super) rest: Duration,
 }
 
+/// What first bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judged<T> {
+    /// This, whatever follows.
+    Known(T),
+    /// Nothing yet.
+    Unknown(More),
+}
+
+/// What it takes before it is worth while to judge again: who sends a byte at a time is not judged by
+/// all of them at each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum More {
+    /// So many bytes in all.
+    Bytes(usize),
+    /// A byte that is not graphic.
+    NotGraphic,
+}
+
+impl More {
+    /// Whether it is there, when the last `fresh` bytes of `seen` have not been judged.
+    fn is_there(self, seen: &[u8], fresh: usize) -> bool {
+        match self {
+            Self::Bytes(count) => seen.len() >= count,
+            Self::NotGraphic => {
+                let fresh = seen.get(seen.len().saturating_sub(fresh)..);
+                !fresh.unwrap_or(seen).iter().all(u8::is_ascii_graphic)
+            }
+        }
+    }
+}
+
 /// Hands what a client says first to `judge`, a larger part each time, until that comes to a
 /// verdict. None where the client falls silent or ends before that, or says more than `largest`.
 /// Whatever was looked at is read again by whoever reads the tunnel next.
@@ -48,9 +80,10 @@ pub(super) async fn peek<T>(
     tunnel: &mut Tunnel,
     patience: Patience,
     largest: usize,
-    judge: impl Fn(&[u8]) -> Option<T>,
+    judge: impl Fn(&[u8]) -> Judged<T>,
 ) -> Result<Option<T>, TunnelError> {
     let mut seen = Seen::default();
+    let mut more = More::Bytes(1);
     let mut deadline = Instant::now() + patience.first;
     let verdict = loop {
         let read = poll_fn(|cx| tunnel.poll_read(cx));
@@ -63,10 +96,16 @@ pub(super) async fn peek<T>(
         if seen.is_empty() {
             deadline = Instant::now() + patience.rest;
         }
+        let fresh = bytes.len();
         seen.add(bytes);
-        let verdict = judge(seen.bytes());
-        if verdict.is_some() || seen.bytes().len() > largest {
-            break verdict;
+        let enough = seen.bytes().len() > largest;
+        if !enough && !more.is_there(seen.bytes(), fresh) {
+            continue;
+        }
+        match judge(seen.bytes()) {
+            Judged::Known(verdict) => break Some(verdict),
+            Judged::Unknown(_) if enough => break None,
+            Judged::Unknown(next) => more = next,
         }
     };
     tunnel.unread(seen.freeze());
@@ -112,41 +151,47 @@ impl Seen {
 }
 
 /// Tells HTTP/2, HTTP/1 and the rest apart, as soon as the bytes do.
-pub(super) fn spoken(bytes: &[u8]) -> Option<Spoken> {
+pub(super) fn spoken(bytes: &[u8]) -> Judged<Spoken> {
+    let next = Judged::Unknown(More::Bytes(bytes.len() + 1));
     match is_preface(bytes) {
-        Some(true) => return Some(Spoken::Http2),
-        None => return None,
+        Some(true) => return Judged::Known(Spoken::Http2),
+        None => return next,
         Some(false) => {}
     }
     let mut words = bytes.splitn(3, |b| *b == b' ');
     let method = words.next().unwrap_or_default();
     if method.len() > METHOD || !method.iter().copied().all(is_token) {
-        return Some(Spoken::Bytes);
+        return Judged::Known(Spoken::Bytes);
     }
-    let target = words.next()?;
+    let Some(target) = words.next() else {
+        return next;
+    };
     if method.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
-        return Some(Spoken::Bytes);
+        return Judged::Known(Spoken::Bytes);
     }
-    let rest = words.next()?;
+    let Some(rest) = words.next() else {
+        return Judged::Unknown(More::NotGraphic);
+    };
     if target.is_empty() {
-        return Some(Spoken::Bytes);
+        return Judged::Known(Spoken::Bytes);
     }
     // The shorter of the two decides: what is there, or what is wanted.
     let wanted = b"HTTP/1.";
     let equal = rest.iter().zip(wanted).all(|(a, b)| a == b);
     match (equal, rest.len() >= wanted.len()) {
-        (false, _) => Some(Spoken::Bytes),
-        (true, true) => Some(Spoken::Http1),
-        (true, false) => None,
+        (false, _) => Judged::Known(Spoken::Bytes),
+        (true, true) => Judged::Known(Spoken::Http1),
+        (true, false) => next,
     }
 }
 
 /// Tells HTTP/2 from HTTP/1 where one of them is spoken.
-pub(super) fn http_version(bytes: &[u8]) -> Option<Spoken> {
-    is_preface(bytes).map(|preface| match preface {
-        true => Spoken::Http2,
-        false => Spoken::Http1,
-    })
+pub(super) fn http_version(bytes: &[u8]) -> Judged<Spoken> {
+    match is_preface(bytes) {
+        Some(true) => Judged::Known(Spoken::Http2),
+        Some(false) => Judged::Known(Spoken::Http1),
+        None => Judged::Unknown(More::Bytes(bytes.len() + 1)),
+    }
 }
 
 /// Whether it begins as HTTP/2 does; none while it may yet.
@@ -160,6 +205,35 @@ fn is_preface(bytes: &[u8]) -> Option<bool> {
 /// Whether a byte may be in a token (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+impl<T> Judged<T> {
+    /// The verdict, if there is one.
+    pub(super) fn known(self) -> Option<T> {
+        match self {
+            Self::Known(verdict) => Some(verdict),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// After how many of these bytes, which come one by one, there is a verdict, and how often it took a
+/// judgement.
+#[cfg(test)]
+pub(super) fn by_the_byte<T>(bytes: &[u8], judge: impl Fn(&[u8]) -> Judged<T>) -> (usize, usize) {
+    let (mut more, mut judged) = (More::Bytes(1), 0);
+    for end in 1..=bytes.len() {
+        let seen = &bytes[..end];
+        if more.is_there(seen, 1) {
+            judged += 1;
+            match judge(seen) {
+                Judged::Known(_) => return (end, judged),
+                Judged::Unknown(next) => more = next,
+            }
+        }
+    }
+    panic!("no verdict");
 }
 
 #[cfg(test)]
@@ -218,7 +292,7 @@ mod tests {
             ("SMTP", b"EHLO me\r\n", Some(Spoken::Bytes)),
             ("a long word", &[b'A'; METHOD + 1], Some(Spoken::Bytes)),
         ] {
-            assert_eq!(spoken(bytes), want, "{name}");
+            assert_eq!(spoken(bytes).known(), want, "{name}");
         }
     }
 
@@ -230,12 +304,24 @@ mod tests {
             b"*1\r\n$4\r\nPING\r\n",
             b"PRIVMSG #a :b\r\n",
         ] {
-            let last = spoken(whole);
+            let last = spoken(whole).known();
             assert!(last.is_some());
             for end in 0..whole.len() {
-                let now = spoken(&whole[..end]);
+                let now = spoken(&whole[..end]).known();
                 assert!(now.is_none() || now == last, "after {end}");
             }
+        }
+    }
+
+    #[test]
+    fn a_byte_at_a_time_is_judged_where_it_matters() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(16_000));
+        let (after, judged) = by_the_byte(long.as_bytes(), spoken);
+        assert_eq!(after, long.len() - "1\r\n".len());
+        assert!(judged < 32, "{judged}");
+        for whole in [PREFACE, b"PRIME / HTTP/1.1", b"GET /\r\n", b"EHLO me\r\n"] {
+            let first = (1..=whole.len()).find(|end| spoken(&whole[..*end]).known().is_some());
+            assert_eq!(Some(by_the_byte(whole, spoken).0), first, "as early");
         }
     }
 
@@ -247,7 +333,7 @@ mod tests {
             (b"POST", Some(Spoken::Http1)),
             (b"\x16\x03", Some(Spoken::Http1)),
         ] {
-            assert_eq!(http_version(bytes), want);
+            assert_eq!(http_version(bytes).known(), want);
         }
     }
 }

@@ -56,7 +56,10 @@ pub(super) async fn serve<C: Connector + Clone>(
     let mut tried: Vec<SocketAddr> = Vec::new();
     let source = arrival.client.source.ip().to_canonical().to_string();
     // Of all that a policy may hash a connection has but its source.
-    let by_source = seen.ruled(&to).hashes_source();
+    let by_source = match seen.ruled(&to) {
+        Ok(ruled) => ruled.hashes_source(),
+        Err(untold) => return refuse(arrival, tunnel, &untold),
+    };
     loop {
         let picking = Picking {
             host: server_name,

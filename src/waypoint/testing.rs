@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{SILENCE, Settings, State, Teller, Waypoint};
+use super::{Lookups, SILENCE, Settings, State, Teller, Waypoint};
 use crate::agent::MeshState;
 use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
@@ -157,6 +157,8 @@ pub(super) struct Rig {
     services: Vec<Service>,
     /// Whom it asks for names outside the mesh.
     pub(super) names: Server,
+    /// What it knows of them.
+    pub(super) lookups: Lookups,
     /// What the waypoint is told besides.
     pub(super) resources: Option<Resources>,
     pub(super) waypoint: JoinSet<()>,
@@ -204,8 +206,15 @@ impl Rig {
             silence,
         };
         let server = Server::new().await;
-        let (names, refresher) = resolve::names(System::of(&[server.at], PathBuf::new()));
-        tasks.spawn(refresher.run(CancellationToken::new()));
+        let mut names = || {
+            let (names, refresher) = resolve::names(System::of(&[server.at], PathBuf::new()));
+            tasks.spawn(refresher.run(CancellationToken::new()));
+            names
+        };
+        let names = Lookups {
+            configured: names(),
+            asked_for: names(),
+        };
         let (connector, metrics) = (Mapped::default(), Arc::new(Metrics::default()));
         let (tell, state) = watch::channel(State::Pending(String::new()));
         let (states, reports) = watch::channel(LocalStates::default());
@@ -216,7 +225,7 @@ impl Rig {
             certs,
             Arc::clone(&metrics),
             connector.clone(),
-            names,
+            names.clone(),
             teller,
         );
         let stop = CancellationToken::new();
@@ -244,6 +253,7 @@ impl Rig {
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
             names: server,
+            lookups: names,
             resources: None,
             services: vec![
                 service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use super::Arrival;
-use super::endpoints::{GroupKey, Outcome, Picker, UnderWay};
+use super::endpoints::{GroupKey, Outcome, Picker, Ruled, UnderWay};
 use super::outside::{Outside, Unchosen};
 use super::routing::Seen;
 use super::secure::{Alpn, Materials, NotSecured, Secured, Stream, introduce};
@@ -147,6 +147,8 @@ impl<C: Connector + Clone> Upstream<C> {
 /// An endpoint that was chosen, and how it is reached.
 pub(super) struct Chosen {
     pub(super) route: Route,
+    /// The traffic policy that holds for it, wherever it goes.
+    ruled: Ruled,
     /// That it goes there; absent of a workload by itself, and of an address the mesh does not know.
     pub(super) under_way: Option<Arc<UnderWay>>,
 }
@@ -177,9 +179,7 @@ impl Chosen {
 
     /// The traffic policy that holds for it.
     pub(super) fn settings(&self) -> &Settings {
-        static USUAL: LazyLock<Settings> = LazyLock::new(Settings::default);
-        let under_way = self.under_way.as_ref();
-        under_way.map_or(&USUAL, |under_way| under_way.settings())
+        self.ruled.settings()
     }
 
     /// Tells how it went.
@@ -191,9 +191,8 @@ impl Chosen {
 
     /// How TLS is begun with the program, for a request to `host`, or else to the service by its name.
     pub(super) fn secured(&self, host: Option<&str>, alpn: Alpn) -> Option<Secured> {
-        let origination = self.under_way.as_ref()?.origination()?;
-        let service = || self.service().map(|service| &*service.key.hostname);
-        let asked = host.or_else(service).unwrap_or_default();
+        let origination = self.ruled.origination()?;
+        let asked = host.or_else(|| self.ruled.hostname()).unwrap_or_default();
         Some(Secured {
             server_name: match &origination.sni {
                 Some(sni) => Arc::clone(sni),
@@ -257,11 +256,14 @@ impl<C: Connector + Clone> Arrival<C> {
         } = *to
         else {
             let route = toward(view, instance, to, picking, &mut RoundRobin::default())?;
-            let under_way = None;
-            return Ok(Chosen { route, under_way });
+            return Ok(Chosen {
+                route,
+                ruled: Ruled::default(),
+                under_way: None,
+            });
         };
+        let (ruled, now) = (seen.ruled(to)?, Instant::now());
         let outside = self.outside(seen, to, picking.host).await?;
-        let (ruled, now) = (seen.ruled(to), Instant::now());
         let group = GroupKey {
             service: key.clone(),
             port,
@@ -316,10 +318,11 @@ impl<C: Connector + Clone> Arrival<C> {
         };
         let mut chosen = Chosen {
             route,
+            ruled,
             under_way: None,
         };
-        let address = chosen.address();
-        let enter = |w: &Arc<Workload>| Arc::new(group.enter(&w.uid, address, ruled, now));
+        let (address, ruled) = (chosen.address(), &chosen.ruled);
+        let enter = |w: &Arc<Workload>| Arc::new(group.enter(&w.uid, address, ruled.clone(), now));
         chosen.under_way = chosen.workload().map(enter);
         Ok(chosen)
     }

@@ -28,6 +28,7 @@ mod resilience;
 mod rewriting;
 mod shares;
 mod traffic;
+mod virtual_services;
 mod written;
 
 const RIG: &str = r#"

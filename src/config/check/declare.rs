@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use super::destinations::in_full;
 use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenWorkload,
+    WrittenServiceEntry, WrittenVirtualService, WrittenWorkload,
 };
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
@@ -54,7 +55,12 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .iter()
             .map(|policy| declared_authentication(policy))
             .collect(),
-        routes: written.routes.iter().map(|r| declared_route(r)).collect(),
+        routes: {
+            let routes = written.routes.iter().map(|r| declared_route(r));
+            let virtual_services = written.virtual_services.iter();
+            let virtual_services = virtual_services.map(|v| declared_virtual_service(context, v));
+            routes.chain(virtual_services).collect()
+        },
         destination_rules: super::destinations::declare(context),
         service_entries: {
             let entries = written.service_entries.iter();
@@ -278,6 +284,19 @@ fn declared_route(written: &WrittenRoute) -> Route {
         parents: values(&written.parents),
         hosts: written.hosts.clone(),
         rules: written.rules.iter().map(|r| r.rule.clone()).collect(),
+        delegates: Vec::new(),
+    }
+}
+
+fn declared_virtual_service(context: &Context<'_>, written: &WrittenVirtualService) -> Route {
+    let (domain, namespace) = (&context.settings.domain, &written.route.namespace.value);
+    let hosts = written.hosts.iter();
+    Route {
+        hosts: hosts
+            .map(|host| in_full(domain, namespace, &host.value))
+            .collect(),
+        delegates: values(&written.delegates),
+        ..declared_route(&written.route)
     }
 }
 

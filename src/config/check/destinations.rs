@@ -82,7 +82,7 @@ pub(super) fn all<'a>(context: &Context<'a>) -> impl Iterator<Item = Ruled<'a>> 
 }
 
 /// A name without dots is that of a service of the rule's namespace, as in Istio.
-fn in_full(domain: &str, namespace: &Arc<str>, host: &Arc<str>) -> Arc<str> {
+pub(super) fn in_full(domain: &str, namespace: &Arc<str>, host: &Arc<str>) -> Arc<str> {
     match host.contains(['.', '*']) {
         true => Arc::clone(host),
         false => service_key(host, namespace, domain).hostname,

@@ -62,6 +62,12 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         let names = routes.map(|r| (Some(&r.namespace), &r.name));
         unique(kind.as_str(), names, found);
     }
+    let virtual_services = written.virtual_services.iter().map(|v| &v.route);
+    unique(
+        Kind::VirtualService.as_str(),
+        virtual_services.map(|r| (Some(&r.namespace), &r.name)),
+        found,
+    );
     let rules = written.destinations.iter();
     unique(
         "destination-rule",

@@ -72,7 +72,8 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
         .map(|p| ("peer-authentication", &p.name, &p.namespace))
         .filter(outside_root);
     let of_policies = of_authorizations.chain(of_authentications);
-    let routes = written.routes.iter();
+    let virtual_services = written.virtual_services.iter().map(|v| &v.route);
+    let routes = written.routes.iter().copied().chain(virtual_services);
     let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));
     let destinations = written.destinations.iter();
     let of_destinations = destinations

@@ -29,7 +29,7 @@ pub(super) fn check<'a>(
 }
 
 /// Such as ``http-route `shop/cart` ``, to tell it from others.
-fn title(route: &WrittenRoute) -> String {
+pub(super) fn title(route: &WrittenRoute) -> String {
     let (namespace, name) = (&route.namespace.value, &route.name.value);
     format!("{} `{namespace}/{name}`", route.kind.as_str())
 }

@@ -4,6 +4,7 @@ mod destinations;
 mod policies;
 mod routes;
 mod service_entries;
+mod virtual_services;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -20,12 +20,14 @@ use crate::model::workload::Workload;
 
 mod attached;
 mod backends;
+mod delegates;
 mod known;
 mod sites;
 mod survey;
 mod traffic;
 
 use attached::{Attached, Routes};
+pub use backends::Missing;
 pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
@@ -58,8 +60,9 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     }
     let sites = Sites::new(known.mesh, known.keys);
     let mut behind = behind(known, &sites);
+    let routes = delegates::resolved(&known.mesh.routes);
     let world = World {
-        routes: Routes::new(&known.mesh.routes),
+        routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
             Members {

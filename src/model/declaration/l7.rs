@@ -22,10 +22,24 @@ pub struct Route {
     /// What it is attached to; none of a `virtual-service`.
     pub parents: Vec<ParentRef>,
     /// `hostnames`: the server names of a `tls-route`, without effect on other kinds. `hosts` of a
-    /// `virtual-service`: host names in full, or wildcards.
+    /// `virtual-service`: host names in full, or wildcards; none of one that others delegate to.
     pub hosts: Vec<Arc<str>>,
     /// Its rules in the order they were written.
     pub rules: Vec<Rule<BackendRef>>,
+    /// The rules among them, in their order, whose place those of other virtual services take;
+    /// `virtual-service` alone.
+    pub delegates: Vec<Delegate>,
+}
+
+/// A `virtual-service` whose rules take the place of another one's rule (§3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegate {
+    /// The rule, by its place in the list.
+    pub rule: usize,
+    /// The namespace of the virtual service.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
 }
 
 /// What a route is attached to.

@@ -27,6 +27,7 @@ fn told(outcome: &Result<Route, Refusal>) -> String {
         Err(Refusal::NoWaypoint { .. }) => "no waypoint".to_owned(),
         Err(Refusal::OtherNetwork { .. }) => "other network".to_owned(),
         Err(Refusal::NoIdentity { .. }) => "no identity".to_owned(),
+        Err(Refusal::NobodyThere { .. }) => "nobody there".to_owned(),
     }
 }
 

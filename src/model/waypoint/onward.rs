@@ -114,7 +114,7 @@ pub fn toward(
 }
 
 /// To the address that was asked for (`simple: PASSTHROUGH`): an endpoint's own, or one that the mesh has
-/// nothing to say of.
+/// nothing to say of. What is for any other address of the mesh is not for the wire in clear text.
 ///
 /// # Errors
 /// [`outbound::Refusal`], in words for the log.
@@ -135,6 +135,7 @@ pub fn as_asked(
     });
     match endpoint {
         Some(endpoint) => direct(endpoint, service),
+        None if view.has_address(asked.ip()) => Err(outbound::Refusal::NobodyThere { to: asked }),
         None => Ok(Route::Passthrough { to: asked }),
     }
 }
@@ -193,6 +194,37 @@ mod tests {
     use super::*;
     use crate::model::balance::RoundRobin;
     use crate::model::testing::{key, service, view, workload};
+
+    #[test]
+    fn what_goes_as_asked_is_tunnelled_or_refused_in_the_mesh() {
+        let view = view(
+            vec![
+                workload("wp-1", &["10.2.0.1"]),
+                workload("cart-1", &["10.1.0.11"]).of("cart"),
+            ],
+            vec![
+                service("cart", &["10.96.0.10"]),
+                service("web", &["10.96.0.11"]),
+            ],
+        );
+        let instance = view.workload("wp-1").unwrap();
+        for (name, asked, want) in [
+            ("an endpoint", "10.1.0.11:80", "tunnel 10.1.0.11:8080"),
+            ("on another port", "10.1.0.11:81", "refused"),
+            ("the service", "10.96.0.10:80", "refused"),
+            ("another service", "10.96.0.11:80", "refused"),
+            ("outside", "192.0.2.1:80", "as asked"),
+        ] {
+            let asked = asked.parse().unwrap();
+            let went = match as_asked(&view, instance, &key("cart"), asked) {
+                Ok(Route::Tunnel(tunnelled)) => format!("tunnel {}", tunnelled.target),
+                Ok(Route::Passthrough { .. }) => "as asked".to_owned(),
+                Ok(other) => panic!("{name}: {other:?}"),
+                Err(_) => "refused".to_owned(),
+            };
+            assert_eq!(went, want, "{name}");
+        }
+    }
 
     #[test]
     fn a_destination_narrows_whom_it_may_be() {

@@ -117,6 +117,11 @@ impl Account {
         self.asked.grpc
     }
 
+    /// Whether the client asks for a head alone.
+    pub(super) fn is_head(&self) -> bool {
+        self.asked.method == "HEAD"
+    }
+
     /// Notes whom the request is for and by what it is known.
     pub(super) fn known_as(&mut self, authority: &str, request_id: &str) {
         authority.clone_into(&mut self.asked.authority);

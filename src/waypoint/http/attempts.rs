@@ -1,6 +1,7 @@
 //! Asks one endpoint after another until one answers for good (`spec/waypoint-l7.md` §1.8, §2.7, §3.2).
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -18,7 +19,7 @@ use crate::model::route::{Failure, Retry, RetryOn};
 use crate::model::waypoint::{Destination, Picking};
 use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
-use crate::waypoint::endpoints::Outcome;
+use crate::waypoint::endpoints::{Outcome, UnderWay};
 use crate::waypoint::outside::Unchosen;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::upstream::Chosen;
@@ -50,6 +51,26 @@ pub(super) struct Attempts<'a, C: Connector> {
     pub(super) pinned: Option<SocketAddr>,
     /// See [`Picking`].
     pub(super) host: &'a str,
+    /// Where an endpoint is asked now.
+    pub(super) asking: Asking,
+}
+
+/// The endpoint that is being asked, and has not answered.
+#[derive(Default)]
+pub(super) struct Asking(Mutex<Option<Arc<UnderWay>>>);
+
+impl Asking {
+    fn set(&self, under_way: Option<&Arc<UnderWay>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = under_way.cloned();
+    }
+
+    /// Whoever asks has waited for as long as it may: what that says of the endpoint is noted.
+    pub(super) fn give_up(&self) {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = asked.take() {
+            under_way.note(Outcome::Lost);
+        }
+    }
 }
 
 /// An answer that is the client's.
@@ -205,16 +226,20 @@ impl<C: Connector + Clone> Attempts<'_, C> {
 
     async fn attempt(&self, request: Request<Upload>, chosen: &Chosen) -> Result<Answered, Failed> {
         let alarm = self.clock.alarm(self.limit);
+        self.asking.set(chosen.under_way.as_ref());
         tokio::select! {
             biased;
-            outcome = self.send(request, chosen) => outcome,
+            outcome = self.send(request, chosen) => {
+                self.asking.set(None);
+                outcome
+            }
             () = alarm => {
-                chosen.note(Outcome::Lost);
+                self.asking.give_up();
                 Err(Failed {
-                how: Some(Failure::AttemptTimeout),
-                reply: Reply::late("the endpoint took too long to answer"),
-                unsent: None,
-            })
+                    how: Some(Failure::AttemptTimeout),
+                    reply: Reply::late("the endpoint took too long to answer"),
+                    unsent: None,
+                })
             }
         }
     }

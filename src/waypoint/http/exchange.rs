@@ -11,7 +11,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::account::Account;
 use super::affinity::Affinity;
-use super::attempts::{Answered, Attempts, Question, repeats};
+use super::attempts::{Answered, Asking, Attempts, Question, repeats};
 use super::backend::Ruled;
 use super::body::Download;
 use super::copy::{Copier, copy};
@@ -29,6 +29,7 @@ use crate::model::route::{Retry, Target};
 use crate::model::service::AppProtocol;
 use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
+use crate::waypoint::endpoints::Ruled as Policy;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
@@ -94,6 +95,7 @@ struct Exchange<'a, C: Connector> {
 /// Where a request goes, and how.
 struct Way<'a> {
     to: Destination<'a>,
+    policy: Policy,
     ruled: Option<Ruled<'a>>,
     version: Version,
     affinity: Affinity<'a>,
@@ -134,11 +136,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             true => stricter(way.limit, grpc_timeout(&parts.headers)),
             false => way.limit,
         };
-        let hashed = Hashed::read(
-            &self.seen.ruled(&way.to),
-            &parts,
-            self.arrival.client.source,
-        );
+        let hashed = Hashed::read(&way.policy, &parts, self.arrival.client.source);
         told.cookie = hashed.cookie;
         let mut host = authority;
         if let Some(ruled) = &way.ruled {
@@ -156,10 +154,11 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             Some(ruled) if !self.websocket => self.mirror(ruled, &parts, &host, &body)?,
             _ => Vec::new(),
         };
+        let length = message::Length::of(&body);
         let quiet = Quiet::new(self.arrival.shared.settings.silence);
         let received = Arc::clone(&account.received);
         let origin = Origin::new(body, received, copies, whole).heard_by(quiet.clone());
-        message::address(&mut parts, &host, way.version)?;
+        message::address(&mut parts, &host, way.version, length)?;
         if self.websocket {
             message::into_websocket(&mut parts.headers);
         }
@@ -180,13 +179,24 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             hash: hashed.key,
             pinned: way.affinity.endpoint(),
             host: host.host(),
+            asking: Asking::default(),
         };
         let asked = Instant::now();
         let answered = tokio::select! {
             biased;
             answered = attempts.ask(question, account) => answered?,
-            () = &mut alarm => return Err(Reply::late("no answer in time")),
-            () = quiet.silence() => return Err(Reply::silent(quiet.has_asked())),
+            () = &mut alarm => {
+                attempts.asking.give_up();
+                return Err(Reply::late("no answer in time"));
+            }
+            () = quiet.silence() => {
+                let asked = quiet.has_asked();
+                // Before that it is the client who falls silent.
+                if asked {
+                    attempts.asking.give_up();
+                }
+                return Err(Reply::silent(asked));
+            }
         };
         let key = &self.arrival.shared.sessions;
         told.session = way.affinity.told(key, &way.to, answered.endpoint);
@@ -210,10 +220,12 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         let chosen = route::rule(self.arrival, self.seen, parts, authority)?;
         account.routed(chosen.as_ref().map(|c| c.name));
         let Some(chosen) = chosen else {
-            let retry = self.seen.retry();
+            let (to, retry) = (Destination::from(bound), self.seen.retry());
+            let policy = self.policy(&to)?;
             return Ok(Way {
-                version: self.version_by_policy(&Destination::from(bound), self.version),
-                to: Destination::from(bound),
+                version: self.version_by_policy(&policy, self.version),
+                to,
+                policy,
                 ruled: None,
                 affinity: Affinity::default(),
                 retry,
@@ -231,6 +243,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             None => route::backend(rule)?,
         };
         let to = self.destination(&backend.to)?;
+        let policy = self.policy(&to)?;
         let (timeouts, retry) = (rule.timeouts, rule.retry.as_ref());
         // Without a word on retries, what one attempt may take is what all of it may.
         let (limit, attempt) = match retry {
@@ -239,8 +252,9 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         };
         let retry = retry.unwrap_or_else(|| self.seen.retry());
         Ok(Way {
-            version: self.version_for(&to),
+            version: self.version_for(&to, &policy),
             to,
+            policy,
             ruled: Some(Ruled {
                 rule,
                 matched: chosen.matched,
@@ -263,20 +277,25 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         })
     }
 
+    /// The traffic policy that holds for a destination.
+    fn policy(&self, to: &Destination<'_>) -> Result<Policy, Reply> {
+        let ruled = self.seen.ruled(to);
+        ruled.map_err(|untold| Reply::untold(chain(&untold)))
+    }
+
     /// What is spoken to endpoints of `to` (§1.4). A WebSocket goes on over HTTP/1.1 in any case.
-    fn version_for(&self, to: &Destination<'_>) -> Version {
+    fn version_for(&self, to: &Destination<'_>, policy: &Policy) -> Version {
         let version = match self.seen.spoken(to) {
             AppProtocol::Http11 => Version::Http1,
             AppProtocol::Http2 | AppProtocol::Grpc => Version::Http2,
             AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => self.clients(),
         };
-        self.version_by_policy(to, version)
+        self.version_by_policy(policy, version)
     }
 
     /// The same where the traffic policy has a word on it (§3.4).
-    fn version_by_policy(&self, to: &Destination<'_>, version: Version) -> Version {
-        let ruled = self.seen.ruled(to);
-        let pool = &ruled.settings().connection_pool;
+    fn version_by_policy(&self, policy: &Policy, version: Version) -> Version {
+        let pool = &policy.settings().connection_pool;
         match version {
             _ if self.websocket => Version::Http1,
             _ if pool.use_client_protocol => self.clients(),
@@ -306,9 +325,12 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             let Ok(Some(to)) = self.seen.destination(target, asked) else {
                 continue;
             };
-            let version = self.version_for(&to);
+            let Ok(policy) = self.seen.ruled(&to) else {
+                continue;
+            };
+            let version = self.version_for(&to, &policy);
             let mut head = parts.clone();
-            message::address(&mut head, host, version)?;
+            message::address(&mut head, host, version, message::Length::of(body))?;
             let body = match body.is_end_stream() {
                 true => Upload::Nothing,
                 false => {

@@ -32,7 +32,8 @@ pub(super) struct Head {
     hosts: usize,
     length: Option<u64>,
     coding: Coding,
-    upgrades: bool,
+    /// `connection` lists an upgrade, and `upgrade` a WebSocket.
+    upgrades: (bool, bool),
 }
 
 /// The minor version of HTTP/1.
@@ -149,7 +150,8 @@ impl Head {
             b"host" => self.hosts += 1,
             b"content-length" => self.length(value)?,
             b"transfer-encoding" => self.codings(value)?,
-            b"upgrade" => self.upgrades |= lists_websocket(value),
+            b"connection" => self.upgrades.0 |= lists(value, b"upgrade"),
+            b"upgrade" => self.upgrades.1 |= lists(value, b"websocket"),
             _ => {}
         }
         Ok(())
@@ -198,7 +200,7 @@ impl Head {
         Ok(Whole {
             length,
             body,
-            upgrades: self.upgrades && version == Minor::One,
+            upgrades: self.upgrades == (true, true) && version == Minor::One,
         })
     }
 }
@@ -227,9 +229,11 @@ fn request_line(line: &[u8]) -> Result<Minor, Fault> {
     }
 }
 
-fn lists_websocket(value: &[u8]) -> bool {
-    let mut protocols = value.split(|b| *b == b',');
-    protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+/// Whether a field's list has a word. Whoever asks whether a request is to become a WebSocket asks this:
+/// two answers to it would leave the connection waiting for a decision that nobody makes.
+pub(super) fn lists(value: &[u8], wanted: &[u8]) -> bool {
+    let mut words = value.split(|b| *b == b',');
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 impl Body {

@@ -4,7 +4,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri};
+use hyper::body::Body;
 
+use super::framing::lists;
 use super::pool::Version;
 use super::reply::Reply;
 use crate::identity::SpiffeId;
@@ -31,7 +33,15 @@ pub(super) fn receive(parts: &mut Parts) -> Result<Authority, Reply> {
     if parts.method == Method::CONNECT {
         return Err(Reply::not_found("a CONNECT inside the tunnel"));
     }
+    let path = parts.uri.path();
+    let of_everything = path == "*" && parts.method == Method::OPTIONS;
+    if !of_everything && !path.starts_with('/') {
+        return Err(Reply::malformed("a target without a path"));
+    }
     let authority = authority(parts)?;
+    if authority.as_str().contains('@') {
+        return Err(Reply::malformed("an authority with a user"));
+    }
     for_next_hop(&mut parts.headers);
     let headers = &mut parts.headers;
     headers.remove(CLIENT_CERTIFICATE);
@@ -109,15 +119,11 @@ pub(super) fn asks_for_websocket(parts: &Parts) -> bool {
     if parts.version < http::Version::HTTP_11 {
         return false;
     }
-    let lists = |name: HeaderName, wanted: &str| {
+    let lists = |name: HeaderName, wanted: &[u8]| {
         let mut values = parts.headers.get_all(name).into_iter();
-        values.any(|value| {
-            let text = value.to_str().unwrap_or_default();
-            text.split(',')
-                .any(|v| v.trim().eq_ignore_ascii_case(wanted))
-        })
+        values.any(|value| lists(value.as_bytes(), wanted))
     };
-    lists(header::CONNECTION, "upgrade") && lists(header::UPGRADE, "websocket")
+    lists(header::CONNECTION, b"upgrade") && lists(header::UPGRADE, b"websocket")
 }
 
 /// Says, to the next hop, that a message is about becoming a WebSocket.
@@ -126,7 +132,26 @@ pub(super) fn into_websocket(headers: &mut HeaderMap) {
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// Puts a received request into the form in which a version has it.
+/// What is known of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// There is none.
+    None,
+    /// There is one, whose length `content-length` has or nobody.
+    Open,
+}
+
+impl Length {
+    /// Of a body as it comes.
+    pub(super) fn of(body: &impl Body) -> Self {
+        match body.is_end_stream() {
+            true => Self::None,
+            false => Self::Open,
+        }
+    }
+}
+
+/// Puts a received request, with such a body, into the form in which a version has it.
 ///
 /// # Errors
 /// What to answer where its target does not fit.
@@ -134,6 +159,7 @@ pub(super) fn address(
     parts: &mut Parts,
     authority: &Authority,
     version: Version,
+    length: Length,
 ) -> Result<(), Reply> {
     let path = parts.uri.path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -146,6 +172,12 @@ pub(super) fn address(
             let host = HeaderValue::from_str(authority.as_str());
             let host = host.map_err(|_odd| Reply::malformed("an unreadable host"))?;
             parts.headers.insert(header::HOST, host);
+            let known = parts.headers.contains_key(header::CONTENT_LENGTH);
+            // hyper takes it for nothing where the method is one that mostly has no body.
+            if length == Length::Open && !known {
+                let chunked = HeaderValue::from_static("chunked");
+                parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+            }
         }
         Version::Http2 => {
             parts.version = http::Version::HTTP_2;

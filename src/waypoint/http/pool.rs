@@ -4,6 +4,8 @@
 //! tunnel tells of its client holds for all that goes through it. How many there may be, and how many
 //! requests wait for one, the traffic policy says (§3.4).
 
+mod dialling;
+mod handshake;
 mod kept;
 
 use std::future::Future;
@@ -12,11 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use http::uri::Authority;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::client::conn::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::debug;
 
 use super::mirror::UNDER_WAY;
 use super::tasks::Tasks;
@@ -26,12 +25,9 @@ use crate::waypoint::Arrival;
 use crate::waypoint::endpoints::{Outcome, Overflow, Place, UnderWay};
 use crate::waypoint::secure::{Alpn, Secured};
 use crate::waypoint::upstream::{Chosen, OpenError, Way};
+use dialling::{Dialler, Dialling, Other};
+use handshake::handshake;
 use kept::{Connection, Kept, Key, Sender};
-
-/// Fields of an answer's head.
-const FIELDS: usize = 256;
-/// Receive windows of an HTTP/2 stream and connection. The tunnel beneath has its own.
-const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 
 /// What is spoken to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +63,7 @@ impl NoConnection {
 /// Connections to endpoints, and what goes on beside requests. The tasks of both end with it.
 pub(in crate::waypoint) struct Pool {
     kept: Arc<Mutex<Kept>>,
+    dialling: Dialling,
     tasks: Tasks,
     /// Places of mirrors.
     mirrors: Arc<Semaphore>,
@@ -76,6 +73,7 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             kept: Arc::default(),
+            dialling: Dialling::default(),
             tasks: Tasks::default(),
             mirrors: Arc::new(Semaphore::new(UNDER_WAY)),
         }
@@ -93,6 +91,9 @@ pub(super) struct Lease {
     /// Its place among the requests under way.
     _place: Option<Place>,
 }
+
+/// A connection, whether it was there before, and the turn in which it was opened.
+type Found<'a> = (Connection, bool, Option<Dialler<'a>>);
 
 fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,7 +113,8 @@ impl Pool {
         let under_way = chosen.under_way.as_ref();
         let place = under_way.map(|u| u.request()).transpose()?;
         let key = Arc::new(key(arrival, chosen, version, request));
-        let (connection, used) = self.connection(arrival, chosen, &key, fresh).await?;
+        let found = self.connection(arrival, chosen, &key, fresh).await?;
+        let (connection, used, turn) = found;
         connection.serves();
         if let (Some(shared), false) = (connection.shared(), used) {
             let pool = &chosen.settings().connection_pool;
@@ -121,6 +123,8 @@ impl Pool {
                 under_way.tell_room();
             }
         }
+        // Whoever waits for it finds it now.
+        drop(turn);
         Ok(Lease {
             kept: Arc::downgrade(&self.kept),
             key,
@@ -131,41 +135,58 @@ impl Pool {
         })
     }
 
-    /// A connection, and whether it was there before.
     async fn connection<C: Connector + Clone>(
         &self,
         arrival: &Arrival<C>,
         chosen: &Chosen,
-        key: &Key,
+        key: &Arc<Key>,
         fresh: bool,
-    ) -> Result<(Connection, bool), NoConnection> {
+    ) -> Result<Found<'_>, NoConnection> {
         let pool = &chosen.settings().connection_pool;
         let lane = arrival.lane.number;
-        let Some(under_way) = &chosen.under_way else {
-            let take = || lock(&self.kept).take(key, pool, Some(lane));
-            let kept = (!fresh).then(take).flatten();
-            return match kept {
-                Some(kept) => Ok((kept, true)),
-                None => Ok((self.dial(arrival, chosen, key, None).await?, false)),
-            };
+        let take = |lane| match fresh {
+            true => None,
+            false => lock(&self.kept).take(key, pool, lane),
         };
+        // Nobody waits for a connection that may not be there for them.
+        let mut alone = fresh || !kept::is_for_many(key.version, pool);
         let mut waits = None;
         loop {
+            let Some(under_way) = &chosen.under_way else {
+                if let Some(kept) = take(Some(lane)) {
+                    return Ok((kept, true, None));
+                }
+                match self.turn(alone, key, lane) {
+                    Ok(turn) => return self.dial_in(turn, arrival, chosen, key, None).await,
+                    Err(other) => alone = other.failed().await,
+                }
+                continue;
+            };
             let room = under_way.room().notified();
             tokio::pin!(room);
             // From here on, room that is made is not missed.
             room.as_mut().enable();
             // A limit may have come after the connections.
             while under_way.is_over() && lock(&self.kept).evict(under_way.group()) {}
-            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, Some(lane)) {
-                return Ok((kept, true));
+            if let Some(kept) = take(Some(lane)) {
+                return Ok((kept, true, None));
             }
+            let turn = match self.turn(alone, key, lane) {
+                Ok(turn) => turn,
+                Err(other) => {
+                    if waits.is_none() {
+                        waits = Some(under_way.pending()?);
+                    }
+                    alone = other.failed().await;
+                    continue;
+                }
+            };
             if let Ok(place) = under_way.connection() {
-                let dialled = self.dial(arrival, chosen, key, Some(place)).await?;
-                return Ok((dialled, false));
+                return self.dial_in(turn, arrival, chosen, key, Some(place)).await;
             }
-            if !fresh && let Some(kept) = lock(&self.kept).take(key, pool, None) {
-                return Ok((kept, true));
+            drop(turn);
+            if let Some(kept) = take(None) {
+                return Ok((kept, true, None));
             }
             // One that waits for somebody else's request, or has had its time, makes room.
             if lock(&self.kept).evict(under_way.group()) {
@@ -178,6 +199,29 @@ impl Pool {
         }
     }
 
+    /// The turn to dial, which whoever is alone needs not.
+    fn turn(&self, alone: bool, key: &Arc<Key>, lane: usize) -> Result<Option<Dialler<'_>>, Other> {
+        match alone {
+            true => Ok(None),
+            false => self.dialling.turn(key, lane).map(Some),
+        }
+    }
+
+    async fn dial_in<'a, C: Connector + Clone>(
+        &'a self,
+        turn: Option<Dialler<'a>>,
+        arrival: &Arrival<C>,
+        chosen: &Chosen,
+        key: &Key,
+        place: Option<Place>,
+    ) -> Result<Found<'a>, NoConnection> {
+        let dialled = self.dial(arrival, chosen, key, place).await;
+        if let (Err(_), Some(turn)) = (&dialled, &turn) {
+            turn.failed();
+        }
+        Ok((dialled?, false, turn))
+    }
+
     async fn dial<C: Connector + Clone>(
         &self,
         arrival: &Arrival<C>,
@@ -185,45 +229,19 @@ impl Pool {
         key: &Key,
         place: Option<Place>,
     ) -> Result<Connection, NoConnection> {
-        let version = key.version;
+        let (version, spawn) = (key.version, self.tasks.spawner());
         let sender = match arrival.open(chosen, key.secured.as_deref()).await? {
-            Way::Tunnel(tunnel) => self.handshake(TunnelIo::new(tunnel), version).await,
-            Way::Plain(tcp) => self.handshake(tcp, version).await,
-            Way::Stream(stream) => self.handshake(stream, version).await,
+            Way::Tunnel(tunnel) => handshake(TunnelIo::new(tunnel), version, true, &spawn).await,
+            Way::Plain(tcp) => handshake(tcp, version, false, &spawn).await,
+            Way::Stream(stream) => {
+                let tunnel = chosen.tunnelled().is_some();
+                handshake(stream, version, tunnel, &spawn).await
+            }
         };
         if sender.is_err() {
             chosen.note(Outcome::Unreachable);
         }
         Ok(Connection::new(sender?, arrival.lane.number, place))
-    }
-
-    async fn handshake<T>(&self, io: T, version: Version) -> Result<Sender, NoConnection>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (io, spawn) = (TokioIo::new(io), self.tasks.spawner());
-        match version {
-            Version::Http1 => {
-                let shaken = http1::Builder::new()
-                    .max_headers(FIELDS)
-                    .handshake(io)
-                    .await;
-                let (sender, connection) = shaken.map_err(NoConnection::Handshake)?;
-                spawn.spawn(async move { ended(connection.with_upgrades().await) });
-                Ok(Sender::Http1(sender))
-            }
-            Version::Http2 => {
-                let shaken = http2::Builder::new(spawn.clone())
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(WINDOWS.0)
-                    .initial_connection_window_size(WINDOWS.1)
-                    .handshake(io)
-                    .await;
-                let (sender, connection) = shaken.map_err(NoConnection::Handshake)?;
-                spawn.spawn(async move { ended(connection.await) });
-                Ok(Sender::Http2(sender))
-            }
-        }
     }
 
     /// Does something beside requests, at most as long as the pool is there.
@@ -245,13 +263,6 @@ impl Pool {
     pub(in crate::waypoint) async fn shutdown(&self) {
         lock(&self.kept).clear();
         self.tasks.shutdown().await;
-    }
-}
-
-fn ended(outcome: Result<(), hyper::Error>) {
-    if let Err(e) = outcome {
-        // Whoever waited for an answer on it says so.
-        debug!(error = %e, "connection to an endpoint ended early");
     }
 }
 

@@ -174,8 +174,12 @@ impl Reply {
             if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.text)) {
                 headers.insert("grpc-message", message);
             }
-        } else if !self.text.is_empty() {
+        } else if !self.text.is_empty() && may_have_text(self.status) {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            if account.is_head() {
+                let length = HeaderValue::from(self.text.len());
+                headers.insert(header::CONTENT_LENGTH, length);
+            }
         }
         account.replied(
             response.status(),
@@ -184,12 +188,17 @@ impl Reply {
             self.reason,
         );
         let text = match self.text {
-            _ if grpc => Bytes::new(),
+            _ if grpc || account.is_head() || !may_have_text(self.status) => Bytes::new(),
             Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
             Cow::Owned(text) => Bytes::from(text),
         };
         response.map(|()| Download::local(text, account))
     }
+}
+
+/// Whether an answer of that status may be more than a head (RFC 9110 §6.4.1).
+fn may_have_text(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 fn grpc_status(status: StatusCode) -> u16 {

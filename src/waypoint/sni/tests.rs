@@ -9,6 +9,7 @@ use rustls_pki_types::ServerName;
 use super::*;
 use crate::tls::hbone_client;
 use crate::tls::testing::TestCa;
+use crate::waypoint::sniff::by_the_byte;
 
 /// What a client writes first.
 fn hello(name: &str) -> Vec<u8> {
@@ -28,6 +29,10 @@ fn in_small_records(hello: &[u8]) -> Vec<u8> {
     hello[5..].iter().flat_map(record).collect()
 }
 
+fn known(bytes: &[u8]) -> Option<Hello> {
+    read(bytes).known()
+}
+
 fn named(name: &str) -> Option<Hello> {
     Some(Hello::Names(name.to_owned()))
 }
@@ -35,19 +40,38 @@ fn named(name: &str) -> Option<Hello> {
 #[test]
 fn a_clients_hello_names_its_server() {
     let written = hello("Cart.shop.example");
-    assert_eq!(read(&written), named("cart.shop.example"));
+    assert_eq!(known(&written), named("cart.shop.example"));
     for end in 0..written.len() {
-        assert_eq!(read(&written[..end]), None, "after {end} bytes");
+        assert_eq!(known(&written[..end]), None, "after {end} bytes");
     }
     let more = [&written[..], b"early data"].concat();
-    assert_eq!(read(&more), named("cart.shop.example"), "what follows");
+    assert_eq!(known(&more), named("cart.shop.example"), "what follows");
     assert_eq!(
-        read(&hello("192.0.2.1")),
+        known(&hello("192.0.2.1")),
         Some(Hello::NamesNobody),
         "an address"
     );
     let small = in_small_records(&written);
-    assert_eq!(read(&small), named("cart.shop.example"), "in small records");
+    assert_eq!(
+        known(&small),
+        named("cart.shop.example"),
+        "in small records"
+    );
+}
+
+#[test]
+fn a_byte_at_a_time_is_judged_where_it_matters() {
+    let large = with_extension(16, &[0; 12_000]);
+    let small = in_small_records(&with_extension(16, &[0; 2000]));
+    for (name, hello, most) in [
+        ("a usual one", hello("cart.shop.example"), 8),
+        ("a large one", large, 8),
+        ("in small records", small, 64),
+    ] {
+        let (after, judged) = by_the_byte(&hello, read);
+        assert_eq!(after, hello.len(), "{name}");
+        assert!(judged <= most, "{name}: {judged}");
+    }
 }
 
 /// A hello with one extension, every length right.
@@ -132,7 +156,7 @@ fn what_is_no_name_is_none() {
         ),
         ("nothing", vec![], None),
     ] {
-        assert_eq!(read(&bytes), want, "{name}");
+        assert_eq!(known(&bytes), want, "{name}");
     }
 }
 
@@ -143,7 +167,7 @@ proptest! {
         let length = written.len();
         written[at % length] = with;
         let _any = read(&written[..cut % (length + 1)]);
-        if let Some(Hello::Names(name)) = read(&written) {
+        if let Some(Hello::Names(name)) = known(&written) {
             prop_assert!(name.len() <= LONGEST_NAME && !name.contains(char::is_control));
         }
     }

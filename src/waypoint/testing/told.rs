@@ -18,7 +18,7 @@ use crate::model::waypoint::{
 };
 
 /// The services behind waypoint `shop/wp`.
-const SERVICES: [&str; 4] = ["cart", "v1", "v2", "v3"];
+const SERVICES: [&str; 6] = ["cart", "v1", "v2", "v3", "chat", "empty"];
 
 fn origin() -> Origin {
     Origin {

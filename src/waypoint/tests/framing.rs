@@ -134,6 +134,12 @@ async fn forms_that_are_legal_get_through() {
             "host: cart\r\n",
         ),
         (
+            "a WebSocket without its connection",
+            format!("GET / HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\n{close}"),
+            "GET / HTTP/1.1\r\n",
+            "host: cart\r\n",
+        ),
+        (
             "another upgrade is not offered",
             "GET / HTTP/1.1\r\nhost: cart\r\nconnection: upgrade, close\r\nupgrade: h2c\r\n\r\n"
                 .to_owned(),
@@ -186,7 +192,7 @@ async fn an_outer_request_that_is_no_connect_is_not_found() {
 }
 
 /// Lets everything run that can, without a clock, until the test has waited for too long.
-async fn spin() {
+pub(super) async fn spin() {
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(20) {
         tokio::task::yield_now().await;
@@ -195,11 +201,21 @@ async fn spin() {
 
 /// Reads to the end after `time` has passed at once.
 async fn after(time: Duration, io: &mut TunnelIo) -> String {
+    after_steps(&[time], io).await
+}
+
+/// The same, with time for what is due in between.
+pub(super) async fn after_steps(times: &[Duration], io: &mut TunnelIo) -> String {
     // The clock moves only when nothing runs, and something always does.
     tokio::time::pause();
     let mut answer = String::new();
     let read = async {
-        tokio::time::advance(time).await;
+        for time in times {
+            tokio::time::advance(*time).await;
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+        }
         io.read_to_string(&mut answer).await
     };
     let read = tokio::select! {

@@ -60,6 +60,22 @@ async fn mirrors_get_a_copy_and_have_no_say() {
 }
 
 #[tokio::test]
+async fn a_get_keeps_the_body_that_it_has() {
+    let rules = vec![rule().to("v1", 1).with(mirror(target("v2"), Fraction::ALL))];
+    let shop = Shop::new(told().ruled(rules)).await;
+    let mut client = Http1::to(&shop.rig).await;
+    let frames = tokio_stream::iter([Ok(Frame::data(Bytes::from_static(b"what")))]);
+    let request = Request::get("/")
+        .header("host", "cart")
+        .header("transfer-encoding", "chunked");
+    let request = request.body(BoxBody::new(StreamBody::new(frames))).unwrap();
+    assert_eq!(client.send(request).await.status(), StatusCode::OK);
+    assert_eq!(shop.v1.last().body, "what");
+    eventually("there is a copy", || shop.v2.asked().len() == 1).await;
+    assert_eq!(shop.v2.last().body, "what");
+}
+
+#[tokio::test]
 async fn a_share_is_mirrored() {
     let fifth = Fraction {
         numerator: 20,

@@ -16,12 +16,13 @@ use crate::hbone::testing::soon;
 use crate::model::service::AppProtocol;
 use crate::model::service::ServiceKey;
 use crate::model::testing::{service, waypoint_named, workload};
-use crate::model::traffic::TlsOrigination;
+use crate::model::traffic::{Balance, TlsOrigination, UpstreamTls};
 use crate::model::waypoint::{External, Resolution};
 use crate::model::workload::{NetworkMode, Workload};
 use crate::resolve::testing::Reply;
 use crate::tls::testing::TestCa;
-use crate::waypoint::testing::told::told;
+use crate::waypoint::Lookups;
+use crate::waypoint::testing::told::{settings, told};
 use crate::waypoint::testing::{Rig, echo, speaking};
 
 /// Where hosts outside are asked for.
@@ -138,6 +139,38 @@ async fn tls_is_begun_with_a_host_outside() {
     }
 }
 
+#[tokio::test]
+async fn tls_is_begun_with_whoever_was_asked_for() {
+    let ca = TestCa::new();
+    let (_dir, path) = roots(&ca);
+    let mut rig = Rig::new().await;
+    rig.outside("ext.example", Resolution::Static, &["198.51.100.0/24"]);
+    let listener = rig.program_at("198.51.100.9:80").await;
+    let (program, learnt) = (Program::named("out"), Learnt::default());
+    let certificate = certified(&ca, "ext.example");
+    rig.run(serve_tls(
+        listener,
+        certificate,
+        program,
+        Arc::clone(&learnt),
+    ));
+    let policy = settings(|s| {
+        s.load_balancer.policy = Balance::Passthrough;
+        s.tls = UpstreamTls::Originate(TlsOrigination {
+            ca_certificates: Some(path),
+            ..TlsOrigination::default()
+        });
+    });
+    let resources = rig.resources.take().unwrap();
+    rig.resources = Some(resources.treating(&key("ext.example"), policy));
+    rig.publish().await;
+    let asked = "198.51.100.9:80".parse().unwrap();
+    let mut client = Http1::through(rig.to(asked).await).await;
+    let (status, text) = ask(&mut client, "ext.example").await;
+    assert_eq!((status, &*text), (StatusCode::OK, "out"));
+    assert_eq!(learnt.lock().unwrap().len(), 1);
+}
+
 /// Vector 47.
 #[tokio::test]
 async fn the_host_that_is_asked_for_is_looked_up() {
@@ -218,6 +251,35 @@ async fn a_name_of_the_outside_does_not_lead_into_the_mesh() {
             let heard = read.is_ok().then(|| String::from_utf8_lossy(&heard));
             assert_eq!(heard.as_deref(), want, "{name}");
         }
+    }
+}
+
+#[tokio::test]
+async fn names_that_clients_choose_are_apart_from_the_meshs_own() {
+    let mut rig = Rig::new().await;
+    rig.outside(
+        "*.ext.example",
+        Resolution::DynamicDns,
+        &["198.51.100.0/24"],
+    );
+    rig.outside("ext.example", Resolution::Dns, &["198.51.101.0/24"]);
+    rig.endpoint_outside("ext.example", "origin.example");
+    rig.publish().await;
+    for (at, host) in [
+        ("198.51.100.1:80", "a.ext.example"),
+        ("198.51.101.1:80", "ext.example"),
+    ] {
+        let mut client = Http1::through(rig.to(at.parse().unwrap()).await).await;
+        ask(&mut client, host).await;
+    }
+    let Lookups {
+        configured,
+        asked_for,
+    } = &rig.lookups;
+    for (name, own) in [("a.ext.example", false), ("origin.example", true)] {
+        assert_eq!(rig.names.asked(name), 1, "{name}");
+        assert_eq!(configured.knows(name), own, "{name}");
+        assert_eq!(asked_for.knows(name), !own, "{name}");
     }
 }
 

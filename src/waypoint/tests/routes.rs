@@ -18,6 +18,7 @@ use crate::model::route::{
     Redirect, Rule, Target, UnmatchedPreflights,
 };
 use crate::model::testing::{key, workload};
+use crate::model::traffic::Settings;
 use crate::model::waypoint::Resources;
 use crate::waypoint::State;
 use crate::waypoint::testing::told::{rule, set, told};
@@ -405,6 +406,17 @@ async fn what_it_was_not_told_is_not_served() {
                 resources.services.remove(&key("cart"));
             }
             "the route" => resources.routes.clear(),
+            "the backend" => {
+                resources.services.remove(&key("v1"));
+            }
+            "the backend's traffic policy" => {
+                resources = resources.treated("v1", Settings::default());
+                resources.traffic.clear();
+            }
+            "its own traffic policy" => {
+                resources = told().treated("cart", Settings::default());
+                resources.traffic.clear();
+            }
             "the subset" => {
                 let subset = Target::Service {
                     key: key("v1"),
@@ -424,6 +436,9 @@ async fn what_it_was_not_told_is_not_served() {
         ("nothing is missing", 200),
         ("the service", 503),
         ("the route", 503),
+        ("the backend", 503),
+        ("the backend's traffic policy", 503),
+        ("its own traffic policy", 503),
         ("the subset", 503),
     ] {
         shop.tell(shop_of(name)).await;
@@ -434,6 +449,7 @@ async fn what_it_was_not_told_is_not_served() {
         shop.cart.asked().is_empty(),
         "nor sent on as if there were none"
     );
+    assert_eq!(shop.v1.asked().len(), 1, "nor in plain text");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +19,7 @@ use super::http::Http1;
 use super::program::Program;
 use crate::hbone::TunnelIo;
 use crate::hbone::testing::soon;
-use crate::model::traffic::{ProxyProtocol, Settings, TlsOrigination, UpstreamTls};
+use crate::model::traffic::{Balance, ProxyProtocol, Settings, TlsOrigination, UpstreamTls};
 use crate::tls::testing::{Leaf, TestCa};
 use crate::tls::to_pem;
 use crate::waypoint::testing::told::{settings, told};
@@ -164,6 +165,24 @@ async fn tls_is_begun_with_a_program_that_is_proven() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_goes_as_asked_is_not_sent_to_the_service_itself() {
+    let mut rig = Rig::new().await;
+    let listener = rig.plain_endpoint("cart-1", "10.1.0.11").await;
+    rig.run(Program::named("one").serve(listener));
+    let asked = settings(|s| {
+        s.load_balancer.policy = Balance::Passthrough;
+        s.tls = UpstreamTls::Originate(TlsOrigination::default());
+    });
+    rig.resources = Some(told().treated("cart", asked));
+    rig.publish().await;
+    let before = rig.connector.dials.load(Ordering::Relaxed);
+    let (status, text) = Http1::to(&rig).await.get("/").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    let dials = rig.connector.dials.load(Ordering::Relaxed);
+    assert_eq!(dials, before, "nobody is asked in plain text");
 }
 
 #[tokio::test]

@@ -13,8 +13,9 @@ use super::http::{Http1, Text, get, read};
 use super::program::{Plan, Program};
 use crate::hbone::TunnelIo;
 use crate::hbone::testing::{eventually, soon};
+use crate::model::route::{Rule, Timeouts};
 use crate::model::traffic::{Balance, HashKey, HashTable, OutlierDetection, Settings};
-use crate::waypoint::testing::told::{settings, told};
+use crate::waypoint::testing::told::{rule, settings, told};
 use crate::waypoint::testing::{Rig, echo};
 
 /// So many endpoints of `cart`, which the waypoint treats so.
@@ -138,6 +139,48 @@ async fn an_endpoint_fails_however_it_does() {
     let by = answers(&mut client, 50, || get("/")).await;
     assert!(by["one"] >= 48, "{by:?}");
     assert_eq!(rig.metric("lateen_outlier_ejections_total", "cart"), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_never_answers_is_left_alone() {
+    let timed = |timeouts| Rule {
+        timeouts,
+        ..rule().to("cart", 1)
+    };
+    let limit = Some(Duration::from_millis(200));
+    let all = Timeouts {
+        request: limit,
+        backend_request: None,
+    };
+    let of_the_client: fn() -> Request<Text> = || {
+        let mut request = with("grpc-timeout", "200m");
+        let grpc = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        request
+    };
+    for (name, timeouts, request) in [
+        ("the rule's limit", all, (|| get("/")) as fn() -> _),
+        ("the client's limit", Timeouts::default(), of_the_client),
+    ] {
+        let policy = settings(|s| {
+            s.outlier_detection = Some(OutlierDetection {
+                consecutive_5xx: 2,
+                ..OutlierDetection::default()
+            });
+        });
+        let (mut rig, programs) = served(2, policy.clone()).await;
+        for _ in 0..100 {
+            programs[0].plan(Plan::Never);
+        }
+        let rules = vec![timed(timeouts)];
+        rig.resources = Some(told().treated("cart", policy).ruled(rules));
+        rig.publish().await;
+        let mut client = Http1::to(&rig).await;
+        let by = answers(&mut client, 30, request).await;
+        assert_eq!(by["two"], 28, "{name}: {by:?}");
+        let out = rig.metric("lateen_outlier_ejections_total", "cart");
+        assert_eq!(out, 1, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! `filters`: what is done to a request or an answer on its way (§2.3).
 
-mod cors;
+pub(super) mod cors;
 mod extension;
-mod header_change;
+pub(super) mod header_change;
 mod mirror;
-mod redirect;
+pub(super) mod redirect;
 
 use super::scope::Scope;
 use crate::config::diagnose::Code;

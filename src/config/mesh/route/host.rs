@@ -29,7 +29,11 @@ pub(super) fn precise(value: &Value<'_>) -> Option<Arc<str>> {
     judge(value, text, fault)
 }
 
-fn judge(value: &Value<'_>, text: &str, fault: Option<&'static str>) -> Option<Arc<str>> {
+pub(super) fn judge(
+    value: &Value<'_>,
+    text: &str,
+    fault: Option<&'static str>,
+) -> Option<Arc<str>> {
     let Some(fault) = fault else {
         return Some(Arc::from(text));
     };

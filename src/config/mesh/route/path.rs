@@ -50,7 +50,7 @@ pub(super) fn matching(value: &Value<'_>) -> Option<PathMatch> {
 }
 
 /// A path as a normalised one can be; others would never match.
-fn plain(value: &Value<'_>) -> Option<Arc<str>> {
+pub(super) fn plain(value: &Value<'_>) -> Option<Arc<str>> {
     let text = value.text()?;
     let Some(fault) = fault(text) else {
         return Some(Arc::from(text));
@@ -145,7 +145,7 @@ pub(super) fn change(value: &Value<'_>, scope: &Scope) -> Option<PathChange> {
 }
 
 /// What a path, or the part of it that was matched, becomes.
-fn replacement(value: &Value<'_>, may_be_empty: bool) -> Option<Arc<str>> {
+pub(super) fn replacement(value: &Value<'_>, may_be_empty: bool) -> Option<Arc<str>> {
     let text = value.text()?;
     let fault = match text {
         "" if may_be_empty => None,

@@ -95,6 +95,7 @@ pub(crate) fn route(kind: Kind, name: &str, line: u32, parent: &str, to: &[&str]
             false => Vec::new(),
         },
         rules: vec![rule(to)],
+        delegates: Vec::new(),
     }
 }
 

@@ -1,16 +1,19 @@
 //! What became of every route of a mesh, for people.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::service_key;
 use super::attached::Routes;
+use super::backends::Missing;
+use super::delegates::{self, Delegates, is_for_others};
 use super::sites::{Is, Site, Sites};
 use super::traffic::{Members, Traffic, covers};
 use super::{World, targets_of};
 use crate::model::binding::{Bindable, Waypoints};
 use crate::model::condition::Condition;
 use crate::model::declaration::{Gateway, Mesh, Origin, ParentKind, ParentRef, Route};
-use crate::model::route::{BackendKind, BackendRef, Kind, RouteKey, Target};
+use crate::model::route::{BackendRef, Kind, RouteKey};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{BoundPort, WaypointName};
 
@@ -21,16 +24,19 @@ pub struct RouteState {
     pub key: RouteKey,
     /// Where it was written.
     pub origin: Origin,
-    /// What it is attached to, in the order it was written; of a virtual service its hosts.
+    /// What it is attached to, in the order it was written; of a virtual service its hosts, or those
+    /// that delegate to it.
     pub parents: Vec<ParentState>,
     /// Whether all its backends are there.
     pub resolved: Condition,
+    /// Those that are not, and why.
+    pub missing: Vec<(BackendRef, Missing)>,
 }
 
 /// What became of a route at one of its parents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentState {
-    /// As `Service shop/cart:80`.
+    /// As `Service shop/cart:80`, `host cart.shop.mesh.internal`, `virtual-service shop/cart`.
     pub parent: String,
     /// Whether it is tried there.
     pub accepted: Condition,
@@ -63,10 +69,13 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
     };
     let keys: Vec<ServiceKey> = mesh.services.iter().map(key).collect();
     let sites = Sites::new(mesh, &keys);
+    let resolved = delegates::resolved(&mesh.routes);
     let survey = Survey {
         waypoints: Waypoints::new(mesh),
+        declared: &mesh.routes,
+        delegates: Delegates::new(&mesh.routes),
         world: World {
-            routes: Routes::new(&mesh.routes),
+            routes: Routes::new(&resolved),
             traffic: Traffic::new(mesh, Members::default()),
             services: &[],
             sites: &sites,
@@ -81,6 +90,8 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
 
 struct Survey<'a> {
     waypoints: Waypoints<'a>,
+    declared: &'a [Route],
+    delegates: Delegates<'a>,
     world: World<'a>,
 }
 
@@ -104,8 +115,9 @@ impl<'a> Survey<'a> {
         self.before(site).map(at).collect()
     }
 
-    fn state(&self, route: &Route) -> RouteState {
+    fn state(&self, route: &'a Route) -> RouteState {
         let parents = match route.key.kind {
+            Kind::VirtualService if is_for_others(route) => self.of_others(route),
             Kind::VirtualService => {
                 let hosts = route.hosts.iter();
                 hosts.map(|host| self.of_host(route, host)).collect()
@@ -117,12 +129,50 @@ impl<'a> Survey<'a> {
                     .collect()
             }
         };
+        let missing = self.missing(route);
         RouteState {
             key: route.key.clone(),
             origin: route.origin.clone(),
             parents,
-            resolved: self.resolved(route),
+            resolved: self.resolved(route, &missing),
+            missing,
         }
+    }
+
+    /// The virtual services that delegate to this one.
+    fn delegating(&self, route: &Route) -> impl Iterator<Item = &'a Route> + use<'a> {
+        let key = route.key.clone();
+        let to = move |r: &&Route| {
+            let mut delegates = r.delegates.iter();
+            delegates.any(|d| (&d.namespace, &d.name) == (&key.namespace, &key.name))
+        };
+        self.declared.iter().filter(to)
+    }
+
+    fn of_others(&self, route: &Route) -> Vec<ParentState> {
+        let state = |by: &Route| {
+            let mut delegates = by.delegates.iter();
+            let served = delegates.any(|d| self.delegates.of(d).is_ok_and(|r| r.key == route.key));
+            let why = || {
+                refused(
+                    "Unsupported",
+                    "it delegates itself, and one level is all".into(),
+                )
+            };
+            ParentState {
+                parent: by.key.to_string(),
+                accepted: served.then(accepted).unwrap_or_else(why),
+            }
+        };
+        let all: Vec<_> = self.delegating(route).map(state).collect();
+        if !all.is_empty() {
+            return all;
+        }
+        let why = "it is for no host, and no virtual-service delegates to it".to_owned();
+        vec![ParentState {
+            parent: "nobody".to_owned(),
+            accepted: refused("NoMatchingParent", why),
+        }]
     }
 
     fn of_parent(&self, route: &Route, parent: &ParentRef) -> ParentState {
@@ -185,12 +235,7 @@ impl<'a> Survey<'a> {
             })
         });
         match tried {
-            true => Condition {
-                kind: "Accepted",
-                status: true,
-                reason: "Accepted",
-                message: String::new(),
-            },
+            true => accepted(),
             false => self.why_not(route, site, port),
         }
     }
@@ -227,30 +272,76 @@ impl<'a> Survey<'a> {
         refused("Conflicted", message)
     }
 
-    fn resolved(&self, route: &Route) -> Condition {
-        let backends = route.rules.iter().flat_map(targets_of);
-        let mut missing = backends.filter_map(|wanted: &BackendRef| {
-            match self.world.target(wanted, &route.key.namespace) {
-                Target::Service { .. } => None,
-                Target::Invalid(why) => Some((wanted, why)),
+    /// The namespaces of the waypoints that a route is at: destination rules are looked for there
+    /// first.
+    fn places(&self, route: &'a Route) -> BTreeSet<Arc<str>> {
+        let mut places = BTreeSet::new();
+        let mut at = vec![route];
+        if is_for_others(route) {
+            at.extend(self.delegating(route));
+        }
+        for route in at {
+            let sites = self.world.sites.iter();
+            let sites = sites.filter(|site| {
+                let mut hosts = route.hosts.iter();
+                hosts.any(|host| covers(host, &site.key.hostname))
+            });
+            for site in sites {
+                let waypoints = self.before(site);
+                let waypoints = waypoints.filter(|waypoint| producer(route, site, waypoint));
+                places.extend(waypoints.map(|waypoint| Arc::clone(&waypoint.namespace)));
             }
+        }
+        if places.is_empty() {
+            places.insert(Arc::clone(&route.key.namespace));
+        }
+        places
+    }
+
+    fn missing(&self, route: &'a Route) -> Vec<(BackendRef, Missing)> {
+        let places = match route.key.kind {
+            Kind::VirtualService => self.places(route),
+            Kind::Grpc | Kind::Http | Kind::Tls | Kind::Tcp => {
+                [Arc::clone(&route.key.namespace)].into()
+            }
+        };
+        let backends = route.rules.iter().flat_map(targets_of);
+        let missing = backends.filter_map(|wanted| {
+            let mut places = places.iter();
+            let missing = places.find_map(|place| self.world.found(wanted, place).err())?;
+            Some((wanted.clone(), missing))
         });
-        match missing.next() {
+        missing.collect()
+    }
+
+    fn resolved(&self, route: &Route, missing: &[(BackendRef, Missing)]) -> Condition {
+        let unresolved = |reason, message| Condition {
+            kind: "ResolvedRefs",
+            status: false,
+            reason,
+            message,
+        };
+        let mut delegates = route.delegates.iter();
+        if let Some(why) = delegates.find_map(|delegate| self.delegates.of(delegate).err()) {
+            return unresolved("DelegateNotFound", why);
+        }
+        match missing.first() {
             None => Condition {
                 kind: "ResolvedRefs",
                 status: true,
                 reason: "ResolvedRefs",
                 message: String::new(),
             },
-            Some((wanted, why)) => Condition {
-                kind: "ResolvedRefs",
-                status: false,
-                reason: match wanted.kind {
-                    BackendKind::Unknown(_) => "InvalidKind",
-                    BackendKind::Service | BackendKind::Hostname => "BackendNotFound",
-                },
-                message: why.to_string(),
-            },
+            Some((_, missing)) => {
+                let reason = match missing {
+                    Missing::Kind(_) => "InvalidKind",
+                    Missing::Service(_)
+                    | Missing::Host(_)
+                    | Missing::Port(..)
+                    | Missing::Subset(..) => "BackendNotFound",
+                };
+                unresolved(reason, missing.to_string())
+            }
         }
     }
 }
@@ -258,6 +349,15 @@ impl<'a> Survey<'a> {
 fn producer(route: &Route, site: &Site<'_>, waypoint: &Gateway) -> bool {
     let own = &route.key.namespace;
     *own == site.key.namespace || *own == waypoint.namespace
+}
+
+fn accepted() -> Condition {
+    Condition {
+        kind: "Accepted",
+        status: true,
+        reason: "Accepted",
+        message: String::new(),
+    }
 }
 
 fn refused(reason: &'static str, message: String) -> Condition {

@@ -1,6 +1,8 @@
 //! From routes as they are written to what a waypoint is told: vectors 7 to 9, 17, 19 and 20 of
 //! `spec/waypoint-l7.md` §11 as far as they are about attachment.
 
+mod delegates;
+
 use std::sync::Arc;
 
 use super::super::sample::outside::{endpoint, entry};

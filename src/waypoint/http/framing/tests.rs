@@ -3,6 +3,7 @@
 use proptest::prelude::{prop_assert_eq, proptest};
 
 use super::*;
+use crate::waypoint::http::message::asks_for_websocket;
 
 fn read(bytes: &[u8]) -> Result<Option<Whole>, Fault> {
     Head::default().read(bytes)
@@ -215,15 +216,37 @@ fn a_head_ends_where_its_body_begins() {
 
 #[test]
 fn only_a_websocket_may_be_followed_by_something_else() {
-    for (upgrade, version, want) in [
-        ("websocket", "1.1", true),
-        ("h2c, WebSocket", "1.1", true),
-        ("h2c", "1.1", false),
-        ("websocket", "1.0", false),
+    for (connection, protocol, version, want) in [
+        (&b"Upgrade"[..], &b"websocket"[..], "1.1", true),
+        (b"upgrade", b"h2c, WebSocket", "1.1", true),
+        (b"a, upgrade", b"websocket", "1.1", true),
+        (b"upgrade", b"websocket, \xff", "1.1", true),
+        (b"upgrade", b"h2c", "1.1", false),
+        (b"upgrade", b"websocket", "1.0", false),
+        (b"close", b"websocket", "1.1", false),
+        (b"upgraded", b"websocket", "1.1", false),
     ] {
-        let head = format!("GET / HTTP/{version}\r\nhost: a\r\nupgrade: {upgrade}\r\n\r\n");
-        let whole = read(head.as_bytes()).unwrap().unwrap();
-        assert_eq!(whole.upgrades, want, "{upgrade} {version}");
+        let line = format!("GET / HTTP/{version}\r\nhost: a\r\nconnection: ");
+        let head = [
+            line.as_bytes(),
+            connection,
+            b"\r\nupgrade: ",
+            protocol,
+            b"\r\n\r\n",
+        ];
+        let head = head.concat();
+        let name = String::from_utf8_lossy(&head).into_owned();
+        assert_eq!(read(&head).unwrap().unwrap().upgrades, want, "{name}");
+        // Whoever answers it reads the same in it.
+        let seen = http::Request::get("/")
+            .version(match version {
+                "1.0" => http::Version::HTTP_10,
+                _ => http::Version::HTTP_11,
+            })
+            .header("connection", connection)
+            .header("upgrade", protocol);
+        let (seen, ()) = seen.body(()).unwrap().into_parts();
+        assert_eq!(asks_for_websocket(&seen), want, "{name}");
     }
 }
 

@@ -46,6 +46,24 @@ fn a_request_is_for_one_authority() {
         ),
         ("unreadable", "GET", "/", vec![("host", "a b")], Err(400)),
         ("empty", "GET", "/", vec![("host", "")], Err(400)),
+        ("a user", "GET", "/", vec![("host", "a@b")], Err(400)),
+        (
+            "a user in absolute form",
+            "GET",
+            "http://a@b/",
+            vec![],
+            Err(400),
+        ),
+        (
+            "authority form",
+            "GET",
+            "foo",
+            vec![("host", "a")],
+            Err(400),
+        ),
+        ("everything", "OPTIONS", "*", vec![("host", "a")], Ok("a")),
+        ("everything else", "GET", "*", vec![("host", "a")], Err(400)),
+        ("no path", "GET", "http://a", vec![("host", "a")], Ok("a")),
         (
             "CONNECT",
             "CONNECT",
@@ -206,10 +224,28 @@ fn each_version_has_its_target_in_its_own_form() {
         ("HTTP/2", "/a?b", Version::Http2, "http://echo:80/a?b", None),
     ] {
         let mut parts = parts("GET", target, &[("host", "other")]);
-        address(&mut parts, &authority, version).unwrap();
+        address(&mut parts, &authority, version, Length::None).unwrap();
         assert_eq!(parts.uri.to_string(), uri, "{name}");
         let got = parts.headers.get("host").map(|h| h.to_str().unwrap());
         assert_eq!(got, host, "{name}");
+    }
+}
+
+#[test]
+fn a_body_of_unknown_length_comes_in_chunks() {
+    let (one, two) = (Version::Http1, Version::Http2);
+    let sized = vec![("content-length", "3")];
+    for (name, version, length, fields, want) in [
+        ("no body", one, Length::None, vec![], false),
+        ("a length", one, Length::Open, sized, false),
+        ("none", one, Length::Open, vec![], true),
+        ("HTTP/2", two, Length::Open, vec![], false),
+    ] {
+        let mut parts = parts("GET", "/", &fields);
+        let authority = Authority::from_static("echo");
+        address(&mut parts, &authority, version, length).unwrap();
+        let chunked = parts.headers.contains_key("transfer-encoding");
+        assert_eq!(chunked, want, "{name}");
     }
 }
 

@@ -23,13 +23,25 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Connections to one endpoint that wait for one client; more are closed.
 const WAITING: usize = 64;
 
+/// Requests that share a connection at most: as many as every endpoint should take (RFC 9113 §6.5.2).
+/// hyper does not say how many more one takes, and holds what is beyond without a word.
+const STREAMS: u32 = 100;
+
+/// Connections that wait at most, for everybody and for one client. Their keys are as many as clients
+/// like, where TLS is begun by the name that a request has. Beyond it those that have waited longest
+/// are closed, an eighth of them at once.
+const MOST: (usize, usize) = (8192, 1024);
+
+/// Whose connections are nobody else's.
+type Client = (IpAddr, SpiffeId);
+
 /// What a connection is good for.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) to: SocketAddr,
     /// Who may be there; none in plain text.
     pub(super) accepted: Option<Arc<BTreeSet<SpiffeId>>>,
-    pub(super) client: (IpAddr, SpiffeId),
+    pub(super) client: Client,
     pub(super) version: Version,
     /// Whose limits it counts for.
     pub(super) group: Option<GroupKey>,
@@ -69,6 +81,19 @@ struct Waiting {
 #[derive(Default)]
 pub(super) struct Kept {
     waiting: HashMap<Arc<Key>, Vec<Waiting>>,
+    /// As many as may wait, in all and for each client: what is taken is not counted off until all are
+    /// counted anew.
+    at_most: (usize, HashMap<Client, usize>),
+}
+
+/// Whether a connection is one that as many may share as it is good for: who comes while it is opened
+/// waits for it.
+pub(super) fn is_for_many(version: Version, pool: &ConnectionPool) -> bool {
+    let all_in_all = match pool.max_requests_per_connection {
+        0 => u32::MAX,
+        some => some,
+    };
+    version == Version::Http2 && all_in_all.min(pool.max_concurrent_streams) >= STREAMS
 }
 
 impl Kept {
@@ -102,6 +127,7 @@ impl Kept {
         if connection.is_worn(pool, 0) {
             return;
         }
+        let client = key.client.clone();
         let waiting = self.waiting.entry(key).or_default();
         if waiting.len() < WAITING {
             waiting.push(Waiting {
@@ -109,6 +135,50 @@ impl Kept {
                 since: Instant::now(),
                 idle: IDLE.min(pool.http_idle_timeout),
             });
+            self.count_one(client);
+        }
+    }
+
+    fn count_one(&mut self, client: Client) {
+        let (all, ones) = &mut self.at_most;
+        *all += 1;
+        let one = match ones.get_mut(&client) {
+            Some(one) => one,
+            None => ones.entry(client.clone()).or_default(),
+        };
+        *one += 1;
+        let over = (*all > MOST.0, *one > MOST.1);
+        if over.1 {
+            self.shrink(MOST.1, |key| key.client == client);
+        }
+        if over.0 {
+            self.shrink(MOST.0, |_any| true);
+        }
+    }
+
+    /// Counts anew, and lets the oldest go if there are more than may be.
+    fn shrink(&mut self, most: usize, of: impl Fn(&Key) -> bool) {
+        let those = self.waiting.iter().filter(|(key, _)| of(key));
+        let waiting = those.flat_map(|(_, waiting)| waiting);
+        let mut since: Vec<Instant> = waiting.map(|w| w.since).collect();
+        if since.len() > most {
+            let gone = since.len() - (most - most / 8);
+            let (_older, last, _newer) = since.select_nth_unstable(gone - 1);
+            for (_, waiting) in self.waiting.iter_mut().filter(|(key, _)| of(key)) {
+                waiting.retain(|w| w.since > *last);
+            }
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.waiting.retain(|_key, waiting| !waiting.is_empty());
+        let (all, ones) = &mut self.at_most;
+        *all = 0;
+        ones.clear();
+        for (key, waiting) in &self.waiting {
+            *all += waiting.len();
+            *ones.entry(key.client.clone()).or_default() += waiting.len();
         }
     }
 
@@ -128,15 +198,16 @@ impl Kept {
 
     /// Lets go of those that have waited for too long.
     pub(super) fn reap(&mut self) {
-        self.waiting.retain(|_key, waiting| {
+        for waiting in self.waiting.values_mut() {
             waiting.retain(|w| !w.connection.is_closed() && w.since.elapsed() < w.idle);
-            !waiting.is_empty()
-        });
+        }
+        self.count();
     }
 
     /// Lets go of all.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
+        self.count();
     }
 }
 
@@ -189,7 +260,8 @@ impl Connection {
             // One handle is kept, each of the others is a stream.
             Sender::Http2(sender) => {
                 let open = Arc::strong_count(&self.about).saturating_sub(1);
-                sender.is_ready() && u32::try_from(open).is_ok_and(|open| open < streams)
+                let most = streams.min(STREAMS);
+                sender.is_ready() && u32::try_from(open).is_ok_and(|open| open < most)
             }
         }
     }
@@ -207,5 +279,56 @@ impl Connection {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    use super::*;
+
+    fn key(client: u32, port: u16) -> Arc<Key> {
+        Arc::new(Key {
+            to: SocketAddr::from(([192, 0, 2, 1], port)),
+            accepted: None,
+            client: (
+                IpAddr::from(client.to_be_bytes()),
+                "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+            ),
+            version: Version::Http2,
+            group: None,
+            secured: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn there_are_so_many_and_the_oldest_go() {
+        let (io, _peer) = tokio::io::duplex(1 << 16);
+        let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
+        let (sender, _connection) = shaken.unwrap();
+        let mut kept = Kept::default();
+        let pool = ConnectionPool::default();
+        let keep = |kept: &mut Kept, client, port| {
+            let connection = Connection::new(Sender::Http2(sender.clone()), 0, None);
+            kept.keep(key(client, port), connection, &pool);
+        };
+        let has = |kept: &Kept, client, port| kept.waiting.contains_key(&key(client, port));
+        keep(&mut kept, 9, 1);
+        for port in 0..2000 {
+            keep(&mut kept, 1, port);
+            assert!(has(&kept, 1, port), "the newest stays");
+            assert!(kept.waiting.len() <= 1 + MOST.1, "after {port}");
+        }
+        assert!(has(&kept, 1, 1500), "so many do");
+        assert!(!has(&kept, 1, 0), "the oldest does not");
+        assert!(has(&kept, 9, 1), "another client's is untouched");
+        for client in 10..20_000 {
+            keep(&mut kept, client, 1);
+            assert!(has(&kept, client, 1), "the newest stays");
+            assert!(kept.waiting.len() <= MOST.0, "after {client}");
+        }
+        assert!(!has(&kept, 9, 1));
+        assert!(has(&kept, 19_999 - 7000, 1));
     }
 }

@@ -58,7 +58,11 @@ fn age(value: &Value<'_>) -> Option<Duration> {
     scalar::duration(value, bounds)
 }
 
-fn words(table: &Table<'_>, key: &'static str, lower: bool) -> Vec<Arc<str>> {
+pub(in crate::config::mesh::route) fn words(
+    table: &Table<'_>,
+    key: &'static str,
+    lower: bool,
+) -> Vec<Arc<str>> {
     let word = |value: &Value<'_>| {
         let text = value.text()?;
         if !fields::is_token(text) {
@@ -119,7 +123,7 @@ fn origin(value: &Value<'_>) -> Option<OriginPattern> {
     }
 }
 
-fn parsed(text: &str) -> Option<OriginPattern> {
+pub(in crate::config::mesh::route) fn parsed(text: &str) -> Option<OriginPattern> {
     let (scheme, rest) = text.split_once("://")?;
     let in_scheme = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
     if !scheme.starts_with(|c: char| c.is_ascii_lowercase()) || !scheme.bytes().all(in_scheme) {

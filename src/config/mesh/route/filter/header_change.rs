@@ -24,7 +24,7 @@ const HOP_BY_HOP: [&str; 7] = [
 const LENGTH: &str = "content-length";
 
 /// The authority of a request, by the name it has in HTTP/1.
-const HOST: &str = "host";
+pub(in crate::config::mesh::route) const HOST: &str = "host";
 
 pub(super) fn read(value: &Value<'_>, of_request: bool) -> Option<HeaderChange> {
     let table = value.nested()?;
@@ -103,10 +103,8 @@ fn name(value: &Value<'_>, of_request: bool) -> Option<At<Arc<str>>> {
         return Some(At::new(Arc::from(HOST), value.place().clone()));
     }
     let name = fields::header_name(value)?;
-    let fault = match &*name.value {
-        LENGTH => "is how long the body is, which no route can say",
-        name if HOP_BY_HOP.contains(&name) => "is about one connection, not about the request",
-        _ => return Some(name),
+    let Some(fault) = fault(&name.value) else {
+        return Some(name);
     };
     value.reject(
         Code::BadName,
@@ -115,4 +113,15 @@ fn name(value: &Value<'_>, of_request: bool) -> Option<At<Arc<str>>> {
         "take it out: the waypoint sees to it",
     );
     None
+}
+
+/// What keeps a field of this name, in lower case, from being changed.
+pub(in crate::config::mesh::route) fn fault(name: &str) -> Option<&'static str> {
+    match name {
+        LENGTH => Some("is how long the body is, which no route can say"),
+        name if HOP_BY_HOP.contains(&name) => {
+            Some("is about one connection, not about the request")
+        }
+        _ => None,
+    }
 }

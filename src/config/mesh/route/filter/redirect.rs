@@ -9,7 +9,8 @@ use crate::config::read::{Value, scalar};
 use crate::config::suggest;
 use crate::model::route::{Redirect, Rewrite};
 
-const SCHEMES: [(&str, &str); 2] = [("http", "http"), ("https", "https")];
+pub(in crate::config::mesh::route) const SCHEMES: [(&str, &str); 2] =
+    [("http", "http"), ("https", "https")];
 
 /// Statuses that send a client elsewhere, and what is meant by none.
 const STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
@@ -32,7 +33,7 @@ pub(super) fn redirect(value: &Value<'_>, scope: &Scope) -> Option<Redirect> {
     })
 }
 
-fn status(value: &Value<'_>) -> Option<u16> {
+pub(in crate::config::mesh::route) fn status(value: &Value<'_>) -> Option<u16> {
     let number = value.integer(0..=999)?;
     let status = STATUSES.into_iter().find(|s| u64::from(*s) == number);
     if status.is_none() {
