@@ -13,7 +13,6 @@ mod parents;
 mod path;
 mod pattern;
 mod persistence;
-mod retries;
 mod retry;
 mod rule;
 mod scope;
@@ -31,11 +30,10 @@ use crate::config::source::{At, Place};
 use crate::model::declaration::ParentRef;
 use crate::model::route::Kind;
 
-pub(super) use retries::read as read_retries;
 pub(in crate::config) use rule::WrittenRule;
 pub(in crate::config) use scope::{Asked, Role};
 pub(in crate::config) use virtual_service::WrittenVirtualService;
-pub(super) use virtual_service::read as read_virtual_service;
+pub(super) use virtual_service::{read as read_virtual_service, read_retries};
 
 /// The kinds that are read here.
 pub(super) const KINDS: [Kind; 4] = [Kind::Grpc, Kind::Http, Kind::Tls, Kind::Tcp];

@@ -292,18 +292,18 @@ fn settings(rows: &mut Rows) {
     );
     rows.mesh(
         "a misspelt reason to ask again",
-        "default-http-retry-policy = { retry-on = \"5xx,conect-failure\" }",
-        (42, BadValue, "write `connect-failure`"),
+        "default-http-retry-policy = { attempts = 2, retry-on = \"5xx,conect-failure\" }",
+        (56, BadValue, "write `connect-failure`"),
     );
     rows.mesh(
         "a status that is none",
-        "default-http-retry-policy = { retry-on = \"600\" }",
-        (42, BadValue, "with commas between them"),
+        "default-http-retry-policy = { attempts = 2, retry-on = \"600\" }",
+        (56, BadValue, "write statuses such as"),
     );
     rows.mesh(
         "a retry of another kind",
-        "default-http-retry-policy = { codes = [503] }",
-        (31, UnknownKey, "codes"),
+        "default-http-retry-policy = { attempts = 2, codes = [503] }",
+        (45, UnknownKey, "codes"),
     );
     rows.mesh(
         "shares beside failover",

@@ -7,7 +7,7 @@ use crate::config::read::{Value, scalar};
 use crate::model::route::{Retry, RetryOn};
 
 /// More than anybody waits for.
-pub(super) const MOST_ATTEMPTS: u32 = 1000;
+const MOST_ATTEMPTS: u32 = 1000;
 
 /// Beside the statuses that are named, all that the mesh retries by default, and what Gateway API
 /// asks for: no answer, and none in time.
