@@ -14,7 +14,9 @@ use crate::model::policy::{Cause, Considered, Effect, Request, Verdict};
 use crate::model::route;
 use crate::model::service::{Service, ServiceKey};
 use crate::model::view::View;
-use crate::model::waypoint::{self, Bound, Destination, Picking, Resources, WaypointName};
+use crate::model::waypoint::{
+    self, Bound, Destination, Picking, Resolution, Resources, WaypointName,
+};
 use crate::model::workload::{TunnelProtocol, Workload};
 
 /// Takes every turn once.
@@ -154,11 +156,11 @@ impl Explaining<'_> {
             let Some(told) = told else {
                 let text = "its routes are not known on this node; `--dir` tells of them";
                 explanation.steps.push(step("rule", text));
-                return self.onward(instance, &bound, explanation);
+                return self.onward(None, instance, &bound, explanation);
             };
             let namespace = &self.source.namespace;
             return match lead(told, &bound, request, namespace, &mut explanation.steps) {
-                Leads::Itself => self.onward(instance, &bound, explanation),
+                Leads::Itself => self.onward(Some(&**told), instance, &bound, explanation),
                 Leads::To(targets) => self.shared(told, instance, &bound, &targets, explanation),
                 Leads::Answered(status, why) => answered(&name, status, &why, explanation),
                 Leads::Closed(why) => {
@@ -166,7 +168,7 @@ impl Explaining<'_> {
                 }
             };
         }
-        self.onward(instance, &bound, explanation);
+        self.onward(told.map(|t| &**t), instance, &bound, explanation);
     }
 
     /// What a waypoint's instance is told.
@@ -231,8 +233,25 @@ impl Explaining<'_> {
     }
 
     /// To the endpoints of what was asked for.
-    fn onward(&self, instance: &Arc<Workload>, bound: &Bound, explanation: &mut Explanation) {
+    fn onward(
+        &self,
+        told: Option<&Resources>,
+        instance: &Arc<Workload>,
+        bound: &Bound,
+        explanation: &mut Explanation,
+    ) {
         let name = label(instance);
+        let binding = bound.service().zip(told);
+        let binding = binding.and_then(|(service, told)| told.services.get(&service.key));
+        let external = binding.and_then(|binding| binding.external.as_ref());
+        if external.is_some_and(|external| external.resolution == Resolution::DynamicDns) {
+            let text = "the host that a request names is looked up, as each asks for it";
+            explanation.steps.push(step("waypoint", text));
+            explanation.allowed = true;
+            explanation.reason =
+                format!("sent on by waypoint {name} to the host that is asked for");
+            return;
+        }
         let mut turn = Turn { now: 0, of: 1 };
         while turn.now < turn.of {
             let route = waypoint::onward(self.view, instance, bound, &[], &mut turn);
@@ -260,7 +279,11 @@ impl Explaining<'_> {
             Ok(Route::Plain { endpoint, .. }) => {
                 Ok(Some(open(&endpoint.workload, endpoint.address)))
             }
-            Ok(Route::Passthrough { to }) => Err(format!("{to} is no workload's address")),
+            Ok(Route::Passthrough { to }) => {
+                explanation.allowed = true;
+                explanation.reason = format!("sent on to {to} as it is");
+                Ok(None)
+            }
             Ok(Route::Named { workload, port, .. }) => {
                 let name = label(&workload);
                 let text = format!("{}:{port} is looked up for {name}", workload.hostname);
