@@ -9,6 +9,7 @@
 //! [`Guard`](crate::model::policy::Guard).
 
 mod name;
+mod request;
 mod walk;
 
 use std::net::SocketAddr;
@@ -16,14 +17,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::compile::{Assignments, CompileError, Observed, Reported, compile};
+use crate::model::compile::{Assignments, CompileError, Observed, Reported, Waypoints, compile};
 use crate::model::declaration::Mesh;
 use crate::model::policy::Policies;
 use crate::model::view::View;
 use crate::model::workload::Workload;
+use request::Read;
 use walk::Explaining;
 
 pub use name::{Destination, QuestionError};
+pub use request::RequestAsked;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct Question {
     pub from: String,
     /// Where it connects to: `host:port`, the host a name or an address.
     pub to: String,
+    /// What it asks for there; without it only the connection is looked at.
+    #[serde(default)]
+    pub request: Option<RequestAsked>,
 }
 
 /// The way of a connection and what becomes of it.
@@ -47,6 +53,9 @@ pub struct Explanation {
     pub allowed: bool,
     /// What made it so, in words.
     pub reason: String,
+    /// The status that a waypoint answers a request with by itself, where it may.
+    #[serde(default)]
+    pub status: Option<u16>,
     /// What happens before an endpoint is chosen.
     pub steps: Vec<Step>,
     /// One for each endpoint that may be chosen; none when it gets to no workload of the mesh.
@@ -57,7 +66,8 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
-    /// Which: `capture`, `name`, `route`, `waypoint`, `transport`, `arrival`.
+    /// Which: `capture`, `name`, `route`, `waypoint`, `transport`, `arrival`; of a request `request`,
+    /// `rule`, `match`, `filter`, `backend`, `answer`.
     pub stage: String,
     /// What happens.
     pub text: String,
@@ -97,23 +107,40 @@ pub struct Judgement {
     pub place: String,
 }
 
-/// Answers a question by a view of the mesh.
+/// The mesh, by which questions are answered.
+pub struct Intended {
+    /// Who is in it.
+    pub view: View,
+    /// What its waypoints are told.
+    pub waypoints: Waypoints,
+}
+
+/// Answers a question by a view of the mesh, and by what waypoints are told as far as that is known here.
 ///
 /// # Errors
 /// [`QuestionError`], when the question names something that does not exist.
-pub fn explain(view: &View, question: &Question) -> Result<Explanation, QuestionError> {
+pub fn explain(
+    view: &View,
+    waypoints: &Waypoints,
+    question: &Question,
+) -> Result<Explanation, QuestionError> {
     let source = name::workload(view, &question.from)?;
     let destination = name::destination(view, source, &question.to)?;
+    let request = question.request.as_ref();
+    let request = request.map(|asked| Read::new(asked, &question.to));
     let explained = Explaining {
         view,
         source,
         to: destination.address,
+        waypoints,
+        request: request.transpose()?,
     };
     let mut explanation = Explanation {
         from: label(source),
         to: question.to.clone(),
         allowed: false,
         reason: String::new(),
+        status: None,
         steps: vec![explained.captured()],
         ways: Vec::new(),
     };
@@ -127,7 +154,7 @@ pub fn explain(view: &View, question: &Question) -> Result<Explanation, Question
 ///
 /// # Errors
 /// [`CompileError`], when it does not compile.
-pub fn intended(mesh: &Mesh) -> Result<View, CompileError> {
+pub fn intended(mesh: &Mesh) -> Result<Intended, CompileError> {
     let bare = compile(mesh, &Reported::default(), &Assignments::default())?;
     let placed = bare.placements.values().flat_map(|placed| &**placed);
     let captured = placed
@@ -141,12 +168,19 @@ pub fn intended(mesh: &Mesh) -> Result<View, CompileError> {
         });
     let whole = compile(mesh, &captured.collect(), &bare.assignments)?;
     let policies = Arc::new(Policies::new(whole.policies));
-    Ok(View::new(whole.workloads, whole.services).under(policies))
+    Ok(Intended {
+        view: View::new(whole.workloads, whole.services).under(policies),
+        waypoints: whole.waypoints,
+    })
 }
 
 impl Explanation {
     /// Open when all ways are; what is said is said by the first that is not.
     fn settle(&mut self) {
+        // What a waypoint answers for some share of the requests has been told.
+        if self.status.is_some() {
+            return;
+        }
         let closed = self.ways.iter().find(|way| !way.allowed);
         let Some(telling) = closed.or_else(|| self.ways.first()) else {
             return;

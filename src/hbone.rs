@@ -69,6 +69,9 @@ pub struct Limits {
     pub idle_in: Duration,
     /// How long a failed dial answers for further ones; 1 s.
     pub negative: Duration,
+    /// The same where nobody listens: that is told at once, costs little to ask again, and may be over as
+    /// soon as somebody does; 100 ms.
+    pub refused: Duration,
     /// Silence after which a connection is pinged; 10 s.
     pub ping_after: Duration,
     /// Longest wait for the answer to a ping; 20 s.
@@ -107,6 +110,7 @@ impl Default for Limits {
             idle: Duration::from_secs(300),
             idle_in: Duration::from_secs(3600),
             negative: Duration::from_secs(1),
+            refused: Duration::from_millis(100),
             ping_after: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             stream_window: 4 << 20,

@@ -15,6 +15,7 @@ mod local;
 mod neighbours;
 mod outbound;
 mod passthrough;
+mod patience;
 mod picks;
 mod probe;
 mod registry;
@@ -48,6 +49,7 @@ use crate::sys;
 use crate::telemetry::Metrics;
 use local::Local;
 use neighbours::Neighbours;
+use patience::Places;
 use picks::Picks;
 use probe::Probes;
 use workers::Worker;
@@ -84,6 +86,8 @@ pub struct Shared {
     /// Hosts outside the mesh.
     names: Names,
     neighbours: Neighbours,
+    /// For connections whose waypoint takes none for a moment.
+    waiting: Places,
 }
 
 impl Shared {
@@ -110,6 +114,7 @@ impl Shared {
             picks: Picks::default(),
             names,
             neighbours: Neighbours::default(),
+            waiting: Places::default(),
         }
     }
 

@@ -48,7 +48,7 @@ use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
 use crate::model::policy::Peer;
 use crate::model::route::SessionKey;
-use crate::model::waypoint::{Bound, WaypointName};
+use crate::model::waypoint::{Bound, Options, WaypointName};
 use crate::model::workload::Workload;
 use crate::resolve::Names;
 use crate::telemetry::Metrics;
@@ -70,6 +70,10 @@ pub struct Settings {
     pub threads: Vec<Handle>,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// Seals what clients are told of the endpoints they stay with.
+    pub sessions: SessionKey,
+    /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
+    pub silence: Duration,
 }
 
 /// Names outside the mesh. Clients choose those of hosts that are looked up as they ask for them, and shall
@@ -81,6 +85,9 @@ pub struct Lookups {
     /// Those that clients ask for (`DYNAMIC_DNS`).
     pub asked_for: Names,
 }
+
+/// What [`Settings::silence`] is.
+pub const SILENCE: Duration = Duration::from_secs(300);
 
 /// What all tunnels of a waypoint share.
 struct Shared<C: hbone::Connector> {
@@ -97,8 +104,6 @@ struct Shared<C: hbone::Connector> {
     outside: outside::Instances,
     names: Lookups,
     routing: Routing,
-    /// Seals what clients are told of the endpoints they stay with. It is as old as the process.
-    sessions: SessionKey,
 }
 
 impl<C: hbone::Connector> Shared<C> {
@@ -152,12 +157,23 @@ struct Arrival<C: hbone::Connector> {
 impl<C: hbone::Connector> Arrival<C> {
     /// Who this waypoint is, where applications are told of it (`spec/waypoint-l7.md` §1.3).
     fn tells_identity(&self) -> Option<SpiffeId> {
-        let (mesh, instance) = self.shared.known(&self.instance)?;
-        let told = mesh.waypoints.get(&self.shared.settings.name)?;
-        let options = &told.gateway.as_ref()?.options;
-        match options.xfcc_include_client_identity {
+        let (_mesh, instance) = self.shared.known(&self.instance)?;
+        match self.options(|told| told.xfcc_include_client_identity) {
             true => instance.identity().ok(),
             false => None,
+        }
+    }
+
+    /// What the mesh says of how this waypoint treats what comes; the defaults where it says nothing.
+    fn options<T>(&self, read: impl Fn(&Options) -> T) -> T {
+        let known = self.shared.known(&self.instance);
+        let told = known.as_ref().and_then(|(mesh, _instance)| {
+            let told = mesh.waypoints.get(&self.shared.settings.name)?;
+            told.gateway.as_ref()
+        });
+        match told {
+            Some(gateway) => read(&gateway.options),
+            None => read(&Options::default()),
         }
     }
 }

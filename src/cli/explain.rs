@@ -12,9 +12,10 @@ use super::output::{NO, Output, USAGE};
 use super::status::{asked, unreadable};
 use crate::config::diagnose::Style;
 use crate::config::{self, report};
-use crate::explain::{Explanation, Judgement, Question, Step, Way, explain, intended};
+use crate::explain::{
+    Explanation, Intended, Judgement, Question, RequestAsked, Step, Way, explain, intended,
+};
 use crate::model::declaration::Mesh;
-use crate::model::view::View;
 use crate::status::policy::{PolicyLine, declared_lines};
 use crate::table::table;
 
@@ -24,7 +25,7 @@ const MOST_SHOWN: usize = 16;
 /// Say whether a connection is let in, and what makes it so.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lateen explain --from shop/web-1 --to cart.shop.mesh.internal:80\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80    # before merging\n\nWith --dir every enrolled workload is taken to be captured and healthy; without it the view of\nthe node of this host is asked. Exit code 0 allowed, 1 refused, 2 the question does not read,\n3 no running node."
+    after_help = "Examples:\n  lateen explain --from shop/web-1 --to cart.shop.mesh.internal:80\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80    # before merging\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80 --path /v2 --header x-user:ann\n\nWith --dir every enrolled workload is taken to be captured and healthy; without it the view of\nthe node of this host is asked. Exit code 0 allowed, 1 refused, 2 the question does not read,\n3 no running node."
 )]
 pub struct ExplainArgs {
     /// The client
@@ -36,14 +37,17 @@ pub struct ExplainArgs {
     /// Answer from this mesh directory, and not from the running node
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The HTTP method; for waypoints only, which enforce no policy in this version
+    /// The method of a request, GET if another part of one is given: then a waypoint's routes are asked
     #[arg(long)]
     method: Option<String>,
-    /// The HTTP path; for waypoints only
+    /// Its path, with a query perhaps [default: /]
     #[arg(long)]
     path: Option<String>,
-    /// An HTTP header as NAME=VALUE, any number of times; for waypoints only
-    #[arg(long, value_name = "NAME=VALUE")]
+    /// Its `Host` [default: what is connected to]
+    #[arg(long)]
+    host: Option<String>,
+    /// A header field of it, any number of times
+    #[arg(long, value_name = "NAME:VALUE")]
     header: Vec<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -70,6 +74,30 @@ pub struct PoliciesArgs {
     config: Option<PathBuf>,
 }
 
+impl ExplainArgs {
+    /// The request, if any part of one is given.
+    fn request(&self) -> Result<Option<RequestAsked>, Failure> {
+        let given = self.method.is_some() || self.path.is_some() || self.host.is_some();
+        if !given && self.header.is_empty() {
+            return Ok(None);
+        }
+        let field = |text: &String| {
+            let parts = text.split_once(':').or_else(|| text.split_once('='));
+            let (name, value) = parts.ok_or_else(|| {
+                Failure::plain(USAGE, format!("`{text}` is no header; write NAME:VALUE"))
+            })?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        };
+        let headers: Result<Vec<_>, Failure> = self.header.iter().map(field).collect();
+        Ok(Some(RequestAsked {
+            method: self.method.clone().unwrap_or_else(|| "GET".to_owned()),
+            path: self.path.clone().unwrap_or_else(|| "/".to_owned()),
+            host: self.host.clone(),
+            headers: headers?,
+        }))
+    }
+}
+
 /// Runs `lateen explain`.
 ///
 /// # Errors
@@ -79,10 +107,13 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let question = Question {
         from: args.from.clone(),
         to: args.to.clone(),
+        request: args.request()?,
     };
     let explanation = match &args.dir {
         Some(dir) => {
-            explain(&view(dir)?, &question).map_err(|e| Failure::plain(USAGE, e.to_string()))?
+            let mesh = mesh(dir)?;
+            explain(&mesh.view, &mesh.waypoints, &question)
+                .map_err(|e| Failure::plain(USAGE, e.to_string()))?
         }
         None => live(args.config.as_deref(), &question)?,
     };
@@ -90,11 +121,6 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
         Output::Json => println!("{}", json(&explanation)?),
         Output::Table => {
             print!("{}", render(&explanation));
-            if args.method.is_some() || args.path.is_some() || !args.header.is_empty() {
-                println!(
-                    "\nMethod, path and headers are not looked at: this is decided by connection, and\nwaypoints, which know of requests, enforce no policy in this version."
-                );
-            }
         }
     }
     Ok(match explanation.allowed {
@@ -140,7 +166,7 @@ fn live(config: Option<&Path>, question: &Question) -> Result<Explanation, Failu
 }
 
 /// The mesh of a directory, everything in it as it is meant to be.
-fn view(dir: &Path) -> Result<View, Failure> {
+fn mesh(dir: &Path) -> Result<Intended, Failure> {
     let mesh = declared(dir)?;
     intended(&mesh).map_err(|e| Failure::usage("the mesh does not compile", &e))
 }

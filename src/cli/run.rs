@@ -1,5 +1,7 @@
 //! `lateen run`: the roles of this host.
 
+mod session_key;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +34,7 @@ use crate::config::daemon::{Bearer, Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
 use crate::identity::token::TokenError;
+use crate::model::route::SessionKey;
 use crate::model::waypoint::WaypointName;
 use crate::node::{Connections, Node, Shared, Workers};
 use crate::resolve;
@@ -422,6 +425,13 @@ impl Followers {
             let workers = Workers::start(workers(config), false);
             carrying = Some(workers.map_err(|e| Failure::no("waypoint threads", &e))?);
         }
+        let secret = match config.session_key_file() {
+            Some(path) if !roles.waypoints.is_empty() => {
+                let secret = session_key::read(path);
+                Some(secret.map_err(|e| Failure::no(path.display().to_string(), &e))?)
+            }
+            _ => None,
+        };
         let threads = carrying.as_ref().map(Workers::handles).unwrap_or_default();
         let waypoints = roles.waypoints.iter().map(|name| {
             let settings = waypoint::Settings {
@@ -429,6 +439,11 @@ impl Followers {
                 node: Arc::clone(config.node()),
                 threads: threads.clone(),
                 drain: config.drain_deadline(),
+                sessions: match &secret {
+                    Some(secret) => SessionKey::derived(secret, name),
+                    None => SessionKey::new(rand::random()),
+                },
+                silence: waypoint::SILENCE,
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));

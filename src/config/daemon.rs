@@ -106,6 +106,7 @@ pub struct Config {
     transport: Transport,
     workers: Option<u32>,
     busy_poll: bool,
+    session_key_file: Option<PathBuf>,
     log_level: LogLevel,
     log_format: LogFormat,
     listeners: Listeners,
@@ -195,6 +196,11 @@ impl Config {
         self.busy_poll
     }
 
+    /// The file with the secret that instances of this host's waypoints share; none unless set.
+    pub fn session_key_file(&self) -> Option<&Path> {
+        self.session_key_file.as_deref()
+    }
+
     /// What tunnels are carried over; `auto` unless set.
     pub fn transport(&self) -> Transport {
         self.transport
@@ -260,6 +266,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
             .unwrap_or(Transport::Auto),
         workers: root.optional("workers", |value| value.count(1..=1024)),
         busy_poll: root.optional("busy-poll", Value::boolean).unwrap_or(true),
+        session_key_file: root.optional("session-key-file", path),
         log_level,
         log_format,
         listeners: listeners(root),

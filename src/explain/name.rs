@@ -37,6 +37,9 @@ pub enum QuestionError {
     /// The service cannot be connected to by its name.
     #[error("service `{0}` has no address; name one of its workloads' addresses")]
     NoAddress(String),
+    /// The request is none.
+    #[error("`{0}` is no part of a request")]
+    Request(String),
 }
 
 /// Where a connection is meant to go.

@@ -1,5 +1,7 @@
 //! Questions and answers about the sample mesh.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::model::compile::sample;
 use crate::model::declaration::{
@@ -7,6 +9,7 @@ use crate::model::declaration::{
     WaypointFor,
 };
 use crate::model::policy::Pattern;
+use crate::model::waypoint::Resolution;
 
 fn only(principal: &str, action: Action, line: u32) -> AuthorizationPolicy {
     let source = Source {
@@ -35,7 +38,7 @@ fn only(principal: &str, action: Action, line: u32) -> AuthorizationPolicy {
 }
 
 /// Everything captured but `legacy-1`; a second endpoint of `cart` without the label.
-fn mesh(policies: Vec<AuthorizationPolicy>) -> View {
+fn mesh(policies: Vec<AuthorizationPolicy>) -> Intended {
     let mut mesh = sample::mesh();
     for namespace in mesh.namespaces.values_mut() {
         namespace.dataplane_mode = Some(DataplaneMode::Ambient);
@@ -50,9 +53,10 @@ fn mesh(policies: Vec<AuthorizationPolicy>) -> View {
     intended(&mesh).unwrap()
 }
 
-fn asked(view: &View, from: &str, to: &str) -> Result<Explanation, QuestionError> {
+fn asked(mesh: &Intended, from: &str, to: &str) -> Result<Explanation, QuestionError> {
     let (from, to) = (from.to_owned(), to.to_owned());
-    explain(view, &Question { from, to })
+    let request = None;
+    explain(&mesh.view, &mesh.waypoints, &Question { from, to, request })
 }
 
 #[test]
@@ -256,4 +260,44 @@ fn a_waypoint_is_a_step_on_the_way() {
             .unwrap()
             .allowed
     );
+}
+
+#[test]
+fn what_a_waypoint_finds_by_itself_is_sent_on() {
+    let mut mesh = sample::mesh();
+    for namespace in mesh.namespaces.values_mut() {
+        namespace.dataplane_mode = Some(DataplaneMode::Ambient);
+    }
+    for workload in &mut mesh.workloads {
+        workload.capture = Some(Capture::Netns(workload.name.clone()));
+    }
+    mesh.gateways = vec![sample::gateway("wp", WaypointFor::Service)];
+    let mut machine = sample::node("edge-3");
+    machine.addresses = vec!["192.0.2.3".parse().unwrap()];
+    mesh.nodes.insert(machine.name.clone(), machine);
+    for (name, host, resolution, address, reason) in [
+        (
+            "asis",
+            "asis.example",
+            Resolution::None,
+            "198.51.100.7",
+            "sent on to 198.51.100.7:",
+        ),
+        (
+            "wild",
+            "*.wild.example",
+            Resolution::DynamicDns,
+            "198.51.100.8",
+            "to the host that is asked for",
+        ),
+    ] {
+        let mut entry = sample::outside::entry(name, &[host], resolution);
+        entry.addresses = vec![address.parse::<IpAddr>().unwrap().into()];
+        entry.use_waypoint = sample::using("wp");
+        mesh.service_entries = vec![entry];
+        let known = intended(&mesh).unwrap();
+        let told = asked(&known, "shop/web-1", &format!("{address}:443")).unwrap();
+        assert!(told.allowed, "{name}: {}", told.reason);
+        assert!(told.reason.contains(reason), "{name}: {}", told.reason);
+    }
 }

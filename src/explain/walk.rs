@@ -1,18 +1,22 @@
 //! The way of a connection, asked of the functions that decide it.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::request::{self, Leads, Read, lead};
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
 use crate::model::balance::{Candidate, Pick};
+use crate::model::compile::Waypoints;
 use crate::model::inbound::{self, Caller, Target};
 use crate::model::outbound::{self, Route, Tunnelled};
 use crate::model::policy::{Cause, Considered, Effect, Request, Verdict};
+use crate::model::route;
 use crate::model::service::{Service, ServiceKey};
 use crate::model::view::View;
-use crate::model::waypoint;
+use crate::model::waypoint::{
+    self, Bound, Destination, Picking, Resolution, Resources, WaypointName,
+};
 use crate::model::workload::{TunnelProtocol, Workload};
 
 /// Takes every turn once.
@@ -34,6 +38,10 @@ pub(super) struct Explaining<'a> {
     pub(super) view: &'a View,
     pub(super) source: &'a Arc<Workload>,
     pub(super) to: SocketAddr,
+    /// What waypoints are told, as far as it is known.
+    pub(super) waypoints: &'a Waypoints,
+    /// What is asked for.
+    pub(super) request: Option<Read>,
 }
 
 /// What arrives at a workload.
@@ -126,7 +134,7 @@ impl Explaining<'_> {
         let instance = &route.workload;
         let (name, to) = (label(instance), route.target);
         let text = format!(
-            "{to} is behind waypoint {name}: HBONE to {}, asking for {to}; it goes on as itself, if it lets the request through, which is not told here",
+            "{to} is behind waypoint {name}: HBONE to {}, asking for {to}; it goes on as itself",
             route.hop
         );
         let text = step("waypoint", text);
@@ -134,33 +142,157 @@ impl Explaining<'_> {
             return;
         }
         explanation.steps.push(text);
-        let mut refuse = |refusal: &dyn fmt::Display| {
-            explanation.reason = format!("refused by waypoint {name}: {refusal}");
-        };
-        let bound = match waypoint::admit(self.view, None, instance, Target::Address(to)) {
+        let told = self.told(instance);
+        let target = Target::Address(to);
+        let bound = match waypoint::admit(self.view, told.map(|t| &**t), instance, target) {
             Ok(bound) => bound,
-            Err(refusal) => return refuse(&refusal),
+            Err(refusal) => {
+                explanation.reason = format!("refused by waypoint {name}: {refusal}");
+                return;
+            }
         };
+        let routed = self.request.as_ref().filter(|_| bound.service().is_some());
+        if let Some(request) = routed {
+            let Some(told) = told else {
+                let text = "its routes are not known on this node; `--dir` tells of them";
+                explanation.steps.push(step("rule", text));
+                return self.onward(None, instance, &bound, explanation);
+            };
+            let namespace = &self.source.namespace;
+            return match lead(told, &bound, request, namespace, &mut explanation.steps) {
+                Leads::Itself => self.onward(Some(&**told), instance, &bound, explanation),
+                Leads::To(targets) => self.shared(told, instance, &bound, &targets, explanation),
+                Leads::Answered(status, why) => answered(&name, status, &why, explanation),
+                Leads::Closed(why) => {
+                    explanation.reason = format!("closed by waypoint {name}: {why}");
+                }
+            };
+        }
+        self.onward(told.map(|t| &**t), instance, &bound, explanation);
+    }
+
+    /// What a waypoint's instance is told.
+    fn told(&self, instance: &Workload) -> Option<&Arc<Resources>> {
+        let serves = |name: &WaypointName| {
+            let mut services = instance.services.keys();
+            name.name == instance.name
+                || services.any(|key| self.view.service(key).is_some_and(|s| s.name == name.name))
+        };
+        let mut all = self.waypoints.iter();
+        let own = all.find(|(name, _)| name.namespace == instance.namespace && serves(name));
+        own.map(|(_, told)| told)
+    }
+
+    /// To the backends of a rule.
+    fn shared(
+        &self,
+        told: &Resources,
+        instance: &Arc<Workload>,
+        bound: &Bound,
+        targets: &[route::Target],
+        explanation: &mut Explanation,
+    ) {
+        let name = label(instance);
+        for target in targets {
+            let words = request::target(target);
+            let route::Target::Service { key, port, subset } = target else {
+                answered(&name, 500, &format!("backend {words}"), explanation);
+                continue;
+            };
+            let binding = told.services.get(key);
+            let mut subsets = binding.into_iter().flat_map(|b| &b.subsets);
+            let part = subset
+                .as_ref()
+                .map(|name| subsets.find(|s| s.name == *name));
+            let asked = bound.asked();
+            let to = Destination::Service {
+                key,
+                port: if *port == 0 { asked.port() } else { *port },
+                subset: part.flatten(),
+                asked,
+            };
+            if part.is_some_and(|found| found.is_none()) {
+                answered(&name, 503, &format!("no such subset: {words}"), explanation);
+                continue;
+            }
+            let mut turn = Turn { now: 0, of: 1 };
+            while turn.now < turn.of {
+                let picking = Picking::default();
+                let route = waypoint::toward(self.view, instance, &to, &picking, &mut turn);
+                match self.way(instance, route, explanation) {
+                    Ok(Some(way)) => explanation.ways.push(way),
+                    Ok(None) => {}
+                    Err(refusal) => {
+                        answered(&name, 503, &format!("{words}: {refusal}"), explanation);
+                        break;
+                    }
+                }
+                turn.now += 1;
+            }
+        }
+    }
+
+    /// To the endpoints of what was asked for.
+    fn onward(
+        &self,
+        told: Option<&Resources>,
+        instance: &Arc<Workload>,
+        bound: &Bound,
+        explanation: &mut Explanation,
+    ) {
+        let name = label(instance);
+        let binding = bound.service().zip(told);
+        let binding = binding.and_then(|(service, told)| told.services.get(&service.key));
+        let external = binding.and_then(|binding| binding.external.as_ref());
+        if external.is_some_and(|external| external.resolution == Resolution::DynamicDns) {
+            let text = "the host that a request names is looked up, as each asks for it";
+            explanation.steps.push(step("waypoint", text));
+            explanation.allowed = true;
+            explanation.reason =
+                format!("sent on by waypoint {name} to the host that is asked for");
+            return;
+        }
         let mut turn = Turn { now: 0, of: 1 };
         while turn.now < turn.of {
-            let way = match waypoint::onward(self.view, instance, &bound, &[], &mut turn) {
-                Ok(Route::Tunnel(onward)) => self.through(instance, &onward),
-                Ok(Route::Plain { endpoint, .. }) => open(&endpoint.workload, endpoint.address),
-                Ok(Route::Passthrough { to }) => {
-                    return refuse(&format_args!("{to} is no workload's address"));
-                }
-                Ok(Route::Named { workload, port, .. }) => {
-                    let name = label(&workload);
-                    let text = format!("{}:{port} is looked up for {name}", workload.hostname);
-                    explanation.steps.push(step("waypoint", text));
-                    explanation.allowed = true;
-                    explanation.reason = format!("sent on to {name} as it is");
+            let route = waypoint::onward(self.view, instance, bound, &[], &mut turn);
+            match self.way(instance, route, explanation) {
+                Ok(Some(way)) => explanation.ways.push(way),
+                Ok(None) => return,
+                Err(refusal) => {
+                    explanation.reason = format!("refused by waypoint {name}: {refusal}");
                     return;
                 }
-                Err(refusal) => return refuse(&refusal),
-            };
-            explanation.ways.push(way);
+            }
             turn.now += 1;
+        }
+    }
+
+    /// The way on from a waypoint; none where it leaves the mesh.
+    fn way(
+        &self,
+        instance: &Workload,
+        route: Result<Route, outbound::Refusal>,
+        explanation: &mut Explanation,
+    ) -> Result<Option<Way>, String> {
+        match route {
+            Ok(Route::Tunnel(onward)) => Ok(Some(self.through(instance, &onward))),
+            Ok(Route::Plain { endpoint, .. }) => {
+                Ok(Some(open(&endpoint.workload, endpoint.address)))
+            }
+            Ok(Route::Passthrough { to }) => {
+                explanation.allowed = true;
+                explanation.reason = format!("sent on to {to} as it is");
+                Ok(None)
+            }
+            Ok(Route::Named { workload, port, .. }) => {
+                let name = label(&workload);
+                let text = format!("{}:{port} is looked up for {name}", workload.hostname);
+                explanation.steps.push(step("waypoint", text));
+                explanation.allowed = true;
+                explanation.reason = format!("sent on to {name} as it is");
+                Ok(None)
+            }
+            Err(refusal) => Err(refusal.to_string()),
         }
     }
 
@@ -296,6 +428,17 @@ impl Explaining<'_> {
             }
         }
         way
+    }
+}
+
+/// Answered by a waypoint, at least for some of the requests. The first such answer is what is told.
+fn answered(waypoint: &str, status: u16, why: &str, explanation: &mut Explanation) {
+    let text = format!("{status} by waypoint {waypoint}: {why}");
+    explanation.steps.push(step("answer", text.clone()));
+    if explanation.status.is_none() {
+        explanation.status = Some(status);
+        explanation.allowed = status < 400;
+        explanation.reason = format!("answered {text}");
     }
 }
 

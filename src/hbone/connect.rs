@@ -123,6 +123,14 @@ pub enum DialError {
     Stopping,
 }
 
+impl DialError {
+    /// Whether nobody listens there.
+    pub(super) fn is_refusal(&self) -> bool {
+        let refused = io::ErrorKind::ConnectionRefused;
+        matches!(self, Self::Connect { source, .. } if source.kind() == refused)
+    }
+}
+
 /// Why no tunnel could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -171,6 +179,16 @@ impl ConnectError {
             Self::Http2 { unprocessed, .. } => *unprocessed,
             Self::Refused { status } => *status == StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout | Self::Full | Self::Target => false,
+        }
+    }
+
+    /// Whether the peer said nothing at all for as long as it may: asked again, it would hold up whoever
+    /// waits as long again.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Dial(dial) => matches!(**dial, DialError::Timeout { .. }),
+            Self::Timeout => true,
+            Self::Http2 { .. } | Self::Refused { .. } | Self::Full | Self::Target => false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Pools connections by peer and identity, and lends their streams.
 //!
-//! One dial at a time per key, whose outcome every waiter shares; a failure answers for a second.
+//! One dial at a time per key, whose outcome every waiter shares; a failure answers for a second, a refusal for a
+//! tenth of that.
 //! Streams go to the least loaded connection; when even that one is busy another is opened beside
 //! it, so that one slow stream does not hold up its neighbours and one core is not the ceiling
 //! (`spec/hbone-dataplane.md` §1.6). [`dial`] makes a connection, [`connection`] is its life after.
@@ -76,9 +77,31 @@ struct Key {
 struct Entry {
     connections: Vec<Arc<Pooled>>,
     dialling: Option<watch::Receiver<Outcome>>,
-    failed: Option<(Instant, Arc<DialError>)>,
+    failed: Option<Failed>,
     /// Built once per certificate (§1.1).
     tls: Option<(Arc<Svid>, Arc<ClientConfig>)>,
+}
+
+/// A dial that came to nothing.
+struct Failed {
+    at: Instant,
+    error: Arc<DialError>,
+}
+
+impl Failed {
+    fn new(error: Arc<DialError>) -> Self {
+        let at = Instant::now();
+        Self { at, error }
+    }
+
+    /// Whether it no longer answers for further ones.
+    fn is_over(&self, limits: &Limits) -> bool {
+        let memory = match self.error.is_refusal() {
+            true => limits.refused,
+            false => limits.negative,
+        };
+        self.at.elapsed() >= memory
+    }
 }
 
 /// What the pool says to one who wants a stream.
@@ -238,9 +261,7 @@ impl<C: Connector> Pool<C> {
         entry.connections.retain(|c| c.usable(wall));
         // A dial that panicked leaves its channel closed.
         entry.dialling.take_if(|o| o.has_changed().is_err());
-        entry
-            .failed
-            .take_if(|(at, _)| at.elapsed() >= limits.negative);
+        entry.failed.take_if(|failed| failed.is_over(limits));
         if let Some(connection) = entry.least_loaded(limits) {
             let strained = connection.strained(limits);
             let loaded = strained || connection.load() >= limits.busy;
@@ -258,8 +279,8 @@ impl<C: Connector> Pool<C> {
         if let Some(outcome) = &entry.dialling {
             return Next::Wait(outcome.clone());
         }
-        if let Some((_at, error)) = &entry.failed {
-            return Next::Fail(ConnectError::Dial(Arc::clone(error)));
+        if let Some(failed) = &entry.failed {
+            return Next::Fail(ConnectError::Dial(Arc::clone(&failed.error)));
         }
         if entry.connections.len() >= limits.connections_max {
             return Next::Fail(ConnectError::Full);
@@ -322,7 +343,7 @@ impl Entry {
     /// Whether it holds anything worth keeping.
     fn is_empty(&self, limits: &Limits) -> bool {
         let failed = self.failed.as_ref();
-        let remembers = failed.is_some_and(|(at, _)| at.elapsed() < limits.negative);
+        let remembers = failed.is_some_and(|failed| !failed.is_over(limits));
         self.connections.is_empty() && self.dialling.is_none() && !remembers
     }
 }

@@ -24,8 +24,10 @@ pub use policy::{
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 
+use super::route::Retry;
 use super::service::AppProtocol;
 use super::shared::Shared;
+use super::traffic::LocalityPolicy;
 use super::workload::Locality;
 use crate::identity::TrustDomain;
 
@@ -93,6 +95,12 @@ pub struct Settings {
     /// Whether what is behind a waypoint takes connections from that alone, unless a policy allows
     /// others (`spec/labels-and-policy.md` §3.8); not unless set.
     pub auto_allow_waypoint: bool,
+    /// `default-http-retry-policy`: when requests are asked again of which no rule says so
+    /// (`spec/waypoint-l7.md` §3.2).
+    pub retry: Retry,
+    /// `locality-lb-setting`, for services of which nothing else says so (§3.6 there); region, zone and
+    /// subzone unless set.
+    pub locality: LocalityPolicy,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

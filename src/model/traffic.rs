@@ -46,7 +46,7 @@ pub struct LoadBalancer {
     pub policy: Balance,
     /// How a new endpoint grows into its share.
     pub warmup: Option<Warmup>,
-    /// Which localities are preferred; the service's own word or the mesh's where absent.
+    /// Which localities are preferred; the service's own word, else the mesh's, where absent.
     pub locality: Option<LocalityPolicy>,
 }
 
@@ -128,6 +128,16 @@ pub struct LocalityPolicy {
     pub failover: Vec<(Arc<str>, Arc<str>)>,
     /// Labels, the first counting most: the more of them are equal, the better.
     pub failover_priority: Vec<Arc<str>>,
+}
+
+impl LocalityPolicy {
+    /// What holds for a mesh that says nothing: region, zone, subzone.
+    pub fn usual() -> Self {
+        Self {
+            enabled: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// Fixed shares.

@@ -306,7 +306,8 @@ impl Lane {
         }
     }
 
-    fn known(&self) -> Option<Known> {
+    /// The same, as it is now.
+    pub(super) fn known(&self) -> Option<Known> {
         let state = Arc::clone(&self.shared.mesh.borrow());
         let workload = Arc::clone(state.view.workload(&self.uid)?);
         Some((state, workload))

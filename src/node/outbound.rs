@@ -1,7 +1,7 @@
 //! Connections that leave a workload (`spec/hbone-dataplane.md` §2): each is asked of the model,
 //! then tunnelled, sent plainly, or refused so that the program sees a reset and the log a reason.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +12,7 @@ use super::carried::{Carried, Guest, Onward, carry};
 use super::inbound::{Asked, admit};
 use super::lane::{Lane, Stay};
 use super::local::HBONE;
+use super::patience::Patience;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
 use crate::capture::original_destination;
@@ -203,11 +204,11 @@ impl Outbound<'_> {
         }
     }
 
-    async fn tunnel(&self, stream: TcpStream, mut route: Tunnelled) -> Option<Carried> {
-        let mut tried = Vec::new();
+    async fn tunnel(mut self, stream: TcpStream, mut route: Tunnelled) -> Option<Carried> {
+        let (mut tried, mut patience) = (Vec::new(), Patience::default());
+        let mut session = self.session(self.tunnel_entry(&route));
         loop {
-            let session = self.session(self.tunnel_entry(&route));
-            match self.onward(&route, &session).await {
+            let error = match self.onward(&route, &session).await {
                 Ok(onward) => {
                     return Some(Carried {
                         session,
@@ -215,21 +216,69 @@ impl Outbound<'_> {
                         onward,
                     });
                 }
-                Err(e) => {
-                    session.failed(e.flag(), chain(&e));
-                    // An endpoint is known by where it is, an instance of a waypoint by the hop.
-                    tried.extend([route.hop, route.target]);
-                    let retry = e.retryable() && tried.len() < 2 * ATTEMPTS;
-                    // Asked only to retry: a turn taken for nothing would give the next
-                    // connection to the endpoint that has just failed.
-                    match retry.then(|| self.decide(&tried)) {
-                        Some(Ok(Route::Tunnel(next))) if next.hop != route.hop => route = next,
-                        _ => {
-                            hbone::reset(stream);
-                            return None;
-                        }
+                Err(error) => error,
+            };
+            // An endpoint is known by where it is, an instance of a waypoint by the hop.
+            tried.extend([route.hop, route.target]);
+            let next = match self.another(&route, &error, &tried) {
+                None if error.passes() && is_waypoint(&route) => {
+                    tried.clear();
+                    self.later(&mut patience).await
+                }
+                next => next,
+            };
+            // The same once more is the same attempt, to whoever counts.
+            if next.as_ref().is_none_or(|next| next.hop != route.hop) {
+                session.failed(error.flag(), chain(&error));
+                match &next {
+                    Some(next) => session = self.session(self.tunnel_entry(next)),
+                    None => {
+                        hbone::reset(stream);
+                        return None;
                     }
                 }
+            }
+            route = next?;
+        }
+    }
+
+    /// Another endpoint, or another instance of a waypoint.
+    fn another(
+        &self,
+        route: &Tunnelled,
+        error: &OpenError,
+        tried: &[SocketAddr],
+    ) -> Option<Tunnelled> {
+        let retry = error.retryable() && tried.len() < 2 * ATTEMPTS;
+        // Asked only to retry: a turn taken for nothing would give the next connection to the
+        // endpoint that has just failed.
+        match retry.then(|| self.decide(tried)) {
+            Some(Ok(Route::Tunnel(next))) if next.hop != route.hop => Some(next),
+            _ => None,
+        }
+    }
+
+    /// Any instance of the waypoint, a little later and as the mesh is then; none when it has been
+    /// waited for long enough.
+    async fn later(&mut self, patience: &mut Patience) -> Option<Tunnelled> {
+        let shared = &self.local.shared;
+        let mut news = shared.mesh.clone();
+        loop {
+            let latest = Arc::clone(&news.borrow_and_update());
+            // What has changed since this connection last looked is news.
+            let waited = match Arc::ptr_eq(&latest, &self.mesh) {
+                true => patience.wait(&shared.waiting, news.changed()).await,
+                false => patience.wait(&shared.waiting, ready(())).await,
+            };
+            if !waited {
+                return None;
+            }
+            (self.mesh, self.workload) = self.local.known()?;
+            match self.decide(&[]) {
+                Ok(Route::Tunnel(next)) => return Some(next),
+                Ok(_) => return None,
+                // There may be an instance again in a moment.
+                Err(_refusal) => {}
             }
         }
     }
@@ -353,6 +402,11 @@ fn in_turn(addresses: &[IpAddr], start: usize) -> impl Iterator<Item = IpAddr> {
     turns.flatten().take(BY_NAME)
 }
 
+/// Whether the hop is not who the tunnel is for.
+fn is_waypoint(route: &Tunnelled) -> bool {
+    !route.workload.addresses.contains(&route.target.ip())
+}
+
 /// Who the peer will have proven to be, where there is one it can be.
 fn expected(route: &Tunnelled) -> Option<SpiffeId> {
     route.workload.identity().ok()
@@ -385,6 +439,14 @@ impl OpenError {
         match self {
             Self::Certificate(_) => false,
             Self::Connect(e) => e.retryable(),
+        }
+    }
+
+    /// Whether it may be over in a moment, and is told at once if not.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Certificate(_) => false,
+            Self::Connect(e) => e.retryable() && !e.is_silence(),
         }
     }
 

@@ -244,7 +244,7 @@ mod tests {
         };
         let name = |name: &str| format!("shop/{name}");
         assert_eq!(lines(&declared), [(name("all"), 2, 2), (name("wp"), 1, 0)]);
-        let seen = page(&crate::explain::intended(&mesh).unwrap());
+        let seen = page(&crate::explain::intended(&mesh).unwrap().view);
         assert_eq!(lines(&seen), lines(&declared));
         let bare = |page: &WaypointPage| {
             let bare = |b: &BindingLine| (b.object.clone(), b.waypoint.clone(), b.canary.clone());

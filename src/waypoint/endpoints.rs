@@ -17,10 +17,11 @@ use super::routing::Untold;
 use crate::model::balance::{RoundRobin, Table};
 use crate::model::service::ServiceKey;
 use crate::model::traffic::{
-    Balance, HashKey, HashTable, OutlierDetection, Settings, TlsOrigination, UpstreamTls,
+    Balance, HashKey, HashTable, LocalityPolicy, OutlierDetection, Settings, TlsOrigination,
+    UpstreamTls,
 };
 use crate::model::view::View;
-use crate::model::waypoint::{NamedTraffic, Resources, ServiceBinding, Subset};
+use crate::model::waypoint::{GatewayConfig, NamedTraffic, Resources, ServiceBinding, Subset};
 use crate::telemetry::Metrics;
 use limits::Load;
 pub(super) use limits::{Overflow, Place};
@@ -54,6 +55,7 @@ pub(super) struct Endpoints {
 pub(super) struct Ruled {
     named: Option<Arc<NamedTraffic>>,
     binding: Option<Arc<ServiceBinding>>,
+    gateway: Option<Arc<GatewayConfig>>,
     port: u16,
 }
 
@@ -85,6 +87,7 @@ impl Ruled {
         Ok(Self {
             named: named.cloned(),
             binding: Some(Arc::clone(binding)),
+            gateway: resources.gateway.clone(),
             port,
         })
     }
@@ -113,6 +116,13 @@ impl Ruled {
                 .clone_from(&external.subject_alt_names);
         }
         Some(tls)
+    }
+
+    /// Which localities are preferred where neither it nor the service says so.
+    pub(super) fn locality(&self) -> &LocalityPolicy {
+        static USUAL: LazyLock<LocalityPolicy> = LazyLock::new(LocalityPolicy::usual);
+        let gateway = self.gateway.as_ref();
+        gateway.map_or(&USUAL, |gateway| &gateway.options.locality)
     }
 
     /// What it says.

@@ -27,6 +27,7 @@ mod replay;
 mod reply;
 mod resets;
 mod route;
+mod stall;
 mod tasks;
 mod upgrade;
 mod upload;
@@ -88,6 +89,7 @@ pub(super) async fn serve<C: Connector + Clone>(
     let io = TunnelIo::new(tunnel);
     let closer = io.closer();
     let asked = CancellationToken::new();
+    let silence = arrival.shared.settings.silence;
     let service = service_fn(|request: Request<Incoming>| {
         asked.cancel();
         let (arrival, gate, spawn) = (Arc::clone(&arrival), Arc::clone(&gate), spawn.clone());
@@ -98,6 +100,7 @@ pub(super) async fn serve<C: Connector + Clone>(
         async move {
             let mut response = answer(arrival, request, endpoint, &gate, spawn).await;
             unanswered.answered();
+            stall::watch(response.body().silence(silence));
             let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             let drops = drops && !switched;
             if client == Version::Http1 && stop.is_cancelled() && !switched {
@@ -130,7 +133,7 @@ pub(super) async fn serve<C: Connector + Clone>(
     };
     let served = match client {
         Version::Http1 => {
-            let io = TokioIo::new(Front::new(io, Arc::clone(&gate)));
+            let io = TokioIo::new(Front::new(io, Arc::clone(&gate), silence));
             let connection = http1().serve_connection(io, service).with_upgrades();
             drive(connection, |c| c.graceful_shutdown(), over).await
         }

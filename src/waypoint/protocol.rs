@@ -14,8 +14,6 @@ use crate::hbone::{Connector, Tunnel, TunnelError};
 use crate::model::service::AppProtocol;
 use crate::telemetry::access_log::chain;
 
-/// Who has said nothing for so long, on a port that may speak anything, waits for the server.
-const SNIFF: Duration = Duration::from_millis(100);
 /// From the first byte until it is known what is spoken; as long as an HTTP head may take (§1.5).
 const DECIDE: Duration = Duration::from_secs(10);
 /// From the start until a ClientHello is whole (§2.8).
@@ -76,7 +74,11 @@ async fn look<C: Connector>(
         AppProtocol::Http2 | AppProtocol::Grpc => Some(Version::Http2),
     };
     let patience = Patience {
-        first: endpoint.map_or(SNIFF, |_declared| http::IDLE),
+        // Who has said nothing for so long, on a port that may speak anything, waits for the server.
+        first: match endpoint {
+            Some(_) => http::IDLE,
+            None => arrival.options(|told| told.sniff_timeout),
+        },
         rest: DECIDE,
     };
     let spoken = match endpoint {

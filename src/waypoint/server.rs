@@ -71,7 +71,6 @@ impl<C: Connector + Clone> Waypoint<C> {
             outside: super::outside::Instances::default(),
             names,
             routing: super::Routing::default(),
-            sessions: super::SessionKey::new(rand::random()),
             settings,
             mesh,
             placed: ArcSwapOption::empty(),

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lookups, Settings, State, Teller, Waypoint};
+use super::{Lookups, SILENCE, Settings, State, Teller, Waypoint};
 use crate::agent::MeshState;
 use crate::agent::certs::Manager;
 use crate::agent::issuer::{IssueError, Issuer};
@@ -31,6 +31,7 @@ use crate::hbone::{
     Tunnel, headers,
 };
 use crate::identity::SpiffeId;
+use crate::model::route::SessionKey;
 use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::testing::{port, service, view, waypoint_named, workload};
 use crate::model::waypoint::Resources;
@@ -179,6 +180,15 @@ impl Rig {
     }
 
     pub(super) async fn draining(drain: Duration) -> Self {
+        Self::limited(drain, SILENCE).await
+    }
+
+    /// One that cuts requests in which nothing moves for so long.
+    pub(super) async fn cutting(silence: Duration) -> Self {
+        Self::limited(Duration::from_secs(10), silence).await
+    }
+
+    async fn limited(drain: Duration, silence: Duration) -> Self {
         let ca = Arc::new(TestCa::new());
         let refuses = Arc::<AtomicBool>::default();
         let signs = Signs {
@@ -194,6 +204,8 @@ impl Rig {
             node: Arc::from("edge-1"),
             threads: vec![tokio::runtime::Handle::current(); 2],
             drain,
+            sessions: SessionKey::new([7; 32]),
+            silence,
         };
         let server = Server::new().await;
         let mut names = || {

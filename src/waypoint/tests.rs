@@ -13,6 +13,7 @@ mod raw;
 mod routes;
 mod secure;
 mod sessions;
+mod silence;
 mod sniff;
 mod tcp;
 mod traffic;

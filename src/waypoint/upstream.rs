@@ -300,6 +300,7 @@ impl<C: Connector + Clone> Arrival<C> {
             let mut picker = Picker {
                 group: &group,
                 settings: ruled.settings(),
+                locality: ruled.locality(),
                 view,
                 among: picking.among,
                 source: instance,

@@ -81,6 +81,7 @@ fn every_key_is_taken() {
         user = 990
         workers = 3
         busy-poll = false
+        session-key-file = "/srv/key"
         drain-deadline = "1m"
         transport = "tcp"
         [log]
@@ -104,6 +105,7 @@ fn every_key_is_taken() {
     assert_eq!(config.user(), &ProxyUser::Id(990));
     assert_eq!(config.workers(), Some(3));
     assert!(!config.busy_poll());
+    assert_eq!(config.session_key_file(), Some(Path::new("/srv/key")));
     assert_eq!(config.drain_deadline(), Duration::from_secs(60));
     assert_eq!(config.transport(), Transport::Tcp);
     assert_eq!(

@@ -21,6 +21,7 @@ use crate::config::source::{At, Place};
 pub(super) use backend_tls::read as read_backend_tls;
 pub(in crate::config) use backend_tls::{WrittenBackendTls, WrittenTarget};
 pub(in crate::config) use groups::WrittenPolicy;
+pub(super) use locality::read as read_locality;
 
 /// A `[[destination-rule]]` table.
 pub(in crate::config) struct WrittenDestination {

@@ -33,7 +33,7 @@ use crate::model::route::Kind;
 pub(in crate::config) use rule::WrittenRule;
 pub(in crate::config) use scope::{Asked, Role};
 pub(in crate::config) use virtual_service::WrittenVirtualService;
-pub(super) use virtual_service::read as read_virtual_service;
+pub(super) use virtual_service::{read as read_virtual_service, read_retries};
 
 /// The kinds that are read here.
 pub(super) const KINDS: [Kind; 4] = [Kind::Grpc, Kind::Http, Kind::Tls, Kind::Tcp];

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::destination::read_locality;
 use super::identifier;
+use super::route::read_retries;
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
 use crate::model::declaration::Settings;
+use crate::model::route::Retry;
+use crate::model::traffic::LocalityPolicy;
 
 /// Bounds of `certificate-ttl`: what `spec/control-plane.md` §4 allows a leaf to live.
 const TTL: std::ops::RangeInclusive<Duration> =
@@ -62,6 +66,12 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         auto_allow_waypoint: table
             .optional("auto-allow-waypoint", Value::boolean)
             .unwrap_or(default.auto_allow_waypoint),
+        retry: table
+            .optional("default-http-retry-policy", read_retries)
+            .unwrap_or(default.retry),
+        locality: table
+            .optional("locality-lb-setting", read_locality)
+            .unwrap_or(default.locality),
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -93,6 +103,8 @@ pub(in crate::config) fn defaults() -> Settings {
         cluster_id: Arc::from("Kubernetes"),
         network: Arc::from(""),
         auto_allow_waypoint: false,
+        retry: Retry::usual(),
+        locality: LocalityPolicy::usual(),
         serial: 0,
     }
 }

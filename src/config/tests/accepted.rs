@@ -17,7 +17,9 @@ use crate::config::{Loaded, load};
 use crate::model::declaration::{
     Capture, DataplaneMode, HealthCheck, Mesh, Origin, Port, Probe, UseWaypoint,
 };
+use crate::model::route::{Retry, RetryOn};
 use crate::model::service::AppProtocol;
+use crate::model::traffic::LocalityPolicy;
 use crate::model::workload::Locality;
 
 fn mesh(files: &[(&str, String)]) -> Mesh {
@@ -135,6 +137,50 @@ fn every_setting_is_taken() {
         (&*settings.cluster_id, &*settings.network, settings.serial),
         ("c", "net-1", 16)
     );
+}
+
+#[test]
+fn what_holds_for_routes_and_services_that_say_nothing() {
+    for (name, text, want) in [
+        ("nothing", "", Retry::usual()),
+        (
+            "never again",
+            "default-http-retry-policy = { attempts = 0 }",
+            Retry {
+                attempts: 0,
+                ..Retry::usual()
+            },
+        ),
+        (
+            "everything",
+            "default-http-retry-policy = { attempts = 3, retry-on = \"5xx, reset,retriable-status-codes,418\", \
+             per-try-timeout = \"2s\", backoff = \"10ms\", retry-ignore-previous-hosts = false, \
+             retry-remote-localities = true }",
+            Retry {
+                attempts: 3,
+                on: [RetryOn::ServerError, RetryOn::Reset].into(),
+                codes: [418].into(),
+                backoff: Some(Duration::from_millis(10)),
+                per_try_timeout: Some(Duration::from_secs(2)),
+                ignore_previous_hosts: false,
+                remote_localities: true,
+            },
+        ),
+    ] {
+        let settings = mesh(&[("a.toml", format!("[mesh]\n{text}\n"))]).settings;
+        assert_eq!(settings.retry, want, "{name}");
+        assert_eq!(settings.locality, LocalityPolicy::usual(), "{name}");
+    }
+    let text = "[mesh]\nlocality-lb-setting = { failover = [{ from = \"eu\", to = \"us\" }] }\n";
+    let settings = mesh(&[("a.toml", text.to_owned())]).settings;
+    let want = LocalityPolicy {
+        failover: vec![(Arc::from("eu"), Arc::from("us"))],
+        ..LocalityPolicy::usual()
+    };
+    assert_eq!(settings.locality, want);
+    let text = "[mesh]\nlocality-lb-setting = { enabled = false }\n";
+    let settings = mesh(&[("a.toml", text.to_owned())]).settings;
+    assert!(!settings.locality.enabled);
 }
 
 #[test]

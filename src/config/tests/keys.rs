@@ -291,6 +291,26 @@ fn settings(rows: &mut Rows) {
         (17, BadValue, "30d"),
     );
     rows.mesh(
+        "a misspelt reason to ask again",
+        "default-http-retry-policy = { attempts = 2, retry-on = \"5xx,conect-failure\" }",
+        (56, BadValue, "write `connect-failure`"),
+    );
+    rows.mesh(
+        "a status that is none",
+        "default-http-retry-policy = { attempts = 2, retry-on = \"600\" }",
+        (56, BadValue, "write statuses such as"),
+    );
+    rows.mesh(
+        "a retry of another kind",
+        "default-http-retry-policy = { attempts = 2, codes = [503] }",
+        (45, UnknownKey, "codes"),
+    );
+    rows.mesh(
+        "shares beside failover",
+        "locality-lb-setting = { distribute = [], failover = [] }",
+        (53, ConflictingKeys, "with shares nothing fails over"),
+    );
+    rows.mesh(
         "neither true nor false",
         "auto-allow-waypoint = \"yes\"",
         (23, WrongType, "write it unquoted"),

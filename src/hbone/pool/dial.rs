@@ -4,11 +4,10 @@ use std::sync::{Arc, Weak};
 
 use rustls::ClientConfig;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Pooled};
-use super::{Key, Outcome, Shared};
+use super::{Failed, Key, Outcome, Shared};
 use crate::hbone::Limits;
 use crate::hbone::connect::{self, Connector, DialError, Hop};
 
@@ -77,7 +76,7 @@ impl<C: Connector> Dial<C> {
                 entry.failed = None;
                 entry.connections.push(Arc::clone(connection));
             }
-            Err(error) => entry.failed = Some((Instant::now(), Arc::clone(error))),
+            Err(error) => entry.failed = Some(Failed::new(Arc::clone(error))),
         }
     }
 }
@@ -89,6 +88,6 @@ fn turned_away(pool: &Weak<Shared>, key: Key, error: DialError) {
     if let Some(pool) = pool.upgrade() {
         let mut state = pool.lock();
         let entry = state.entries.entry(key).or_default();
-        entry.failed = Some((Instant::now(), Arc::new(error)));
+        entry.failed = Some(Failed::new(Arc::new(error)));
     }
 }

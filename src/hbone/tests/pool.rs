@@ -186,6 +186,7 @@ async fn a_dial_for_load_that_fails_is_not_tried_with_every_stream() {
         Once(Arc::clone(&dials)),
         Limits {
             negative: Duration::from_secs(60),
+            refused: Duration::from_secs(60),
             ..steady()
         },
     );
@@ -199,6 +200,43 @@ async fn a_dial_for_load_that_fails_is_not_tried_with_every_stream() {
         );
     }
     assert_eq!(dials.load(Ordering::Relaxed), 2);
+}
+
+/// Fails once, and then connects.
+struct Late(io::ErrorKind, Arc<AtomicUsize>);
+
+impl Connector for Late {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        match self.1.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(self.0.into()),
+            _ => TcpStream::connect(to).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_listened_is_asked_again_soon() {
+    let peer = peer(Limits::default()).await;
+    for (name, failure, again) in [
+        ("refused", io::ErrorKind::ConnectionRefused, true),
+        ("unreachable", io::ErrorKind::HostUnreachable, false),
+        ("silent", io::ErrorKind::TimedOut, false),
+    ] {
+        let dials = Arc::new(AtomicUsize::new(0));
+        let limits = Limits {
+            negative: Duration::from_secs(60),
+            refused: Duration::ZERO,
+            ..steady()
+        };
+        let pool = Pool::new(Late(failure, Arc::clone(&dials)), limits);
+        let hop = peer.server.web();
+        let first = soon(name, pool.connect(&hop, &ask(80))).await;
+        assert!(first.is_err(), "{name}");
+        let second = soon(name, pool.connect(&hop, &ask(80))).await;
+        assert_eq!(second.is_ok(), again, "{name}");
+        let dialled = dials.load(Ordering::Relaxed);
+        assert_eq!(dialled, 1 + usize::from(again), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -56,21 +56,24 @@ impl<'a> Grading<'a> {
     pub fn new(
         source: &'a Workload,
         service: &'a Service,
-        policy: Option<&'a LocalityPolicy>,
+        rule: Option<&'a LocalityPolicy>,
+        mesh: &'a LocalityPolicy,
         outliers: bool,
     ) -> Self {
         let balancing = &service.load_balancing;
-        let by = match policy {
-            Some(policy) if !policy.enabled => By::Nothing,
-            Some(policy) => Self::ruled(source, policy, outliers),
-            None if balancing.mode == BalanceMode::Failover => By::Scopes(&balancing.preference),
-            None if balancing.mode == BalanceMode::Unspecified && outliers => By::Locality(None),
-            None => By::Nothing,
+        let by = match (rule, balancing.mode) {
+            (Some(rule), _) => Self::ruled(source, rule, outliers),
+            (None, BalanceMode::Failover) => By::Scopes(&balancing.preference),
+            (None, BalanceMode::Unspecified) => Self::ruled(source, mesh, outliers),
+            (None, _) => By::Nothing,
         };
         Self { source, by }
     }
 
     fn ruled(source: &Workload, policy: &'a LocalityPolicy, outliers: bool) -> By<'a> {
+        if !policy.enabled {
+            return By::Nothing;
+        }
         let mut shares = policy.distribute.iter();
         if let Some(shares) = shares.find(|d| lies_in(&source.locality, &d.from)) {
             return By::Shares(shares);
@@ -197,10 +200,7 @@ mod tests {
     fn who_is_near_depends_on_what_is_said() {
         use Scope::{Network, Region, Zone};
         let pair = |from: &str, to: &str| (Arc::from(from), Arc::from(to));
-        let enabled = LocalityPolicy {
-            enabled: true,
-            ..LocalityPolicy::default()
-        };
+        let enabled = LocalityPolicy::usual();
         let over = LocalityPolicy {
             failover: vec![pair("as", "eu"), pair("eu", "us")],
             ..enabled.clone()
@@ -222,7 +222,7 @@ mod tests {
         };
         let any = (BalanceMode::Unspecified, &[][..]);
         let close = (BalanceMode::Failover, &[Network, Region, Zone][..]);
-        for (name, balancing, policy, outliers, want) in [
+        for (name, balancing, rule, outliers, want) in [
             ("nothing said", any, None, false, [0; 5]),
             ("the mesh's way", any, None, true, [0, 1, 2, 3, 3]),
             ("the service's way", close, None, false, [0, 0, 1, 2, 2]),
@@ -259,7 +259,33 @@ mod tests {
         ] {
             let (source, cart) = (at("eu/a/1"), service("cart", &[]));
             let cart = cart.balanced(balancing.0, balancing.1);
-            let grading = Grading::new(&source, &cart, policy, outliers);
+            let grading = Grading::new(&source, &cart, rule, &enabled, outliers);
+            assert_eq!(levels(&grading, &EVERYWHERE), want, "{name}");
+        }
+        for (name, balancing, rule, mesh, outliers, want) in [
+            ("the mesh switched off", any, None, &off, true, [0; 5]),
+            (
+                "the mesh's failover",
+                any,
+                None,
+                &over,
+                true,
+                [0, 1, 2, 3, 4],
+            ),
+            ("not without outliers", any, None, &over, false, [0; 5]),
+            (
+                "the rule's",
+                any,
+                Some(&enabled),
+                &off,
+                true,
+                [0, 1, 2, 3, 3],
+            ),
+            ("the service's", close, None, &off, true, [0, 0, 1, 2, 2]),
+        ] {
+            let (source, cart) = (at("eu/a/1"), service("cart", &[]));
+            let cart = cart.balanced(balancing.0, balancing.1);
+            let grading = Grading::new(&source, &cart, rule, mesh, outliers);
             assert_eq!(levels(&grading, &EVERYWHERE), want, "{name}");
         }
     }
@@ -276,7 +302,8 @@ mod tests {
             ..LocalityPolicy::default()
         };
         let (source, cart) = (at("eu/c"), service("cart", &[]));
-        let grading = Grading::new(&source, &cart, Some(&policy), false);
+        let mesh = LocalityPolicy::usual();
+        let grading = Grading::new(&source, &cart, Some(&policy), &mesh, false);
         assert_eq!(grading.shares().collect::<Vec<_>>(), [80, 20]);
         for (locality, want) in [
             ("eu/a/1", Grade::Share(0)),

@@ -10,7 +10,9 @@ use crate::model::declaration::{
     AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Machines, Mesh, Namespace, Node,
     Origin, Port, Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
 };
+use crate::model::route::Retry;
 use crate::model::service::AppProtocol;
+use crate::model::traffic::LocalityPolicy;
 use crate::model::workload::Locality;
 
 pub(crate) mod outside;
@@ -144,6 +146,8 @@ pub(crate) fn mesh() -> Mesh {
             cluster_id: Arc::from("Kubernetes"),
             network: Arc::from(""),
             auto_allow_waypoint: false,
+            retry: Retry::usual(),
+            locality: LocalityPolicy::usual(),
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),

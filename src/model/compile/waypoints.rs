@@ -97,6 +97,8 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
             hbone_port: gateway.port,
             options: Options {
                 xfcc_include_client_identity: declared.tells_identities,
+                default_retry: known.mesh.settings.retry.clone(),
+                locality: known.mesh.settings.locality.clone(),
                 ..Options::default()
             },
             workload_set: AttachedSet::default(),

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::model::service::ServiceKey;
+use crate::model::waypoint::WaypointName;
 
 /// What a token is sealed for: none that is sealed for another purpose, or in another form, opens.
 const PURPOSE: &[u8] = b"lateen session 1";
@@ -38,6 +40,18 @@ pub struct SessionKey([u8; 32]);
 impl SessionKey {
     /// A key of random bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key that a secret makes for one waypoint. Instances that have the same secret have the same
+    /// key.
+    pub fn derived(secret: &[u8], waypoint: &WaypointName) -> Self {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let purpose = format!("lateen session key {waypoint}");
+        let tag = hmac::sign(&secret, purpose.as_bytes());
+        let mut bytes = [0; 32];
+        let both = bytes.iter_mut().zip(tag.as_ref());
+        both.for_each(|(byte, made)| *byte = *made);
         Self(bytes)
     }
 
@@ -133,6 +147,21 @@ mod tests {
             assert!(!token.is_empty() && token.bytes().all(legal), "{token}");
             assert_ne!(token, key.seal(&session), "no two are alike");
             assert_eq!(key.open(&token), Some(session));
+        }
+    }
+
+    #[test]
+    fn who_has_the_secret_of_a_waypoint_reads_its_tokens() {
+        let key = |secret, name: &str| SessionKey::derived(secret, &name.parse().unwrap());
+        let mine = session(None, "10.1.0.11:8080");
+        let token = key(&[7; 32], "shop/wp").seal(&mine);
+        for (secret, name, want) in [
+            (&[7; 32], "shop/wp", Some(&mine)),
+            (&[8; 32], "shop/wp", None),
+            (&[7; 32], "shop/other", None),
+        ] {
+            let opened = key(secret, name).open(&token);
+            assert_eq!(opened.as_ref(), want, "{name}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::model::authorization::{Authorization, PolicyKey};
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
-use crate::model::traffic::TrafficPolicy;
+use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
 
 /// Everything a waypoint is told of itself, as of one revision. What could not be read is not in it,
@@ -67,6 +67,9 @@ pub struct Options {
     pub sniff_timeout: Duration,
     /// The mesh's `default-http-retry-policy`, for rules that have none of their own.
     pub default_retry: Retry,
+    /// The mesh's `locality-lb-setting`, for services of which neither a destination rule nor they
+    /// themselves say anything.
+    pub locality: LocalityPolicy,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             xfcc_include_client_identity: false,
             sniff_timeout: Duration::from_millis(100),
             default_retry: Retry::usual(),
+            locality: LocalityPolicy::usual(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::model::balance::{
     Candidate, Grade, Grading, Pick, Table, hash, least, level, warmth, weighted,
 };
 use crate::model::service::ServiceKey;
-use crate::model::traffic::{Balance, HashTable, Settings, Warmup};
+use crate::model::traffic::{Balance, HashTable, LocalityPolicy, Settings, Warmup};
 use crate::model::view::View;
 use crate::model::waypoint::Subset;
 use crate::model::workload::Workload;
@@ -21,6 +21,8 @@ const PARTS: u32 = 100;
 pub(in crate::waypoint) struct Picker<'a> {
     pub(in crate::waypoint) group: &'a Group,
     pub(in crate::waypoint) settings: &'a Settings,
+    /// The mesh's word on localities.
+    pub(in crate::waypoint) locality: &'a LocalityPolicy,
     pub(in crate::waypoint) view: &'a Arc<View>,
     /// The endpoints, where more is known of them than the mesh says.
     pub(in crate::waypoint) among: Option<&'a [Arc<Workload>]>,
@@ -76,6 +78,7 @@ impl Picker<'_> {
             self.source,
             declared,
             rule.locality.as_ref(),
+            self.locality,
             outliers.is_some(),
         );
         let all = self.all(service);

@@ -229,6 +229,15 @@ impl Account {
         self.end();
     }
 
+    /// Its client took nothing of the answer for too long.
+    pub(super) fn stalled(mut self) {
+        if let Some(answered) = &mut self.answered {
+            answered.flag = "DC";
+            answered.error = Some("the client took nothing of the answer for too long".to_owned());
+        }
+        self.end();
+    }
+
     /// What it became was cut off.
     pub(super) fn cut(mut self, reason: &str) {
         if let Some(answered) = &mut self.answered {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -96,6 +97,14 @@ impl Download {
     pub(super) fn closing(mut self, closer: Closer) -> Self {
         self.closer = Some(closer);
         self
+    }
+
+    /// The silence that ends it, where nobody takes what there is of it.
+    pub(super) fn silence(&self, limit: Duration) -> Silence {
+        match &self.source {
+            Source::Local(_) => Quiet::new(limit).silence(),
+            Source::Endpoint(_, _, silence) => silence.again(),
+        }
     }
 
     fn end(&mut self) {
@@ -192,7 +201,11 @@ impl Drop for Download {
     /// A body known to be over is not asked for more; any other was given up by the client.
     fn drop(&mut self) {
         if self.is_end_stream() {
-            self.end();
+            return self.end();
+        }
+        let silent = matches!(&self.source, Source::Endpoint(_, _, silence) if silence.is_over());
+        if let Some(account) = self.account.take_if(|_| silent) {
+            account.stalled();
         }
     }
 }

@@ -33,9 +33,6 @@ use crate::waypoint::endpoints::Ruled as Policy;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
-/// Longest time in which nothing of a request or its answer moves (§1.5).
-const SILENCE: Duration = Duration::from_secs(300);
-
 /// Serves one request.
 pub(super) async fn serve<C: Connector + Clone>(
     arrival: Arc<Arrival<C>>,
@@ -160,7 +157,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
             _ => Vec::new(),
         };
         let length = message::Length::of(&body);
-        let quiet = Quiet::new(SILENCE);
+        let quiet = Quiet::new(self.arrival.shared.settings.silence);
         let received = Arc::clone(&account.received);
         let origin = Origin::new(body, received, copies, whole).heard_by(quiet.clone());
         message::address(&mut parts, &host, way.version, length)?;
@@ -203,7 +200,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
                 return Err(Reply::silent(asked));
             }
         };
-        let key = &self.arrival.shared.sessions;
+        let key = &self.arrival.shared.settings.sessions;
         told.session = way.affinity.told(key, &way.to, answered.endpoint);
         Ok(Answer {
             answered,
@@ -242,7 +239,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         injection::commit(&rule.fault, account).await?;
         told.cors = route::cors(rule, parts)?;
         route::pass(&chosen, parts, authority, bound.asked().port())?;
-        let affinity = Affinity::read(rule, &self.arrival.shared.sessions, &parts.headers);
+        let affinity = Affinity::read(rule, &self.arrival.shared.settings.sessions, &parts.headers);
         let backend = match affinity.backend(rule) {
             Some(backend) => backend,
             None => route::backend(rule)?,

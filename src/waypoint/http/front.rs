@@ -116,7 +116,8 @@ enum At {
     Broken,
 }
 
-/// A connection as hyper may read it. Writing is none of its business.
+/// A connection as hyper may read it. Of writing it only sees to it that the client goes on to read what
+/// it has asked for.
 ///
 /// # Cancel safety
 /// Reads lose nothing when their futures are dropped.
@@ -130,12 +131,16 @@ pub(super) struct Front<T> {
     /// Of these, what may be handed on.
     passing: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Longest time in which a client takes nothing of an answer.
+    silence: Duration,
+    /// Its end, while there is something that the client does not take.
+    stalled: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
 impl<T: AsyncRead + Unpin> Front<T> {
     /// Stands before whoever reads `io`.
-    pub(super) fn new(io: T, gate: Arc<Gate>) -> Self {
+    pub(super) fn new(io: T, gate: Arc<Gate>, silence: Duration) -> Self {
         Self {
             io,
             gate,
@@ -143,6 +148,8 @@ impl<T: AsyncRead + Unpin> Front<T> {
             inbox: BytesMut::new(),
             passing: 0,
             deadline: None,
+            silence,
+            stalled: None,
             ended: false,
         }
     }
@@ -231,6 +238,7 @@ impl<T: AsyncRead + Unpin> Front<T> {
                 // Straight to whoever reads: only what is no part of the body is copied twice.
                 let before = buf.filled().len();
                 ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+                self.stalled = None;
                 let new = buf.filled().get(before..).unwrap_or_default();
                 if new.is_empty() {
                     self.ended = true;
@@ -279,6 +287,24 @@ impl<T: AsyncRead + Unpin> Front<T> {
     }
 }
 
+impl<T> Front<T> {
+    /// What became of a write. What has switched is no answer, and may wait for its client.
+    fn patiently(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() || matches!(self.at, At::Stream) {
+            self.stalled = None;
+            return written;
+        }
+        let silence = self.silence;
+        let end = self.stalled.get_or_insert_with(|| Box::pin(sleep(silence)));
+        ready!(end.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Front<T> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -288,6 +314,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Front<T> {
         let this = self.get_mut();
         loop {
             if this.passing > 0 {
+                // A client that sends on is not silent, whatever it reads.
+                this.stalled = None;
                 this.pass(buf);
                 return Poll::Ready(Ok(()));
             }
@@ -318,7 +346,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Front<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.patiently(cx, written)
     }
 
     fn poll_write_vectored(
@@ -326,7 +355,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Front<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.patiently(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -118,6 +118,16 @@ impl Quiet {
 }
 
 impl Silence {
+    /// The same silence, for somebody else to wait for.
+    pub(super) fn again(&self) -> Self {
+        self.quiet.silence()
+    }
+
+    /// Whether it is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.quiet.until() <= Instant::now()
+    }
+
     /// Something has moved.
     pub(super) fn moved(&self) {
         self.quiet.moved();

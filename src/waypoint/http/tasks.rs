@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
+use super::stall;
+
 /// Owns tasks: they end by themselves, or with it.
 #[derive(Default)]
 pub(super) struct Tasks {
@@ -66,15 +68,14 @@ impl Spawn {
     }
 }
 
+/// hyper has it drive streams of HTTP/2.
 impl<F> hyper::rt::Executor<F> for Spawn
 where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    fn execute(&self, task: F) {
-        self.spawn(async move {
-            let _nothing = task.await;
-        });
+    fn execute(&self, stream: F) {
+        self.spawn(stall::drive(stream));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{
@@ -120,6 +121,7 @@ pub(in crate::waypoint) fn told() -> Resources {
         (80, AppProtocol::Http11),
         (81, AppProtocol::Grpc),
         (90, AppProtocol::Tcp),
+        (91, AppProtocol::Unknown),
         (9000, AppProtocol::Http11),
     ];
     let services = SERVICES.map(|name| {
@@ -207,6 +209,13 @@ impl Resources {
         let gateway = self.gateway.as_mut().unwrap();
         let options = &mut Arc::make_mut(gateway).options;
         options.xfcc_include_client_identity = true;
+        self
+    }
+
+    /// The same, and who says nothing for so long waits for the server.
+    pub(in crate::waypoint) fn sniffing(mut self, timeout: Duration) -> Self {
+        let gateway = self.gateway.as_mut().unwrap();
+        Arc::make_mut(gateway).options.sniff_timeout = timeout;
         self
     }
 

@@ -111,3 +111,26 @@ async fn so_does_a_header() {
         assert_eq!(read(response.into_body()).await, mine);
     }
 }
+
+#[tokio::test]
+async fn another_instance_with_the_same_key_reads_the_token() {
+    let rule = || persisting(cookie(false), None);
+    let mut shops = Vec::new();
+    for _ in 0..2 {
+        let mut shop = Shop::new(told()).await;
+        widen(&mut shop).await;
+        shop.tell(told().ruled(vec![rule()])).await;
+        shops.push(shop);
+    }
+    let mut client = Http1::to(&shops[0].rig).await;
+    let response = client.send(get("/")).await;
+    let cookie = response.headers().get("set-cookie").unwrap().clone();
+    let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
+    let mine = read(response.into_body()).await;
+    let mut other = Http1::to(&shops[1].rig).await;
+    for _ in 0..8 {
+        let response = other.send(with("cookie", cookie)).await;
+        assert_eq!(response.headers().get("set-cookie"), None);
+        assert_eq!(read(response.into_body()).await, mine);
+    }
+}

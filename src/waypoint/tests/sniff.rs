@@ -1,5 +1,7 @@
 //! Ports that speak what they like: found out without taking a byte of it.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -7,6 +9,7 @@ use tokio::task::JoinSet;
 use super::raw::{OK, Program, exchange};
 use crate::hbone::TunnelIo;
 use crate::hbone::testing::{eventually, soon};
+use crate::waypoint::testing::told::told;
 use crate::waypoint::testing::{Rig, echo};
 
 /// Ports that are declared as TCP, as nothing, and as TLS.
@@ -168,4 +171,30 @@ async fn a_client_that_leaves_before_it_speaks_reaches_nobody() {
     assert_eq!(end, 0);
     assert_eq!(rig.metric("istio_requests_total", ""), 0);
     assert_eq!(rig.metric("istio_tcp_connections_opened", ""), 0);
+}
+
+#[tokio::test]
+async fn a_client_is_waited_for_as_long_as_the_mesh_says() {
+    for (name, patience, routed) in [
+        ("not at all", Duration::ZERO, false),
+        ("for an hour", Duration::from_secs(3600), true),
+    ] {
+        let mut rig = Rig::new().await;
+        let mut program = Program::new(&mut rig, OK).await;
+        rig.resources = Some(told().sniffing(patience));
+        rig.publish().await;
+        let mut io = TunnelIo::new(rig.cart(SNIFFED).await);
+        match routed {
+            false => {
+                let opened = || rig.metric("istio_tcp_connections_opened", "") >= 1;
+                eventually("the way of bytes", opened).await;
+            }
+            // Longer than by default: there is nothing to see meanwhile.
+            true => tokio::time::sleep(Duration::from_millis(150)).await,
+        }
+        let request = b"GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
+        io.write_all(request).await.unwrap();
+        let seen = program.next().await;
+        assert_eq!(seen.contains("x-request-id: "), routed, "{name}: {seen}");
+    }
 }

@@ -29,11 +29,33 @@ const INSTANCES: [&[&str]; 4] = [
     &["gate-2"],
 ];
 
+/// The instances in turn: one in the place of the other.
+const INSTEAD: [&[&str]; 2] = [&["gate-1"], &["gate-2"]];
+
 /// Turns for which the instances stay, once they are those.
 const STAY: usize = 6;
 
+/// How one set of instances comes in the place of another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Swap {
+    /// As an operator does it: none is taken away before its successor serves and clients know of it.
+    Careful,
+    /// One goes as the other comes, whoever knows of it: for a moment nobody serves.
+    Blind,
+}
+
+impl Swap {
+    fn instances(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Careful => &INSTANCES,
+            Self::Blind => &INSTEAD,
+        }
+    }
+}
+
 /// Which instances there are, and since when.
 struct Instances {
+    swap: Swap,
     now: &'static [&'static str],
     /// When they were written, in milliseconds since 1970; and turns since they have been in force.
     written: Option<u64>,
@@ -46,23 +68,28 @@ impl Instances {
         format!("nodes = {:?}", self.now)
     }
 
-    /// Goes on to the next ones after a while, as an operator does: none is taken away before its
-    /// successor serves and clients know of it.
+    fn of(swap: Swap, changes: usize) -> Self {
+        let turns = swap.instances();
+        Self {
+            swap,
+            now: turns[changes % turns.len()],
+            written: None,
+            stayed: 0,
+            changes,
+        }
+    }
+
+    /// Goes on to the next ones after a while.
     fn turn(&mut self, bench: &Bench) {
         let written = *self
             .written
             .get_or_insert_with(|| bench.turn.last_written());
-        if self.stayed > 0 || in_force(bench, self.now, written) {
+        let blind = self.swap == Swap::Blind;
+        if blind || self.stayed > 0 || in_force(bench, self.now, written) {
             self.stayed += 1;
         }
         if self.stayed > STAY {
-            self.changes += 1;
-            *self = Self {
-                now: INSTANCES[self.changes % INSTANCES.len()],
-                written: None,
-                stayed: 0,
-                changes: self.changes,
-            };
+            *self = Self::of(self.swap, self.changes + 1);
         }
     }
 }
@@ -87,7 +114,7 @@ fn in_force(bench: &Bench, instances: &[&str], written: u64) -> bool {
 }
 
 /// Changes everything again and again under load; how requests ended, and how often there was a change.
-fn changed_under_load(bench: &Bench, seconds: u64, per_second: u64) -> (Tally, usize) {
+fn changed_under_load(bench: &Bench, swap: Swap, seconds: u64, per_second: u64) -> (Tally, usize) {
     let request = Many {
         to: ECHO.to_owned(),
         method: "GET".to_owned(),
@@ -106,12 +133,7 @@ fn changed_under_load(bench: &Bench, seconds: u64, per_second: u64) -> (Tally, u
     client.say(&serde_json::to_string(&load).unwrap());
     let begun = Instant::now();
     let mut turn = 0;
-    let mut instances = Instances {
-        now: INSTANCES[0],
-        written: None,
-        stayed: 0,
-        changes: 0,
-    };
+    let mut instances = Instances::of(swap, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {
         let text = super::written::mesh(&rules(turn), &instances.gateway(), turn);
         bench.turn.write_mesh_file("mesh.toml", &text);
@@ -129,7 +151,7 @@ fn changed_under_load(bench: &Bench, seconds: u64, per_second: u64) -> (Tally, u
     (tally, turn)
 }
 
-fn fails_nobody(seconds: u64) {
+fn fails_nobody(swap: Swap, seconds: u64) {
     const PER_SECOND: u64 = 500;
     let bench = Bench::new();
     let revision = || {
@@ -144,7 +166,7 @@ fn fails_nobody(seconds: u64) {
     };
     let before = revision();
     let gates = ["gate-1", "gate-2"].map(|gate| (gate, bench.logged_by(gate)));
-    let (tally, turns) = changed_under_load(&bench, seconds, PER_SECOND);
+    let (tally, turns) = changed_under_load(&bench, swap, seconds, PER_SECOND);
     let revisions = revision() - before;
     let well: usize = tally
         .iter()
@@ -176,11 +198,22 @@ fn fails_nobody(seconds: u64) {
 
 #[test]
 fn changes_of_routes_weights_and_instances_fail_no_request() {
-    fails_nobody(20);
+    fails_nobody(Swap::Careful, 20);
+}
+
+#[test]
+fn instances_in_the_place_of_others_fail_no_request() {
+    fails_nobody(Swap::Blind, 20);
 }
 
 #[test]
 #[ignore = "takes ten minutes"]
 fn ten_minutes_of_changes_fail_no_request() {
-    fails_nobody(600);
+    fails_nobody(Swap::Careful, 600);
+}
+
+#[test]
+#[ignore = "takes ten minutes"]
+fn ten_minutes_of_instances_in_the_place_of_others_fail_no_request() {
+    fails_nobody(Swap::Blind, 600);
 }

@@ -9,7 +9,7 @@ use crate::config::suggest;
 use crate::model::balance::KNOWN_LABELS;
 use crate::model::traffic::{Distribute, LocalityPolicy};
 
-pub(super) fn read(value: &Value<'_>) -> Option<LocalityPolicy> {
+pub(in crate::config::mesh) fn read(value: &Value<'_>) -> Option<LocalityPolicy> {
     let table = value.nested()?;
     let enabled = table.optional("enabled", Value::boolean).unwrap_or(true);
     let distribute = table.value("distribute");

@@ -25,6 +25,8 @@ use crate::config::source::At;
 use crate::model::declaration::Delegate;
 use crate::model::route::Kind;
 
+pub(in crate::config::mesh) use retries::read as read_retries;
+
 /// A `[[virtual-service]]` table.
 pub(in crate::config) struct WrittenVirtualService {
     /// Its rules, and whom they ask. It has no parents, and its hosts are beside it.

@@ -271,6 +271,21 @@ fn a_canary_is_told_the_same() {
 }
 
 #[test]
+fn a_waypoint_is_told_what_the_mesh_says_of_all() {
+    let mut mesh = shop(Vec::new());
+    let options = |mesh: &Mesh| {
+        let gateway = told(&compiled(mesh)).gateway.clone();
+        gateway.unwrap().options.clone()
+    };
+    assert_eq!(options(&mesh), Options::default());
+    mesh.settings.retry.attempts = 7;
+    mesh.settings.locality.enabled = false;
+    let told = options(&mesh);
+    assert_eq!(told.default_retry, mesh.settings.retry);
+    assert_eq!(told.locality, mesh.settings.locality);
+}
+
+#[test]
 fn the_server_names_of_a_tls_route() {
     for (name, hosts, want) in [
         (

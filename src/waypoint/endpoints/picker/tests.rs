@@ -50,6 +50,7 @@ impl Bench {
             ruled: Ruled {
                 named: Some(Arc::new(named)),
                 binding: None,
+                gateway: None,
                 port: 80,
             },
             now: Instant::now(),
@@ -73,6 +74,7 @@ impl Bench {
         let mut picker = Picker {
             group: &group,
             settings: self.ruled.settings(),
+            locality: self.ruled.locality(),
             view: &self.view,
             among: None,
             source: &source,

@@ -12,7 +12,8 @@ const CHAT: &[u8] =
 fn front() -> (DuplexStream, Front<DuplexStream>, Arc<Gate>) {
     let (client, server) = duplex(1 << 16);
     let gate = Arc::<Gate>::default();
-    (client, Front::new(server, Arc::clone(&gate)), gate)
+    let silence = Duration::from_secs(300);
+    (client, Front::new(server, Arc::clone(&gate), silence), gate)
 }
 
 /// What can be read now.
@@ -179,4 +180,46 @@ fn only_the_mark_makes_a_stand_in() {
     gate.lock().fault = Some(Fault::Slow);
     assert_eq!(gate.fault(&request(&mark)), Some(Fault::Slow));
     assert_eq!(gate.fault(&request("0")), None, "a client's own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_waited_for_only_so_long() {
+    for (name, switches, uploads, cut) in [
+        ("still", false, false, true),
+        ("sends on", false, true, false),
+        ("has switched", true, false, false),
+    ] {
+        let (mut client, mut front, gate) = front();
+        if switches {
+            client.write_all(CHAT).await.unwrap();
+            now(&mut front).await;
+            gate.decide(true);
+            now(&mut front).await;
+        } else {
+            let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999\r\n\r\n";
+            client.write_all(head).await.unwrap();
+            now(&mut front).await;
+        }
+        // More than anybody holds.
+        let answer = vec![0; 1 << 17];
+        let mut written = 0;
+        for minute in 0..20 {
+            let write = timeout(Duration::from_secs(60), front.write(&answer[written..]));
+            match write.await {
+                Ok(Ok(count)) => written += count,
+                Ok(Err(e)) => {
+                    assert!(cut && minute >= 5, "{name}: {e} after {minute} minutes");
+                    assert_eq!(e.kind(), io::ErrorKind::TimedOut, "{name}");
+                    written = answer.len();
+                    break;
+                }
+                Err(_elapsed) => {}
+            }
+            if uploads {
+                client.write_all(b"more").await.unwrap();
+                now(&mut front).await;
+            }
+        }
+        assert_eq!(written == answer.len(), cut, "{name}");
+    }
 }

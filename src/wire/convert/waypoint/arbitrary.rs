@@ -124,10 +124,12 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         WaypointFor::All,
         WaypointFor::None,
     ]);
-    let options = (any::<bool>(), lasting(), retry()).prop_map(|(xfcc, sniff, retry)| Options {
+    let options = (any::<bool>(), lasting(), retry(), locality());
+    let options = options.prop_map(|(xfcc, sniff, retry, locality)| Options {
         xfcc_include_client_identity: xfcc,
         sniff_timeout: sniff,
         default_retry: retry,
+        locality,
     });
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
@@ -536,27 +538,27 @@ fn balancer() -> impl Strategy<Value = LoadBalancer> {
             minimum_percent: minimum,
             aggression,
         });
-    let distribute =
-        (text(), list((text(), any::<u32>()))).prop_map(|(from, to)| Distribute { from, to });
-    let locality = (
-        any::<bool>(),
-        list(distribute),
-        list((text(), text())),
-        list(text()),
-    )
-        .prop_map(|(enabled, distribute, failover, priority)| LocalityPolicy {
-            enabled,
-            distribute,
-            failover,
-            failover_priority: priority,
-        });
-    (policy, option::of(warmup), option::of(locality)).prop_map(|(policy, warmup, locality)| {
+    (policy, option::of(warmup), option::of(locality())).prop_map(|(policy, warmup, locality)| {
         LoadBalancer {
             policy,
             warmup,
             locality,
         }
     })
+}
+
+fn locality() -> impl Strategy<Value = LocalityPolicy> {
+    let distribute =
+        (text(), list((text(), any::<u32>()))).prop_map(|(from, to)| Distribute { from, to });
+    let failover = list((text(), text()));
+    (any::<bool>(), list(distribute), failover, list(text())).prop_map(
+        |(enabled, distribute, failover, priority)| LocalityPolicy {
+            enabled,
+            distribute,
+            failover,
+            failover_priority: priority,
+        },
+    )
 }
 
 fn pool() -> impl Strategy<Value = ConnectionPool> {

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use super::super::{Fault, Reason, enumeration, port};
 use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::set;
+use super::traffic::{encode_locality, locality};
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, RetryOn};
+use crate::model::traffic::LocalityPolicy;
 use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
 use crate::wire::proto::waypoint as proto;
 use proto::gateway::WaypointFor as For;
@@ -29,6 +31,7 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             xfcc_include_client_identity: options.xfcc_include_client_identity,
             sniff_timeout: Some(lasting(options.sniff_timeout)),
             default_retry: Some(encode_retry(&options.default_retry)),
+            locality: Some(encode_locality(&options.locality)),
         }),
         workload_set: Some(set::encode(&gateway.name, &gateway.workload_set)),
     }
@@ -64,6 +67,10 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
         xfcc_include_client_identity: given.xfcc_include_client_identity,
         sniff_timeout: for_so_long("sniff_timeout", given.sniff_timeout)?,
         default_retry: part("default_retry", given.default_retry, retry)?,
+        locality: match given.locality {
+            Some(given) => locality(given),
+            None => LocalityPolicy::usual(),
+        },
     })
 }
 

@@ -178,7 +178,7 @@ fn decode_hash(hash: proto::Hash) -> Result<Balance, Fault> {
     Ok(Balance::Hash { key, table })
 }
 
-fn encode_locality(policy: &LocalityPolicy) -> proto::LocalityPolicy {
+pub(super) fn encode_locality(policy: &LocalityPolicy) -> proto::LocalityPolicy {
     let distribute = |one: &Distribute| proto::locality_policy::Distribute {
         from: one.from.to_string(),
         to: {
@@ -201,7 +201,7 @@ fn encode_locality(policy: &LocalityPolicy) -> proto::LocalityPolicy {
     }
 }
 
-fn locality(policy: proto::LocalityPolicy) -> LocalityPolicy {
+pub(super) fn locality(policy: proto::LocalityPolicy) -> LocalityPolicy {
     let distribute = |one: proto::locality_policy::Distribute| {
         let to = one.to.into_iter();
         Distribute {

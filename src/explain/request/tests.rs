@@ -1,0 +1,265 @@
+//! What becomes of requests in a mesh directory.
+
+use std::fs;
+
+use super::*;
+use crate::config;
+use crate::explain::{Explanation, Intended, Question, explain, intended};
+
+const MESH: &str = r#"
+default-namespace = "shop"
+
+[[node]]
+name = "edge-1"
+addresses = ["192.0.2.1"]
+[[node]]
+name = "edge-2"
+addresses = ["192.0.2.2"]
+
+[[namespace]]
+name = "shop"
+dataplane-mode = "ambient"
+
+[[workload]]
+name = "web-1"
+node = "edge-1"
+addresses = ["10.1.0.21"]
+capture = { netns = "web-1" }
+[[workload]]
+name = "v1"
+node = "edge-1"
+addresses = ["10.1.0.31"]
+labels = { app = "v1" }
+capture = { netns = "v1" }
+[[workload]]
+name = "v2"
+node = "edge-1"
+addresses = ["10.1.0.32"]
+labels = { app = "v2" }
+capture = { netns = "v2" }
+
+[[gateway]]
+name = "wp"
+class = "waypoint"
+node = "edge-2"
+
+[[service]]
+name = "v1"
+selector = { app = "v1" }
+ports = [{ port = 80, app-protocol = "http" }, { port = 90, app-protocol = "tcp" }]
+use-waypoint = "wp"
+[[service]]
+name = "v2"
+selector = { app = "v2" }
+ports = [{ port = 80, app-protocol = "http" }, { port = 90, app-protocol = "tcp" }]
+[[service]]
+name = "empty"
+selector = { app = "nobody" }
+ports = [{ port = 80, app-protocol = "http" }]
+[[service]]
+name = "plain"
+selector = { app = "v2" }
+ports = [{ port = 80, app-protocol = "http" }]
+use-waypoint = "wp"
+
+[[tcp-route]]
+name = "bytes"
+parent-refs = [{ name = "v1", port = 90 }]
+rules = [{ backend-refs = [{ name = "v2", port = 90 }] }]
+
+[[http-route]]
+name = "cart"
+parent-refs = [{ name = "v1", port = 80 }]
+
+[[http-route.rules]]
+name = "canary"
+matches = [{ path = { value = "/a" }, headers = [{ name = "x-user", value = "ann" }] }]
+filters = [{ type = "RequestHeaderModifier", request-header-modifier = { remove = ["x-user"] } }]
+backend-refs = [{ name = "v1", port = 80, weight = 9 }, { name = "v2", port = 80 }]
+[[http-route.rules]]
+matches = [{ path = { value = "/old" } }]
+filters = [{ type = "RequestRedirect", request-redirect = { hostname = "new.example" } }]
+[[http-route.rules]]
+matches = [{ path = { value = "/none" } }]
+[[http-route.rules]]
+matches = [{ path = { value = "/missing" } }]
+backend-refs = [{ name = "missing", port = 80 }]
+[[http-route.rules]]
+matches = [{ path = { value = "/empty" }, query-params = [{ name = "q", value = "1" }] }]
+backend-refs = [{ name = "empty", port = 80 }]
+[[http-route.rules]]
+matches = [{ headers = [{ name = "host", value = "other" }] }]
+backend-refs = [{ name = "v2", port = 80 }]
+"#;
+
+fn mesh() -> Intended {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mesh.toml"), MESH).unwrap();
+    let loaded = config::load(dir.path());
+    let report = loaded.report.to_string();
+    intended(&loaded.mesh.expect(&report)).unwrap()
+}
+
+fn asked(mesh: &Intended, to: &str, request: RequestAsked) -> Result<Explanation, QuestionError> {
+    let question = Question {
+        from: "shop/web-1".to_owned(),
+        to: to.to_owned(),
+        request: Some(request),
+    };
+    explain(&mesh.view, &mesh.waypoints, &question)
+}
+
+fn get(path: &str, headers: &[(&str, &str)]) -> RequestAsked {
+    let headers = headers.iter();
+    RequestAsked {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        host: None,
+        headers: headers
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect(),
+    }
+}
+
+#[test]
+fn each_request_has_its_rule_or_its_answer() {
+    let mesh = mesh();
+    let ann = &[("x-user", "ann")][..];
+    let other = RequestAsked {
+        host: Some("other".to_owned()),
+        ..get("/", &[])
+    };
+    for (name, to, request, status, said, ways) in [
+        (
+            "a rule",
+            "v1:80",
+            get("/a/b", ann),
+            None,
+            "rule canary (mesh.toml:",
+            &["v1", "v2"][..],
+        ),
+        (
+            "its match",
+            "v1:80",
+            get("/a", ann),
+            None,
+            "path /a and below, x-user: ann",
+            &["v1", "v2"],
+        ),
+        (
+            "its filter",
+            "v1:80",
+            get("/a", ann),
+            None,
+            "changes fields of the request",
+            &["v1", "v2"],
+        ),
+        (
+            "a share",
+            "v1:80",
+            get("/a", ann),
+            None,
+            "v1.shop.mesh.internal:80, 9 of 10",
+            &["v1", "v2"],
+        ),
+        ("by its host", "v1:80", other, None, "host: other", &["v2"]),
+        (
+            "no rule",
+            "v1:80",
+            get("/a", &[]),
+            Some(404),
+            "no rule",
+            &[],
+        ),
+        (
+            "a redirect",
+            "v1:80",
+            get("/old?x=1", &[]),
+            Some(302),
+            "http://new.example/old?x=1",
+            &[],
+        ),
+        (
+            "no backend",
+            "v1:80",
+            get("/none", &[]),
+            Some(500),
+            "no backend with a weight",
+            &[],
+        ),
+        (
+            "nobody",
+            "v1:80",
+            get("/missing", &[]),
+            Some(500),
+            "missing",
+            &[],
+        ),
+        (
+            "no endpoint",
+            "v1:80",
+            get("/empty?q=1", &[]),
+            Some(503),
+            "no healthy endpoint",
+            &[],
+        ),
+        (
+            "another query",
+            "v1:80",
+            get("/empty?q=2", &[]),
+            Some(404),
+            "no rule",
+            &[],
+        ),
+        (
+            "no route",
+            "plain:80",
+            get("/", &[]),
+            None,
+            "no route is for this port",
+            &["v2"],
+        ),
+        (
+            "no HTTP",
+            "v1:90",
+            get("/", &[]),
+            None,
+            "carried as bytes",
+            &["v2"],
+        ),
+    ] {
+        let told = asked(&mesh, to, request).unwrap();
+        let all: Vec<_> = told.steps.iter().map(|s| &*s.text).collect();
+        assert_eq!(told.status, status, "{name}: {}", told.reason);
+        let allowed = status.is_none_or(|status| status < 400);
+        assert_eq!(told.allowed, allowed, "{name}: {}", told.reason);
+        assert!(
+            all.iter().any(|text| text.contains(said)),
+            "{name}: {all:#?}"
+        );
+        let to: Vec<_> = told
+            .ways
+            .iter()
+            .map(|way| way.workload.replace("shop/", ""))
+            .collect();
+        assert_eq!(to, ways, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_told() {
+    let mesh = mesh();
+    let shouted = RequestAsked {
+        method: "G T".to_owned(),
+        ..get("/", &[])
+    };
+    for request in [
+        shouted,
+        get("a", &[]),
+        get("/%zz", &[]),
+        get("/", &[("a b", "c")]),
+    ] {
+        let refused = asked(&mesh, "v1:80", request).unwrap_err();
+        assert!(matches!(refused, QuestionError::Request(_)), "{refused}");
+    }
+}
