@@ -428,7 +428,7 @@ impl Followers {
         let secret = match config.session_key_file() {
             Some(path) if !roles.waypoints.is_empty() => {
                 let secret = session_key::read(path);
-                Some(secret.map_err(|e| Failure::no(path.display().to_string(), &e))?)
+                Some(secret.map_err(|e| Failure::no(format!("session-key-file {}", path.display()), &e))?)
             }
             _ => None,
         };
