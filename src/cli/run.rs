@@ -1,5 +1,6 @@
 //! `lateen run`: the roles of this host.
 
+mod followers;
 mod session_key;
 
 use std::collections::BTreeSet;
@@ -9,14 +10,12 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use http::Method;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -24,31 +23,18 @@ use tracing::{error, info, warn};
 use super::Failure;
 use super::output::{NO, USAGE};
 use crate::admin::{self, Answer, Listener, Routes};
-use crate::agent::guest::{Guest, LocalCapture};
-use crate::agent::identity::{Keeper, NodeIdentity};
-use crate::agent::join::join;
-use crate::agent::report::LocalStates;
-use crate::agent::{self, Agent, Member};
+use crate::agent::identity::NodeIdentity;
 use crate::capture::{Exemption, privilege};
-use crate::config::daemon::{Bearer, Config, LogFormat, ProxyUser, Role};
+use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
-use crate::identity::token::TokenError;
-use crate::model::route::SessionKey;
 use crate::model::waypoint::WaypointName;
-use crate::node::{Connections, Node, Shared, Workers};
-use crate::resolve;
 use crate::status;
-use crate::telemetry::access_log::chain;
 use crate::telemetry::{Metrics, log};
-use crate::waypoint::{self, HostNetwork, Teller, Waypoint};
+use followers::Followers;
 
 /// Name of the socket by which the command line reaches a running process.
 pub const SOCKET: &str = "admin.sock";
-/// Life asked for workloads' certificates; the authority has the last word.
-const CERTIFICATE_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
-/// Between attempts to find an identity that `lateen join` or a token file may have brought.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Start the roles of this host.
 #[derive(Debug, Args)]
@@ -321,14 +307,6 @@ fn control(config: &Config) -> Settings {
     }
 }
 
-/// How many threads move bytes. Unless told otherwise half of the processors, so that the programs
-/// whose bytes they are find room beside them, but two, so that bulk leaves one to the others.
-fn workers(config: &Config) -> usize {
-    let half = || thread::available_parallelism().map_or(2, |n| n.get().div_ceil(2).max(2));
-    let told = config.workers().and_then(|n| usize::try_from(n).ok());
-    told.unwrap_or_else(half)
-}
-
 fn scrape(metrics: &Arc<Metrics>) -> Routes {
     let page = |metrics: Arc<Metrics>| {
         move |_body| {
@@ -363,250 +341,6 @@ async fn listen(
         shutdown.clone(),
     ));
     Ok(())
-}
-
-/// What this machine is to its control planes, once it has joined where it has to.
-async fn member(config: &Config, shutdown: &CancellationToken) -> Option<Member> {
-    if let Some(bearer) = config.control().bearer() {
-        return Some(Member::Guest(guest(config, bearer)));
-    }
-    let identity = joined(config, shutdown).await?;
-    info!(node = %identity.node, generation = identity.mesh.generation, "node identity loaded");
-    Some(Member::Joined(Keeper::new(config.state_dir(), identity)))
-}
-
-fn guest(config: &Config, bearer: &Bearer) -> Guest {
-    let captures = config.captures().iter().map(|local| LocalCapture {
-        namespace: Arc::clone(&local.namespace),
-        name: Arc::clone(&local.name),
-        capture: local.capture.clone(),
-    });
-    Guest {
-        node: Arc::clone(config.node()),
-        token_file: bearer.token_file().to_owned(),
-        root_file: bearer.root_file().to_owned(),
-        server_name: bearer.server_name().cloned(),
-        cluster_id: Arc::clone(bearer.cluster_id()),
-        captures: captures.collect(),
-    }
-}
-
-/// The roles that follow a control plane, before this machine has joined.
-struct Followers {
-    node: Option<StartingNode>,
-    waypoints: Vec<(waypoint::Settings, watch::Sender<waypoint::State>)>,
-    /// The waypoints' threads, where there are any.
-    carrying: Option<Workers>,
-    started: watch::Sender<Option<status::NodeHandle>>,
-}
-
-struct StartingNode {
-    exemption: Exemption,
-    workers: Workers,
-}
-
-impl Followers {
-    fn new(
-        config: &Config,
-        roles: &Roles,
-        exemption: Exemption,
-        status: &mut status::Sources,
-    ) -> Result<Self, Failure> {
-        let mut node = None;
-        let (started, seen) = watch::channel(None);
-        status.node(seen);
-        if roles.node {
-            let workers = Workers::start(workers(config), config.busy_poll());
-            let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
-            node = Some(StartingNode { exemption, workers });
-        }
-        let mut carrying = None;
-        if !roles.waypoints.is_empty() {
-            let workers = Workers::start(workers(config), false);
-            carrying = Some(workers.map_err(|e| Failure::no("waypoint threads", &e))?);
-        }
-        let secret = match config.session_key_file() {
-            Some(path) if !roles.waypoints.is_empty() => {
-                let secret = session_key::read(path);
-                Some(secret.map_err(|e| Failure::no(path.display().to_string(), &e))?)
-            }
-            _ => None,
-        };
-        let threads = carrying.as_ref().map(Workers::handles).unwrap_or_default();
-        let waypoints = roles.waypoints.iter().map(|name| {
-            let settings = waypoint::Settings {
-                name: name.clone(),
-                node: Arc::clone(config.node()),
-                threads: threads.clone(),
-                drain: config.drain_deadline(),
-                sessions: match &secret {
-                    Some(secret) => SessionKey::derived(secret, name),
-                    None => SessionKey::new(rand::random()),
-                },
-                silence: waypoint::SILENCE,
-            };
-            let reason = format!("waypoint {name}: this machine has not joined");
-            let (tell, seen) = watch::channel(waypoint::State::Pending(reason));
-            status.waypoint(name, seen);
-            (settings, tell)
-        });
-        let waypoints = waypoints.collect();
-        Ok(Self {
-            node,
-            waypoints,
-            carrying,
-            started,
-        })
-    }
-
-    /// Runs them once this machine has joined.
-    async fn run(self, config: Config, metrics: Arc<Metrics>, shutdown: CancellationToken) {
-        let Some(member) = member(&config, &shutdown).await else {
-            return;
-        };
-        let (states, seen) = watch::channel(LocalStates::default());
-        let addresses = config.control().addresses().iter();
-        let addresses = addresses.map(ToString::to_string).collect();
-        let served = self.waypoints.iter().map(|(settings, _)| &settings.name);
-        let (agent, handle): (Agent, agent::Handle) = Agent::new(
-            config.state_dir(),
-            config.runtime_dir().join("trust"),
-            member,
-            addresses,
-            CERTIFICATE_TTL,
-            served.cloned().collect(),
-            seen.clone(),
-        );
-        let mut roles = JoinSet::new();
-        let (names, refresher) = resolve::names(resolve::System::default());
-        let (asked_for, second) = resolve::names(resolve::System::default());
-        let mut connections = Connections::default();
-        if let Some(node) = self.node {
-            let shared = Shared::new(
-                handle.mesh.clone(),
-                handle.certs.clone(),
-                node.exemption,
-                Arc::clone(&metrics),
-                config.drain_deadline(),
-                names.clone(),
-                &node.workers,
-            );
-            connections = shared.connections.clone();
-            let role = Node::new(Arc::new(shared), node.workers, states.clone());
-            roles.spawn(role.run(shutdown.clone()));
-        }
-        self.started.send_replace(Some(status::NodeHandle {
-            agent: handle.clone(),
-            states: seen,
-            connections,
-        }));
-        for (settings, tell) in self.waypoints {
-            let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
-            let metrics = Arc::clone(&metrics);
-            let teller = Teller::new(settings.name.clone(), tell, states.clone());
-            let names = waypoint::Lookups {
-                configured: names.clone(),
-                asked_for: asked_for.clone(),
-            };
-            let role = Waypoint::new(settings, mesh, certs, metrics, HostNetwork, names, teller);
-            roles.spawn(role.run(shutdown.clone()));
-        }
-        let mut tasks = JoinSet::new();
-        // The agent outlives the data plane, so that policy and certificates hold while it drains.
-        let agent_stop = CancellationToken::new();
-        tasks.spawn(agent.run(agent_stop.clone()));
-        for refresher in [refresher, second] {
-            tasks.spawn(refresher.run(agent_stop.clone()));
-        }
-        let gauges = gauges(handle.mesh, handle.link, metrics, agent_stop.clone());
-        tasks.spawn(gauges);
-        while let Some(done) = roles.join_next().await {
-            if let Err(e) = done {
-                error!(error = %e, "a role of this process died, stopping");
-                shutdown.cancel();
-            }
-        }
-        // Nothing runs on them any more.
-        drop(self.carrying);
-        agent_stop.cancel();
-        while tasks.join_next().await.is_some() {}
-    }
-}
-
-/// Counts what changes rarely.
-async fn gauges(
-    mut mesh: watch::Receiver<Arc<agent::MeshState>>,
-    mut link: watch::Receiver<agent::Link>,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
-    loop {
-        if let Some(revision) = &mesh.borrow_and_update().revision {
-            metrics.revision(revision.number);
-        }
-        let stale = link.borrow_and_update().stale_since();
-        metrics.stale_since(stale.unwrap_or_default());
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = mesh.changed() => if changed.is_err() { return },
-            changed = link.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-/// The node's identity. Where there is none yet, joins with the token file of the settings, or
-/// waits for `lateen join`.
-async fn joined(config: &Config, shutdown: &CancellationToken) -> Option<NodeIdentity> {
-    let mut told = String::new();
-    loop {
-        let missing = match NodeIdentity::load(config.state_dir()) {
-            Ok(Some(identity)) => return Some(identity),
-            Ok(None) => join_by_file(config).await,
-            Err(e) => Err(chain(&e)),
-        };
-        let wait = match missing {
-            // The identity is there now.
-            Ok(()) => continue,
-            Err(reason) if reason != told => {
-                warn!(error = reason, "this machine is no node of a mesh yet");
-                told = reason;
-                LOOK
-            }
-            // The same as before: perhaps a token that has not been brought yet.
-            Err(_reason) => LOOK,
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-async fn join_by_file(config: &Config) -> Result<(), String> {
-    let control = config.control();
-    let Some(path) = control
-        .join_token_file()
-        .filter(|_| !control.addresses().is_empty())
-    else {
-        return Err("run lateen join URL --token-file FILE".to_owned());
-    };
-    let token = std::fs::read_to_string(path);
-    let token = token.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let token = token.parse();
-    let token = token.map_err(|e: TokenError| format!("{}: {e}", path.display()))?;
-    // Only one of several control planes knows the token.
-    let mut refused = Vec::new();
-    for url in control.addresses() {
-        let url = url.to_string();
-        match join(&url, &token, config.node(), config.state_dir()).await {
-            Ok(joined) => {
-                info!(id = %joined.id, "joined with the token file");
-                return Ok(());
-            }
-            Err(e) => refused.push(format!("{url}: {}", chain(&e))),
-        }
-    }
-    Err(refused.join("; "))
 }
 
 /// Waits for a signal, then for everything to end; a second signal ends the wait.

@@ -12,7 +12,9 @@ const LENGTH: RangeInclusive<usize> = 32..=4096;
 /// Why a file is no secret.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoSecret {
-    #[error(transparent)]
+    #[error(
+        "it cannot be read; beside a node role lateen runs as the `user` of lateen.toml, who must own it"
+    )]
     Unreadable(#[from] io::Error),
     #[error("it has {0} bytes; write 32 to 4096 random ones, as `openssl rand 32` makes them")]
     Length(usize),
