@@ -24,7 +24,8 @@ pub use policy::{
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 
-use super::route::Retry;
+use super::authorization::Trusted;
+use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
 use super::shared::Shared;
 use super::traffic::LocalityPolicy;
@@ -101,6 +102,10 @@ pub struct Settings {
     /// `locality-lb-setting`, for services of which nothing else says so (§3.6 there); region, zone and
     /// subzone unless set.
     pub locality: LocalityPolicy,
+    /// `path-normalization`: the form in which paths are routed, judged and sent on.
+    pub paths: PathNormalization,
+    /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.
+    pub trusted: Trusted,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

@@ -148,6 +148,8 @@ pub(crate) fn mesh() -> Mesh {
             auto_allow_waypoint: false,
             retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            paths: Default::default(),
+            trusted: Default::default(),
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),
