@@ -121,6 +121,8 @@ codes! {
     NotInForce = Warning "not-in-force",
     /// What a policy or destination rule is for, and is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
     TargetNotFound = Warning "TargetNotFound",
+    /// A provider that a policy names and that cannot be asked, or one that is no service of the mesh.
+    ProviderNotFound = Warning "provider-not-found",
     /// A route's parent that is not declared, or has no such port; named after Gateway API's condition.
     NoMatchingParent = Warning "NoMatchingParent",
     /// A route's backend that is not declared, or has no such port; named likewise.

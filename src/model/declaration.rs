@@ -25,8 +25,8 @@ pub use policy::{
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 pub use provider::{
-    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog,
-    OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
+    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
+    OtelAccessLog, OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 
 use super::route::Retry;

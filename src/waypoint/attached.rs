@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::model::attached::PolicyKey;
 use crate::model::authorization::Set;
-use crate::model::waypoint::{AttachedSet, Resources};
+use crate::model::waypoint::{AttachedSet, Extension, Resources};
 
 /// What has been made so far.
 #[derive(Default)]
@@ -36,5 +36,10 @@ impl<'a> InForce<'a> {
             let policies = named.filter_map(|key| self.told.policies.get(key).cloned());
             Set::new(policies, missing)
         })
+    }
+
+    /// A provider that its policies name; none is one that nobody has told of.
+    pub(super) fn extension(self, name: &str) -> Option<&'a Extension> {
+        self.told.extensions.get(name).map(|extension| &**extension)
     }
 }

@@ -75,7 +75,7 @@ fn authorization<'a>(
             found.push(
                 Diagnostic::new(Code::NotInForce, policy.action.place.clone(), message)
                     .label("never enforced")
-                    .help("write it as `ALLOW` or `DENY`, or take it out"),
+                    .help("add `target-refs`: waypoints know the others; or write it as `ALLOW` or `DENY`, or take it out"),
             );
         }
     }

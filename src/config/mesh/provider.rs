@@ -50,37 +50,51 @@ const UNSUPPORTED: [(&str, &str); 4] = [
     ),
 ];
 
-pub(super) fn read(value: &Value<'_>) -> Option<Vec<Provider>> {
+/// Those that could be read, and whether that is all of them.
+pub(super) fn read(value: &Value<'_>) -> Option<(Vec<At<Provider>>, bool)> {
     let mut seen: BTreeMap<Arc<str>, Place> = BTreeMap::new();
-    value.list(|item| {
-        let (name, provider) = provider(item)?;
-        let Some(first) = seen.get(&name.value) else {
-            seen.insert(name.value, name.place);
-            return Some(provider);
-        };
-        let message = format!("extension provider `{}` is declared twice", name.value);
-        item.report(
-            Diagnostic::new(Code::DuplicateName, name.place, message)
-                .label("again")
-                .related(first.clone(), "first here")
-                .help("rename one of the two, or take it out"),
-        );
-        None
-    })
+    let mut whole = true;
+    let providers = value.list(|item| {
+        let read = provider(item).filter(|provider| is_new(item, provider, &mut seen));
+        whole &= read.is_some();
+        read
+    });
+    providers.map(|providers| (providers, whole))
 }
 
-fn provider(value: &Value<'_>) -> Option<(At<Arc<str>>, Provider)> {
+/// Whether its name is nobody else's.
+fn is_new(item: &Value<'_>, provider: &At<Provider>, seen: &mut BTreeMap<Arc<str>, Place>) -> bool {
+    let (name, place) = (&provider.value.name, &provider.place);
+    let Some(first) = seen.get(name) else {
+        seen.insert(Arc::clone(name), place.clone());
+        return true;
+    };
+    let message = format!("extension provider `{name}` is declared twice");
+    item.report(
+        Diagnostic::new(Code::DuplicateName, place.clone(), message)
+            .label("again")
+            .related(first.clone(), "first here")
+            .help("rename one of the two, or take it out"),
+    );
+    false
+}
+
+fn provider(value: &Value<'_>) -> Option<At<Provider>> {
     let table = value.resource("extension-provider")?;
+    let errors_before = table.errors();
     let name = name_of(&table, "provider", scalar::label);
     let kind = kind(&table);
     table.finish();
     let (name, kind) = (name?, kind?);
+    if table.errors() > errors_before {
+        return None;
+    }
     let provider = Provider {
         origin: table.place().origin(),
-        name: Arc::clone(&name.value),
+        name: name.value,
         kind,
     };
-    Some((name, provider))
+    Some(At::new(provider, name.place))
 }
 
 /// What the one key says that is not `name`.

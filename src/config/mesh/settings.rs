@@ -31,6 +31,8 @@ pub(in crate::config) struct WrittenSettings {
     pub settings: Settings,
     /// Where `service-range` is written, if it is.
     pub range: Option<Place>,
+    /// The names of its providers, in their order; none where some of them could not be read.
+    pub providers: Option<Vec<Place>>,
 }
 
 pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
@@ -39,6 +41,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     let range = table.optional("service-range", |value| {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
+    let providers = table.optional("extension-providers", provider::read);
+    let (providers, whole) = providers.unwrap_or((Vec::new(), true));
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -73,9 +77,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         locality: table
             .optional("locality-lb-setting", read_locality)
             .unwrap_or(default.locality),
-        providers: table
-            .optional("extension-providers", provider::read)
-            .unwrap_or_default(),
+        providers: providers.iter().map(|p| p.value.clone()).collect(),
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -89,6 +91,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         place: table.place().clone(),
         settings,
         range: range.map(|range| range.place),
+        providers: whole.then(|| providers.into_iter().map(|p| p.place).collect()),
     })
 }
 

@@ -24,10 +24,13 @@ pub struct Provider {
 /// The kinds of providers, each with what there is to say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderKind {
-    /// `envoy-ext-authz-http`: decides about requests, asked over HTTP.
-    ExtAuthzHttp(ExtAuthzHttp),
-    /// `envoy-ext-authz-grpc`: decides about requests and connections, asked over gRPC.
-    ExtAuthzGrpc(ExtAuthz),
+    /// `envoy-ext-authz-http` and `envoy-ext-authz-grpc`: decides about requests.
+    ExtAuthz {
+        /// Whom to ask.
+        service: ProviderService,
+        /// How.
+        check: ExtAuthz,
+    },
     /// `prometheus`: counts, read from the metrics port. There is nothing to say of it.
     Prometheus,
     /// `envoy-file-access-log`: a line for each request.
@@ -44,8 +47,10 @@ impl ProviderKind {
     /// Its key in `extension-providers`.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::ExtAuthzHttp(_) => "envoy-ext-authz-http",
-            Self::ExtAuthzGrpc(_) => "envoy-ext-authz-grpc",
+            Self::ExtAuthz { check, .. } => match check.over {
+                CheckOver::Http(_) => "envoy-ext-authz-http",
+                CheckOver::Grpc => "envoy-ext-authz-grpc",
+            },
             Self::Prometheus => "prometheus",
             Self::FileAccessLog(_) => "envoy-file-access-log",
             Self::OtelAccessLog(_) => "envoy-otel-als",
@@ -54,16 +59,10 @@ impl ProviderKind {
         }
     }
 
-    /// Whether CUSTOM policies may name it.
-    pub fn authorizes(&self) -> bool {
-        matches!(self, Self::ExtAuthzHttp(_) | Self::ExtAuthzGrpc(_))
-    }
-
     /// Whom it is reached as, unless nobody is asked.
     pub fn service(&self) -> Option<&ProviderService> {
         match self {
-            Self::ExtAuthzHttp(http) => Some(&http.common.service),
-            Self::ExtAuthzGrpc(common) => Some(&common.service),
+            Self::ExtAuthz { service, .. } => Some(service),
             Self::OtelAccessLog(log) => Some(&log.service),
             Self::OpenTelemetry(tracing) => Some(&tracing.service),
             Self::Zipkin(tracing) => Some(&tracing.service),
@@ -83,21 +82,30 @@ pub struct ProviderService {
     pub port: u16,
 }
 
-/// What is alike for every provider that decides (`spec/waypoint-l7.md` §4.4).
+/// How a provider that decides is asked (`spec/waypoint-l7.md` §4.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtAuthz {
-    /// Whom to ask.
-    pub service: ProviderService,
     /// Longest wait for an answer, connecting included; 5 s unless set.
     pub timeout: Duration,
     /// Whether what it cannot be asked about passes; not unless set.
     pub fail_open: bool,
     /// The answer to what it cannot be asked about, 400 to 599; 403 unless set.
     pub status_on_error: StatusCode,
-    /// Whether the request is routed again with the headers it has afterwards; not unless set.
+    /// Whether the request is routed by the headers it has afterwards; by its own unless set.
     pub clear_route_cache: bool,
     /// How much of the body it sees; nothing unless set.
     pub body: Option<CheckedBody>,
+    /// What is spoken with it.
+    pub over: CheckOver,
+}
+
+/// What is spoken with a provider that decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckOver {
+    /// HTTP: requests alone.
+    Http(HttpCheck),
+    /// gRPC: connections too.
+    Grpc,
 }
 
 /// `include-request-body-in-check`.
@@ -111,11 +119,9 @@ pub struct CheckedBody {
     pub as_bytes: bool,
 }
 
-/// What is to be said of a provider that is asked over HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExtAuthzHttp {
-    /// What holds for both kinds.
-    pub common: ExtAuthz,
+/// What there is to say of a provider that is asked over HTTP alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpCheck {
     /// What is put before the path of the request; empty or beginning with a slash.
     pub path_prefix: Arc<str>,
     /// Which of the client's header fields it is sent beside those that it always is.

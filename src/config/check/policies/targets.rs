@@ -7,8 +7,8 @@ use crate::config::check::Context;
 use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenAuthorization, did_you_mean};
-use crate::config::source::{At, Place};
-use crate::model::declaration::{Action, TargetKind, TargetRef};
+use crate::config::source::At;
+use crate::model::declaration::{TargetKind, TargetRef};
 
 /// The names of the one class of waypoints.
 const CLASSES: [&str; 2] = ["istio-waypoint", "waypoint"];
@@ -47,9 +47,6 @@ impl<'a> Targets<'a> {
         refs: &At<Vec<At<TargetRef>>>,
         found: &mut Vec<Diagnostic>,
     ) {
-        if let Action::Custom(_) = policy.action.value {
-            found.push(not_enforced(policy, &policy.action.place));
-        }
         for target in &refs.value {
             match target.value.kind {
                 TargetKind::Service => found.extend(self.service(policy, target)),
@@ -98,16 +95,6 @@ impl Targets<'_> {
         );
         Some(not_found(policy, target, "ServiceEntry", guess, help))
     }
-}
-
-fn not_enforced(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
-    let message = format!(
-        "authorization-policy `{}` is `CUSTOM`: this version asks no providers",
-        policy.name.value
-    );
-    Diagnostic::new(Code::Unsupported, place.clone(), message)
-        .label("nobody would be asked")
-        .help("write it as `ALLOW` or `DENY`; or take it out: a mesh that ignored it would be more open than it reads")
 }
 
 fn class(

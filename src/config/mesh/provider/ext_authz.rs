@@ -9,7 +9,7 @@ use super::{header, path, service};
 use crate::config::diagnose::Code;
 use crate::config::mesh::route::{header_fault, is_token};
 use crate::config::read::{Table, Value, scalar};
-use crate::model::declaration::{CheckedBody, ExtAuthz, ExtAuthzHttp, ProviderKind};
+use crate::model::declaration::{CheckOver, CheckedBody, ExtAuthz, HttpCheck, ProviderKind};
 use crate::model::policy::Pattern;
 
 /// Bounds of `timeout`. Upstream waits ten minutes unless told otherwise, which is no answer at all to who
@@ -25,14 +25,13 @@ const STATUS: RangeInclusive<u64> = 400..=599;
 
 pub(super) fn grpc(value: &Value<'_>) -> Option<ProviderKind> {
     let table = value.nested()?;
-    let common = common(&table);
+    let kind = check(&table, CheckOver::Grpc);
     table.finish();
-    Some(ProviderKind::ExtAuthzGrpc(common?))
+    kind
 }
 
 pub(super) fn http(value: &Value<'_>) -> Option<ProviderKind> {
     let table = value.nested()?;
-    let common = common(&table);
     let path_prefix = table.optional("path-prefix", path);
     let request_headers = table.optional("include-request-headers-in-check", read_names);
     let additional_headers = table.optional("include-additional-headers-in-check", additional);
@@ -43,32 +42,37 @@ pub(super) fn http(value: &Value<'_>) -> Option<ProviderKind> {
         "include-headers-in-check",
         "write `include-request-headers-in-check`, which is what it is called now",
     );
-    table.finish();
-    Some(ProviderKind::ExtAuthzHttp(ExtAuthzHttp {
-        common: common?,
+    let over = CheckOver::Http(HttpCheck {
         path_prefix: path_prefix.unwrap_or_default(),
         request_headers: request_headers.unwrap_or_default(),
         additional_headers: additional_headers.unwrap_or_default(),
         upstream_on_allow: upstream_on_allow.unwrap_or_default(),
         downstream_on_allow: downstream_on_allow.unwrap_or_default(),
         downstream_on_deny,
-    }))
+    });
+    let kind = check(&table, over);
+    table.finish();
+    kind
 }
 
-fn common(table: &Table<'_>) -> Option<ExtAuthz> {
+fn check(table: &Table<'_>, over: CheckOver) -> Option<ProviderKind> {
     let service = service(table);
     let timeout = table.optional("timeout", |value| scalar::duration(value, TIMEOUT));
     let fail_open = table.optional("fail-open", Value::boolean);
     let status_on_error = table.optional("status-on-error", status);
     let clear_route_cache = table.optional("clear-route-cache", Value::boolean);
     let body = table.optional("include-request-body-in-check", body);
-    Some(ExtAuthz {
-        service: service?,
+    let check = ExtAuthz {
         timeout: timeout.unwrap_or(USUAL_TIMEOUT),
         fail_open: fail_open.unwrap_or(false),
         status_on_error: status_on_error.unwrap_or(StatusCode::FORBIDDEN),
         clear_route_cache: clear_route_cache.unwrap_or(false),
         body,
+        over,
+    };
+    Some(ProviderKind::ExtAuthz {
+        service: service?,
+        check,
     })
 }
 

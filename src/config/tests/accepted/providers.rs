@@ -6,12 +6,23 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::mesh;
+use super::super::loaded;
+use crate::config::Code;
+use crate::model::declaration::Mesh;
 use crate::model::declaration::{
-    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog,
-    OtlpHttp, ProviderKind, ProviderService, TraceContext, Zipkin,
+    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
+    OtelAccessLog, OtlpHttp, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 use crate::model::policy::Pattern;
+
+/// The mesh of a file; its providers are none of its services.
+fn mesh(text: &str) -> Mesh {
+    let loaded = loaded(&[("a.toml", text.to_owned())]);
+    for finding in loaded.report.diagnostics() {
+        assert_eq!(finding.code(), Code::ProviderNotFound, "{}", loaded.report);
+    }
+    loaded.mesh.unwrap()
+}
 
 fn service(namespace: Option<&str>, host: &str, port: u16) -> ProviderService {
     ProviderService {
@@ -50,26 +61,24 @@ extension-providers = [
 
 #[test]
 fn what_is_left_out_of_a_provider_is_filled_in() {
-    let mesh = mesh(&[("a.toml", LEAST.to_owned())]);
-    let asked = |service| ExtAuthz {
+    let mesh = mesh(LEAST);
+    let asked = |service, over| ProviderKind::ExtAuthz {
         service,
-        timeout: Duration::from_secs(5),
-        fail_open: false,
-        status_on_error: StatusCode::FORBIDDEN,
-        clear_route_cache: false,
-        body: None,
+        check: ExtAuthz {
+            timeout: Duration::from_secs(5),
+            fail_open: false,
+            status_on_error: StatusCode::FORBIDDEN,
+            clear_route_cache: false,
+            body: None,
+            over,
+        },
     };
     let want = [
-        ProviderKind::ExtAuthzHttp(ExtAuthzHttp {
-            common: asked(service(None, "authz.example.com", 8000)),
-            path_prefix: Arc::from(""),
-            request_headers: Vec::new(),
-            additional_headers: Vec::new(),
-            upstream_on_allow: Vec::new(),
-            downstream_on_allow: Vec::new(),
-            downstream_on_deny: None,
-        }),
-        ProviderKind::ExtAuthzGrpc(asked(service(Some("shop"), "authz", 9000))),
+        asked(
+            service(None, "authz.example.com", 8000),
+            CheckOver::Http(HttpCheck::default()),
+        ),
+        asked(service(Some("shop"), "authz", 9000), CheckOver::Grpc),
         ProviderKind::Prometheus,
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/dev/stdout"),
@@ -141,13 +150,13 @@ zipkin = { service = "ops/zipkin", port = 9411, path = "/spans", trace-context-o
 
 #[test]
 fn everything_there_is_to_say_of_a_provider_is_read() {
-    let mesh = mesh(&[("a.toml", MOST.to_owned())]);
+    let mesh = mesh(MOST);
     let label = |key: &str, text: &str| (Arc::<str>::from(key), Arc::<str>::from(text));
     let labels = [label("path", "%REQ(:PATH)%"), label("b", "%PROTOCOL%")];
     let want = [
-        ProviderKind::ExtAuthzHttp(ExtAuthzHttp {
-            common: ExtAuthz {
-                service: service(Some("shop"), "authz.example.com", 8000),
+        ProviderKind::ExtAuthz {
+            service: service(Some("shop"), "authz.example.com", 8000),
+            check: ExtAuthz {
                 timeout: Duration::from_millis(250),
                 fail_open: true,
                 status_on_error: StatusCode::SERVICE_UNAVAILABLE,
@@ -157,14 +166,16 @@ fn everything_there_is_to_say_of_a_provider_is_read() {
                     allow_partial: true,
                     as_bytes: true,
                 }),
+                over: CheckOver::Http(HttpCheck {
+                    path_prefix: Arc::from("/check"),
+                    request_headers: patterns(&["cookie", "x-*", "*-id"]),
+                    additional_headers: fields(&[("x-mesh", "edge")]),
+                    upstream_on_allow: patterns(&["x-ext"]),
+                    downstream_on_allow: patterns(&["set-cookie"]),
+                    downstream_on_deny: Some(Vec::new()),
+                }),
             },
-            path_prefix: Arc::from("/check"),
-            request_headers: patterns(&["cookie", "x-*", "*-id"]),
-            additional_headers: fields(&[("x-mesh", "edge")]),
-            upstream_on_allow: patterns(&["x-ext"]),
-            downstream_on_allow: patterns(&["set-cookie"]),
-            downstream_on_deny: Some(Vec::new()),
-        }),
+        },
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/var/log/a"),
             format: Some(LogFormat::Text(Arc::from("%REQ(:PATH)%\n"))),
