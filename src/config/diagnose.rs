@@ -123,6 +123,8 @@ codes! {
     TargetNotFound = Warning "TargetNotFound",
     /// A provider that a policy names and that cannot be asked, or one that is no service of the mesh.
     ProviderNotFound = Warning "provider-not-found",
+    /// A policy for a service that is behind no waypoint; named likewise.
+    AncestorNotBound = Warning "AncestorNotBound",
     /// A route's parent that is not declared, or has no such port; named after Gateway API's condition.
     NoMatchingParent = Warning "NoMatchingParent",
     /// A route's backend that is not declared, or has no such port; named likewise.

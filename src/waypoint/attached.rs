@@ -3,7 +3,6 @@
 
 use std::sync::OnceLock;
 
-use crate::model::attached::PolicyKey;
 use crate::model::authorization::Set;
 use crate::model::waypoint::{AttachedSet, Extension, Resources};
 
@@ -29,13 +28,8 @@ impl<'a> InForce<'a> {
 
     /// Its authorization policies. One that nobody has told of denies everything.
     pub(super) fn policies(self) -> &'a Set {
-        self.made.policies.get_or_init(|| {
-            let named = self.set.policies.iter();
-            let known = |key: &&PolicyKey| self.told.policies.contains_key(*key);
-            let missing = named.clone().find(|key| !known(key)).cloned();
-            let policies = named.filter_map(|key| self.told.policies.get(key).cloned());
-            Set::new(policies, missing)
-        })
+        let made = || self.told.policies_of(self.set);
+        self.made.policies.get_or_init(made)
     }
 
     /// A provider that its policies name; none is one that nobody has told of.

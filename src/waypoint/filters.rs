@@ -49,8 +49,10 @@ pub(super) async fn request<C: Connector + Clone>(
     let Some(attached) = attached else {
         return Ok(());
     };
-    custom::request(arrival, seen, attached, parts, authority, body, found).await?;
-    authorization::request(arrival, attached.policies(), parts, authority, found)
+    let place = (arrival, seen);
+    let policies = attached.policies();
+    custom::request(place, attached, parts, authority, body, found).await?;
+    authorization::request(place, policies, parts, authority, found)
 }
 
 /// Why a connection that is no HTTP does not pass.
@@ -76,6 +78,6 @@ pub(super) async fn connection<C: Connector + Clone>(
     let Some(attached) = seen.attached(&arrival.bound)? else {
         return Ok(());
     };
-    custom::connection(arrival, seen, attached, server_name).await?;
-    authorization::connection(arrival, attached.policies(), server_name)
+    custom::connection((arrival, seen), attached, server_name).await?;
+    authorization::connection((arrival, seen), attached.policies(), server_name)
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::WaypointName;
+use super::{Bound, WaypointName};
 use crate::model::attached::PolicyKey;
-use crate::model::authorization::Authorization;
+use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{ExtAuthz, Origin, WaypointFor};
-use crate::model::route::{Retry, Route, RouteKey, Target};
+use crate::model::route::{PathNormalization, Retry, Route, RouteKey, Target};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
@@ -46,6 +46,26 @@ pub struct Extension {
     pub to: Target,
     /// How.
     pub check: ExtAuthz,
+}
+
+impl Resources {
+    /// The authorization policies among what is attached. One that is named and not told of denies
+    /// everything.
+    pub fn policies_of(&self, set: &AttachedSet) -> Set {
+        let named = set.policies.iter();
+        let known = |key: &&PolicyKey| self.policies.contains_key(*key);
+        let missing = named.clone().find(|key| !known(key)).cloned();
+        let policies = named.filter_map(|key| self.policies.get(key).cloned());
+        Set::new(policies, missing)
+    }
+
+    /// What is attached to what was asked for; none where nothing is told of it.
+    pub fn attached_to(&self, bound: &Bound) -> Option<&AttachedSet> {
+        match bound {
+            Bound::Service { service, .. } => Some(&self.services.get(&service.key)?.set),
+            Bound::Workload { .. } => Some(&self.gateway.as_ref()?.workload_set),
+        }
+    }
 }
 
 /// What is attached to a service, or to all that is addressed to workloads, each kind in the order it
@@ -87,6 +107,10 @@ pub struct Options {
     /// The mesh's `locality-lb-setting`, for services of which neither a destination rule nor they
     /// themselves say anything.
     pub locality: LocalityPolicy,
+    /// The mesh's `path-normalization`.
+    pub paths: PathNormalization,
+    /// The mesh's `trusted-proxies`.
+    pub trusted: Trusted,
 }
 
 impl Default for Options {
@@ -96,6 +120,8 @@ impl Default for Options {
             sniff_timeout: Duration::from_millis(100),
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            paths: PathNormalization::Base,
+            trusted: Trusted::default(),
         }
     }
 }

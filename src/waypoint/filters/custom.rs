@@ -68,8 +68,7 @@ struct Request<'a> {
 
 /// Asks about a request.
 pub(super) async fn request<C: Connector + Clone>(
-    arrival: &Arrival<C>,
-    seen: &Seen,
+    (arrival, seen): (&Arrival<C>, &Seen),
     attached: InForce<'_>,
     parts: &mut Parts,
     authority: &Authority,
@@ -79,7 +78,7 @@ pub(super) async fn request<C: Connector + Clone>(
     let http = authorization::http(parts, authority, None);
     let questions = attached
         .policies()
-        .questions(&asked(arrival, Some(http), None));
+        .questions(&asked((arrival, seen), Some(http), None));
     for question in questions {
         let Some(provider) = attached.extension(&question.provider) else {
             return Err(unknown(arrival, &question));
@@ -212,14 +211,13 @@ async fn beginning<C: Connector>(
 
 /// Asks about a connection that is no HTTP.
 pub(super) async fn connection<C: Connector + Clone>(
-    arrival: &Arrival<C>,
-    seen: &Seen,
+    (arrival, seen): (&Arrival<C>, &Seen),
     attached: InForce<'_>,
     server_name: Option<&str>,
 ) -> Result<(), NotLet> {
     let questions = attached
         .policies()
-        .questions(&asked(arrival, None, server_name));
+        .questions(&asked((arrival, seen), None, server_name));
     for question in questions {
         let refused = |reason| NotLet::Asked { reason };
         let Some(provider) = attached.extension(&question.provider) else {
