@@ -296,7 +296,7 @@ fn who_is_to_allow_it_is_told() {
             true,
             "provider opa (more.toml:3) at v2.shop.mesh.internal:90 has to allow it, by policy shop/ask (more.toml:9); what it cannot be asked about is answered with 403",
         ),
-        ("one that is not asked", grpc(there), "/old", false, "302"),
+        ("one that is not asked", grpc(there), "/old", true, "302"),
         (
             "one that is no service",
             grpc(gone),

@@ -3,10 +3,10 @@
 use super::super::{Code, Row};
 use super::{service, workload};
 
-/// A CUSTOM policy of service `s` that asks this provider; its action is in line 4.
+/// A CUSTOM policy of all waypoints that asks this provider; its action is in line 5.
 fn asking(provider: &str) -> String {
     format!(
-        "[[authorization-policy]]\nname = \"p\"\ntarget-refs = [{{ kind = \"Service\", name = \"s\" }}]\naction = \"CUSTOM\"\nprovider.name = \"{provider}\"\nrules = [{{}}]\n"
+        "[[authorization-policy]]\nname = \"p\"\nnamespace = \"istio-system\"\ntarget-refs = [{{ kind = \"GatewayClass\", name = \"istio-waypoint\" }}]\naction = \"CUSTOM\"\nprovider.name = \"{provider}\"\nrules = [{{}}]\n"
     )
 }
 
@@ -44,7 +44,7 @@ pub(super) fn rows() -> Vec<Row> {
             "an unknown provider",
             grpc("service = \"default/s\", port = 80"),
             "chek",
-            vec![("c.toml", 4, 10, ProviderNotFound, "did you mean `check`?")],
+            vec![("c.toml", 5, 10, ProviderNotFound, "did you mean `check`?")],
         ),
         row(
             "a provider that decides nothing",
@@ -52,7 +52,7 @@ pub(super) fn rows() -> Vec<Row> {
             "check",
             vec![(
                 "c.toml",
-                4,
+                5,
                 10,
                 ProviderNotFound,
                 "is `prometheus` and decides nothing",

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::declaration::{
-    Action, Attachment, AuthorizationPolicy, CheckOver, ExtAuthz, Provider, ProviderKind,
+    Action, Attachment, AuthorizationPolicy, CheckOver, ExtAuthz, Origin, Provider, ProviderKind,
     ProviderService, TargetKind, TargetRef,
 };
 use crate::model::waypoint::Extension;
@@ -109,8 +109,8 @@ fn a_provider_behind_no_waypoint_is_a_backend() {
     mesh.services[1].use_waypoint = Some(declaration::UseWaypoint::None);
     mesh.settings.providers = vec![provider("opa", at(Some("shop"), "v1", 80))];
     let without = compiled(&mesh);
-    assert!(!super::told(&without).services.contains_key(&key("v1")));
+    assert!(!told(&without).services.contains_key(&key("v1")));
     mesh.authorization_policies = vec![asks("opa", 1)];
     let with = compiled(&mesh);
-    assert!(!super::told(&with).services[&key("v1")].bound);
+    assert!(!told(&with).services[&key("v1")].bound);
 }
