@@ -7,9 +7,11 @@ pub mod labels;
 pub mod log;
 mod marks;
 pub mod metrics;
+mod providers;
 pub mod requests;
 
 pub use control::ControlMetrics;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
+pub use providers::Asked;
 pub use requests::RequestLabels;

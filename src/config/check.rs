@@ -16,6 +16,7 @@ mod memory;
 mod names;
 mod policies;
 mod probes;
+mod providers;
 mod references;
 mod routes;
 mod service_entries;
@@ -190,6 +191,7 @@ pub(super) fn check(
         exposed::check(&context, &mesh, &mut found);
         routes::check(&context, (&mesh, &waypoints), &mut found);
         virtual_services::check(&context, &mesh, &mut found);
+        providers::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

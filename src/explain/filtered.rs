@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::request::Read;
 use super::{Step, step};
-use crate::model::authorization::{Asked, Http, Verdict};
+use crate::model::authorization::{Asked, Http, Question, Verdict};
 use crate::model::policy::Peer;
+use crate::model::route::Target;
 use crate::model::waypoint::{Bound, Options, Resources};
 use crate::model::workload::Workload;
 
@@ -66,6 +67,9 @@ pub(super) fn judged(
             token: None,
         }),
     };
+    for question in set.questions(&asked) {
+        steps.push(step("provider", provider(told, &question)?));
+    }
     let marks = set.marks(&asked);
     steps.extend(marks.iter().map(|mark| step("mark", mark.to_string())));
     match set.judge(&asked) {
@@ -78,5 +82,32 @@ pub(super) fn judged(
             steps.push(step("policy", text));
             Ok(())
         }
+    }
+}
+
+/// Who is asked before anything else. What he says nobody knows beforehand.
+fn provider(told: &Resources, question: &Question) -> Result<String, String> {
+    let Question { provider, cause } = question;
+    let Some(known) = told.extensions.get(provider) else {
+        return Err(format!(
+            "denied: {cause} asks provider {provider}, which is none that could be asked"
+        ));
+    };
+    let (file, line) = (&known.origin.file, known.origin.line);
+    let failing = match known.check.fail_open {
+        true => "passes".to_owned(),
+        false => format!("is answered with {}", known.check.status_on_error.as_u16()),
+    };
+    match &known.to {
+        Target::Service { key, port, .. } => Ok(format!(
+            "provider {provider} ({file}:{line}) at {}:{port} has to allow it, by {cause}; what it cannot be asked about {failing}",
+            key.hostname
+        )),
+        Target::Invalid(why) if known.check.fail_open => Ok(format!(
+            "provider {provider} ({file}:{line}) cannot be asked, by {cause}: {why}; it {failing}"
+        )),
+        Target::Invalid(why) => Err(format!(
+            "denied: {cause} asks provider {provider} ({file}:{line}), which cannot be asked: {why}"
+        )),
     }
 }

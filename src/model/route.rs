@@ -46,7 +46,7 @@ pub use filter::{
 pub use joined::Unsayable;
 pub use path::{PathNormalization, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
-pub use query::first as query_parameter;
+pub use query::{edited, first as query_parameter};
 pub use retry::Failure;
 pub use session::{Session, SessionKey};
 pub use table::{Asked, Chosen, Selection, Table, Unresolved};

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use super::control::ControlMetrics;
 use super::labels::{ConnectionLabels, ServiceLabels};
 use super::marks::Marks;
+use super::providers::{Asked, Providers};
 use super::requests::{RequestLabels, Requests};
 use crate::model::authorization::Mark;
 use crate::model::compile::{ByService, Endpoints};
@@ -29,6 +30,7 @@ pub struct Metrics {
     connections: Families,
     requests: Requests,
     marks: Marks,
+    providers: Providers,
     mirrors_dropped: Counter,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
@@ -126,6 +128,7 @@ impl Default for Metrics {
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
         let marks = Marks::register(&mut registry);
+        let providers = Providers::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
             "lateen_mirrors_dropped",
@@ -194,6 +197,7 @@ impl Default for Metrics {
             },
             requests,
             marks,
+            providers,
             mirrors_dropped,
             series: Mutex::default(),
             revision,
@@ -235,6 +239,11 @@ impl Metrics {
     /// A policy has something to say of a request or a connection that decides nothing.
     pub fn marked(&self, mark: &Mark) {
         self.marks.note(mark);
+    }
+
+    /// A provider was asked about a request or a connection.
+    pub fn provider_asked(&self, provider: &str, outcome: Asked) {
+        self.providers.note(provider, outcome);
     }
 
     /// A copy of a request was given up.

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use crate::model::authorization::Set;
-use crate::model::waypoint::{AttachedSet, Resources};
+use crate::model::waypoint::{AttachedSet, Extension, Resources};
 
 /// What has been made so far.
 #[derive(Default)]
@@ -30,5 +30,10 @@ impl<'a> InForce<'a> {
     pub(super) fn policies(self) -> &'a Set {
         let made = || self.told.policies_of(self.set);
         self.made.policies.get_or_init(made)
+    }
+
+    /// A provider that its policies name; none is one that nobody has told of.
+    pub(super) fn extension(self, name: &str) -> Option<&'a Extension> {
+        self.told.extensions.get(name).map(|extension| &**extension)
     }
 }

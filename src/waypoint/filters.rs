@@ -3,6 +3,7 @@
 //! route changes it, and may answer it instead; faults and CORS are the route's.
 
 mod authorization;
+mod custom;
 mod standing;
 
 use http::HeaderMap;
@@ -10,12 +11,13 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use super::Arrival;
-use super::http::Reply;
+use super::http::{Received, Reply};
 use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
 
+pub(super) use custom::Unseen;
 pub(super) use standing::{Head, Standing};
 
 /// What the filters have found of a request, whether it passes or not.
@@ -25,20 +27,24 @@ pub(super) struct Found {
     pub(super) token: Option<Token>,
     /// What policies say that decides nothing.
     pub(super) marks: Vec<Mark>,
-    /// Fields of the answer, whoever gives it.
+    /// Fields of the answer, whoever gives it, in place of its own.
     pub(super) answer: HeaderMap,
+    /// Fields that stand beside the answer's own.
+    pub(super) answer_added: HeaderMap,
+    /// What was changed of the request that its routes do not see.
+    pub(super) unseen: Unseen,
 }
 
 /// Lets a request through, or says what to answer it. They may add to its fields and take from them.
 ///
 /// # Errors
 /// The answer.
-#[expect(clippy::unused_async, reason = "others are to be asked")]
-pub(super) async fn request<C: Connector>(
+pub(super) async fn request<C: Connector + Clone>(
     arrival: &Arrival<C>,
     seen: &Seen,
     parts: &mut Parts,
     authority: &Authority,
+    body: &mut Received,
     found: &mut Found,
 ) -> Result<(), Reply> {
     let attached = seen.attached(&arrival.bound);
@@ -46,13 +52,10 @@ pub(super) async fn request<C: Connector>(
     let Some(attached) = attached else {
         return Ok(());
     };
-    authorization::request(
-        (arrival, seen),
-        attached.policies(),
-        parts,
-        authority,
-        found,
-    )
+    let place = (arrival, seen);
+    let policies = attached.policies();
+    custom::request(place, attached, parts, authority, body, found).await?;
+    authorization::request(place, policies, parts, authority, found)
 }
 
 /// Why a connection that is no HTTP does not pass.
@@ -62,21 +65,22 @@ pub(super) enum NotLet {
     Untold(#[from] Untold),
     #[error("{}: {denial}", denial.detail())]
     Denied { denial: Denial },
+    #[error("{reason}")]
+    Asked { reason: String },
 }
 
 /// Lets a connection through that is no HTTP, and asks for `server_name` where it is TLS.
 ///
 /// # Errors
 /// [`NotLet`].
-pub(super) fn connection<C: Connector>(
+pub(super) async fn connection<C: Connector + Clone>(
     arrival: &Arrival<C>,
     seen: &Seen,
     server_name: Option<&str>,
 ) -> Result<(), NotLet> {
-    match seen.attached(&arrival.bound)? {
-        Some(attached) => {
-            authorization::connection((arrival, seen), attached.policies(), server_name)
-        }
-        None => Ok(()),
-    }
+    let Some(attached) = seen.attached(&arrival.bound)? else {
+        return Ok(());
+    };
+    custom::connection((arrival, seen), attached, server_name).await?;
+    authorization::connection((arrival, seen), attached.policies(), server_name)
 }

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod changes;
+mod custom;
 mod framing;
 mod headers;
 mod http;

@@ -20,6 +20,7 @@ mod answer;
 mod authorization;
 mod case;
 mod connections;
+mod custom;
 mod egress;
 mod load;
 mod matching;

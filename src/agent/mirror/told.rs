@@ -117,6 +117,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Policy(policy) => {
             told.policies.insert(policy.key.clone(), policy);
         }
+        WaypointResource::Extension(provider) => {
+            told.extensions.insert(Arc::clone(&provider.name), provider);
+        }
     }
 }
 
@@ -134,6 +137,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Policy(policy) => {
             told.policies.remove(&policy.key);
+        }
+        WaypointResource::Extension(provider) => {
+            told.extensions.remove(&provider.name);
         }
     }
 }

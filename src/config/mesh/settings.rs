@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::destination::read_locality;
 use super::identifier;
 use super::policy::identity;
+use super::provider;
 use super::route::read_retries;
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
@@ -34,6 +35,8 @@ pub(in crate::config) struct WrittenSettings {
     pub says_paths: bool,
     /// Where `service-range` is written, if it is.
     pub range: Option<Place>,
+    /// The names of its providers, in their order; none where some of them could not be read.
+    pub providers: Option<Vec<Place>>,
 }
 
 pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
@@ -43,6 +46,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
     let paths = table.optional("path-normalization", normalization);
+    let providers = table.optional("extension-providers", provider::read);
+    let (providers, whole) = providers.unwrap_or((Vec::new(), true));
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -78,6 +83,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
             .optional("locality-lb-setting", read_locality)
             .unwrap_or(default.locality),
         paths: paths.unwrap_or(default.paths),
+        providers: providers.iter().map(|p| p.value.clone()).collect(),
         trusted: Trusted {
             proxies: table
                 .optional("trusted-proxies", |value| value.list(identity))
@@ -100,6 +106,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         settings,
         says_paths: paths.is_some(),
         range: range.map(|range| range.place),
+        providers: whole.then(|| providers.into_iter().map(|p| p.place).collect()),
     })
 }
 
@@ -120,6 +127,7 @@ pub(in crate::config) fn defaults() -> Settings {
         auto_allow_waypoint: false,
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
+        providers: Vec::new(),
         paths: PathNormalization::Base,
         trusted: Trusted::default(),
         serial: 0,

@@ -2,6 +2,7 @@
 
 mod destinations;
 mod policies;
+mod providers;
 mod rules;
 mod service_entries;
 
@@ -34,6 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(enrolment());
     rows.extend(incomplete());
     rows.extend(policies::rows());
+    rows.extend(providers::rows());
     rows.extend(rules::rows());
     rows.extend(destinations::rows());
     rows.extend(service_entries::rows());

@@ -26,6 +26,7 @@ mod attached;
 mod authorization;
 mod backends;
 mod delegates;
+mod extensions;
 mod known;
 mod sites;
 mod survey;
@@ -34,6 +35,7 @@ mod traffic;
 
 use attached::{Attached, Routes};
 pub use backends::Missing;
+use extensions::Providers;
 pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
@@ -72,6 +74,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let routes = delegates::resolved(&known.mesh.routes);
     let world = World {
         bundle: Bundle::new(settings),
+        providers: extensions::by_name(settings),
         policies: Targets::new(policies, &settings.root_namespace),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
@@ -167,6 +170,7 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
 /// What every waypoint is told of.
 struct World<'a> {
     bundle: Bundle,
+    providers: Providers<'a>,
     policies: Targets<'a, AuthorizationPolicy>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
@@ -187,7 +191,9 @@ impl<'a> World<'a> {
             binding.set = self.set(&gateway.name, Some(site), &mut told);
             told.services.insert(site.key.clone(), Arc::new(binding));
         }
-        let mut backends = BTreeSet::new();
+        self.extend(&namespace, &mut told);
+        let asked = told.extensions.values().map(|asked| &asked.to);
+        let mut backends: BTreeSet<ServiceKey> = asked.filter_map(keyed).cloned().collect();
         for (key, declared) in used {
             let route = self.route(declared, &namespace);
             backends.extend(route.rules.iter().flat_map(targets).cloned());
@@ -295,10 +301,14 @@ fn targets_of<B>(rule: &Rule<B>) -> impl Iterator<Item = &B> {
 
 /// The services among them.
 fn targets(rule: &Rule<Target>) -> impl Iterator<Item = &ServiceKey> {
-    targets_of(rule).filter_map(|target| match target {
+    targets_of(rule).filter_map(keyed)
+}
+
+fn keyed(target: &Target) -> Option<&ServiceKey> {
+    match target {
         Target::Service { key, .. } => Some(key),
         Target::Invalid(_) => None,
-    })
+    }
 }
 
 /// What is told now, in the memory of what was told before as far as that is the same.
@@ -321,6 +331,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.routes, &before.routes);
     same(&mut told.traffic, &before.traffic);
     same(&mut told.policies, &before.policies);
+    same(&mut told.extensions, &before.extensions);
     Arc::new(told)
 }
 

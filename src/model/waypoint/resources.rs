@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::{Bound, WaypointName};
 use crate::model::attached::PolicyKey;
 use crate::model::authorization::{Authorization, Set, Trusted};
-use crate::model::declaration::{Origin, WaypointFor};
-use crate::model::route::{PathNormalization, Retry, Route, RouteKey};
+use crate::model::declaration::{ExtAuthz, Origin, WaypointFor};
+use crate::model::route::{PathNormalization, Retry, Route, RouteKey, Target};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
@@ -30,6 +30,22 @@ pub struct Resources {
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
     /// The authorization policies that are attached.
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+    /// The providers those name.
+    pub extensions: BTreeMap<Arc<str>, Arc<Extension>>,
+}
+
+/// A provider that policies have asked (`spec/waypoint-l7.md` §4.4). One that a policy names and that is
+/// not told of is one that cannot be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Whom to ask.
+    pub to: Target,
+    /// How.
+    pub check: ExtAuthz,
 }
 
 impl Resources {

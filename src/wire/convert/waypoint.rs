@@ -11,12 +11,13 @@ use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{
-    GatewayConfig, NamedTraffic, Resources, ServiceBinding, TrafficKey, WaypointName,
+    Extension, GatewayConfig, NamedTraffic, Resources, ServiceBinding, TrafficKey, WaypointName,
 };
 use crate::wire::proto::waypoint as proto;
 use proto::resource::Content;
 
 mod binding;
+mod extension;
 mod filter;
 mod gateway;
 mod matching;
@@ -44,6 +45,8 @@ pub enum WaypointResource {
     Traffic(Arc<NamedTraffic>),
     /// An authorization policy.
     Policy(Arc<Authorization>),
+    /// A provider that policies have asked.
+    Extension(Arc<Extension>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -62,7 +65,8 @@ impl WaypointResource {
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
         let policies = told.policies.values().cloned().map(Self::Policy);
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
-        of_services.chain(policies)
+        let extensions = told.extensions.values().cloned().map(Self::Extension);
+        of_services.chain(policies).chain(extensions)
     }
 
     /// Its resource name.
@@ -79,6 +83,7 @@ impl WaypointResource {
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
             Self::Policy(policy) => policy_name(waypoint, &policy.key),
+            Self::Extension(provider) => format!("{waypoint}/extension/{}", provider.name),
         }
     }
 
@@ -90,6 +95,7 @@ impl WaypointResource {
             (Self::Route(a), Self::Route(b)) => Arc::ptr_eq(a, b),
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
+            (Self::Extension(a), Self::Extension(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -142,6 +148,10 @@ impl WaypointResource {
                     Content::Policy(policy::encode(policy)),
                 )
             }
+            Self::Extension(provider) => (
+                origin(&provider.origin, "extension-provider", "", &provider.name),
+                Content::Extension(extension::encode(provider)),
+            ),
         };
         let resource = proto::Resource {
             name: self.name(waypoint),
@@ -216,6 +226,11 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             };
             let read = policy::decode(key, origin, policy);
             WaypointResource::Policy(Arc::new(read.map_err(within("policy"))?))
+        }
+        Some(Content::Extension(extension)) => {
+            let name = required("origin.name", from.name)?;
+            let read = extension::decode(name, origin, extension);
+            WaypointResource::Extension(Arc::new(read.map_err(within("extension"))?))
         }
         None => return Err(Fault::new("content", Reason::Missing)),
     };
