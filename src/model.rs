@@ -8,6 +8,7 @@
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints.
 //! [`shared`] holds what most changes leave as it is.
 
+pub mod authentication;
 pub mod authorization;
 pub mod balance;
 pub mod binding;

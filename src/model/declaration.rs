@@ -10,11 +10,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod attribute;
+mod authentication;
 mod l7;
 mod policy;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use attribute::{Attribute, AttributeError};
+pub use authentication::{
+    ClaimHeader, JwtRule, KeySource, Location, Remote, RemoteAt, RequestAuthentication,
+    configuration_of,
+};
 pub use l7::{
     Delegate, DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry,
     SubsetLabels, is_single,
