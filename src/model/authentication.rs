@@ -16,7 +16,7 @@ mod set;
 pub(crate) mod testing;
 mod token;
 
-use super::authorization::PolicyKey;
+use super::attached::PolicyKey;
 use super::declaration::{JwtRule, Origin};
 
 pub use invalid::Invalid;

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::Value;
 
 use super::{Authentication, Invalid, Jwt, Keys, locate};
-use crate::model::authorization::{PolicyKey, Token};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Token;
 use crate::model::declaration::{JwtRule, KeySource, Location, Remote};
 use crate::model::route::{is_preflight, query_without};
 
