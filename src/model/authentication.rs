@@ -8,6 +8,7 @@
 mod algorithm;
 #[cfg(test)]
 mod corpus;
+mod fetching;
 mod invalid;
 mod keys;
 mod locate;
@@ -19,6 +20,7 @@ mod token;
 use super::attached::PolicyKey;
 use super::declaration::{JwtRule, Origin};
 
+pub use fetching::Fetching;
 pub use invalid::Invalid;
 pub use keys::{Keys, KeysError};
 pub use set::{Admitted, Changes, Keyring, Refused, Request, RuleRef, Set};

@@ -29,6 +29,7 @@ pub use policy::{
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 
+use super::authentication::Fetching;
 use super::route::Retry;
 use super::service::AppProtocol;
 use super::shared::Shared;
@@ -65,6 +66,8 @@ pub struct Mesh {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Request authentications in the order they were written.
+    pub request_authentications: Vec<RequestAuthentication>,
     /// Routes of every kind in the order they were written.
     pub routes: Vec<Route>,
     /// Destination rules in the order they were written.
@@ -106,6 +109,8 @@ pub struct Settings {
     /// `locality-lb-setting`, for services of which nothing else says so (§3.6 there); region, zone and
     /// subzone unless set.
     pub locality: LocalityPolicy,
+    /// How waypoints get the keys of those whose tokens they believe.
+    pub fetching: Fetching,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
+use super::key_fetches::KeyFetches;
 use super::labels::{ConnectionLabels, ServiceLabels};
 use super::marks::Marks;
 use super::requests::{RequestLabels, Requests};
@@ -30,6 +31,7 @@ pub struct Metrics {
     requests: Requests,
     marks: Marks,
     mirrors_dropped: Counter,
+    key_fetches: KeyFetches,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -132,6 +134,7 @@ impl Default for Metrics {
             "Copies of requests that a route asks for and that were given up, since nobody took them as fast",
             mirrors_dropped.clone(),
         );
+        let key_fetches = KeyFetches::register(&mut registry);
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -195,6 +198,7 @@ impl Default for Metrics {
             requests,
             marks,
             mirrors_dropped,
+            key_fetches,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -235,6 +239,11 @@ impl Metrics {
     /// A policy has something to say of a request or a connection that decides nothing.
     pub fn marked(&self, mark: &Mark) {
         self.marks.note(mark);
+    }
+
+    /// A source of keys was asked, and gave some or not.
+    pub fn keys_fetched(&self, given: bool) {
+        self.key_fetches.note(given);
     }
 
     /// A copy of a request was given up.

@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use crate::model::attached::PolicyKey;
+use crate::model::authentication;
 use crate::model::authorization::Set;
 use crate::model::waypoint::{AttachedSet, Resources};
 
@@ -11,6 +12,7 @@ use crate::model::waypoint::{AttachedSet, Resources};
 #[derive(Default)]
 pub(super) struct Attached {
     policies: OnceLock<Set>,
+    authentications: OnceLock<authentication::Set>,
 }
 
 /// What is in force for one request or connection.
@@ -35,6 +37,16 @@ impl<'a> InForce<'a> {
             let missing = named.clone().find(|key| !known(key)).cloned();
             let policies = named.filter_map(|key| self.told.policies.get(key).cloned());
             Set::new(policies, missing)
+        })
+    }
+
+    /// Its request authentications. One that nobody has told of lets nothing pass.
+    pub(super) fn authentications(self) -> &'a authentication::Set {
+        self.made.authentications.get_or_init(|| {
+            let (named, told) = (&self.set.authentications, &self.told.authentications);
+            let missing = named.iter().find(|key| !told.contains_key(*key)).cloned();
+            let policies = named.iter().filter_map(|key| told.get(key).cloned());
+            authentication::Set::new(policies, missing)
         })
     }
 }

@@ -2,6 +2,7 @@
 //! authorization, authentication, limits. Each filter sees the request as it was asked, before any
 //! route changes it, and may answer it instead; faults and CORS are the route's.
 
+mod authentication;
 mod authorization;
 
 use http::HeaderMap;
@@ -30,7 +31,6 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// The answer.
-#[expect(clippy::unused_async, reason = "others are to be asked")]
 pub(super) async fn request<C: Connector>(
     arrival: &Arrival<C>,
     seen: &Seen,
@@ -43,6 +43,8 @@ pub(super) async fn request<C: Connector>(
     let Some(attached) = attached else {
         return Ok(());
     };
+    let authentications = attached.authentications();
+    authentication::request(arrival, authentications, parts, authority, found).await?;
     authorization::request(arrival, attached.policies(), parts, authority, found)
 }
 

@@ -117,6 +117,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Policy(policy) => {
             told.policies.insert(policy.key.clone(), policy);
         }
+        WaypointResource::Authentication(policy) => {
+            told.authentications.insert(policy.key.clone(), policy);
+        }
     }
 }
 
@@ -134,6 +137,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Policy(policy) => {
             told.policies.remove(&policy.key);
+        }
+        WaypointResource::Authentication(policy) => {
+            told.authentications.remove(&policy.key);
         }
     }
 }

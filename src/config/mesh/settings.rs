@@ -8,9 +8,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::destination::read_locality;
 use super::identifier;
 use super::route::read_retries;
-use crate::config::read::{Value, scalar};
+use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
+use crate::model::authentication::Fetching;
 use crate::model::declaration::Settings;
 use crate::model::route::Retry;
 use crate::model::traffic::LocalityPolicy;
@@ -21,6 +22,10 @@ const TTL: std::ops::RangeInclusive<Duration> =
 
 /// Bounds of `expired-grace`.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+
+/// Bounds of `jwks-stale-limit`: a shorter one would end between two looks at the keys.
+const STALE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
 
 /// A `[mesh]` table.
 pub(in crate::config) struct WrittenSettings {
@@ -72,6 +77,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         locality: table
             .optional("locality-lb-setting", read_locality)
             .unwrap_or(default.locality),
+        fetching: fetching(&table, default.fetching),
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -105,7 +111,20 @@ pub(in crate::config) fn defaults() -> Settings {
         auto_allow_waypoint: false,
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
+        fetching: Fetching::usual(),
         serial: 0,
+    }
+}
+
+fn fetching(table: &Table<'_>, default: Fetching) -> Fetching {
+    let ranges = table.optional("jwks-local-ranges", |value| value.list(scalar::range));
+    Fetching {
+        stale_limit: table
+            .optional("jwks-stale-limit", |value| scalar::duration(value, STALE))
+            .unwrap_or(default.stale_limit),
+        local_ranges: ranges.map_or(default.local_ranges, |ranges| {
+            ranges.into_iter().map(|range| range.value).collect()
+        }),
     }
 }
 

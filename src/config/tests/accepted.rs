@@ -4,6 +4,7 @@ mod destinations;
 mod policies;
 mod routes;
 mod service_entries;
+mod tokens;
 mod virtual_services;
 
 use std::collections::BTreeMap;

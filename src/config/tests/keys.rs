@@ -5,6 +5,7 @@ mod policies;
 mod resources;
 mod rules;
 mod service_entries;
+mod tokens;
 
 use super::{Code, Row, judge};
 
@@ -89,6 +90,7 @@ pub(super) fn rows() -> Vec<Row> {
     namespaces(&mut rows);
     resources::add(&mut rows);
     policies::add(&mut rows);
+    tokens::add(&mut rows);
     rules::add(&mut rows);
     destinations::add(&mut rows);
     service_entries::add(&mut rows);

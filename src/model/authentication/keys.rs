@@ -93,6 +93,17 @@ impl Keys {
         self.keys.is_empty()
     }
 
+    /// Whether the same names are in both, in the same order.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let names = |keys: &Self| {
+            keys.keys
+                .iter()
+                .map(|key| key.kid.clone())
+                .collect::<Vec<_>>()
+        };
+        names(self) == names(other)
+    }
+
     /// Whether a key of this very name is among them.
     pub fn knows(&self, kid: Option<&str>) -> bool {
         kid.is_some() && self.keys.iter().any(|key| key.kid.as_deref() == kid)

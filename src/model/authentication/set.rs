@@ -133,6 +133,11 @@ impl Set {
         self.missing.as_ref()
     }
 
+    /// Whether it has nothing to say to anybody.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.missing.is_none()
+    }
+
     /// The rules, in the order they are asked.
     pub fn rules(&self) -> impl Iterator<Item = &RuleRef> {
         self.rules.iter().map(|held| &held.at)

@@ -13,7 +13,7 @@ use super::policies::Bundle;
 use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::binding::{Bindable, Named};
-use crate::model::declaration::{self, AuthorizationPolicy, Mesh};
+use crate::model::declaration::{self, AuthorizationPolicy, Mesh, RequestAuthentication};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{
@@ -22,6 +22,7 @@ use crate::model::waypoint::{
 use crate::model::workload::Workload;
 
 mod attached;
+mod authentication;
 mod authorization;
 mod backends;
 mod delegates;
@@ -72,6 +73,10 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let world = World {
         bundle: Bundle::new(settings),
         policies: Targets::new(policies, &settings.root_namespace),
+        authentications: Targets::new(
+            &known.mesh.request_authentications,
+            &settings.root_namespace,
+        ),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
@@ -99,6 +104,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
                 xfcc_include_client_identity: declared.tells_identities,
                 default_retry: known.mesh.settings.retry.clone(),
                 locality: known.mesh.settings.locality.clone(),
+                fetching: known.mesh.settings.fetching.clone(),
                 ..Options::default()
             },
             workload_set: AttachedSet::default(),
@@ -162,6 +168,7 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
 struct World<'a> {
     bundle: Bundle,
     policies: Targets<'a, AuthorizationPolicy>,
+    authentications: Targets<'a, RequestAuthentication>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -212,6 +219,12 @@ impl<'a> World<'a> {
             let known = told.policies.entry(key.clone());
             known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
             set.policies.push(key);
+        }
+        for policy in self.authentications.on(waypoint, site) {
+            let key = authentication::key(policy);
+            let known = told.authentications.entry(key.clone());
+            known.or_insert_with(|| Arc::new(authentication::of(policy)));
+            set.authentications.push(key);
         }
         set
     }
@@ -315,6 +328,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.routes, &before.routes);
     same(&mut told.traffic, &before.traffic);
     same(&mut told.policies, &before.policies);
+    same(&mut told.authentications, &before.authentications);
     Arc::new(told)
 }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::WaypointName;
 use crate::model::attached::PolicyKey;
+use crate::model::authentication::{Authentication, Fetching};
 use crate::model::authorization::Authorization;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, Route, RouteKey};
@@ -30,6 +31,8 @@ pub struct Resources {
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
     /// The authorization policies that are attached.
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+    /// The request authentications that are attached.
+    pub authentications: BTreeMap<PolicyKey, Arc<Authentication>>,
 }
 
 /// What is attached to a service, or to all that is addressed to workloads, each kind in the order it
@@ -38,6 +41,8 @@ pub struct Resources {
 pub struct AttachedSet {
     /// Authorization policies.
     pub policies: Vec<PolicyKey>,
+    /// Request authentications.
+    pub authentications: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the
@@ -71,6 +76,8 @@ pub struct Options {
     /// The mesh's `locality-lb-setting`, for services of which neither a destination rule nor they
     /// themselves say anything.
     pub locality: LocalityPolicy,
+    /// How it gets the keys of those whose tokens it believes.
+    pub fetching: Fetching,
 }
 
 impl Default for Options {
@@ -80,6 +87,7 @@ impl Default for Options {
             sniff_timeout: Duration::from_millis(100),
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            fetching: Fetching::usual(),
         }
     }
 }

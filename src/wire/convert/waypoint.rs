@@ -6,6 +6,7 @@ use prost::Message;
 
 use super::{ConvertError, Fault, Reason, required};
 use crate::model::attached::PolicyKey;
+use crate::model::authentication::Authentication;
 use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
@@ -16,6 +17,7 @@ use crate::model::waypoint::{
 use crate::wire::proto::waypoint as proto;
 use proto::resource::Content;
 
+mod authentication;
 mod binding;
 mod filter;
 mod gateway;
@@ -44,6 +46,8 @@ pub enum WaypointResource {
     Traffic(Arc<NamedTraffic>),
     /// An authorization policy.
     Policy(Arc<Authorization>),
+    /// A request authentication.
+    Authentication(Arc<Authentication>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -61,8 +65,10 @@ impl WaypointResource {
         let routes = told.routes.values().cloned().map(Self::Route);
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
         let policies = told.policies.values().cloned().map(Self::Policy);
+        let authentications = told.authentications.values().cloned();
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
-        of_services.chain(policies)
+        let of_services = of_services.chain(policies);
+        of_services.chain(authentications.map(Self::Authentication))
     }
 
     /// Its resource name.
@@ -78,7 +84,8 @@ impl WaypointResource {
             }
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
-            Self::Policy(policy) => policy_name(waypoint, &policy.key),
+            Self::Policy(policy) => attached_name(waypoint, POLICY, &policy.key),
+            Self::Authentication(policy) => attached_name(waypoint, AUTHENTICATION, &policy.key),
         }
     }
 
@@ -90,6 +97,7 @@ impl WaypointResource {
             (Self::Route(a), Self::Route(b)) => Arc::ptr_eq(a, b),
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
+            (Self::Authentication(a), Self::Authentication(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -140,6 +148,13 @@ impl WaypointResource {
                 (
                     origin(&policy.origin, "authorization-policy", namespace, name),
                     Content::Policy(policy::encode(policy)),
+                )
+            }
+            Self::Authentication(policy) => {
+                let PolicyKey { namespace, name } = &policy.key;
+                (
+                    origin(&policy.origin, "request-authentication", namespace, name),
+                    Content::Authn(authentication::encode(policy)),
                 )
             }
         };
@@ -217,6 +232,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = policy::decode(key, origin, policy);
             WaypointResource::Policy(Arc::new(read.map_err(within("policy"))?))
         }
+        Some(Content::Authn(policy)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = authentication::decode(key, origin, policy);
+            WaypointResource::Authentication(Arc::new(read.map_err(within("authn"))?))
+        }
         None => return Err(Fault::new("content", Reason::Missing)),
     };
     match read.name(&waypoint) {
@@ -265,14 +288,23 @@ fn traffic_name(waypoint: &WaypointName, key: &TrafficKey) -> String {
     }
 }
 
-fn policy_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
-    format!("{waypoint}/policy/{}/{}", key.namespace, key.name)
+/// The segments that name the kinds of what is attached.
+const POLICY: &str = "policy";
+const AUTHENTICATION: &str = "authn";
+
+fn attached_name(waypoint: &WaypointName, kind: &str, key: &PolicyKey) -> String {
+    format!("{waypoint}/{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// The authorization policy of this waypoint that a name is of.
-fn policy_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
+/// What is attached of that kind at this waypoint, by its name.
+fn attached_named(
+    field: &str,
+    waypoint: &WaypointName,
+    kind: &str,
+    text: &str,
+) -> Result<PolicyKey, Fault> {
     let read = || match *segments(waypoint, text)? {
-        ["policy", namespace, name] => Some(PolicyKey {
+        [given, namespace, name] if given == kind => Some(PolicyKey {
             namespace: Arc::from(namespace),
             name: Arc::from(name),
         }),

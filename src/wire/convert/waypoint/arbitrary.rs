@@ -1,5 +1,6 @@
 //! Arbitrary resources of waypoints.
 
+mod authentication;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -114,6 +115,8 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         route().prop_map(|r| WaypointResource::Route(Arc::new(r))),
         traffic().prop_map(|t| WaypointResource::Traffic(Arc::new(t))),
         policy::policy().prop_map(|p| WaypointResource::Policy(Arc::new(p))),
+        authentication::authentication()
+            .prop_map(|a| WaypointResource::Authentication(Arc::new(a))),
     ]
 }
 
@@ -124,12 +127,14 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         WaypointFor::All,
         WaypointFor::None,
     ]);
-    let options = (any::<bool>(), lasting(), retry(), locality());
-    let options = options.prop_map(|(xfcc, sniff, retry, locality)| Options {
+    let fetching = authentication::fetching();
+    let options = (any::<bool>(), lasting(), retry(), locality(), fetching);
+    let options = options.prop_map(|(xfcc, sniff, retry, locality, fetching)| Options {
         xfcc_include_client_identity: xfcc,
         sniff_timeout: sniff,
         default_retry: retry,
         locality,
+        fetching,
     });
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
