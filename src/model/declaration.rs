@@ -30,7 +30,8 @@ pub use policy::{
 };
 
 use super::authentication::Fetching;
-use super::route::Retry;
+use super::authorization::Trusted;
+use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
 use super::shared::Shared;
 use super::traffic::LocalityPolicy;
@@ -111,6 +112,10 @@ pub struct Settings {
     pub locality: LocalityPolicy,
     /// How waypoints get the keys of those whose tokens they believe.
     pub fetching: Fetching,
+    /// `path-normalization`: the form in which paths are routed, judged and sent on.
+    pub paths: PathNormalization,
+    /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.
+    pub trusted: Trusted,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

@@ -3,7 +3,6 @@
 
 use std::sync::OnceLock;
 
-use crate::model::attached::PolicyKey;
 use crate::model::authentication;
 use crate::model::authorization::Set;
 use crate::model::waypoint::{AttachedSet, Resources};
@@ -31,22 +30,13 @@ impl<'a> InForce<'a> {
 
     /// Its authorization policies. One that nobody has told of denies everything.
     pub(super) fn policies(self) -> &'a Set {
-        self.made.policies.get_or_init(|| {
-            let named = self.set.policies.iter();
-            let known = |key: &&PolicyKey| self.told.policies.contains_key(*key);
-            let missing = named.clone().find(|key| !known(key)).cloned();
-            let policies = named.filter_map(|key| self.told.policies.get(key).cloned());
-            Set::new(policies, missing)
-        })
+        let made = || self.told.policies_of(self.set);
+        self.made.policies.get_or_init(made)
     }
 
     /// Its request authentications. One that nobody has told of lets nothing pass.
     pub(super) fn authentications(self) -> &'a authentication::Set {
-        self.made.authentications.get_or_init(|| {
-            let (named, told) = (&self.set.authentications, &self.told.authentications);
-            let missing = named.iter().find(|key| !told.contains_key(*key)).cloned();
-            let policies = named.iter().filter_map(|key| told.get(key).cloned());
-            authentication::Set::new(policies, missing)
-        })
+        let made = || self.told.authentications_of(self.set);
+        self.made.authentications.get_or_init(made)
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::Uri;
 
 use super::Context;
+use super::targets::Targets;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenAttachment, WrittenRequestAuthentication};
 use crate::config::source::At;
@@ -17,6 +18,21 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         found.extend(unattached(policy));
         for rule in &policy.rules {
             found.extend(out_of_reach(policy, rule, &context.settings.fetching));
+        }
+    }
+}
+
+/// Those that are attached to what waypoints serve.
+pub(super) fn targeted(
+    context: &Context<'_>,
+    targets: &mut Targets<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let all = context.written.request_authentications.iter();
+    for policy in all.filter(|policy| policy.sound) {
+        if let WrittenAttachment::Targets(refs) = &policy.attachment {
+            let what = format!("request-authentication `{}`", policy.name.value);
+            targets.check((&what, &policy.namespace.value), &refs.value, found);
         }
     }
 }

@@ -26,3 +26,4 @@ pub(super) use authorization::read as read_authorization;
 pub(in crate::config) use request_authentication::WrittenRequestAuthentication;
 pub(super) use request_authentication::read as read_request_authentication;
 pub(in crate::config) use scope::Mention;
+pub(super) use values::identity;

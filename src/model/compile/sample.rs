@@ -149,6 +149,8 @@ pub(crate) fn mesh() -> Mesh {
             retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
             fetching: crate::model::authentication::Fetching::usual(),
+            paths: Default::default(),
+            trusted: Default::default(),
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),

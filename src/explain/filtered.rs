@@ -1,0 +1,141 @@
+//! What a waypoint's policies say of a request or a connection, asked of the set that the waypoint
+//! asks (`spec/waypoint-l7.md` §4).
+
+use std::net::IpAddr;
+
+use super::request::Read;
+use super::{Step, step};
+use crate::clock;
+use crate::model::authentication::{self, Invalid, Jwt, Keyring};
+use crate::model::authorization::{Asked, Http, Token, Verdict};
+use crate::model::declaration::{KeySource, Remote};
+use crate::model::policy::Peer;
+use crate::model::waypoint::{AttachedSet, Bound, Options, Resources};
+use crate::model::workload::Workload;
+
+/// Who asks a waypoint, and from where.
+pub(super) struct Client {
+    peer: Option<Peer>,
+    source: IpAddr,
+}
+
+impl Client {
+    /// A workload, as its node speaks for it.
+    pub(super) fn new(workload: &Workload, source: IpAddr) -> Self {
+        let identity = workload.identity().ok();
+        Self {
+            peer: identity.as_ref().and_then(Peer::new),
+            source,
+        }
+    }
+}
+
+/// Asks the policies, and tells what each has to say.
+///
+/// # Errors
+/// The status of the answer, where it is a request, and why it does not pass.
+pub(super) fn judged(
+    told: &Resources,
+    bound: &Bound,
+    client: &Client,
+    request: Option<&Read>,
+    steps: &mut Vec<Step>,
+) -> Result<(), (u16, String)> {
+    let Some(attached) = told.attached_to(bound) else {
+        let why = "the waypoint was not told of what is asked for";
+        return Err((503, why.to_owned()));
+    };
+    let token = match request {
+        Some(request) => authenticated(told, attached, request, steps)?,
+        None => None,
+    };
+    let set = told.policies_of(attached);
+    if set.is_empty() {
+        return Ok(());
+    }
+    let asked = Asked {
+        peer: client.peer.as_ref(),
+        source: client.source,
+        remote: request.map_or(client.source, |request| {
+            let usual = Options::default();
+            let options = told.gateway.as_ref().map_or(&usual, |g| &g.options);
+            let trusted = &options.trusted;
+            trusted.remote(client.peer.as_ref(), client.source, &request.headers)
+        }),
+        destination: bound.asked(),
+        server_name: None,
+        http: request.map(|request| Http {
+            method: request.method.as_str(),
+            path: &request.path,
+            target: &request.target,
+            authority: &request.authority,
+            scheme: "http",
+            headers: &request.headers,
+            token: token.as_ref(),
+        }),
+    };
+    let marks = set.marks(&asked);
+    steps.extend(marks.iter().map(|mark| step("mark", mark.to_string())));
+    match set.judge(&asked) {
+        Verdict::Denied(denial) => Err((403, denial.to_string())),
+        Verdict::Allowed(by) => {
+            let text = match by {
+                Some(cause) => format!("allowed by {cause}"),
+                None => "no policy denies it, and none allows others alone".to_owned(),
+            };
+            steps.push(step("policy", text));
+            Ok(())
+        }
+    }
+}
+
+/// Issuers whose keys are elsewhere: who explains has none of them, and takes them to have signed.
+struct Elsewhere;
+
+impl Keyring for Elsewhere {
+    fn verify(&self, _source: &Remote, _jwt: &Jwt<'_>) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
+/// Judges the tokens of a request, and tells who believes them.
+fn authenticated(
+    told: &Resources,
+    attached: &AttachedSet,
+    request: &Read,
+    steps: &mut Vec<Step>,
+) -> Result<Option<Token>, (u16, String)> {
+    let set = told.authentications_of(attached);
+    if let Some(key) = set.missing() {
+        let why = format!("request-authentication {key} holds here and is not known here");
+        return Err((403, why));
+    }
+    if set.is_empty() {
+        return Ok(None);
+    }
+    let asked = authentication::Request {
+        method: &request.method,
+        headers: &request.headers,
+        query: request.target.split_once('?').map(|(_path, query)| query),
+    };
+    let judged = set.judge(&asked, clock::seconds(clock::now()), &Elsewhere);
+    let admitted = judged.map_err(|refused| (refused.invalid.status(), refused.to_string()))?;
+    let text = match (&admitted.by, &admitted.token) {
+        (Some(by), Some(token)) => {
+            let elsewhere = by
+                .rule()
+                .is_some_and(|r| matches!(r.keys, KeySource::Remote(_)));
+            let condition = match elsewhere {
+                true => ", if its issuer has signed it",
+                false => "",
+            };
+            format!("of {}/{}, by {by}{condition}", token.issuer, token.subject)
+        }
+        _ => match set.rules().next() {
+            Some(rule) => format!("none where a rule looks for one, such as {rule}: nobody's"),
+            None => "none".to_owned(),
+        },
+    };
+    steps.push(step("token", text));
+    Ok(admitted.token)
+}
