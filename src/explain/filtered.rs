@@ -139,3 +139,6 @@ fn authenticated(
     steps.push(step("token", text));
     Ok(admitted.token)
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,11 +199,8 @@ async fn ask(
     tokio::pin!(exchange);
     tokio::select! {
         text = &mut exchange => text,
-        // It ends in order once it has handed on the answer.
-        ended = connection => match ended {
-            Ok(()) => exchange.await,
-            Err(source) => Err(broken(source)),
-        },
+        // What has come until then is still to be had, and the exchange knows what has not.
+        _ended = connection => exchange.await,
     }
 }
 

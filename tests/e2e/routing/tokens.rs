@@ -338,7 +338,7 @@ fn keys_that_change_under_load_fail_no_request() {
     publish(&bench, "rotated.json", &[&old]);
     let uri = format!("{PUBLISHED}/rotated.json");
     bench
-        .enforce(&elsewhere(&uri), "nodes = [\"gate-1\"]")
+        .enforce(&elsewhere(&uri), "nodes = [\"gate-1\"]", "")
         .unwrap();
     let mut first = bench.client.lock().unwrap();
     let mut second = super::client(&bench.turn, "other");
@@ -366,7 +366,7 @@ fn keys_that_cannot_be_had_believe_nobody_and_those_of_before_still_do() {
     };
     // 67: never there.
     let uri = format!("{PUBLISHED}/kept.json");
-    bench.enforce(&elsewhere(&uri), gate).unwrap();
+    bench.enforce(&elsewhere(&uri), gate, "").unwrap();
     let mut all = unless(bench.ask("/").is("echo"), || "no token".to_owned());
     all.extend(complaints(
         &bench,
@@ -374,12 +374,12 @@ fn keys_that_cannot_be_had_believe_nobody_and_those_of_before_still_do() {
         &["401", "text Jwks remote fetch is failed"],
     ));
     // What only the waypoint's host reaches is refused when it is written, as 27 of reliability wants.
-    let refused = bench.enforce(&elsewhere("http://169.254.169.254/keys"), gate);
+    let refused = bench.enforce(&elsewhere("http://169.254.169.254/keys"), gate, "");
     all.extend(unless(refused.is_err(), || "a metadata service".to_owned()));
     // A source by another name, so that it is asked at once.
     publish(&bench, "kept.json", &[&signer]);
     let uri = format!("{PUBLISHED}/./kept.json");
-    bench.enforce(&elsewhere(&uri), gate).unwrap();
+    bench.enforce(&elsewhere(&uri), gate, "").unwrap();
     all.extend(complaints(&bench, "keys", &["echo"]));
     // The issuer is gone, and the waypoint starts again.
     fs::remove_file(bench.turn.state().join("nginx/keys/kept.json")).unwrap();
