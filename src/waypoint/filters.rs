@@ -4,6 +4,7 @@
 
 mod authentication;
 mod authorization;
+mod standing;
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -15,6 +16,8 @@ use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
+
+pub(super) use standing::{Head, Standing};
 
 /// What the filters have found of a request, whether it passes or not.
 #[derive(Default)]
