@@ -279,7 +279,9 @@ fn no_token_of_the_corpus_passes() {
         count += 1;
         let status = kept(defect.status().to_string());
         let text = kept(format!("text {}", defect.body));
-        case = case.ask(with("/", &defect.token), kept_facts(vec![status, text]));
+        // For whoever reads the complaint.
+        let named = format!("/ | x-defect: {}", defect.name);
+        case = case.ask(with(&named, &defect.token), kept_facts(vec![status, text]));
     }
     assert!(count >= 100, "{count}");
     try_all(&[case]);

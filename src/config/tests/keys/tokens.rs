@@ -75,7 +75,7 @@ fn keys(rows: &mut Rows) {
         (
             "two places of keys",
             "jwks = '{\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIuaKvVLlA\"}]}', jwks-uri = \"https://i\"",
-            (136, ConflictingKeys, "has both `jwks` and `jwks-uri`"),
+            (141, ConflictingKeys, "has both `jwks` and `jwks-uri`"),
         ),
         (
             "no key set",
