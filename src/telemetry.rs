@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod control;
+mod key_fetches;
 pub mod labels;
 pub mod log;
 mod marks;

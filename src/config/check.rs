@@ -21,6 +21,7 @@ mod references;
 mod routes;
 mod service_entries;
 mod targets;
+mod tokens;
 mod virtual_services;
 
 use std::collections::HashMap;
@@ -29,8 +30,9 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload, default_settings,
+    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRequestAuthentication, WrittenRoute,
+    WrittenService, WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload,
+    default_settings,
 };
 use crate::model::binding::{Attachments, Waypoints};
 use crate::model::declaration::{Mesh, Settings};
@@ -52,6 +54,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    request_authentications: Vec<&'a WrittenRequestAuthentication>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
@@ -73,6 +76,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                request_authentications,
                 routes,
                 virtual_services,
                 destinations,
@@ -88,6 +92,9 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole
+                .request_authentications
+                .extend(request_authentications);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
@@ -177,6 +184,7 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
+        tokens::check(&context, &mut found);
         service_entries::check(&context, &carriers, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
@@ -186,6 +194,7 @@ pub(super) fn check(
         let attachments = Attachments::new(&mesh, &waypoints);
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
         policies::targeted(&context, (&mesh, &waypoints), &mut targets, &mut found);
+        tokens::targeted(&context, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);

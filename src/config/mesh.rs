@@ -30,7 +30,10 @@ pub(super) use destination::{WrittenBackendTls, WrittenDestination, WrittenSubse
 pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
-pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+pub(super) use policy::{
+    Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization,
+    WrittenRequestAuthentication,
+};
 pub(super) use route::{Asked, Role, WrittenRoute, WrittenRule, WrittenVirtualService};
 pub(super) use service::WrittenService;
 pub(super) use service_entry::WrittenServiceEntry;
@@ -62,6 +65,8 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[request-authentication]]`.
+    pub request_authentications: Vec<WrittenRequestAuthentication>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
     pub routes: Vec<WrittenRoute>,
     /// `[[virtual-service]]`.
@@ -77,7 +82,7 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 3] = ["request-authentication", "telemetry", "wasm-plugin"];
+const LATER: [&str; 2] = ["telemetry", "wasm-plugin"];
 
 /// Tables of `lateen.toml`, which people put here by mistake.
 const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
@@ -144,6 +149,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.peer_authentications,
         &mut written.unread,
         |value| policy::read_authentication(value, home),
+    );
+    read_kind(
+        root,
+        "request-authentication",
+        &mut written.request_authentications,
+        &mut written.unread,
+        |value| policy::read_request_authentication(value, home),
     );
     for kind in route::KINDS {
         read_kind(

@@ -33,6 +33,7 @@ pub fn json(loaded: &Loaded) -> Value {
             "gateway": mesh.gateways.len(),
             "authorization-policy": mesh.authorization_policies.len(),
             "peer-authentication": mesh.peer_authentications.len(),
+            "request-authentication": mesh.request_authentications.len(),
             "grpc-route": of_kind(mesh, Kind::Grpc),
             "http-route": of_kind(mesh, Kind::Http),
             "tls-route": of_kind(mesh, Kind::Tls),
@@ -65,6 +66,10 @@ fn contents(mesh: &Mesh) -> String {
         0 => None,
         n => Some(count(n, "peer authentication")),
     };
+    let requests = match mesh.request_authentications.len() {
+        0 => None,
+        n => Some(count(n, "request authentication")),
+    };
     let routes = [
         (Kind::Grpc, "grpc route"),
         (Kind::Http, "http route"),
@@ -81,6 +86,7 @@ fn contents(mesh: &Mesh) -> String {
         count(mesh.services.len(), "service"),
     ];
     let kinds = kinds.into_iter().chain(gateways);
-    let kinds = kinds.chain(policies).chain(authentications).chain(routes);
+    let kinds = kinds.chain(policies).chain(authentications).chain(requests);
+    let kinds = kinds.chain(routes);
     kinds.collect::<Vec<_>>().join(", ")
 }

@@ -155,10 +155,11 @@ impl Explaining<'_> {
         let request = self.request.as_ref();
         let request = request.map(|r| told.map_or_else(|| r.clone(), |told| r.at(told)));
         if let Some(told) = told
-            && let Err(why) = self.filtered(told, route, &bound, request.as_ref(), explanation)
+            && let Err((status, why)) =
+                self.filtered(told, route, &bound, request.as_ref(), explanation)
         {
             return match request {
-                Some(_) if is_http(&bound) => answered(&name, 403, &why, explanation),
+                Some(_) if is_http(&bound) => answered(&name, status, &why, explanation),
                 _ => explanation.reason = format!("closed by waypoint {name}: {why}"),
             };
         }
@@ -191,7 +192,7 @@ impl Explaining<'_> {
         bound: &Bound,
         request: Option<&Read>,
         explanation: &mut Explanation,
-    ) -> Result<(), String> {
+    ) -> Result<(), (u16, String)> {
         let Some(source) = address(self.source, route.hop.ip()) else {
             return Ok(());
         };

@@ -10,12 +10,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod attribute;
+mod authentication;
 mod l7;
 mod policy;
 mod provider;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use attribute::{Attribute, AttributeError};
+pub use authentication::{
+    ClaimHeader, JwtRule, KeySource, Location, Remote, RemoteAt, RequestAuthentication,
+    configuration_of,
+};
 pub use l7::{
     Delegate, DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry,
     SubsetLabels, is_single,
@@ -29,6 +34,7 @@ pub use provider::{
     OtelAccessLog, OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 
+use super::authentication::Fetching;
 use super::authorization::Trusted;
 use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
@@ -66,6 +72,8 @@ pub struct Mesh {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Request authentications in the order they were written.
+    pub request_authentications: Vec<RequestAuthentication>,
     /// Routes of every kind in the order they were written.
     pub routes: Vec<Route>,
     /// Destination rules in the order they were written.
@@ -109,6 +117,8 @@ pub struct Settings {
     pub locality: LocalityPolicy,
     /// `extension-providers` in the order they were written.
     pub providers: Vec<Provider>,
+    /// How waypoints get the keys of those whose tokens they believe.
+    pub fetching: Fetching,
     /// `path-normalization`: the form in which paths are routed, judged and sent on.
     pub paths: PathNormalization,
     /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
+use super::key_fetches::KeyFetches;
 use super::labels::{ConnectionLabels, ServiceLabels};
 use super::marks::Marks;
 use super::providers::{Asked, Providers};
@@ -32,6 +33,7 @@ pub struct Metrics {
     marks: Marks,
     providers: Providers,
     mirrors_dropped: Counter,
+    key_fetches: KeyFetches,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -135,6 +137,7 @@ impl Default for Metrics {
             "Copies of requests that a route asks for and that were given up, since nobody took them as fast",
             mirrors_dropped.clone(),
         );
+        let key_fetches = KeyFetches::register(&mut registry);
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -199,6 +202,7 @@ impl Default for Metrics {
             marks,
             providers,
             mirrors_dropped,
+            key_fetches,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -244,6 +248,11 @@ impl Metrics {
     /// A provider was asked about a request or a connection.
     pub fn provider_asked(&self, provider: &str, outcome: Asked) {
         self.providers.note(provider, outcome);
+    }
+
+    /// A source of keys was asked, and gave some or not.
+    pub fn keys_fetched(&self, given: bool) {
+        self.key_fetches.note(given);
     }
 
     /// A copy of a request was given up.

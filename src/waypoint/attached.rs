@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use crate::model::authentication;
 use crate::model::authorization::Set;
 use crate::model::waypoint::{AttachedSet, Extension, Resources};
 
@@ -10,6 +11,7 @@ use crate::model::waypoint::{AttachedSet, Extension, Resources};
 #[derive(Default)]
 pub(super) struct Attached {
     policies: OnceLock<Set>,
+    authentications: OnceLock<authentication::Set>,
 }
 
 /// What is in force for one request or connection.
@@ -35,5 +37,11 @@ impl<'a> InForce<'a> {
     /// A provider that its policies name; none is one that nobody has told of.
     pub(super) fn extension(self, name: &str) -> Option<&'a Extension> {
         self.told.extensions.get(name).map(|extension| &**extension)
+    }
+
+    /// Its request authentications. One that nobody has told of lets nothing pass.
+    pub(super) fn authentications(self) -> &'a authentication::Set {
+        let made = || self.told.authentications_of(self.set);
+        self.made.authentications.get_or_init(made)
     }
 }

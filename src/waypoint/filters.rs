@@ -2,6 +2,7 @@
 //! authorization, authentication, limits. Each filter sees the request as it was asked, before any
 //! route changes it, and may answer it instead; faults and CORS are the route's.
 
+mod authentication;
 mod authorization;
 mod custom;
 mod standing;
@@ -55,6 +56,8 @@ pub(super) async fn request<C: Connector + Clone>(
     let place = (arrival, seen);
     let policies = attached.policies();
     custom::request(place, attached, parts, authority, body, found).await?;
+    let authentications = attached.authentications();
+    authentication::request(arrival, authentications, parts, authority, found).await?;
     authorization::request(place, policies, parts, authority, found)
 }
 

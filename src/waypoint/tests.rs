@@ -17,4 +17,5 @@ mod sessions;
 mod silence;
 mod sniff;
 mod tcp;
+mod tokens;
 mod traffic;

@@ -120,6 +120,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Extension(provider) => {
             told.extensions.insert(Arc::clone(&provider.name), provider);
         }
+        WaypointResource::Authentication(policy) => {
+            told.authentications.insert(policy.key.clone(), policy);
+        }
     }
 }
 
@@ -140,6 +143,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Extension(provider) => {
             told.extensions.remove(&provider.name);
+        }
+        WaypointResource::Authentication(policy) => {
+            told.authentications.remove(&policy.key);
         }
     }
 }

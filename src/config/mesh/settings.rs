@@ -10,9 +10,10 @@ use super::identifier;
 use super::policy::identity;
 use super::provider;
 use super::route::read_retries;
-use crate::config::read::{Value, scalar};
+use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
+use crate::model::authentication::Fetching;
 use crate::model::authorization::Trusted;
 use crate::model::declaration::Settings;
 use crate::model::route::{PathNormalization, Retry};
@@ -24,6 +25,10 @@ const TTL: std::ops::RangeInclusive<Duration> =
 
 /// Bounds of `expired-grace`.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+
+/// Bounds of `jwks-stale-limit`: a shorter one would end between two looks at the keys.
+const STALE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
 
 /// A `[mesh]` table.
 pub(in crate::config) struct WrittenSettings {
@@ -84,6 +89,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
             .unwrap_or(default.locality),
         paths: paths.unwrap_or(default.paths),
         providers: providers.iter().map(|p| p.value.clone()).collect(),
+        fetching: fetching(&table, default.fetching),
         trusted: Trusted {
             proxies: table
                 .optional("trusted-proxies", |value| value.list(identity))
@@ -128,9 +134,22 @@ pub(in crate::config) fn defaults() -> Settings {
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
         providers: Vec::new(),
+        fetching: Fetching::usual(),
         paths: PathNormalization::Base,
         trusted: Trusted::default(),
         serial: 0,
+    }
+}
+
+fn fetching(table: &Table<'_>, default: Fetching) -> Fetching {
+    let ranges = table.optional("jwks-local-ranges", |value| value.list(scalar::range));
+    Fetching {
+        stale_limit: table
+            .optional("jwks-stale-limit", |value| scalar::duration(value, STALE))
+            .unwrap_or(default.stale_limit),
+        local_ranges: ranges.map_or(default.local_ranges, |ranges| {
+            ranges.into_iter().map(|range| range.value).collect()
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ mod policies;
 mod providers;
 mod routes;
 mod service_entries;
+mod tokens;
 mod virtual_services;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ mod providers;
 mod resources;
 mod rules;
 mod service_entries;
+mod tokens;
 
 use super::{Code, Row, judge};
 
@@ -90,6 +91,7 @@ pub(super) fn rows() -> Vec<Row> {
     namespaces(&mut rows);
     resources::add(&mut rows);
     policies::add(&mut rows);
+    tokens::add(&mut rows);
     rules::add(&mut rows);
     providers::add(&mut rows);
     destinations::add(&mut rows);

@@ -14,7 +14,7 @@ use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::authorization::Trusted;
 use crate::model::binding::{Bindable, Named};
-use crate::model::declaration::{self, AuthorizationPolicy, Mesh};
+use crate::model::declaration::{self, AuthorizationPolicy, Mesh, RequestAuthentication};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{
@@ -23,6 +23,7 @@ use crate::model::waypoint::{
 use crate::model::workload::Workload;
 
 mod attached;
+mod authentication;
 mod authorization;
 mod backends;
 mod delegates;
@@ -76,6 +77,10 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
         bundle: Bundle::new(settings),
         providers: extensions::by_name(settings),
         policies: Targets::new(policies, &settings.root_namespace),
+        authentications: Targets::new(
+            &known.mesh.request_authentications,
+            &settings.root_namespace,
+        ),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
@@ -108,6 +113,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
                     proxies: world.bundle.principals(&settings.trusted.proxies),
                     count: settings.trusted.count,
                 },
+                fetching: settings.fetching.clone(),
                 ..Options::default()
             },
             workload_set: AttachedSet::default(),
@@ -172,6 +178,7 @@ struct World<'a> {
     bundle: Bundle,
     providers: Providers<'a>,
     policies: Targets<'a, AuthorizationPolicy>,
+    authentications: Targets<'a, RequestAuthentication>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -224,6 +231,12 @@ impl<'a> World<'a> {
             let known = told.policies.entry(key.clone());
             known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
             set.policies.push(key);
+        }
+        for policy in self.authentications.on(waypoint, site) {
+            let key = authentication::key(policy);
+            let known = told.authentications.entry(key.clone());
+            known.or_insert_with(|| Arc::new(authentication::of(policy)));
+            set.authentications.push(key);
         }
         set
     }
@@ -332,6 +345,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.traffic, &before.traffic);
     same(&mut told.policies, &before.policies);
     same(&mut told.extensions, &before.extensions);
+    same(&mut told.authentications, &before.authentications);
     Arc::new(told)
 }
 

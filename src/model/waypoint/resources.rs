@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{Bound, WaypointName};
 use crate::model::attached::PolicyKey;
+use crate::model::authentication::{self, Authentication, Fetching};
 use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{ExtAuthz, Origin, WaypointFor};
 use crate::model::route::{PathNormalization, Retry, Route, RouteKey, Target};
@@ -32,6 +33,8 @@ pub struct Resources {
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
     /// The providers those name.
     pub extensions: BTreeMap<Arc<str>, Arc<Extension>>,
+    /// The request authentications that are attached.
+    pub authentications: BTreeMap<PolicyKey, Arc<Authentication>>,
 }
 
 /// A provider that policies have asked (`spec/waypoint-l7.md` §4.4). One that a policy names and that is
@@ -59,6 +62,15 @@ impl Resources {
         Set::new(policies, missing)
     }
 
+    /// The request authentications among what is attached. Where one is named and not told of, nothing
+    /// passes.
+    pub fn authentications_of(&self, set: &AttachedSet) -> authentication::Set {
+        let (named, told) = (&set.authentications, &self.authentications);
+        let missing = named.iter().find(|key| !told.contains_key(*key)).cloned();
+        let policies = named.iter().filter_map(|key| told.get(key).cloned());
+        authentication::Set::new(policies, missing)
+    }
+
     /// What is attached to what was asked for; none where nothing is told of it.
     pub fn attached_to(&self, bound: &Bound) -> Option<&AttachedSet> {
         match bound {
@@ -74,6 +86,8 @@ impl Resources {
 pub struct AttachedSet {
     /// Authorization policies.
     pub policies: Vec<PolicyKey>,
+    /// Request authentications.
+    pub authentications: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the
@@ -107,6 +121,8 @@ pub struct Options {
     /// The mesh's `locality-lb-setting`, for services of which neither a destination rule nor they
     /// themselves say anything.
     pub locality: LocalityPolicy,
+    /// How it gets the keys of those whose tokens it believes.
+    pub fetching: Fetching,
     /// The mesh's `path-normalization`.
     pub paths: PathNormalization,
     /// The mesh's `trusted-proxies`.
@@ -120,6 +136,7 @@ impl Default for Options {
             sniff_timeout: Duration::from_millis(100),
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            fetching: Fetching::usual(),
             paths: PathNormalization::Base,
             trusted: Trusted::default(),
         }

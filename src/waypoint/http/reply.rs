@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::account::{Account, Flag};
 use super::body::Download;
+use crate::model::authentication::Refused;
 use crate::model::authorization::Denial;
 
 /// What `server` says of such answers (§1.6).
@@ -97,6 +98,22 @@ impl Reply {
     pub(in crate::waypoint) fn too_large(reason: &str) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         Self::bare(status, "-", reason.to_owned()).saying("Payload Too Large")
+    }
+
+    /// Its token is not believed; `realm` is what it asked for (§5.3).
+    pub(in crate::waypoint) fn unauthenticated(refused: &Refused, realm: &str) -> Self {
+        let invalid = refused.invalid;
+        let status = StatusCode::from_u16(invalid.status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        let reason = format!("{}: {refused}", invalid.detail());
+        let challenge = format!("Bearer realm=\"{realm}\", error=\"invalid_token\"");
+        let mut headers = HeaderMap::new();
+        if let Ok(challenge) = HeaderValue::from_bytes(challenge.as_bytes()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        Self {
+            headers: Some(Box::new(headers)),
+            ..Self::bare(status, "-", reason).saying(invalid.to_string())
+        }
     }
 
     /// Routes lead to nobody.

@@ -6,6 +6,7 @@ use prost::Message;
 
 use super::{ConvertError, Fault, Reason, required};
 use crate::model::attached::PolicyKey;
+use crate::model::authentication::Authentication;
 use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
@@ -16,6 +17,7 @@ use crate::model::waypoint::{
 use crate::wire::proto::waypoint as proto;
 use proto::resource::Content;
 
+mod authentication;
 mod binding;
 mod extension;
 mod filter;
@@ -47,6 +49,8 @@ pub enum WaypointResource {
     Policy(Arc<Authorization>),
     /// A provider that policies have asked.
     Extension(Arc<Extension>),
+    /// A request authentication.
+    Authentication(Arc<Authentication>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -64,9 +68,12 @@ impl WaypointResource {
         let routes = told.routes.values().cloned().map(Self::Route);
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
         let policies = told.policies.values().cloned().map(Self::Policy);
+        let authentications = told.authentications.values().cloned();
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
         let extensions = told.extensions.values().cloned().map(Self::Extension);
-        of_services.chain(policies).chain(extensions)
+        let authentications = authentications.map(Self::Authentication);
+        let of_services = of_services.chain(policies);
+        of_services.chain(authentications).chain(extensions)
     }
 
     /// Its resource name.
@@ -82,7 +89,8 @@ impl WaypointResource {
             }
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
-            Self::Policy(policy) => policy_name(waypoint, &policy.key),
+            Self::Policy(policy) => attached_name(waypoint, POLICY, &policy.key),
+            Self::Authentication(policy) => attached_name(waypoint, AUTHENTICATION, &policy.key),
             Self::Extension(provider) => format!("{waypoint}/extension/{}", provider.name),
         }
     }
@@ -96,6 +104,7 @@ impl WaypointResource {
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
             (Self::Extension(a), Self::Extension(b)) => Arc::ptr_eq(a, b),
+            (Self::Authentication(a), Self::Authentication(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -152,6 +161,13 @@ impl WaypointResource {
                 origin(&provider.origin, "extension-provider", "", &provider.name),
                 Content::Extension(extension::encode(provider)),
             ),
+            Self::Authentication(policy) => {
+                let PolicyKey { namespace, name } = &policy.key;
+                (
+                    origin(&policy.origin, "request-authentication", namespace, name),
+                    Content::Authn(authentication::encode(policy)),
+                )
+            }
         };
         let resource = proto::Resource {
             name: self.name(waypoint),
@@ -232,6 +248,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = extension::decode(name, origin, extension);
             WaypointResource::Extension(Arc::new(read.map_err(within("extension"))?))
         }
+        Some(Content::Authn(policy)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = authentication::decode(key, origin, policy);
+            WaypointResource::Authentication(Arc::new(read.map_err(within("authn"))?))
+        }
         None => return Err(Fault::new("content", Reason::Missing)),
     };
     match read.name(&waypoint) {
@@ -280,14 +304,23 @@ fn traffic_name(waypoint: &WaypointName, key: &TrafficKey) -> String {
     }
 }
 
-fn policy_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
-    format!("{waypoint}/policy/{}/{}", key.namespace, key.name)
+/// The segments that name the kinds of what is attached.
+const POLICY: &str = "policy";
+const AUTHENTICATION: &str = "authn";
+
+fn attached_name(waypoint: &WaypointName, kind: &str, key: &PolicyKey) -> String {
+    format!("{waypoint}/{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// The authorization policy of this waypoint that a name is of.
-fn policy_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
+/// What is attached of that kind at this waypoint, by its name.
+fn attached_named(
+    field: &str,
+    waypoint: &WaypointName,
+    kind: &str,
+    text: &str,
+) -> Result<PolicyKey, Fault> {
     let read = || match *segments(waypoint, text)? {
-        ["policy", namespace, name] => Some(PolicyKey {
+        [given, namespace, name] if given == kind => Some(PolicyKey {
             namespace: Arc::from(namespace),
             name: Arc::from(name),
         }),

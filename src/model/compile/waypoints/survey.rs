@@ -80,6 +80,10 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
             bundle: Bundle::new(&mesh.settings),
             providers: super::extensions::by_name(&mesh.settings),
             policies: Targets::new(&mesh.authorization_policies, &mesh.settings.root_namespace),
+            authentications: Targets::new(
+                &mesh.request_authentications,
+                &mesh.settings.root_namespace,
+            ),
             routes: Routes::new(&resolved),
             traffic: Traffic::new(mesh, Members::default()),
             services: &[],
