@@ -86,6 +86,16 @@ impl<C: Connector + Clone> Waypoint<C> {
         }
     }
 
+    /// The waypoint as whoever calls services, by one of its instances.
+    #[cfg(test)]
+    pub(super) fn caller(&self, instance: &str) -> http::Caller<C> {
+        http::Caller {
+            shared: Arc::clone(&self.shared),
+            lane: Arc::clone(&self.lanes[0]),
+            instance: Arc::from(instance),
+        }
+    }
+
     /// Takes tunnels wherever the mesh places this waypoint here, until `shutdown`; then lets what is
     /// open finish, and cuts what does not in time.
     pub async fn run(mut self, shutdown: CancellationToken) {

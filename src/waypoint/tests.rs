@@ -1,6 +1,7 @@
 //! A waypoint between a real client and real endpoints, in one process.
 
 mod attempts;
+mod calls;
 mod changes;
 mod framing;
 mod headers;
