@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
+use super::exports::{Exported, Exports};
 use super::labels::{ConnectionLabels, ServiceLabels};
 use super::requests::{RequestLabels, Requests};
 use crate::model::compile::{ByService, Endpoints};
@@ -27,6 +28,7 @@ pub struct Metrics {
     connections: Families,
     requests: Requests,
     mirrors_dropped: Counter,
+    exports: Exports,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -122,6 +124,7 @@ impl Default for Metrics {
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
+        let exports = Exports::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
             "lateen_mirrors_dropped",
@@ -190,6 +193,7 @@ impl Default for Metrics {
             },
             requests,
             mirrors_dropped,
+            exports,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -230,6 +234,11 @@ impl Metrics {
     /// A copy of a request was given up.
     pub fn mirror_dropped(&self) {
         self.mirrors_dropped.inc();
+    }
+
+    /// The counters of what goes to a collector: what it is, and the provider by its name.
+    pub fn exported(&self, signal: &'static str, provider: &str) -> Exported {
+        self.exports.of(signal, provider)
     }
 
     /// The revision in force.
