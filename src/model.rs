@@ -5,9 +5,11 @@
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
 //! says who is behind which waypoint.
-//! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints.
+//! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
+//! is what it lets through, [`attached`] how that is named.
 //! [`shared`] holds what most changes leave as it is.
 
+pub mod attached;
 pub mod authorization;
 pub mod balance;
 pub mod binding;

@@ -7,6 +7,7 @@ pub mod control;
 pub mod exports;
 pub mod labels;
 pub mod log;
+mod marks;
 pub mod metrics;
 pub mod requests;
 pub mod trace;

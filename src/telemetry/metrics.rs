@@ -16,7 +16,9 @@ use prometheus_client::registry::Registry;
 use super::control::ControlMetrics;
 use super::exports::{Exported, Exports};
 use super::labels::{ConnectionLabels, ServiceLabels};
+use super::marks::Marks;
 use super::requests::{RequestLabels, Requests};
+use crate::model::authorization::Mark;
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
 
@@ -27,6 +29,7 @@ pub struct Metrics {
     registry: Registry,
     connections: Families,
     requests: Requests,
+    marks: Marks,
     mirrors_dropped: Counter,
     exports: Exports,
     /// One for each set of labels seen.
@@ -125,6 +128,7 @@ impl Default for Metrics {
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
         let exports = Exports::register(&mut registry);
+        let marks = Marks::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
             "lateen_mirrors_dropped",
@@ -192,6 +196,7 @@ impl Default for Metrics {
                 received,
             },
             requests,
+            marks,
             mirrors_dropped,
             exports,
             series: Mutex::default(),
@@ -229,6 +234,11 @@ impl Metrics {
     /// A request has been answered, or given up.
     pub fn request(&self, labels: RequestLabels, took: Duration) {
         self.requests.note(&labels, took);
+    }
+
+    /// A policy has something to say of a request or a connection that decides nothing.
+    pub fn marked(&self, mark: &Mark) {
+        self.marks.note(mark);
     }
 
     /// A copy of a request was given up.
