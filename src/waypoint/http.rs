@@ -11,7 +11,6 @@ mod affinity;
 mod attempts;
 mod backend;
 mod body;
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody calls yet"))]
 mod call;
 mod copy;
 mod deadline;
@@ -31,6 +30,7 @@ mod resets;
 mod route;
 mod stall;
 mod tasks;
+mod trace;
 mod upgrade;
 mod upload;
 mod websocket;
@@ -53,7 +53,6 @@ use super::Arrival;
 use crate::hbone::{Connector, Tunnel, TunnelIo};
 use crate::telemetry::access_log::chain;
 use body::Download;
-#[expect(unused_imports, reason = "nobody calls yet")]
 pub(super) use call::{
     Bounds, CallError, Called, Callee, Caller, Unanswered, grpc_message, grpc_request,
 };

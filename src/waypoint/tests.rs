@@ -3,6 +3,7 @@
 mod attempts;
 mod calls;
 mod changes;
+mod exports;
 mod framing;
 mod headers;
 mod http;
@@ -17,4 +18,5 @@ mod sessions;
 mod silence;
 mod sniff;
 mod tcp;
+mod traces;
 mod traffic;

@@ -10,9 +10,6 @@ const PARTS: u16 = 10_000;
 pub struct Share(u16);
 
 impl Share {
-    /// What a mesh keeps that says nothing: 1 %.
-    pub const USUAL: Self = Self(100);
-
     /// So many hundredths of a percent; all, where there are more.
     pub fn hundredths(of_percent: u16) -> Self {
         Self(of_percent.min(PARTS))

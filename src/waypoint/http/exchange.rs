@@ -62,6 +62,9 @@ pub(super) async fn serve<C: Connector + Clone>(
         let gone = "the waypoint's instance is not in the mesh view".to_owned();
         return Reply::no_endpoint(gone).response(account);
     };
+    if let Some(tracer) = arrival.tracer(&seen) {
+        account.traced(&tracer, &parts, &authority);
+    }
     let mut found = Found::default();
     let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;
     account.marked(found.marks);
@@ -148,6 +151,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         if let Some(ruled) = &way.ruled {
             host = ruled.change(&mut parts, host)?;
         }
+        account.tell_trace(&mut parts.headers);
         let limited = limit.or(way.attempt).is_some() && !body.is_end_stream();
         let (clock, whole) = match limited {
             true => {

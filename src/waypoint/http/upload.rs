@@ -26,7 +26,6 @@ pub(super) enum Upload {
     /// A copy of the client's.
     Copy(Copied),
     /// What the waypoint says itself.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody calls yet"))]
     Whole(Bytes),
 }
 

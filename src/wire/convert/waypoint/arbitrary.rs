@@ -130,6 +130,7 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         sniff_timeout: sniff,
         default_retry: retry,
         locality,
+        ..Options::default()
     });
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {

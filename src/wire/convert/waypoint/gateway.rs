@@ -71,6 +71,7 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
             Some(given) => locality(given),
             None => LocalityPolicy::usual(),
         },
+        ..Options::default()
     })
 }
 

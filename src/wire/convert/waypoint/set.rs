@@ -35,5 +35,6 @@ pub(super) fn decode(
     let policies = policies.map(|name| policy_named(field, waypoint, name));
     Ok(AttachedSet {
         policies: policies.collect::<Result<_, Fault>>()?,
+        telemetry: Vec::new(),
     })
 }

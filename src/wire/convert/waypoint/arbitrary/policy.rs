@@ -35,7 +35,10 @@ pub(super) fn policy() -> impl Strategy<Value = Authorization> {
 }
 
 pub(super) fn set() -> impl Strategy<Value = AttachedSet> {
-    list(key()).prop_map(|policies| AttachedSet { policies })
+    list(key()).prop_map(|policies| AttachedSet {
+        policies,
+        telemetry: Vec::new(),
+    })
 }
 
 fn key() -> impl Strategy<Value = PolicyKey> {
