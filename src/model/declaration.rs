@@ -29,7 +29,8 @@ pub use provider::{
     OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 
-use super::route::Retry;
+use super::authorization::Trusted;
+use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
 use super::shared::Shared;
 use super::traffic::LocalityPolicy;
@@ -108,6 +109,10 @@ pub struct Settings {
     pub locality: LocalityPolicy,
     /// `extension-providers` in the order they were written.
     pub providers: Vec<Provider>,
+    /// `path-normalization`: the form in which paths are routed, judged and sent on.
+    pub paths: PathNormalization,
+    /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.
+    pub trusted: Trusted,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

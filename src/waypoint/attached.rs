@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use tracing::warn;
 
 use super::tracer::Tracer;
-use crate::model::attached::PolicyKey;
 use crate::model::authorization::Set;
 use crate::model::telemetry::{Defaults, Exporter, Merged, Traces};
 use crate::model::waypoint::{AttachedSet, Resources};
@@ -34,13 +33,8 @@ impl<'a> InForce<'a> {
 
     /// Its authorization policies. One that nobody has told of denies everything.
     pub(super) fn policies(self) -> &'a Set {
-        self.made.policies.get_or_init(|| {
-            let named = self.set.policies.iter();
-            let known = |key: &&PolicyKey| self.told.policies.contains_key(*key);
-            let missing = named.clone().find(|key| !known(key)).cloned();
-            let policies = named.filter_map(|key| self.told.policies.get(key).cloned());
-            Set::new(policies, missing)
-        })
+        let made = || self.told.policies_of(self.set);
+        self.made.policies.get_or_init(made)
     }
 
     /// How it is traced, as `make` makes it out of what is said of that and of whom spans are told.

@@ -149,6 +149,8 @@ pub(crate) fn mesh() -> Mesh {
             retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
             providers: Vec::new(),
+            paths: Default::default(),
+            trusted: Default::default(),
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),
