@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::filtered::{Client, judged};
 use super::request::{self, Leads, Read, lead};
+use super::traced::traced;
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
 use crate::model::balance::{Candidate, Pick};
@@ -161,6 +162,11 @@ impl Explaining<'_> {
                 Some(_) if is_http(&bound) => answered(&name, 403, &why, explanation),
                 _ => explanation.reason = format!("closed by waypoint {name}: {why}"),
             };
+        }
+        if let (Some(told), Some(request)) = (told, &request)
+            && is_http(&bound)
+        {
+            traced(told, &bound, request, &mut explanation.steps);
         }
         let routed = request.filter(|_| bound.service().is_some());
         if let Some(request) = routed {

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::tracer::Tracer;
 use crate::model::authorization::Set;
-use crate::model::telemetry::{Defaults, Exporter, Merged, Traces};
+use crate::model::telemetry::{Exporter, Traces};
 use crate::model::waypoint::{AttachedSet, Resources};
 
 /// What has been made so far.
@@ -44,7 +44,7 @@ impl<'a> InForce<'a> {
     ) -> Option<Arc<Tracer>> {
         let tracer = self.made.tracer.get_or_init(|| {
             let setup = &self.told.gateway.as_ref()?.options.telemetry;
-            let traces = self.traces(&setup.defaults)?;
+            let traces = self.told.merged_of(self.set).traces?;
             let exporter = setup.providers.get(&traces.provider);
             let tracer = exporter.and_then(|exporter| make(&traces, exporter));
             if tracer.is_none() {
@@ -54,12 +54,5 @@ impl<'a> InForce<'a> {
             tracer.map(Arc::new)
         });
         tracer.clone()
-    }
-
-    fn traces(self, defaults: &Defaults) -> Option<Traces> {
-        let named = self.set.telemetry.iter();
-        let levels = named.filter_map(|key| self.told.telemetry.get(key));
-        let levels = levels.map(|telemetry| &telemetry.says);
-        Merged::new(defaults, levels).traces
     }
 }

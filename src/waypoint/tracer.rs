@@ -10,7 +10,6 @@ use super::Arrival;
 use super::export::Collector;
 use super::routing::Seen;
 use crate::hbone::Connector;
-use crate::model::declaration::TraceContext;
 use crate::model::telemetry::{CustomTag, Exporter, Traces};
 use crate::model::waypoint::Bound;
 use crate::model::workload::Workload;
@@ -18,7 +17,7 @@ use crate::telemetry::batch::Sink;
 use crate::telemetry::trace::{Propagation, Share, Span, Value};
 
 /// Most octets of a text that clients write, where nobody says so.
-const LONGEST: usize = 256;
+const LONGEST: u32 = 256;
 
 /// What holds for the traces of what is asked for.
 pub(super) struct Tracer {
@@ -51,16 +50,10 @@ impl Tracer {
         (instance, bound): (&Workload, &Bound),
         sink: impl FnOnce() -> Arc<Sink<Span>>,
     ) -> Option<Self> {
-        let (propagation, longest) = match exporter {
-            Exporter::OpenTelemetry { max_tag_length, .. } => (
-                Propagation::W3c,
-                usize::try_from(*max_tag_length).unwrap_or(LONGEST),
-            ),
-            Exporter::Zipkin { trace_context, .. } => match trace_context {
-                TraceContext::B3 => (Propagation::B3, LONGEST),
-                TraceContext::B3AndW3c => (Propagation::B3AndW3c, LONGEST),
-            },
-            Exporter::Prometheus | Exporter::File(_) | Exporter::OtelLog { .. } => return None,
+        let propagation = Propagation::of(exporter)?;
+        let longest = match exporter {
+            Exporter::OpenTelemetry { max_tag_length, .. } => *max_tag_length,
+            _ => LONGEST,
         };
         let custom = traces.custom_tags.iter();
         let custom = custom.filter_map(|(key, tag)| Some((Arc::clone(key), Custom::new(tag)?)));
@@ -73,7 +66,7 @@ impl Tracer {
             own: own(instance, traces.istio_tags),
             istio_tags: traces.istio_tags,
             custom: custom.collect(),
-            longest,
+            longest: usize::try_from(longest).unwrap_or(usize::MAX),
         })
     }
 }

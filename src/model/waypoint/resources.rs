@@ -13,7 +13,7 @@ use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{PathNormalization, Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
-use crate::model::telemetry::{Setup, Telemetry};
+use crate::model::telemetry::{Defaults, Merged, Setup, Telemetry};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
 
@@ -44,6 +44,25 @@ impl Resources {
         let missing = named.clone().find(|key| !known(key)).cloned();
         let policies = named.filter_map(|key| self.policies.get(key).cloned());
         Set::new(policies, missing)
+    }
+
+    /// The telemetry among what is attached, the widest first.
+    pub fn telemetry_of<'a>(
+        &'a self,
+        set: &'a AttachedSet,
+    ) -> impl Iterator<Item = &'a Arc<Telemetry>> + Clone {
+        let named = set.telemetry.iter();
+        named.filter_map(|key| self.telemetry.get(key))
+    }
+
+    /// What is told of requests by what is attached.
+    pub fn merged_of(&self, set: &AttachedSet) -> Merged {
+        let defaults = self
+            .gateway
+            .as_ref()
+            .map(|gateway| &gateway.options.telemetry.defaults);
+        let levels = self.telemetry_of(set).map(|telemetry| &telemetry.says);
+        Merged::new(defaults.unwrap_or(&Defaults::default()), levels)
     }
 
     /// What is attached to what was asked for; none where nothing is told of it.

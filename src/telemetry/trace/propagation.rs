@@ -4,6 +4,8 @@ use http::HeaderMap;
 
 use super::context::{Incoming, SpanContext};
 use super::{b3, w3c};
+use crate::model::declaration::TraceContext;
+use crate::model::telemetry::Exporter;
 
 /// The headers that carry a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,18 @@ pub enum Propagation {
 }
 
 impl Propagation {
+    /// That of whoever takes spans; none of who takes none.
+    pub fn of(exporter: &Exporter) -> Option<Self> {
+        match exporter {
+            Exporter::OpenTelemetry { .. } => Some(Self::W3c),
+            Exporter::Zipkin { trace_context, .. } => Some(match trace_context {
+                TraceContext::B3 => Self::B3,
+                TraceContext::B3AndW3c => Self::B3AndW3c,
+            }),
+            Exporter::Prometheus | Exporter::File(_) | Exporter::OtelLog { .. } => None,
+        }
+    }
+
     /// Reads what a request tells of its trace.
     pub fn read(self, headers: &HeaderMap) -> Incoming {
         match self {

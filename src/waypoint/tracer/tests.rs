@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use prometheus_client::metrics::counter::Counter;
 
 use super::*;
-use crate::model::declaration::OtlpHttp;
+use crate::model::declaration::{OtlpHttp, TraceContext};
 use crate::model::telemetry::Sampling;
 use crate::model::testing::{service, workload};
 use crate::telemetry::batch;
