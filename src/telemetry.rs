@@ -9,6 +9,7 @@ pub mod labels;
 pub mod log;
 mod marks;
 pub mod metrics;
+pub mod record;
 pub mod requests;
 pub mod trace;
 

@@ -65,7 +65,17 @@ pub mod proto {
                     tonic::include_proto!("opentelemetry.proto.trace.v1");
                 }
             }
+            pub mod logs {
+                pub mod v1 {
+                    tonic::include_proto!("opentelemetry.proto.logs.v1");
+                }
+            }
             pub mod collector {
+                pub mod logs {
+                    pub mod v1 {
+                        tonic::include_proto!("opentelemetry.proto.collector.logs.v1");
+                    }
+                }
                 pub mod trace {
                     pub mod v1 {
                         tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
@@ -76,8 +86,10 @@ pub mod proto {
     }
     /// The same, in short.
     pub mod otlp {
+        pub use super::opentelemetry::proto::collector::logs::v1 as logs_collector;
         pub use super::opentelemetry::proto::collector::trace::v1 as collector;
         pub use super::opentelemetry::proto::common::v1 as common;
+        pub use super::opentelemetry::proto::logs::v1 as logs;
         pub use super::opentelemetry::proto::resource::v1 as resource;
         pub use super::opentelemetry::proto::trace::v1 as trace;
     }

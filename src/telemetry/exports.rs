@@ -37,11 +37,11 @@ impl Exports {
         Self {
             taken: counter(
                 "lateen_telemetry_exported",
-                "Spans that a collector has taken",
+                "Spans, and lines of access logs, that a collector has taken",
             ),
             dropped: counter(
                 "lateen_telemetry_dropped",
-                "Spans that a collector has not taken: they came too fast, or it was not to be reached",
+                "Those that it has not: they came too fast, or it was not to be reached",
             ),
         }
     }

@@ -1,9 +1,10 @@
-//! What a waypoint tells collectors: spans, batch by batch, beside everything else
+//! What a waypoint tells collectors: spans and lines of access logs, batch by batch, beside everything else
 //! (`spec/waypoint-l7.md` §6.4). Whoever tells something never waits.
 //!
 //! A collector is a service of the mesh and called as such ([`super::http::Caller`]). There is one task for
 //! each that somebody tells something, for as long as somebody does.
 
+mod records;
 mod spans;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -23,6 +24,7 @@ use crate::model::route::Target;
 use crate::model::telemetry::Exporter;
 use crate::telemetry::access_log::chain;
 use crate::telemetry::batch::{self, Batches, Sink};
+use crate::telemetry::record::Record;
 use crate::telemetry::trace::Span;
 use crate::telemetry::{Exported, Metrics};
 
@@ -102,6 +104,7 @@ type Sinks<T> = Mutex<Vec<(Collector, Weak<Sink<T>>)>>;
 /// The collectors that are told something.
 pub(super) struct Exports {
     spans: Sinks<Span>,
+    records: Sinks<Record>,
     tasks: Mutex<JoinSet<()>>,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
@@ -111,6 +114,7 @@ impl Exports {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             spans: Mutex::default(),
+            records: Mutex::default(),
             tasks: Mutex::default(),
             stop: CancellationToken::new(),
             metrics,
@@ -124,6 +128,15 @@ impl Exports {
         to: &Collector,
     ) -> Arc<Sink<Span>> {
         self.sink(&self.spans, by, to)
+    }
+
+    /// Where lines of an access log are told.
+    pub(super) fn records<C: Connector + Clone>(
+        &self,
+        by: &Caller<C>,
+        to: &Collector,
+    ) -> Arc<Sink<Record>> {
+        self.sink(&self.records, by, to)
     }
 
     fn sink<T: Told, C: Connector + Clone>(

@@ -21,6 +21,7 @@ pub mod delta;
 mod gateway;
 mod health;
 mod placement;
+pub mod record;
 mod report;
 mod revision;
 mod service;

@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::destination::read_locality;
 use super::identifier;
-use super::provider;
 use super::policy::identity;
+use super::provider;
 use super::route::read_retries;
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};

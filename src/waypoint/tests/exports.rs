@@ -12,6 +12,7 @@ use crate::hbone::testing::eventually;
 use crate::model::declaration::{OtlpHttp, TraceContext};
 use crate::model::telemetry::Exporter;
 use crate::telemetry::batch::Sink;
+use crate::telemetry::record::Record;
 use crate::telemetry::trace::{Decision, Kind, Span, SpanContext, SpanId, TraceId};
 use crate::waypoint::export::Collector;
 use crate::waypoint::testing::told::{target, told};
@@ -191,4 +192,34 @@ async fn who_tells_the_same_collector_shares_its_queue() {
     // The last who tells has gone: what is there is told at once.
     drop(first);
     eventually("it is told", || counted(&shop) == (1, 0)).await;
+}
+
+#[tokio::test]
+async fn lines_of_an_access_log_are_told_over_grpc() {
+    let shop = Shop::new(told()).await;
+    let answer = Response::builder().header("grpc-status", "0");
+    shop.v1
+        .plan(Plan::Answer(answer.body(text(&[0; 5][..])).unwrap()));
+    let caller = &shop.rig.caller;
+    let log = Collector {
+        name: Arc::from("logs"),
+        is: Exporter::OtelLog {
+            to: target("v1"),
+            log_name: Arc::from("access"),
+        },
+    };
+    let sink = caller.shared.exports.records(caller, &log);
+    sink.tell(Record {
+        time: SystemTime::now(),
+        text: Some("GET /what".to_owned()),
+        members: Vec::new(),
+        span: None,
+    });
+    caller.shared.exports.flush(Duration::from_secs(4)).await;
+    let asked = shop.v1.last();
+    let method = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    assert_eq!(asked.target, method);
+    assert!(asked.body.contains("GET /what") && asked.body.contains("access"));
+    let label = "signal=\"logs\",provider=\"logs\"";
+    assert_eq!(shop.rig.metric("lateen_telemetry_exported_total", label), 1);
 }

@@ -8,22 +8,13 @@ use crate::wire::proto::otlp::common::{AnyValue, InstrumentationScope, KeyValue,
 use crate::wire::proto::otlp::resource::Resource;
 use crate::wire::proto::otlp::trace::{self, ResourceSpans, ScopeSpans, Status, span, status};
 
-/// What is handed to a collector: spans of whoever is described by `resource`.
-pub fn export(resource: &[(&'static str, String)], spans: &[Span]) -> ExportTraceServiceRequest {
-    let described = resource.iter();
-    let described = described.map(|(key, value)| attribute(key, value));
+/// What is handed to a collector: spans of whoever is described by `teller`.
+pub fn export(teller: &[(&'static str, String)], spans: &[Span]) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource {
-                attributes: described.collect(),
-                dropped_attributes_count: 0,
-            }),
+            resource: Some(resource(teller)),
             scope_spans: vec![ScopeSpans {
-                scope: Some(InstrumentationScope {
-                    name: "lateen".to_owned(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    ..InstrumentationScope::default()
-                }),
+                scope: Some(scope()),
                 spans: spans.iter().map(of).collect(),
                 schema_url: String::new(),
             }],
@@ -32,13 +23,37 @@ pub fn export(resource: &[(&'static str, String)], spans: &[Span]) -> ExportTrac
     }
 }
 
+/// Who tells it.
+pub(super) fn resource(teller: &[(&'static str, String)]) -> Resource {
+    let described = teller.iter();
+    let described = described.map(|(key, value)| attribute(key, value));
+    Resource {
+        attributes: described.collect(),
+        dropped_attributes_count: 0,
+    }
+}
+
+/// What tells it.
+pub(super) fn scope() -> InstrumentationScope {
+    InstrumentationScope {
+        name: "lateen".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    }
+}
+
 /// A text under a key.
-pub fn attribute(key: &str, value: &str) -> KeyValue {
+pub(super) fn attribute(key: &str, value: &str) -> KeyValue {
     KeyValue {
         key: key.to_owned(),
-        value: Some(AnyValue {
-            value: Some(any_value::Value::StringValue(value.to_owned())),
-        }),
+        value: Some(text(value)),
+    }
+}
+
+/// A text.
+pub(super) fn text(value: &str) -> AnyValue {
+    AnyValue {
+        value: Some(any_value::Value::StringValue(value.to_owned())),
     }
 }
 
@@ -73,7 +88,8 @@ fn of(span: &Span) -> trace::Span {
     }
 }
 
-fn nanos(time: SystemTime) -> u64 {
+/// Nanoseconds since 1970.
+pub(super) fn nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
