@@ -5,6 +5,7 @@ pub mod access_log;
 pub mod control;
 pub mod labels;
 pub mod log;
+mod marks;
 pub mod metrics;
 pub mod requests;
 

@@ -7,6 +7,7 @@
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
+mod attached;
 mod endpoints;
 mod filters;
 mod http;

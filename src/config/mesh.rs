@@ -11,6 +11,7 @@ mod namespace;
 mod node;
 mod policy;
 mod protocol;
+mod provider;
 mod route;
 mod service;
 mod service_entry;

@@ -11,29 +11,12 @@ mod rule;
 mod set;
 mod template;
 
-use std::fmt;
-use std::sync::Arc;
-
+use super::attached::PolicyKey;
 use super::declaration::{Action, Origin, Rule};
 
 pub use asked::{Asked, Http};
 pub use claims::Token;
 pub use set::{Cause, Denial, Mark, Question, Set, Verdict};
-
-/// What names something that is attached to what a waypoint serves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyKey {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for PolicyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// An authorization policy as waypoints evaluate it: as it was written, but for trust domains that
 /// stand for one another, which are all named (`spec/labels-and-policy.md` §3.9).

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 mod attribute;
 mod l7;
 mod policy;
+mod provider;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use attribute::{Attribute, AttributeError};
@@ -22,6 +23,10 @@ pub use l7::{
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
+};
+pub use provider::{
+    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog,
+    OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 
 use super::route::Retry;
@@ -101,6 +106,8 @@ pub struct Settings {
     /// `locality-lb-setting`, for services of which nothing else says so (§3.6 there); region, zone and
     /// subzone unless set.
     pub locality: LocalityPolicy,
+    /// `extension-providers` in the order they were written.
+    pub providers: Vec<Provider>,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::authorization::PolicyKey;
+use super::attached::PolicyKey;
 use super::declaration::Origin;
 use super::expression::Expression;
 use super::log_format::TextFormat;

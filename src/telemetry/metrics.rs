@@ -15,7 +15,9 @@ use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
 use super::labels::{ConnectionLabels, ServiceLabels};
+use super::marks::Marks;
 use super::requests::{RequestLabels, Requests};
+use crate::model::authorization::Mark;
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
 
@@ -26,6 +28,7 @@ pub struct Metrics {
     registry: Registry,
     connections: Families,
     requests: Requests,
+    marks: Marks,
     mirrors_dropped: Counter,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
@@ -122,6 +125,7 @@ impl Default for Metrics {
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
+        let marks = Marks::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
             "lateen_mirrors_dropped",
@@ -189,6 +193,7 @@ impl Default for Metrics {
                 received,
             },
             requests,
+            marks,
             mirrors_dropped,
             series: Mutex::default(),
             revision,
@@ -225,6 +230,11 @@ impl Metrics {
     /// A request has been answered, or given up.
     pub fn request(&self, labels: RequestLabels, took: Duration) {
         self.requests.note(&labels, took);
+    }
+
+    /// A policy has something to say of a request or a connection that decides nothing.
+    pub fn marked(&self, mark: &Mark) {
+        self.marks.note(mark);
     }
 
     /// A copy of a request was given up.

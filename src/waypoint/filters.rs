@@ -1,45 +1,49 @@
 //! What is asked of a request before it goes on, in the order of `spec/waypoint-l7.md` §1.7:
-//! authorization, authentication, limits, faults. Each filter sees the request as it was asked, before
-//! any route changes it, and may answer it instead.
+//! authorization, authentication, limits. Each filter sees the request as it was asked, before any
+//! route changes it, and may answer it instead; faults and CORS are the route's.
 
+mod authorization;
+
+use http::HeaderMap;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 
 use super::Arrival;
 use super::http::Reply;
 use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
-use crate::model::authorization::{Asked, Denial, Http, Verdict};
+use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
 
-/// Lets a request through, or says what to answer it.
+/// What the filters have found of a request, whether it passes or not.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The token that vouches for whoever asks.
+    pub(super) token: Option<Token>,
+    /// What policies say that decides nothing.
+    pub(super) marks: Vec<Mark>,
+    /// Fields of the answer, whoever gives it.
+    pub(super) answer: HeaderMap,
+}
+
+/// Lets a request through, or says what to answer it. They may add to its fields and take from them.
 ///
 /// # Errors
 /// The answer.
-pub(super) fn request<C: Connector>(
+#[expect(clippy::unused_async, reason = "others are to be asked")]
+pub(super) async fn request<C: Connector>(
     arrival: &Arrival<C>,
     seen: &Seen,
-    parts: &Parts,
+    parts: &mut Parts,
     authority: &Authority,
+    found: &mut Found,
 ) -> Result<(), Reply> {
-    let set = seen.policies(&arrival.bound);
-    let set = set.map_err(|untold| Reply::untold(chain(&untold)))?;
-    let Some(set) = set.filter(|set| !set.is_empty()) else {
+    let attached = seen.attached(&arrival.bound);
+    let attached = attached.map_err(|untold| Reply::untold(chain(&untold)))?;
+    let Some(attached) = attached else {
         return Ok(());
     };
-    let http = Http {
-        method: parts.method.as_str(),
-        path: parts.uri.path(),
-        target: parts.uri.path_and_query().map_or("", PathAndQuery::as_str),
-        authority: authority.as_str(),
-        scheme: parts.uri.scheme_str().unwrap_or("http"),
-        headers: &parts.headers,
-        token: None,
-    };
-    match set.judge(&asked(arrival, Some(http), None)) {
-        Verdict::Allowed(_) => Ok(()),
-        Verdict::Denied(denial) => Err(Reply::denied(&denial)),
-    }
+    authorization::request(arrival, attached.policies(), parts, authority, found)
 }
 
 /// Why a connection that is no HTTP does not pass.
@@ -60,27 +64,8 @@ pub(super) fn connection<C: Connector>(
     seen: &Seen,
     server_name: Option<&str>,
 ) -> Result<(), NotLet> {
-    let Some(set) = seen.policies(&arrival.bound)? else {
-        return Ok(());
-    };
-    match set.judge(&asked(arrival, None, server_name)) {
-        Verdict::Allowed(_) => Ok(()),
-        Verdict::Denied(denial) => Err(NotLet::Denied { denial }),
-    }
-}
-
-fn asked<'a, C: Connector>(
-    arrival: &'a Arrival<C>,
-    http: Option<Http<'a>>,
-    server_name: Option<&'a str>,
-) -> Asked<'a> {
-    let source = arrival.client.source.ip().to_canonical();
-    Asked {
-        peer: arrival.client.peer.as_ref(),
-        source,
-        remote: source,
-        destination: arrival.bound.asked(),
-        server_name,
-        http,
+    match seen.attached(&arrival.bound)? {
+        Some(attached) => authorization::connection(arrival, attached.policies(), server_name),
+        None => Ok(()),
     }
 }

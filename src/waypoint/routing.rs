@@ -10,14 +10,14 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
+use super::attached::{Attached, InForce};
 use super::endpoints::Ruled;
 use super::{Arrival, Shared};
 use crate::agent::MeshState;
 use crate::hbone::Connector;
-use crate::model::authorization::{PolicyKey, Set};
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{AttachedSet, Bound, BoundPort, Destination, External, Resources};
+use crate::model::waypoint::{Bound, BoundPort, Destination, External, Resources};
 use crate::model::workload::Workload;
 
 /// What holds where nobody says otherwise.
@@ -34,7 +34,7 @@ struct Tables {
     of: Arc<Resources>,
     services: HashMap<ServiceKey, Service>,
     /// What holds for all that is addressed to workloads.
-    workloads: OnceLock<Set>,
+    workloads: Attached,
 }
 
 /// What holds for a service.
@@ -42,7 +42,7 @@ struct Tables {
 struct Service {
     /// In the order of the binding's ports.
     ports: Vec<Port>,
-    policies: OnceLock<Set>,
+    attached: Attached,
 }
 
 /// The routes of a port.
@@ -103,13 +103,13 @@ impl Tables {
             let ports = binding.ports.iter().map(|_| Port::default());
             let service = Service {
                 ports: ports.collect(),
-                policies: OnceLock::new(),
+                attached: Attached::default(),
             };
             (key.clone(), service)
         });
         Self {
             services: services.collect(),
-            workloads: OnceLock::new(),
+            workloads: Attached::default(),
             of: Arc::clone(resources),
         }
     }
@@ -125,15 +125,6 @@ impl Tables {
                 service: service.clone(),
                 port,
             })
-    }
-
-    /// What is attached, as a set of policies. One that nobody has told of denies everything.
-    fn set(&self, attached: &AttachedSet) -> Set {
-        let known = |key: &&PolicyKey| self.of.policies.contains_key(*key);
-        let missing = attached.policies.iter().find(|key| !known(key)).cloned();
-        let policies = attached.policies.iter();
-        let policies = policies.filter_map(|key| self.of.policies.get(key).cloned());
-        Set::new(policies, missing)
     }
 }
 
@@ -176,24 +167,24 @@ impl Seen {
         Ok(Some((tables, port, told)))
     }
 
-    /// The policies that hold for what was asked for; none where no control plane knows any.
-    pub(super) fn policies(&self, bound: &Bound) -> Result<Option<&Set>, Untold> {
+    /// What is attached to what was asked for; none where no control plane knows of anything.
+    pub(super) fn attached(&self, bound: &Bound) -> Result<Option<InForce<'_>>, Untold> {
         let Some(tables) = &self.tables else {
             return Ok(None);
         };
         let Some(gateway) = &tables.of.gateway else {
             return Err(Untold::Itself);
         };
-        let Bound::Service { service, .. } = bound else {
-            let made = || tables.set(&gateway.workload_set);
-            return Ok(Some(tables.workloads.get_or_init(made)));
+        let (set, made) = match bound {
+            Bound::Service { service, .. } => {
+                let unknown = || Untold::Service(service.key.clone());
+                let made = tables.services.get(&service.key).ok_or_else(unknown)?;
+                let told = tables.of.services.get(&service.key);
+                (&told.ok_or_else(unknown)?.set, &made.attached)
+            }
+            Bound::Workload { .. } => (&gateway.workload_set, &tables.workloads),
         };
-        let unknown = || Untold::Service(service.key.clone());
-        let known = tables.services.get(&service.key).ok_or_else(unknown)?;
-        let told = tables.of.services.get(&service.key);
-        let told = told.ok_or_else(unknown)?;
-        let made = || tables.set(&told.set);
-        Ok(Some(known.policies.get_or_init(made)))
+        Ok(Some(InForce::new(&tables.of, set, made)))
     }
 
     /// The routes of requests; none where everything goes to what was asked for.

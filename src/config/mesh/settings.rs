@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::destination::read_locality;
 use super::identifier;
+use super::provider;
 use super::route::read_retries;
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
@@ -72,6 +73,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         locality: table
             .optional("locality-lb-setting", read_locality)
             .unwrap_or(default.locality),
+        providers: table
+            .optional("extension-providers", provider::read)
+            .unwrap_or_default(),
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -105,6 +109,7 @@ pub(in crate::config) fn defaults() -> Settings {
         auto_allow_waypoint: false,
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
+        providers: Vec::new(),
         serial: 0,
     }
 }

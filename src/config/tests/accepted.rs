@@ -2,6 +2,7 @@
 
 mod destinations;
 mod policies;
+mod providers;
 mod routes;
 mod service_entries;
 mod virtual_services;

@@ -2,6 +2,7 @@
 
 mod destinations;
 mod policies;
+mod providers;
 mod resources;
 mod rules;
 mod service_entries;
@@ -90,6 +91,7 @@ pub(super) fn rows() -> Vec<Row> {
     resources::add(&mut rows);
     policies::add(&mut rows);
     rules::add(&mut rows);
+    providers::add(&mut rows);
     destinations::add(&mut rows);
     service_entries::add(&mut rows);
     rows.0

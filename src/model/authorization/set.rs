@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::rule::Judge;
-use super::{Asked, Authorization, PolicyKey};
+use super::{Asked, Authorization};
+use crate::model::attached::PolicyKey;
 use crate::model::declaration::Action;
 
 /// The policies of a service behind a waypoint, or of what is addressed to workloads; each kind in the

@@ -148,6 +148,7 @@ pub(crate) fn mesh() -> Mesh {
             auto_allow_waypoint: false,
             retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            providers: Vec::new(),
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),

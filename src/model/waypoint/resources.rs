@@ -8,7 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::WaypointName;
-use crate::model::authorization::{Authorization, PolicyKey};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Authorization;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};

@@ -13,6 +13,7 @@ use hyper::body::Frame;
 use tracing::{Level, enabled};
 
 use crate::hbone::Connector;
+use crate::model::authorization::Mark;
 use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::{Entry, chain};
 use crate::telemetry::log;
@@ -58,6 +59,8 @@ pub(super) struct Account {
     upstream: Option<(Arc<str>, u16, Option<Arc<str>>)>,
     delayed: bool,
     exhausted: bool,
+    /// What policies said that decided nothing.
+    marks: Vec<Mark>,
     /// Bytes of the request's body.
     pub(super) received: Arc<AtomicU64>,
     sent: u64,
@@ -106,6 +109,7 @@ impl Account {
             upstream: None,
             delayed: false,
             exhausted: false,
+            marks: Vec::new(),
             received: Arc::default(),
             sent: 0,
             ended: false,
@@ -155,6 +159,14 @@ impl Account {
     /// Notes that it would have been asked again if it had not been so often.
     pub(super) fn exhausted(&mut self) {
         self.exhausted = true;
+    }
+
+    /// Notes what policies say that decides nothing.
+    pub(super) fn marked(&mut self, marks: Vec<Mark>) {
+        for mark in &marks {
+            self.metrics.marked(mark);
+        }
+        self.marks = marks;
     }
 
     /// Notes the endpoint that is asked.
@@ -297,6 +309,10 @@ impl Account {
             }
             if let Some(status) = &answered.grpc_status {
                 line.text("grpc_status", status);
+            }
+            if let Some((first, more)) = self.marks.split_first() {
+                line.quoted("policy", first)
+                    .number("policy.more", more.len() as u64);
             }
             let duration = self.started.elapsed().as_millis();
             line.number("bytes_sent", self.sent)

@@ -30,6 +30,7 @@ use crate::model::service::AppProtocol;
 use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
 use crate::waypoint::endpoints::Ruled as Policy;
+use crate::waypoint::filters::Found;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
@@ -61,8 +62,15 @@ pub(super) async fn serve<C: Connector + Clone>(
         let gone = "the waypoint's instance is not in the mesh view".to_owned();
         return Reply::no_endpoint(gone).response(account);
     };
-    if let Err(reply) = filters::request(&arrival, &seen, &parts, &authority) {
-        return reply.response(account);
+    let mut found = Found::default();
+    let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;
+    account.marked(found.marks);
+    let mut told = Told {
+        filtered: found.answer,
+        ..Told::default()
+    };
+    if let Err(reply) = passed {
+        return told.local(reply, account);
     }
     let exchange = Exchange {
         arrival: &arrival,
@@ -71,15 +79,10 @@ pub(super) async fn serve<C: Connector + Clone>(
         client: parts.version,
         websocket: upgrade.is_some(),
     };
-    let mut told = Told::default();
     let answer = exchange.answer(parts, authority, body, &mut account, &mut told);
     match answer.await {
         Ok(answer) => answer.pass_on(account, upgrade, &spawn, &told),
-        Err(reply) => {
-            let mut response = reply.response(account);
-            told.cors_to(response.headers_mut());
-            response
-        }
+        Err(reply) => told.local(reply, account),
     }
 }
 
@@ -108,9 +111,10 @@ struct Way<'a> {
     attempt: Option<Duration>,
 }
 
-/// What the client is told besides, by the rule.
+/// What the client is told besides, by the filters and the rule.
 #[derive(Default)]
 struct Told<'a> {
+    filtered: HeaderMap,
     ruled: Option<Ruled<'a>>,
     cors: Option<HeaderMap>,
     session: Option<(HeaderName, HeaderValue)>,
@@ -366,11 +370,20 @@ impl Told<'_> {
         if let Some(cookie) = &self.cookie {
             headers.append(header::SET_COOKIE, cookie.clone());
         }
-        self.cors_to(headers);
+        self.add_to(headers);
     }
 
-    fn cors_to(&self, headers: &mut HeaderMap) {
-        for (name, value) in self.cors.iter().flatten() {
+    /// An answer of the waypoint's own.
+    fn local(&self, reply: Reply, account: Account) -> Response<Download> {
+        let mut response = reply.response(account);
+        self.add_to(response.headers_mut());
+        response
+    }
+
+    /// What is said in any answer.
+    fn add_to(&self, headers: &mut HeaderMap) {
+        let cors = self.cors.iter().flatten();
+        for (name, value) in cors.chain(&self.filtered) {
             headers.insert(name, value.clone());
         }
     }

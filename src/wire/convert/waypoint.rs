@@ -5,7 +5,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::{ConvertError, Fault, Reason, required};
-use crate::model::authorization::{Authorization, PolicyKey};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;

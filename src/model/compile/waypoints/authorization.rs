@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::model::authorization::{Authorization, PolicyKey};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Authorization;
 use crate::model::compile::policies::Bundle;
 use crate::model::declaration::{AuthorizationPolicy, Condition, Rule, Source, Values};
 use crate::model::policy::Pattern;

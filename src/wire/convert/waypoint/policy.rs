@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::super::{Fault, Reason, enumeration, required};
 use super::FORMAT;
 use super::parts::{each, format};
-use crate::model::authorization::{Authorization, PolicyKey};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Authorization;
 use crate::model::declaration::{
     Action, Attribute, Condition, Operation, Origin, PathPattern, Rule, ServiceAccount, Source,
     Values,

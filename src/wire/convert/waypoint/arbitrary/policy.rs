@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{list, origin, word};
-use crate::model::authorization::{Authorization, PolicyKey};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Authorization;
 use crate::model::declaration::{
     Action, Condition, Operation, PathPattern, Rule, ServiceAccount, Source, Values,
 };
