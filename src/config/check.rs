@@ -19,6 +19,7 @@ mod probes;
 mod references;
 mod routes;
 mod service_entries;
+mod telemetry;
 mod virtual_services;
 
 use std::collections::HashMap;
@@ -28,7 +29,8 @@ use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
     WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload, default_settings,
+    WrittenServiceEntry, WrittenSettings, WrittenTelemetry, WrittenVirtualService, WrittenWorkload,
+    default_settings,
 };
 use crate::model::binding::Waypoints;
 use crate::model::declaration::{Mesh, Settings};
@@ -49,6 +51,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    telemetry: Vec<&'a WrittenTelemetry>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
@@ -70,6 +73,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                telemetry,
                 routes,
                 virtual_services,
                 destinations,
@@ -85,6 +89,7 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.telemetry.extend(telemetry);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
@@ -174,6 +179,7 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
+        telemetry::check(&context, &mut found);
         service_entries::check(&context, &carriers, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);

@@ -7,6 +7,7 @@
 
 mod facts;
 mod merge;
+mod setup;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::log_format::TextFormat;
 
 pub use facts::{Facts, Request, Response, Upstream};
 pub use merge::{Defaults, Log, Merged, Metering, MetricChange, Traces};
+pub use setup::{Exporter, Setup};
 
 /// The provider that writes to the mesh's `access-log-file`, declared or not.
 pub const ENVOY: &str = "envoy";

@@ -10,7 +10,8 @@ mod targets;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use self::targets::Targets;
+use self::targets::not_enforced;
+pub(super) use self::targets::{Attaching, Targets};
 use super::carriers::Carriers;
 use super::{Context, enrolment};
 use crate::config::diagnose::{Code, Diagnostic};
@@ -52,7 +53,15 @@ fn authorization<'a>(
     let what = format!("authorization-policy `{}`", policy.name.value);
     match &policy.attachment {
         WrittenAttachment::Targets(refs) => {
-            targets.check(context, policy, refs, found);
+            if let Action::Custom(_) = policy.action.value {
+                found.push(not_enforced(policy, &policy.action.place));
+            }
+            let attaching = Attaching {
+                kind: "authorization-policy",
+                name: &policy.name.value,
+                namespace: &policy.namespace.value,
+            };
+            targets.check(context, attaching, refs, found);
             return;
         }
         WrittenAttachment::Selector(labels) => {

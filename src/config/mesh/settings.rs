@@ -9,10 +9,11 @@ use super::destination::read_locality;
 use super::identifier;
 use super::provider;
 use super::route::read_retries;
+use super::telemetry::{NamedProvider, read_settings};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
-use crate::model::declaration::Settings;
+use crate::model::declaration::{Settings, TelemetryDefaults};
 use crate::model::route::Retry;
 use crate::model::traffic::LocalityPolicy;
 
@@ -31,6 +32,8 @@ pub(in crate::config) struct WrittenSettings {
     pub settings: Settings,
     /// Where `service-range` is written, if it is.
     pub range: Option<Place>,
+    /// The providers that `default-providers` names.
+    pub providers: Vec<NamedProvider>,
 }
 
 pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
@@ -39,6 +42,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     let range = table.optional("service-range", |value| {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
+    let (telemetry, providers) = read_settings(&table);
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -76,6 +80,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         providers: table
             .optional("extension-providers", provider::read)
             .unwrap_or_default(),
+        telemetry,
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -89,6 +94,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         place: table.place().clone(),
         settings,
         range: range.map(|range| range.place),
+        providers,
     })
 }
 
@@ -110,6 +116,7 @@ pub(in crate::config) fn defaults() -> Settings {
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
         providers: Vec::new(),
+        telemetry: TelemetryDefaults::default(),
         serial: 0,
     }
 }

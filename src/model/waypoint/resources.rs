@@ -13,6 +13,7 @@ use crate::model::authorization::Authorization;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
+use crate::model::telemetry::{Setup, Telemetry};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
 
@@ -30,6 +31,8 @@ pub struct Resources {
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
     /// The authorization policies that are attached.
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+    /// The telemetry that is.
+    pub telemetry: BTreeMap<PolicyKey, Arc<Telemetry>>,
 }
 
 /// What is attached to a service, or to all that is addressed to workloads, each kind in the order it
@@ -38,6 +41,8 @@ pub struct Resources {
 pub struct AttachedSet {
     /// Authorization policies.
     pub policies: Vec<PolicyKey>,
+    /// Telemetry, the widest first.
+    pub telemetry: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the
@@ -71,6 +76,8 @@ pub struct Options {
     /// The mesh's `locality-lb-setting`, for services of which neither a destination rule nor they
     /// themselves say anything.
     pub locality: LocalityPolicy,
+    /// Whom it tells of what it did.
+    pub telemetry: Setup,
 }
 
 impl Default for Options {
@@ -80,6 +87,7 @@ impl Default for Options {
             sniff_timeout: Duration::from_millis(100),
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            telemetry: Setup::default(),
         }
     }
 }

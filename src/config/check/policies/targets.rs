@@ -1,6 +1,7 @@
 //! Policies with `target-refs`: for waypoints (`spec/labels-and-policy.md` §2.2).
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::config::check::Context;
@@ -8,20 +9,37 @@ use crate::config::check::guesses::Guesses;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenAuthorization, did_you_mean};
 use crate::config::source::{At, Place};
-use crate::model::declaration::{Action, TargetKind, TargetRef};
+use crate::model::declaration::{TargetKind, TargetRef};
 
 /// The names of the one class of waypoints.
 const CLASSES: [&str; 2] = ["istio-waypoint", "waypoint"];
 
+/// Something that has targets.
+#[derive(Clone, Copy)]
+pub(in crate::config::check) struct Attaching<'a> {
+    /// Of which kind it is.
+    pub(in crate::config::check) kind: &'static str,
+    /// Its name.
+    pub(in crate::config::check) name: &'a str,
+    /// Its namespace, and that of its targets.
+    pub(in crate::config::check) namespace: &'a Arc<str>,
+}
+
+impl fmt::Display for Attaching<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind, self.name)
+    }
+}
+
 /// What targets are looked for among.
-pub(super) struct Targets<'a> {
+pub(in crate::config::check) struct Targets<'a> {
     services: HashMap<&'a str, BTreeSet<&'a str>>,
     service_entries: HashMap<&'a str, BTreeSet<&'a str>>,
     guesses: Guesses,
 }
 
 impl<'a> Targets<'a> {
-    pub(super) fn new(context: &Context<'a>) -> Self {
+    pub(in crate::config::check) fn new(context: &Context<'a>) -> Self {
         let mut services: HashMap<_, BTreeSet<_>> = HashMap::new();
         for service in &context.written.services {
             let namespace = services.entry(&*service.namespace.value);
@@ -40,16 +58,13 @@ impl<'a> Targets<'a> {
     }
 
     /// Judges the targets of a policy.
-    pub(super) fn check(
+    pub(in crate::config::check) fn check(
         &mut self,
         context: &Context<'_>,
-        policy: &WrittenAuthorization,
+        policy: Attaching<'_>,
         refs: &At<Vec<At<TargetRef>>>,
         found: &mut Vec<Diagnostic>,
     ) {
-        if let Action::Custom(_) = policy.action.value {
-            found.push(not_enforced(policy, &policy.action.place));
-        }
         for target in &refs.value {
             match target.value.kind {
                 TargetKind::Service => found.extend(self.service(policy, target)),
@@ -60,12 +75,8 @@ impl<'a> Targets<'a> {
         }
     }
 
-    fn service(
-        &mut self,
-        policy: &WrittenAuthorization,
-        target: &At<TargetRef>,
-    ) -> Option<Diagnostic> {
-        let (namespace, name) = (&policy.namespace.value, &target.value.name);
+    fn service(&mut self, policy: Attaching<'_>, target: &At<TargetRef>) -> Option<Diagnostic> {
+        let (namespace, name) = (policy.namespace, &target.value.name);
         let known = self.services.get(&**namespace);
         if known.is_some_and(|known| known.contains(&**name)) {
             return None;
@@ -83,10 +94,10 @@ impl<'a> Targets<'a> {
 impl Targets<'_> {
     fn service_entry(
         &mut self,
-        policy: &WrittenAuthorization,
+        policy: Attaching<'_>,
         target: &At<TargetRef>,
     ) -> Option<Diagnostic> {
-        let (namespace, name) = (&policy.namespace.value, &target.value.name);
+        let (namespace, name) = (policy.namespace, &target.value.name);
         let known = self.service_entries.get(&**namespace);
         if known.is_some_and(|known| known.contains(&**name)) {
             return None;
@@ -100,7 +111,8 @@ impl Targets<'_> {
     }
 }
 
-fn not_enforced(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
+/// A policy of providers, of whom nobody is asked.
+pub(super) fn not_enforced(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
     let message = format!(
         "authorization-policy `{}` is `CUSTOM`: this version asks no providers",
         policy.name.value
@@ -112,7 +124,7 @@ fn not_enforced(policy: &WrittenAuthorization, place: &Place) -> Diagnostic {
 
 fn class(
     context: &Context<'_>,
-    policy: &WrittenAuthorization,
+    policy: Attaching<'_>,
     target: &At<TargetRef>,
     found: &mut Vec<Diagnostic>,
 ) {
@@ -123,10 +135,9 @@ fn class(
         found.push(not_found(policy, target, "GatewayClass", guess, help));
     }
     let root: &Arc<str> = &context.settings.root_namespace;
-    if policy.namespace.value != *root {
+    if *policy.namespace != *root {
         let message = format!(
-            "authorization-policy `{}` attaches to no waypoint by `{name}`: it is not in the root namespace",
-            policy.name.value
+            "{policy} attaches to no waypoint by `{name}`: it is not in the root namespace"
         );
         found.push(
             Diagnostic::new(Code::NoEffect, target.place.clone(), message)
@@ -139,15 +150,15 @@ fn class(
 }
 
 fn not_found(
-    policy: &WrittenAuthorization,
+    policy: Attaching<'_>,
     target: &At<TargetRef>,
     kind: &str,
     guess: Option<String>,
     help: String,
 ) -> Diagnostic {
     let message = format!(
-        "authorization-policy `{}` has an unknown target: {kind} `{}`",
-        policy.name.value, target.value.name
+        "{policy} has an unknown target: {kind} `{}`",
+        target.value.name
     );
     Diagnostic::new(Code::TargetNotFound, target.place.clone(), message)
         .label(guess.unwrap_or_else(|| "no such target".to_owned()))

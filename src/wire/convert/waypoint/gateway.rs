@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use super::super::{Fault, Reason, enumeration, port};
 use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::set;
+use super::telemetry::setup;
 use super::traffic::{encode_locality, locality};
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{Retry, RetryOn};
+use crate::model::telemetry::Setup;
 use crate::model::traffic::LocalityPolicy;
 use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
 use crate::wire::proto::waypoint as proto;
@@ -32,6 +34,7 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             sniff_timeout: Some(lasting(options.sniff_timeout)),
             default_retry: Some(encode_retry(&options.default_retry)),
             locality: Some(encode_locality(&options.locality)),
+            telemetry: Some(setup::encode(&options.telemetry)),
         }),
         workload_set: Some(set::encode(&gateway.name, &gateway.workload_set)),
     }
@@ -70,6 +73,10 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
         locality: match given.locality {
             Some(given) => locality(given),
             None => LocalityPolicy::usual(),
+        },
+        telemetry: match given.telemetry {
+            Some(given) => setup::decode(given).map_err(|fault| fault.within("telemetry"))?,
+            None => Setup::default(),
         },
     })
 }
