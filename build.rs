@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "istio/workload.proto",
     "istio/citadel.proto",
     "istio/authorization.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 7] = [
     "grpc/health.proto",
     "lateen/lateen.proto",
     "lateen/waypoint.proto",
+    "opentelemetry/trace_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,6 +8,7 @@
 //! and [`plaintext`](crate::model::inbound::plaintext), and the workload's
 //! [`Guard`](crate::model::policy::Guard).
 
+mod filtered;
 mod name;
 mod request;
 mod walk;
@@ -66,8 +67,8 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
-    /// Which: `capture`, `name`, `route`, `waypoint`, `transport`, `arrival`; of a request `request`,
-    /// `rule`, `match`, `filter`, `backend`, `answer`.
+    /// Which: `capture`, `name`, `route`, `waypoint`, `mark`, `policy`, `transport`, `arrival`; of a request
+    /// `request`, `rule`, `match`, `filter`, `backend`, `answer`.
     pub stage: String,
     /// What happens.
     pub text: String,

@@ -2,14 +2,18 @@
 //! connection, and the process's log (`spec/hbone-dataplane.md` §8).
 
 pub mod access_log;
+pub mod batch;
 pub mod control;
+pub mod exports;
 pub mod labels;
 pub mod log;
 mod marks;
 pub mod metrics;
 pub mod requests;
+pub mod trace;
 
 pub use control::ControlMetrics;
+pub use exports::Exported;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
 pub use requests::RequestLabels;

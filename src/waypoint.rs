@@ -9,6 +9,7 @@
 mod account;
 mod attached;
 mod endpoints;
+mod export;
 mod filters;
 mod http;
 mod lane;
@@ -22,6 +23,7 @@ mod server;
 mod sni;
 mod sniff;
 mod tcp;
+mod tracer;
 mod upstream;
 
 #[cfg(test)]
@@ -49,11 +51,12 @@ use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
 use crate::model::policy::Peer;
 use crate::model::route::SessionKey;
-use crate::model::waypoint::{Bound, Options, WaypointName};
+use crate::model::waypoint::{self, Bound, Options, WaypointName};
 use crate::model::workload::Workload;
 use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use endpoints::Endpoints;
+use export::Exports;
 use lane::Lane;
 use routing::Routing;
 use upstream::Upstream;
@@ -105,6 +108,7 @@ struct Shared<C: hbone::Connector> {
     outside: outside::Instances,
     names: Lookups,
     routing: Routing,
+    exports: Exports,
 }
 
 impl<C: hbone::Connector> Shared<C> {
@@ -117,6 +121,13 @@ impl<C: hbone::Connector> Shared<C> {
         };
         let now = Arc::clone(&self.mesh.borrow());
         in_it(now).or_else(|| in_it(self.placed.load_full()?))
+    }
+
+    /// The uid of the instance that the mesh has here now.
+    fn here(&self) -> Option<Arc<str>> {
+        let (mesh, settings) = (self.mesh.borrow(), &self.settings);
+        let instance = waypoint::instance(&mesh.view, &settings.name, &settings.node)?;
+        Some(Arc::clone(&instance.uid))
     }
 }
 

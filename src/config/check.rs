@@ -19,6 +19,7 @@ mod probes;
 mod references;
 mod routes;
 mod service_entries;
+mod targets;
 mod telemetry;
 mod virtual_services;
 
@@ -32,12 +33,13 @@ use super::mesh::{
     WrittenServiceEntry, WrittenSettings, WrittenTelemetry, WrittenVirtualService, WrittenWorkload,
     default_settings,
 };
-use crate::model::binding::Waypoints;
+use crate::model::binding::{Attachments, Waypoints};
 use crate::model::declaration::{Mesh, Settings};
 
 use carriers::Carriers;
 pub(super) use memory::Memory;
 use memory::{Known, Tables};
+use targets::Targets;
 
 /// What all files say.
 #[derive(Default)]
@@ -186,6 +188,10 @@ pub(super) fn check(
     if refers {
         let waypoints = Waypoints::new(&mesh);
         bindings::check(&context, (&mesh, &waypoints), &mut found);
+        let attachments = Attachments::new(&mesh, &waypoints);
+        let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
+        policies::targeted(&context, &mut targets, &mut found);
+        telemetry::targeted(&context, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);

@@ -121,6 +121,8 @@ codes! {
     NotInForce = Warning "not-in-force",
     /// What a policy or destination rule is for, and is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
     TargetNotFound = Warning "TargetNotFound",
+    /// A policy for a service that is behind no waypoint; named likewise.
+    AncestorNotBound = Warning "AncestorNotBound",
     /// A route's parent that is not declared, or has no such port; named after Gateway API's condition.
     NoMatchingParent = Warning "NoMatchingParent",
     /// A route's backend that is not declared, or has no such port; named likewise.

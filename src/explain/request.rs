@@ -12,7 +12,7 @@ use super::name::QuestionError;
 use super::{Step, step};
 use crate::model::route::{
     Asked, Filter, PathMatch, Route, Rule, Selection, Table, Target, TextMatch, TlsSelection,
-    TlsTable, normalised, well_formed,
+    TlsTable, well_formed,
 };
 use crate::model::service::AppProtocol;
 use crate::model::waypoint::{Bound, BoundPort, Resources};
@@ -32,12 +32,15 @@ pub struct RequestAsked {
 }
 
 /// The same, as waypoints read it.
+#[derive(Clone)]
 pub(super) struct Read {
-    method: Method,
-    path: String,
+    pub(super) method: Method,
+    pub(super) path: String,
+    /// The path with its query.
+    pub(super) target: String,
     query: Option<String>,
-    authority: String,
-    headers: HeaderMap,
+    pub(super) authority: String,
+    pub(super) headers: HeaderMap,
 }
 
 impl Read {
@@ -63,11 +66,27 @@ impl Read {
         }
         Ok(Self {
             method,
-            path: normalised(path).unwrap_or_else(|| path.to_owned()),
+            path: path.to_owned(),
+            target: asked.path.clone(),
             query,
             authority,
             headers,
         })
+    }
+}
+
+impl Read {
+    /// The same as a waypoint brings it into the form that it goes by.
+    pub(super) fn at(&self, told: &Resources) -> Self {
+        let form = told.gateway.as_ref().map(|g| g.options.paths);
+        let form = form.unwrap_or_default();
+        let path = form.apply(&self.path).unwrap_or_else(|| self.path.clone());
+        let query = self.query.as_ref().map(|query| format!("?{query}"));
+        Self {
+            target: format!("{path}{}", query.unwrap_or_default()),
+            path,
+            ..self.clone()
+        }
     }
 }
 
@@ -154,10 +173,8 @@ fn requested(
     for filter in &chosen.rule.filters {
         match filter {
             Filter::Redirect(redirect) => {
-                let query = request.query.as_ref().map(|query| format!("?{query}"));
-                let path = format!("{path}{}", query.unwrap_or_default());
-                let location =
-                    redirect.location(&request.authority, to.port(), &path, chosen.matched);
+                let (authority, target) = (&request.authority, &request.target);
+                let location = redirect.location(authority, to.port(), target, chosen.matched);
                 return Leads::Answered(redirect.status, format!("go to {location}"));
             }
             Filter::Direct(direct) => {

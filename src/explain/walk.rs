@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::filtered::{Client, judged};
 use super::request::{self, Leads, Read, lead};
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
@@ -12,7 +13,7 @@ use crate::model::inbound::{self, Caller, Target};
 use crate::model::outbound::{self, Route, Tunnelled};
 use crate::model::policy::{Cause, Considered, Effect, Request, Verdict};
 use crate::model::route;
-use crate::model::service::{Service, ServiceKey};
+use crate::model::service::{AppProtocol, Service, ServiceKey};
 use crate::model::view::View;
 use crate::model::waypoint::{
     self, Bound, Destination, Picking, Resolution, Resources, WaypointName,
@@ -151,7 +152,17 @@ impl Explaining<'_> {
                 return;
             }
         };
-        let routed = self.request.as_ref().filter(|_| bound.service().is_some());
+        let request = self.request.as_ref();
+        let request = request.map(|r| told.map_or_else(|| r.clone(), |told| r.at(told)));
+        if let Some(told) = told
+            && let Err(why) = self.filtered(told, route, &bound, request.as_ref(), explanation)
+        {
+            return match request {
+                Some(_) if is_http(&bound) => answered(&name, 403, &why, explanation),
+                _ => explanation.reason = format!("closed by waypoint {name}: {why}"),
+            };
+        }
+        let routed = request.filter(|_| bound.service().is_some());
         if let Some(request) = routed {
             let Some(told) = told else {
                 let text = "its routes are not known on this node; `--dir` tells of them";
@@ -159,7 +170,7 @@ impl Explaining<'_> {
                 return self.onward(None, instance, &bound, explanation);
             };
             let namespace = &self.source.namespace;
-            return match lead(told, &bound, request, namespace, &mut explanation.steps) {
+            return match lead(told, &bound, &request, namespace, &mut explanation.steps) {
                 Leads::Itself => self.onward(Some(&**told), instance, &bound, explanation),
                 Leads::To(targets) => self.shared(told, instance, &bound, &targets, explanation),
                 Leads::Answered(status, why) => answered(&name, status, &why, explanation),
@@ -169,6 +180,38 @@ impl Explaining<'_> {
             };
         }
         self.onward(told.map(|t| &**t), instance, &bound, explanation);
+    }
+
+    /// Asks the policies of a waypoint. Where those look at requests and none is asked about, they have
+    /// no say yet.
+    fn filtered(
+        &self,
+        told: &Resources,
+        route: &Tunnelled,
+        bound: &Bound,
+        request: Option<&Read>,
+        explanation: &mut Explanation,
+    ) -> Result<(), String> {
+        let Some(source) = address(self.source, route.hop.ip()) else {
+            return Ok(());
+        };
+        let client = Client::new(self.source, source);
+        let http = is_http(bound);
+        if http && request.is_none() {
+            let attached = told.attached_to(bound);
+            if attached.is_some_and(|set| !told.policies_of(set).is_empty()) {
+                let text = "policies of the waypoint look at each request; `--path` and its like ask about one";
+                explanation.steps.push(step("policy", text));
+            }
+            return Ok(());
+        }
+        judged(
+            told,
+            bound,
+            &client,
+            request.filter(|_| http),
+            &mut explanation.steps,
+        )
     }
 
     /// What a waypoint's instance is told.
@@ -429,6 +472,11 @@ impl Explaining<'_> {
         }
         way
     }
+}
+
+/// Whether requests are looked at there. What nobody declares is taken to be some.
+fn is_http(bound: &Bound) -> bool {
+    !matches!(bound.app_protocol(), AppProtocol::Tcp | AppProtocol::Tls)
 }
 
 /// Answered by a waypoint, at least for some of the requests. The first such answer is what is told.

@@ -7,6 +7,7 @@
 
 mod asked;
 mod claims;
+mod remote;
 mod rule;
 mod set;
 mod template;
@@ -16,6 +17,7 @@ use super::declaration::{Action, Origin, Rule};
 
 pub use asked::{Asked, Http};
 pub use claims::Token;
+pub use remote::Trusted;
 pub use set::{Cause, Denial, Mark, Question, Set, Verdict};
 
 /// An authorization policy as waypoints evaluate it: as it was written, but for trust domains that

@@ -3,6 +3,7 @@
 //! [`Waypoints`] are those of a mesh; [`Waypoints::bind`] answers for one object. What is bound and
 //! what is not is said to people by [`condition`], and listed by [`survey`].
 
+mod attachment;
 mod condition;
 mod port;
 mod survey;
@@ -16,6 +17,7 @@ use super::declaration::{
     WaypointFor,
 };
 
+pub use attachment::{Amiss, Attachments, CLASSES};
 pub use condition::condition;
 pub use port::hbone_ports;
 pub use survey::{Object, Surveyed, survey};

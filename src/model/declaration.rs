@@ -31,7 +31,8 @@ pub use provider::{
 };
 pub use telemetry::{Telemetry, TelemetryDefaults};
 
-use super::route::Retry;
+use super::authorization::Trusted;
+use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
 use super::shared::Shared;
 use super::traffic::LocalityPolicy;
@@ -114,6 +115,10 @@ pub struct Settings {
     pub providers: Vec<Provider>,
     /// `access-log-file` and `default-providers`.
     pub telemetry: TelemetryDefaults,
+    /// `path-normalization`: the form in which paths are routed, judged and sent on.
+    pub paths: PathNormalization,
+    /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.
+    pub trusted: Trusted,
     /// Order of revisions across control planes, 0 when undeclared (`spec/control-plane.md` §6.5).
     pub serial: u64,
 }

@@ -44,7 +44,7 @@ pub use filter::{
     Redirect, Rewrite, UnmatchedPreflights,
 };
 pub use joined::Unsayable;
-pub use path::{normalised, well_formed};
+pub use path::{PathNormalization, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
 pub use query::first as query_parameter;
 pub use retry::Failure;

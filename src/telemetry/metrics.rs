@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
+use super::exports::{Exported, Exports};
 use super::labels::{ConnectionLabels, ServiceLabels};
 use super::marks::Marks;
 use super::requests::{RequestLabels, Requests};
@@ -30,6 +31,7 @@ pub struct Metrics {
     requests: Requests,
     marks: Marks,
     mirrors_dropped: Counter,
+    exports: Exports,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -125,6 +127,7 @@ impl Default for Metrics {
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
+        let exports = Exports::register(&mut registry);
         let marks = Marks::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
@@ -195,6 +198,7 @@ impl Default for Metrics {
             requests,
             marks,
             mirrors_dropped,
+            exports,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -240,6 +244,11 @@ impl Metrics {
     /// A copy of a request was given up.
     pub fn mirror_dropped(&self) {
         self.mirrors_dropped.inc();
+    }
+
+    /// The counters of what goes to a collector: what it is, and the provider by its name.
+    pub fn exported(&self, signal: &'static str, provider: &str) -> Exported {
+        self.exports.of(signal, provider)
     }
 
     /// The revision in force.

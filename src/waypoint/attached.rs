@@ -1,16 +1,20 @@
 //! What is attached to what was asked for, in the form that requests are judged by: made once per
 //! revision, when it is first asked for.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use crate::model::attached::PolicyKey;
+use tracing::warn;
+
+use super::tracer::Tracer;
 use crate::model::authorization::Set;
+use crate::model::telemetry::{Defaults, Exporter, Merged, Traces};
 use crate::model::waypoint::{AttachedSet, Resources};
 
 /// What has been made so far.
 #[derive(Default)]
 pub(super) struct Attached {
     policies: OnceLock<Set>,
+    tracer: OnceLock<Option<Arc<Tracer>>>,
 }
 
 /// What is in force for one request or connection.
@@ -29,12 +33,33 @@ impl<'a> InForce<'a> {
 
     /// Its authorization policies. One that nobody has told of denies everything.
     pub(super) fn policies(self) -> &'a Set {
-        self.made.policies.get_or_init(|| {
-            let named = self.set.policies.iter();
-            let known = |key: &&PolicyKey| self.told.policies.contains_key(*key);
-            let missing = named.clone().find(|key| !known(key)).cloned();
-            let policies = named.filter_map(|key| self.told.policies.get(key).cloned());
-            Set::new(policies, missing)
-        })
+        let made = || self.told.policies_of(self.set);
+        self.made.policies.get_or_init(made)
+    }
+
+    /// How it is traced, as `make` makes it out of what is said of that and of whom spans are told.
+    pub(super) fn tracer(
+        self,
+        make: impl FnOnce(&Traces, &Exporter) -> Option<Tracer>,
+    ) -> Option<Arc<Tracer>> {
+        let tracer = self.made.tracer.get_or_init(|| {
+            let setup = &self.told.gateway.as_ref()?.options.telemetry;
+            let traces = self.traces(&setup.defaults)?;
+            let exporter = setup.providers.get(&traces.provider);
+            let tracer = exporter.and_then(|exporter| make(&traces, exporter));
+            if tracer.is_none() {
+                // The mesh's files are checked: it is one that this build does not know.
+                warn!(provider = %traces.provider, "no such provider of spans, there are none");
+            }
+            tracer.map(Arc::new)
+        });
+        tracer.clone()
+    }
+
+    fn traces(self, defaults: &Defaults) -> Option<Traces> {
+        let named = self.set.telemetry.iter();
+        let levels = named.filter_map(|key| self.told.telemetry.get(key));
+        let levels = levels.map(|telemetry| &telemetry.says);
+        Merged::new(defaults, levels).traces
     }
 }

@@ -43,7 +43,13 @@ pub(super) async fn request<C: Connector>(
     let Some(attached) = attached else {
         return Ok(());
     };
-    authorization::request(arrival, attached.policies(), parts, authority, found)
+    authorization::request(
+        (arrival, seen),
+        attached.policies(),
+        parts,
+        authority,
+        found,
+    )
 }
 
 /// Why a connection that is no HTTP does not pass.
@@ -65,7 +71,9 @@ pub(super) fn connection<C: Connector>(
     server_name: Option<&str>,
 ) -> Result<(), NotLet> {
     match seen.attached(&arrival.bound)? {
-        Some(attached) => authorization::connection(arrival, attached.policies(), server_name),
+        Some(attached) => {
+            authorization::connection((arrival, seen), attached.policies(), server_name)
+        }
         None => Ok(()),
     }
 }

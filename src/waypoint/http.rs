@@ -11,6 +11,7 @@ mod affinity;
 mod attempts;
 mod backend;
 mod body;
+mod call;
 mod copy;
 mod deadline;
 mod exchange;
@@ -29,6 +30,7 @@ mod resets;
 mod route;
 mod stall;
 mod tasks;
+mod trace;
 mod upgrade;
 mod upload;
 mod websocket;
@@ -51,6 +53,9 @@ use super::Arrival;
 use crate::hbone::{Connector, Tunnel, TunnelIo};
 use crate::telemetry::access_log::chain;
 use body::Download;
+pub(super) use call::{
+    Bounds, CallError, Called, Callee, Caller, Unanswered, grpc_message, grpc_request,
+};
 use front::{Front, Gate};
 pub(super) use pool::{Pool, Version};
 use quiet::Busy;

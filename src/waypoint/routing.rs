@@ -17,11 +17,11 @@ use crate::agent::MeshState;
 use crate::hbone::Connector;
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{Bound, BoundPort, Destination, External, Resources};
+use crate::model::waypoint::{Bound, BoundPort, Destination, External, Options, Resources};
 use crate::model::workload::Workload;
 
 /// What holds where nobody says otherwise.
-static USUAL: LazyLock<Retry> = LazyLock::new(Retry::usual);
+static DEFAULT: LazyLock<Options> = LazyLock::new(Options::default);
 
 /// The tables of the latest revision.
 #[derive(Default)]
@@ -277,9 +277,14 @@ impl Seen {
         declared.map_or(AppProtocol::Unknown, |p| p.app_protocol)
     }
 
+    /// How the waypoint treats what comes; the defaults where nobody says so.
+    pub(super) fn options(&self) -> &Options {
+        let gateway = self.tables.as_ref().and_then(|t| t.of.gateway.as_ref());
+        gateway.map_or(&*DEFAULT, |g| &g.options)
+    }
+
     /// When requests are asked again that no rule has a word on.
     pub(super) fn retry(&self) -> &Retry {
-        let gateway = self.tables.as_ref().and_then(|t| t.of.gateway.as_ref());
-        gateway.map_or(&*USUAL, |g| &g.options.default_retry)
+        &self.options().default_retry
     }
 }

@@ -1,7 +1,9 @@
 //! A waypoint between a real client and real endpoints, in one process.
 
 mod attempts;
+mod calls;
 mod changes;
+mod exports;
 mod framing;
 mod headers;
 mod http;
@@ -16,4 +18,5 @@ mod sessions;
 mod silence;
 mod sniff;
 mod tcp;
+mod traces;
 mod traffic;

@@ -24,6 +24,7 @@ mod placement;
 mod report;
 mod revision;
 mod service;
+pub mod span;
 mod trust;
 mod waypoint;
 mod workload;

@@ -17,6 +17,7 @@ use crate::programs::{Program, until_ready};
 use crate::support::{Roles, Session, Testbed, Turn, eventually, text};
 
 mod answer;
+mod authorization;
 mod case;
 mod connections;
 mod egress;
@@ -113,7 +114,7 @@ impl Bench {
         let turn = Turn::on(&TESTBED, start);
         let client = Mutex::new(client(&turn, "web"));
         let bench = Self { turn, client };
-        bench.enforce("", "nodes = [\"gate-1\"]").unwrap();
+        bench.enforce("", "nodes = [\"gate-1\"]", "").unwrap();
         bench
     }
 
@@ -121,10 +122,11 @@ impl Bench {
     ///
     /// # Errors
     /// What the control plane says of them, or whoever does not have them in time.
-    fn enforce(&self, rules: &str, gateway: &str) -> Result<(), String> {
+    fn enforce(&self, rules: &str, gateway: &str, settings: &str) -> Result<(), String> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let text = written::mesh(rules, gateway, number);
+        let text = text.replacen("[mesh]\n", &format!("[mesh]\n{settings}\n"), 1);
         self.turn.write_mesh_file("mesh.toml", &text);
         let written = self.turn.last_written();
         let mark = format!("\"other/mark-{number}\"");

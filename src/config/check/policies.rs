@@ -5,14 +5,12 @@
 mod effect;
 mod levels;
 mod mentions;
-mod targets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use self::targets::not_enforced;
-pub(super) use self::targets::{Attaching, Targets};
 use super::carriers::Carriers;
+use super::targets::Targets;
 use super::{Context, enrolment};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{
@@ -30,10 +28,9 @@ pub(super) fn check<'a>(
     if written.authorization_policies.is_empty() && written.peer_authentications.is_empty() {
         return;
     }
-    let mut targets = Targets::new(context);
     for policy in &context.written.authorization_policies {
         if policy.sound {
-            authorization(context, carriers, &mut targets, policy, found);
+            authorization(context, carriers, policy, found);
         }
     }
     mentions::check(context, found);
@@ -43,27 +40,44 @@ pub(super) fn check<'a>(
     levels::check(context, carriers, found);
 }
 
+/// Those that are attached to what waypoints serve.
+pub(super) fn targeted(
+    context: &Context<'_>,
+    targets: &mut Targets<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let all = context.written.authorization_policies.iter();
+    for policy in all.filter(|policy| policy.sound) {
+        let WrittenAttachment::Targets(refs) = &policy.attachment else {
+            continue;
+        };
+        if let Action::Custom(_) = policy.action.value {
+            found.push(asks_nobody(policy));
+        }
+        let what = format!("authorization-policy `{}`", policy.name.value);
+        targets.check((&what, &policy.namespace.value), &refs.value, found);
+    }
+}
+
+fn asks_nobody(policy: &WrittenAuthorization) -> Diagnostic {
+    let message = format!(
+        "authorization-policy `{}` is `CUSTOM`: this version asks no providers",
+        policy.name.value
+    );
+    Diagnostic::new(Code::Unsupported, policy.action.place.clone(), message)
+        .label("nobody would be asked")
+        .help("write it as `ALLOW` or `DENY`; or take it out: a mesh that ignored it would be more open than it reads")
+}
+
 fn authorization<'a>(
     context: &Context<'a>,
     carriers: &Carriers<'a>,
-    targets: &mut Targets<'_>,
     policy: &WrittenAuthorization,
     found: &mut Vec<Diagnostic>,
 ) {
     let what = format!("authorization-policy `{}`", policy.name.value);
     match &policy.attachment {
-        WrittenAttachment::Targets(refs) => {
-            if let Action::Custom(_) = policy.action.value {
-                found.push(not_enforced(policy, &policy.action.place));
-            }
-            let attaching = Attaching {
-                kind: "authorization-policy",
-                name: &policy.name.value,
-                namespace: &policy.namespace.value,
-            };
-            targets.check(context, attaching, refs, found);
-            return;
-        }
+        WrittenAttachment::Targets(_) => return,
         WrittenAttachment::Selector(labels) => {
             let namespace = &*policy.namespace.value;
             found.extend(selects_nothing(context, carriers, namespace, labels, &what));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Context;
-use super::policies::{Attaching, Targets};
+use super::targets::Targets;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{NamedProvider, Use, WrittenAttachment, WrittenTelemetry, did_you_mean};
 use crate::config::source::At;
@@ -22,26 +22,32 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     if context.written.telemetry.is_empty() {
         return;
     }
-    let mut targets = Targets::new(context);
     for telemetry in &context.written.telemetry {
         let what = format!("telemetry `{}`", telemetry.name.value);
         for provider in &telemetry.providers {
             found.extend(named(context, &what, provider));
         }
         match &telemetry.attachment {
-            WrittenAttachment::Namespace => {}
-            WrittenAttachment::Targets(refs) => {
-                let attaching = Attaching {
-                    kind: "telemetry",
-                    name: &telemetry.name.value,
-                    namespace: &telemetry.namespace.value,
-                };
-                targets.check(context, attaching, refs, found);
-            }
+            WrittenAttachment::Namespace | WrittenAttachment::Targets(_) => {}
             WrittenAttachment::Selector(labels) => found.push(not_in_force(&what, labels)),
         }
     }
     superseded(context, found);
+}
+
+/// What is attached to what waypoints serve.
+pub(super) fn targeted(
+    context: &Context<'_>,
+    targets: &mut Targets<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
+    for telemetry in &context.written.telemetry {
+        let WrittenAttachment::Targets(refs) = &telemetry.attachment else {
+            continue;
+        };
+        let what = format!("telemetry `{}`", telemetry.name.value);
+        targets.check((&what, &telemetry.namespace.value), &refs.value, found);
+    }
 }
 
 /// A provider that is not there, or is of another kind than what it is named for.

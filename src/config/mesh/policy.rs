@@ -21,3 +21,4 @@ pub(super) use authentication::read as read_authentication;
 pub(in crate::config) use authorization::WrittenAuthorization;
 pub(super) use authorization::read as read_authorization;
 pub(in crate::config) use scope::Mention;
+pub(super) use values::identity;

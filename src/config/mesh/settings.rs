@@ -7,14 +7,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::destination::read_locality;
 use super::identifier;
+use super::policy::identity;
 use super::provider;
 use super::route::read_retries;
 use super::telemetry::{NamedProvider, read_settings};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
+use crate::model::authorization::Trusted;
 use crate::model::declaration::{Settings, TelemetryDefaults};
-use crate::model::route::Retry;
+use crate::model::route::{PathNormalization, Retry};
 use crate::model::traffic::LocalityPolicy;
 
 /// Bounds of `certificate-ttl`: what `spec/control-plane.md` §4 allows a leaf to live.
@@ -81,6 +83,17 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
             .optional("extension-providers", provider::read)
             .unwrap_or_default(),
         telemetry,
+        paths: table
+            .optional("path-normalization", normalization)
+            .unwrap_or(default.paths),
+        trusted: Trusted {
+            proxies: table
+                .optional("trusted-proxies", |value| value.list(identity))
+                .unwrap_or_default(),
+            count: table
+                .optional("num-trusted-proxies", |value| value.count(1..=100))
+                .unwrap_or(default.trusted.count),
+        },
         serial: table
             .optional("serial", |value| value.integer(0..=u64::MAX))
             .unwrap_or(default.serial),
@@ -117,8 +130,24 @@ pub(in crate::config) fn defaults() -> Settings {
         locality: LocalityPolicy::usual(),
         providers: Vec::new(),
         telemetry: TelemetryDefaults::default(),
+        paths: PathNormalization::Base,
+        trusted: Trusted::default(),
         serial: 0,
     }
+}
+
+fn normalization(value: &Value<'_>) -> Option<PathNormalization> {
+    let known = [
+        ("BASE", PathNormalization::Base),
+        ("DEFAULT", PathNormalization::Base),
+        ("NONE", PathNormalization::None),
+        ("MERGE_SLASHES", PathNormalization::MergeSlashes),
+        (
+            "DECODE_AND_MERGE_SLASHES",
+            PathNormalization::DecodeAndMergeSlashes,
+        ),
+    ];
+    scalar::choice(value, &known)
 }
 
 fn trust_domain(value: &Value<'_>) -> Option<TrustDomain> {

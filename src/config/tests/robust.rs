@@ -184,7 +184,7 @@ fn thousands_of_unknown_targets_are_not_compared_with_thousands_of_services() {
     let took = begin.elapsed();
     let found = report.diagnostics().iter();
     let unknown: Vec<_> = found.filter(|d| d.code() == Code::TargetNotFound).collect();
-    assert_eq!((unknown.len(), report.errors()), (3000, 3000));
+    assert_eq!((unknown.len(), report.errors()), (3000, 0));
     assert!(format!("{:?}", unknown[0]).contains("did you mean `service-0`?"));
     assert!(took.as_secs() < 30, "{took:?}");
 }

@@ -150,6 +150,8 @@ pub(crate) fn mesh() -> Mesh {
             locality: LocalityPolicy::usual(),
             providers: Vec::new(),
             telemetry: TelemetryDefaults::default(),
+            paths: Default::default(),
+            trusted: Default::default(),
             serial: 0,
         },
         nodes: nodes.map(|n| (n.name.clone(), n)).into(),

@@ -12,6 +12,7 @@ use super::gateways::Gateways;
 use super::policies::Bundle;
 use super::reuse::{Change, Entry};
 use super::service_entries::Host;
+use crate::model::authorization::Trusted;
 use crate::model::binding::{Bindable, Named};
 use crate::model::declaration::{self, AuthorizationPolicy, Mesh};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
@@ -101,8 +102,13 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
             hbone_port: gateway.port,
             options: Options {
                 xfcc_include_client_identity: declared.tells_identities,
-                default_retry: known.mesh.settings.retry.clone(),
-                locality: known.mesh.settings.locality.clone(),
+                default_retry: settings.retry.clone(),
+                locality: settings.locality.clone(),
+                paths: settings.paths,
+                trusted: Trusted {
+                    proxies: world.bundle.principals(&settings.trusted.proxies),
+                    count: settings.trusted.count,
+                },
                 telemetry: world.setup(settings, &declared.namespace),
                 ..Options::default()
             },

@@ -34,6 +34,28 @@ pub enum TargetKind {
     GatewayClass,
 }
 
+impl TargetKind {
+    /// As it is written in `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::Gateway => "Gateway",
+            Self::GatewayClass => "GatewayClass",
+        }
+    }
+
+    /// The table of the mesh files that declares one.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::ServiceEntry => "service-entry",
+            Self::Gateway => "gateway",
+            Self::GatewayClass => "gateway class",
+        }
+    }
+}
+
 /// One of a policy's `target-refs`; always in the policy's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetRef {

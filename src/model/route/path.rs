@@ -3,9 +3,73 @@
 use super::PathMatch;
 use super::percent::octet;
 
-/// A path as routing, policy and backends see it under BASE (§4.3): `\` as `/`, unreserved octets
-/// decoded once, dot segments removed. `None` where it is so already.
-pub fn normalised(path: &str) -> Option<String> {
+/// How paths are brought into the form that routing, policy and programs go by: the mesh setting
+/// `path-normalization` (`spec/waypoint-l7.md` §4.3). Octets are decoded once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathNormalization {
+    /// As they are.
+    None,
+    /// `\` as `/`, unreserved octets decoded, dot segments removed.
+    #[default]
+    Base,
+    /// The same, then several slashes as one.
+    MergeSlashes,
+    /// The same, with `%2F` and `%5C` decoded before.
+    DecodeAndMergeSlashes,
+}
+
+impl PathNormalization {
+    /// A path in that form. `None` where it is so already.
+    pub fn apply(self, path: &str) -> Option<String> {
+        if self == Self::None || !path.starts_with('/') {
+            return None;
+        }
+        let decoded = match self {
+            Self::DecodeAndMergeSlashes => slashes(path),
+            Self::None | Self::Base | Self::MergeSlashes => None,
+        };
+        let base = normalised(decoded.as_deref().unwrap_or(path)).or(decoded);
+        if self == Self::Base {
+            return base;
+        }
+        merged(base.as_deref().unwrap_or(path)).or(base)
+    }
+}
+
+/// A path with its encoded slashes, of either kind, as such.
+fn slashes(path: &str) -> Option<String> {
+    let is_slash = |at: &usize| {
+        let octet = path.as_bytes().get(*at..).and_then(octet);
+        matches!(octet, Some(b'/' | b'\\'))
+    };
+    let mut found = path.match_indices('%').map(|(at, _)| at).filter(is_slash);
+    let mut next = found.next()?;
+    let mut text = String::with_capacity(path.len());
+    let mut from = 0;
+    loop {
+        text.push_str(path.get(from..next)?);
+        text.push('/');
+        from = next + 3;
+        match found.next() {
+            Some(at) => next = at,
+            None => break,
+        }
+    }
+    text.push_str(path.get(from..)?);
+    Some(text)
+}
+
+/// A path whose slashes are never beside one another.
+fn merged(path: &str) -> Option<String> {
+    path.contains("//").then(|| {
+        let mut last = None;
+        let mut doubled = |c: &char| last.replace(*c) == Some('/') && *c == '/';
+        path.chars().filter(|c| !doubled(c)).collect()
+    })
+}
+
+/// A path under BASE. `None` where it is so already.
+fn normalised(path: &str) -> Option<String> {
     let differs =
         path.starts_with('/') && (0..path.len()).any(|at| differs(&path.as_bytes()[at..]));
     differs.then(|| without_dots(&unreserved(path)))
@@ -148,6 +212,39 @@ mod tests {
     }
 
     #[test]
+    fn each_form_goes_as_far_as_it_says() {
+        use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+        for (path, none, base, merge, decode) in [
+            ("/", "/", "/", "/", "/"),
+            ("//admin", "//admin", "//admin", "/admin", "/admin"),
+            ("/%2Fadmin", "/%2Fadmin", "/%2Fadmin", "/%2Fadmin", "/admin"),
+            ("/a%5cb", "/a%5cb", "/a%5cb", "/a%5cb", "/a/b"),
+            ("/a/../b", "/a/../b", "/b", "/b", "/b"),
+            (
+                "/a%2f..%2Fb",
+                "/a%2f..%2Fb",
+                "/a%2f..%2Fb",
+                "/a%2f..%2Fb",
+                "/b",
+            ),
+            ("/a\\\\b", "/a\\\\b", "/a//b", "/a/b", "/a/b"),
+            ("/%252Fa", "/%252Fa", "/%252Fa", "/%252Fa", "/%252Fa"),
+            ("///a////b/", "///a////b/", "///a////b/", "/a/b/", "/a/b/"),
+            ("*", "*", "*", "*", "*"),
+        ] {
+            for (mode, want) in [
+                (None, none),
+                (Base, base),
+                (MergeSlashes, merge),
+                (DecodeAndMergeSlashes, decode),
+            ] {
+                let got = mode.apply(path);
+                assert_eq!(got.as_deref().unwrap_or(path), want, "{path} {mode:?}");
+            }
+        }
+    }
+
+    #[test]
     fn malformed_octets_are_found() {
         for (path, want) in [
             ("/", true),
@@ -166,10 +263,17 @@ mod tests {
         #[test]
         fn a_normalised_path_stays_as_it_is(path in "/([ab./%\\\\]|%2e|%2F|%5c|%41|%25|ä){0,12}") {
             prop_assume!(well_formed(&path));
-            let once = normalised(&path).unwrap_or_else(|| path.clone());
-            prop_assert_eq!(normalised(&once), None, "{} from {}", once, path);
-            prop_assert!(once.starts_with('/'));
-            prop_assert!(once.split('/').all(|segment| !matches!(segment, "." | "..")));
+            for mode in [
+                PathNormalization::Base,
+                PathNormalization::MergeSlashes,
+                PathNormalization::DecodeAndMergeSlashes,
+            ] {
+                let once = mode.apply(&path).unwrap_or_else(|| path.clone());
+                prop_assert_eq!(mode.apply(&once), None, "{} from {} {:?}", once, path, mode);
+                prop_assert!(once.starts_with('/'));
+                prop_assert!(once.split('/').all(|segment| !matches!(segment, "." | "..")));
+                prop_assert!(mode == PathNormalization::Base || !once.contains("//"));
+            }
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::WaypointName;
+use super::{Bound, WaypointName};
 use crate::model::attached::PolicyKey;
-use crate::model::authorization::Authorization;
+use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{Origin, WaypointFor};
-use crate::model::route::{Retry, Route, RouteKey};
+use crate::model::route::{PathNormalization, Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::telemetry::{Setup, Telemetry};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
@@ -33,6 +33,26 @@ pub struct Resources {
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
     /// The telemetry that is.
     pub telemetry: BTreeMap<PolicyKey, Arc<Telemetry>>,
+}
+
+impl Resources {
+    /// The authorization policies among what is attached. One that is named and not told of denies
+    /// everything.
+    pub fn policies_of(&self, set: &AttachedSet) -> Set {
+        let named = set.policies.iter();
+        let known = |key: &&PolicyKey| self.policies.contains_key(*key);
+        let missing = named.clone().find(|key| !known(key)).cloned();
+        let policies = named.filter_map(|key| self.policies.get(key).cloned());
+        Set::new(policies, missing)
+    }
+
+    /// What is attached to what was asked for; none where nothing is told of it.
+    pub fn attached_to(&self, bound: &Bound) -> Option<&AttachedSet> {
+        match bound {
+            Bound::Service { service, .. } => Some(&self.services.get(&service.key)?.set),
+            Bound::Workload { .. } => Some(&self.gateway.as_ref()?.workload_set),
+        }
+    }
 }
 
 /// What is attached to a service, or to all that is addressed to workloads, each kind in the order it
@@ -78,6 +98,10 @@ pub struct Options {
     pub locality: LocalityPolicy,
     /// Whom it tells of what it did.
     pub telemetry: Setup,
+    /// The mesh's `path-normalization`.
+    pub paths: PathNormalization,
+    /// The mesh's `trusted-proxies`.
+    pub trusted: Trusted,
 }
 
 impl Default for Options {
@@ -88,6 +112,8 @@ impl Default for Options {
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
             telemetry: Setup::default(),
+            paths: PathNormalization::Base,
+            trusted: Trusted::default(),
         }
     }
 }

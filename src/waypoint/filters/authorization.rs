@@ -10,10 +10,11 @@ use crate::model::authorization::{Asked, Http, Set, Token, Verdict};
 use crate::model::policy::Peer;
 use crate::waypoint::Arrival;
 use crate::waypoint::http::Reply;
+use crate::waypoint::routing::Seen;
 
 /// Judges a request.
 pub(super) fn request<C: Connector>(
-    arrival: &Arrival<C>,
+    (arrival, seen): (&Arrival<C>, &Seen),
     set: &Set,
     parts: &Parts,
     authority: &Authority,
@@ -22,11 +23,8 @@ pub(super) fn request<C: Connector>(
     if set.is_empty() {
         return Ok(());
     }
-    let asked = asked(
-        arrival,
-        Some(http(parts, authority, found.token.as_ref())),
-        None,
-    );
+    let http = http(parts, authority, found.token.as_ref());
+    let asked = asked((arrival, seen), Some(http), None);
     let marks = set.marks(&asked);
     let verdict = set.judge(&asked);
     found.marks = marks;
@@ -39,11 +37,11 @@ pub(super) fn request<C: Connector>(
 /// Judges a connection that is no HTTP. What policies say that decides nothing is told here: such a
 /// connection has no other line before its end.
 pub(super) fn connection<C: Connector>(
-    arrival: &Arrival<C>,
+    (arrival, seen): (&Arrival<C>, &Seen),
     set: &Set,
     server_name: Option<&str>,
 ) -> Result<(), NotLet> {
-    let asked = asked(arrival, None, server_name);
+    let asked = asked((arrival, seen), None, server_name);
     for mark in set.marks(&asked) {
         arrival.shared.metrics.marked(&mark);
         info!(
@@ -79,15 +77,17 @@ pub(super) fn http<'a>(
 
 /// What policies look at.
 pub(super) fn asked<'a, C: Connector>(
-    arrival: &'a Arrival<C>,
+    (arrival, seen): (&'a Arrival<C>, &Seen),
     http: Option<Http<'a>>,
     server_name: Option<&'a str>,
 ) -> Asked<'a> {
     let source = arrival.client.source.ip().to_canonical();
+    let peer = arrival.client.peer.as_ref();
+    let trusted = &seen.options().trusted;
     Asked {
-        peer: arrival.client.peer.as_ref(),
+        peer,
         source,
-        remote: source,
+        remote: http.map_or(source, |http| trusted.remote(peer, source, http.headers)),
         destination: arrival.bound.asked(),
         server_name,
         http,

@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::Frame;
 use tracing::{Level, enabled};
 
+use super::trace::{About, Ending, Trace};
 use crate::hbone::Connector;
 use crate::model::authorization::Mark;
 use crate::model::waypoint::Destination;
@@ -20,6 +22,7 @@ use crate::telemetry::log;
 use crate::telemetry::{Metrics, RequestLabels};
 use crate::waypoint::Arrival;
 use crate::waypoint::account::{entry, labels};
+use crate::waypoint::tracer::Tracer;
 use crate::waypoint::upstream::Chosen;
 
 /// What the log's filter knows these lines by.
@@ -61,6 +64,8 @@ pub(super) struct Account {
     exhausted: bool,
     /// What policies said that decided nothing.
     marks: Vec<Mark>,
+    /// Its part in a trace.
+    trace: Option<Box<Trace>>,
     /// Bytes of the request's body.
     pub(super) received: Arc<AtomicU64>,
     sent: u64,
@@ -110,6 +115,7 @@ impl Account {
             delayed: false,
             exhausted: false,
             marks: Vec::new(),
+            trace: None,
             received: Arc::default(),
             sent: 0,
             ended: false,
@@ -169,9 +175,56 @@ impl Account {
         self.marks = marks;
     }
 
-    /// Notes the endpoint that is asked.
-    pub(super) fn asks<C: Connector>(&mut self, arrival: &Arrival<C>, chosen: &Chosen) {
+    /// Notes how it is traced.
+    pub(super) fn traced(&mut self, tracer: &Arc<Tracer>, parts: &Parts, authority: &Authority) {
+        let trace = Trace::begin(tracer, parts, authority, self.started);
+        self.trace = Some(Box::new(trace));
+    }
+
+    /// Tells its trace to whoever is to get the request.
+    pub(super) fn tell_trace(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.tell(headers);
+        }
+    }
+
+    /// Notes the endpoint that is asked, which is told of the trace.
+    pub(super) fn asks<C: Connector>(
+        &mut self,
+        arrival: &Arrival<C>,
+        chosen: &Chosen,
+        headers: &mut HeaderMap,
+    ) {
         self.entry = entry(arrival, Some(chosen));
+        if let Some(trace) = &mut self.trace {
+            trace.asks(headers, chosen.address());
+        }
+    }
+
+    /// Notes how that went, where another is to be asked.
+    pub(super) fn asked(&mut self, ending: Ending<'_>) {
+        let Some(mut trace) = self.trace.take_if(|trace| trace.is_kept()) else {
+            return;
+        };
+        trace.asked(ending, &self.about());
+        self.trace = Some(trace);
+    }
+
+    fn about(&self) -> About<'_> {
+        let upstream = self.upstream.as_ref();
+        About {
+            entry: &self.entry,
+            method: &self.asked.method,
+            protocol: self.asked.protocol,
+            request_id: &self.asked.request_id,
+            cluster: upstream.map(|(host, port, subset)| {
+                let subset = subset.as_deref().unwrap_or_default();
+                format!("outbound|{port}|{subset}|{host}")
+            }),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent,
+            marks: &self.marks,
+        }
     }
 
     /// Notes an endpoint's answer.
@@ -272,6 +325,14 @@ impl Account {
         answered.flag = flags(answered.flag, self.delayed, self.exhausted);
         // Nothing was answered: no code there is would say so (§1.9).
         let code = if known { answered.status.as_u16() } else { 0 };
+        if let Some(trace) = self.trace.take_if(|trace| trace.is_kept()) {
+            let ending = Ending {
+                code,
+                grpc: answered.grpc_status.as_deref(),
+                flags: answered.flag,
+            };
+            trace.end(ending, &self.about());
+        }
         self.count(&answered, code);
         self.log(&answered, code);
     }

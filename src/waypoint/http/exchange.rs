@@ -49,8 +49,10 @@ pub(super) async fn serve<C: Connector + Clone>(
     if let Some(waypoint) = arrival.tells_identity() {
         message::identify(&mut parts.headers, &waypoint, &arrival.client.identity);
     }
+    let seen = arrival.look();
     let received = received.and_then(|authority| {
-        route::normalise(&mut parts)?;
+        let paths = seen.as_ref().map(|seen| seen.options().paths);
+        route::normalise(&mut parts, paths.unwrap_or_default())?;
         Ok(authority)
     });
     let authority = match received {
@@ -58,10 +60,13 @@ pub(super) async fn serve<C: Connector + Clone>(
         Err(reply) => return reply.response(account),
     };
     account.known_as(authority.as_str(), message::request_id(&parts.headers));
-    let Some(seen) = arrival.look() else {
+    let Some(seen) = seen else {
         let gone = "the waypoint's instance is not in the mesh view".to_owned();
         return Reply::no_endpoint(gone).response(account);
     };
+    if let Some(tracer) = arrival.tracer(&seen) {
+        account.traced(&tracer, &parts, &authority);
+    }
     let mut found = Found::default();
     let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;
     account.marked(found.marks);
@@ -148,6 +153,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         if let Some(ruled) = &way.ruled {
             host = ruled.change(&mut parts, host)?;
         }
+        account.tell_trace(&mut parts.headers);
         let limited = limit.or(way.attempt).is_some() && !body.is_end_stream();
         let (clock, whole) = match limited {
             true => {

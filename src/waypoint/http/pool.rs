@@ -40,7 +40,7 @@ pub(in crate::waypoint) enum Version {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoConnection {
+pub(in crate::waypoint) enum NoConnection {
     #[error(transparent)]
     Way(#[from] OpenError),
     #[error("the endpoint does not speak HTTP")]

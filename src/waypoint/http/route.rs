@@ -10,8 +10,8 @@ use super::reply::Reply;
 use crate::hbone::Connector;
 use crate::identity::SpiffeId;
 use crate::model::route::{
-    self, Asked, Backend, Chosen, CorsVerdict, Filter, Redirect, Rule, Selection, Target,
-    normalised, well_formed,
+    self, Asked, Backend, Chosen, CorsVerdict, Filter, PathNormalization, Redirect, Rule,
+    Selection, Target, well_formed,
 };
 use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
@@ -21,11 +21,11 @@ use crate::waypoint::routing::Seen;
 ///
 /// # Errors
 /// What to answer where no such path could be asked for.
-pub(super) fn normalise(parts: &mut Parts) -> Result<(), Reply> {
+pub(super) fn normalise(parts: &mut Parts, form: PathNormalization) -> Result<(), Reply> {
     if !well_formed(parts.uri.path()) {
         return Err(Reply::malformed("a path with an octet that is none"));
     }
-    let Some(path) = normalised(parts.uri.path()) else {
+    let Some(path) = form.apply(parts.uri.path()) else {
         return Ok(());
     };
     let target = match parts.uri.query() {

@@ -25,6 +25,8 @@ pub(super) enum Upload {
     Again(Replay),
     /// A copy of the client's.
     Copy(Copied),
+    /// What the waypoint says itself.
+    Whole(Bytes),
 }
 
 /// Why a body ended before its end.
@@ -165,6 +167,11 @@ impl Body for Upload {
             Self::Once(origin) => origin.poll(cx),
             Self::Again(replay) => replay.poll(cx),
             Self::Copy(copied) => copied.poll(cx),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -174,6 +181,7 @@ impl Body for Upload {
             Self::Once(origin) => origin.is_end_stream(),
             Self::Again(replay) => replay.is_end_stream(),
             Self::Copy(_) => false,
+            Self::Whole(bytes) => bytes.is_empty(),
         }
     }
 
@@ -182,6 +190,7 @@ impl Body for Upload {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Once(origin) => origin.inner.size_hint(),
             Self::Again(_) | Self::Copy(_) => SizeHint::default(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::attached::PolicyKey;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{
     Backend, Fault, Filter, HeaderChange, Kind, Match, PathMatch, Route, RouteKey, Rule, Target,
     Timeouts,
 };
 use crate::model::service::{AppProtocol, ServiceKey};
+use crate::model::telemetry::{Exporter, Sections, Telemetry, Tracing};
 use crate::model::testing::key;
 use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
@@ -253,5 +255,31 @@ impl Resources {
     /// The same with an `http-route` for all ports of `cart`.
     pub(in crate::waypoint) fn ruled(self, rules: Vec<Rule<Target>>) -> Self {
         self.with_route(Kind::Http, "cart", None, rules)
+    }
+
+    /// The same, and requests for `cart` are traced so, for whoever is told.
+    pub(in crate::waypoint) fn traced(mut self, says: Tracing, told: Exporter) -> Self {
+        let key = PolicyKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from("traces"),
+        };
+        let provider = Arc::<str>::from("spans");
+        let telemetry = Telemetry {
+            key: key.clone(),
+            origin: origin(),
+            says: Sections {
+                tracing: vec![Tracing {
+                    providers: vec![Arc::clone(&provider)],
+                    ..says
+                }],
+                ..Sections::default()
+            },
+        };
+        self.telemetry.insert(key.clone(), Arc::new(telemetry));
+        let gateway = Arc::make_mut(self.gateway.as_mut().unwrap());
+        gateway.options.telemetry.providers.insert(provider, told);
+        let cart = self.services.get_mut(&self::key("cart")).unwrap();
+        Arc::make_mut(cart).set.telemetry = vec![key];
+        self
     }
 }

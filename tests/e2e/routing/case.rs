@@ -13,6 +13,7 @@ pub(super) struct Case {
     name: &'static str,
     rules: String,
     gateway: &'static str,
+    settings: &'static str,
     asks: Asks,
     further: Vec<Further>,
 }
@@ -23,6 +24,7 @@ impl Case {
             name,
             rules: rules.into(),
             gateway: "nodes = [\"gate-1\"]",
+            settings: "",
             asks: Vec::new(),
             further: Vec::new(),
         }
@@ -31,6 +33,12 @@ impl Case {
     /// With another gateway.
     pub(super) fn gateway(mut self, gateway: &'static str) -> Self {
         self.gateway = gateway;
+        self
+    }
+
+    /// With another line of `[mesh]`.
+    pub(super) fn mesh(mut self, settings: &'static str) -> Self {
+        self.settings = settings;
         self
     }
 
@@ -48,7 +56,7 @@ impl Case {
 
     /// All that is not as expected.
     fn complaints(&self, bench: &Bench) -> Vec<String> {
-        if let Err(reason) = bench.enforce(&self.rules, self.gateway) {
+        if let Err(reason) = bench.enforce(&self.rules, self.gateway, self.settings) {
             return vec![format!("{}: {reason}", self.name)];
         }
         let mut complaints = Vec::new();

@@ -128,7 +128,7 @@ fn allows_nothing(policy: &WrittenAuthorization, fields: &Fields<'_>) -> Diagnos
     );
     Diagnostic::new(Code::AllowsNothing, name.place.clone(), message)
         .label("lets nobody in")
-        .help("add a rule by identity, address or port; this version does not enforce policies at waypoints, which know of HTTP")
+        .help("add a rule by identity, address or port, or give the policy `target-refs`: waypoints know of HTTP")
 }
 
 fn allows_less(policy: &WrittenAuthorization, rule: &At<Rule>, fields: &Fields<'_>) -> Diagnostic {
@@ -139,7 +139,7 @@ fn allows_less(policy: &WrittenAuthorization, rule: &At<Rule>, fields: &Fields<'
     );
     Diagnostic::new(Code::AllowsLess, rule.place.clone(), message)
         .label("lets nobody in")
-        .help("write it by identity, address or port; this version does not enforce policies at waypoints, which know of HTTP")
+        .help("write it by identity, address or port, or in a policy with `target-refs`: waypoints know of HTTP")
 }
 
 fn denies_nothing(
@@ -154,7 +154,7 @@ fn denies_nothing(
     );
     Diagnostic::new(Code::DeniesNothing, rule.place.clone(), message)
         .label("keeps nobody out")
-        .help("write it by identity, address or port; this version does not enforce policies at waypoints, which know of HTTP")
+        .help("write it by identity, address or port, or in a policy with `target-refs`: waypoints know of HTTP")
 }
 
 fn denies_in_part(

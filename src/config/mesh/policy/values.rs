@@ -70,6 +70,16 @@ pub(super) fn pattern(value: &Value<'_>) -> Option<Pattern> {
 
 /// An identity: a SPIFFE ID without its scheme.
 pub(super) fn principal(value: &Value<'_>, scope: &Scope) -> Option<Pattern> {
+    let pattern = identity(value)?;
+    let domain = literal_trust_domain(value.text()?).filter(|_| !is_nobody(&pattern));
+    if let Some(domain) = domain {
+        scope.mention(value, Mention::TrustDomain(Arc::from(domain)));
+    }
+    Some(pattern)
+}
+
+/// The same where it is no policy's.
+pub(in crate::config::mesh) fn identity(value: &Value<'_>) -> Option<Pattern> {
     let text = value.text()?;
     if text.contains(SCHEME) {
         value.bad(
@@ -80,17 +90,20 @@ pub(super) fn principal(value: &Value<'_>, scope: &Scope) -> Option<Pattern> {
         return None;
     }
     let pattern = pattern(value)?;
-    if matches!(pattern, Pattern::Exact(_)) && !is_workload(text) {
+    if is_nobody(&pattern) {
         value.reject(
             Code::NeverMatches,
             &format!("is no workload's identity: {text:?}"),
             "matches nobody",
             "write `\"TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT\"`",
         );
-    } else if let Some(domain) = literal_trust_domain(text) {
-        scope.mention(value, Mention::TrustDomain(Arc::from(domain)));
     }
     Some(pattern)
+}
+
+/// Whether it is one identity, and no workload's.
+fn is_nobody(pattern: &Pattern) -> bool {
+    matches!(pattern, Pattern::Exact(text) if !is_workload(text))
 }
 
 /// Whether it has the five parts of a workload's identity.

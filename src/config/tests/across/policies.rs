@@ -201,31 +201,43 @@ fn targeted() -> Vec<Row> {
     };
     let in_root = "\nnamespace = \"istio-system\"\n";
     let cart = workload("w", "10.1.0.1", "") + &service("cart", "");
-    let loud = (
-        "b.toml",
-        4,
-        15,
-        Unsupported,
-        "does not enforce policies at waypoints",
-    );
+    let waypoint = "[[gateway]]\nname = \"wp\"\nclass = \"waypoint\"\nnode = \"edge-1\"\n";
+    let bound = workload("w", "10.1.0.1", "")
+        + &service("cart", "use-waypoint = \"wp\"")
+        + waypoint
+        + NODES;
     vec![
         (
-            "a service",
+            "a service behind a waypoint",
+            vec![("a.toml", bound.clone()), ("b.toml", target("Service", "cart"))],
+            vec![],
+        ),
+        (
+            "a waypoint, and one that is none",
+            vec![
+                ("a.toml", bound.clone()),
+                ("b.toml", target("Gateway", "wp")),
+                ("c.toml", target("Gateway", "pw").replace("\"p\"", "\"q\"")),
+            ],
+            vec![("c.toml", 4, 16, TargetNotFound, "did you mean `wp`?")],
+        ),
+        (
+            "a service that is behind none",
             vec![("a.toml", cart.clone()), ("b.toml", target("Service", "cart"))],
-            vec![loud],
+            vec![("b.toml", 4, 16, AncestorNotBound, "give the service, or its namespace")],
         ),
         (
             "a service by the older key",
             vec![
-                ("a.toml", cart.clone()),
+                ("a.toml", bound),
                 ("b.toml", closed("target-ref = { kind = \"Service\", name = \"cart\" }")),
             ],
-            vec![("b.toml", 4, 14, Unsupported, "at waypoints")],
+            vec![],
         ),
         (
             "a misspelt service",
             vec![("a.toml", cart.clone()), ("b.toml", target("Service", "crat"))],
-            vec![loud, ("b.toml", 4, 16, TargetNotFound, "did you mean `cart`?")],
+            vec![("b.toml", 4, 16, TargetNotFound, "did you mean `cart`?")],
         ),
         (
             "a service of another namespace",
@@ -233,22 +245,22 @@ fn targeted() -> Vec<Row> {
                 ("a.toml", cart),
                 ("b.toml", target("Service", "cart") + in_root),
             ],
-            vec![loud, ("b.toml", 4, 16, TargetNotFound, "no such target")],
+            vec![("b.toml", 4, 16, TargetNotFound, "no such target")],
         ),
         (
             "all waypoints",
             vec![("b.toml", target("GatewayClass", "istio-waypoint") + in_root)],
-            vec![loud],
+            vec![],
         ),
         (
             "all waypoints, from elsewhere",
             vec![("b.toml", target("GatewayClass", "waypoint"))],
-            vec![loud, ("b.toml", 4, 16, NoEffect, "attaches nowhere")],
+            vec![("b.toml", 4, 16, NoEffect, "attaches nowhere")],
         ),
         (
             "a class that is none",
             vec![("b.toml", target("GatewayClass", "waypiont") + in_root)],
-            vec![loud, ("b.toml", 4, 16, TargetNotFound, "did you mean `waypoint`?")],
+            vec![("b.toml", 4, 16, TargetNotFound, "did you mean `waypoint`?")],
         ),
         (
             "actions of waypoints at node proxies",

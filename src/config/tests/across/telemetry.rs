@@ -78,11 +78,14 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "a name twice",
             &telemetry(
-                "target-refs = [{ kind = \"Gateway\", name = \"x\" }]\n[[telemetry]]\nname = \"t\"",
+                "namespace = \"istio-system\"\n[[telemetry]]\nname = \"t\"\nnamespace = \"istio-system\"\ntarget-refs = [{ kind = \"GatewayClass\", name = \"waypoint\" }]",
             ),
             7,
             8,
-            (DuplicateName, "telemetry `default/t` is declared twice"),
+            (
+                DuplicateName,
+                "telemetry `istio-system/t` is declared twice",
+            ),
         ),
     ]
 }

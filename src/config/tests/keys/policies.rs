@@ -255,7 +255,7 @@ fn targets(rows: &mut Rows) {
         "the older key beside the new one",
         format!("{POLICY}target-refs = [{gateway}]\ntarget-ref = {gateway}\nrules = []\n"),
         &[
-            (3, 15, Unsupported, "at waypoints"),
+            (3, 16, TargetNotFound, "no such target"),
             (4, 14, NoEffect, "keep `target-refs` alone"),
         ],
     );

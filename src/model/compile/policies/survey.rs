@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Attached, Converted, Difference, convert};
+use crate::model::binding::{Attachments, Waypoints};
 use crate::model::compile::gateways::Gateways;
 use crate::model::compile::membership::Membership;
 use crate::model::compile::service_entries::Entries;
@@ -63,6 +64,8 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
         Scope::Namespace => namespaces.get(&*policy.namespace).copied().unwrap_or(0),
         Scope::Listed => listed.get(&policy.key).copied().unwrap_or(0),
     };
+    let waypoints = Waypoints::new(mesh);
+    let attachments = Attachments::new(mesh, &waypoints);
     let written = mesh.authorization_policies.iter().map(|written| {
         let converted = convert(written, &mesh.settings);
         let policy = converted.policy.as_ref();
@@ -74,7 +77,10 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
             workloads: policy.map_or(0, holds_for),
             rules: policy.map_or(0, |p| p.rules.len()),
             origin: Some(written.origin.clone()),
-            condition: Some(condition(written, &converted)),
+            condition: Some(match &written.attachment {
+                Attachment::Targets(refs) => attachments.condition(&written.namespace, refs),
+                Attachment::Namespace | Attachment::Selector(_) => condition(written, &converted),
+            }),
         }
     });
     let mut all: Vec<_> = written.collect();
@@ -144,14 +150,9 @@ fn condition(written: &AuthorizationPolicy, converted: &Converted) -> Condition 
                 action(&written.action)
             ),
         ),
-        Difference::ForWaypoints => Condition {
-            kind: "WaypointAccepted",
-            status: false,
-            reason: match &written.attachment {
-                Attachment::Targets(refs) if refs.len() == 1 => "AncestorNotBound",
-                _ => "Invalid",
-            },
-            message: "not in force: this version does not enforce policies at waypoints".to_owned(),
-        },
+        Difference::ForWaypoints => of_nodes(
+            false,
+            "not in force: node proxies do not know it".to_owned(),
+        ),
     }
 }

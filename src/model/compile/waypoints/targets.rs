@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 
 use super::sites::{Is, Site};
+use crate::model::binding::CLASSES;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, Origin, TargetKind, TargetRef};
 use crate::model::waypoint::WaypointName;
-
-/// The class of all waypoints, by Istio's name and by ours.
-const CLASSES: [&str; 2] = ["istio-waypoint", "waypoint"];
 
 /// What can be attached.
 pub(super) trait Attachable {

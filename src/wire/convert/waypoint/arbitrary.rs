@@ -13,11 +13,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::WaypointResource;
+use crate::model::authorization::Trusted;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::route::{
     Abort, Backend, Cors, DirectResponse, Fault, Filter, Fraction, HeaderChange, Kind, Match,
-    Mirror, OriginPattern, PathChange, PathMatch, PersistBy, Persistence, Redirect, Regex, Retry,
-    RetryOn, Rewrite, Route, RouteKey, Rule, Target, TextMatch, Timeouts, UnmatchedPreflights,
+    Mirror, OriginPattern, PathChange, PathMatch, PathNormalization, PersistBy, Persistence,
+    Redirect, Regex, Retry, RetryOn, Rewrite, Route, RouteKey, Rule, Target, TextMatch, Timeouts,
+    UnmatchedPreflights,
 };
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::traffic::{
@@ -126,15 +128,37 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         WaypointFor::All,
         WaypointFor::None,
     ]);
-    let setup = telemetry::setup();
-    let options = (any::<bool>(), lasting(), retry(), locality(), setup);
-    let options = options.prop_map(|(xfcc, sniff, retry, locality, telemetry)| Options {
-        xfcc_include_client_identity: xfcc,
-        sniff_timeout: sniff,
-        default_retry: retry,
-        locality,
-        telemetry,
+    let paths = select(vec![
+        PathNormalization::None,
+        PathNormalization::Base,
+        PathNormalization::MergeSlashes,
+        PathNormalization::DecodeAndMergeSlashes,
+    ]);
+    let trusted = (policy::patterns(), any::<u32>());
+    let trusted = trusted.prop_map(|(proxies, count)| Trusted {
+        proxies: proxies.any,
+        count,
     });
+    let options = (
+        any::<bool>(),
+        lasting(),
+        retry(),
+        locality(),
+        paths,
+        trusted,
+        telemetry::setup(),
+    );
+    let options = options.prop_map(
+        |(xfcc, sniff, retry, locality, paths, trusted, telemetry)| Options {
+            xfcc_include_client_identity: xfcc,
+            sniff_timeout: sniff,
+            default_retry: retry,
+            locality,
+            paths,
+            trusted,
+            telemetry,
+        },
+    );
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
             name: name.clone(),

@@ -7,13 +7,16 @@ use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::set;
 use super::telemetry::setup;
 use super::traffic::{encode_locality, locality};
+use crate::model::authorization::Trusted;
 use crate::model::declaration::{Origin, WaypointFor};
-use crate::model::route::{Retry, RetryOn};
+use crate::model::policy::Pattern;
+use crate::model::route::{PathNormalization, Retry, RetryOn};
 use crate::model::telemetry::Setup;
 use crate::model::traffic::LocalityPolicy;
 use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
 use crate::wire::proto::waypoint as proto;
 use proto::gateway::WaypointFor as For;
+use proto::options::PathNormalization as Paths;
 use proto::retry::On;
 
 pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
@@ -35,6 +38,20 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             default_retry: Some(encode_retry(&options.default_retry)),
             locality: Some(encode_locality(&options.locality)),
             telemetry: Some(setup::encode(&options.telemetry)),
+            paths: match options.paths {
+                PathNormalization::None => Paths::None,
+                PathNormalization::Base => Paths::Base,
+                PathNormalization::MergeSlashes => Paths::MergeSlashes,
+                PathNormalization::DecodeAndMergeSlashes => Paths::DecodeAndMergeSlashes,
+            }
+            .into(),
+            trusted_proxies: options
+                .trusted
+                .proxies
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            trusted_proxy_count: options.trusted.count,
         }),
         workload_set: Some(set::encode(&gateway.name, &gateway.workload_set)),
     }
@@ -77,6 +94,20 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
         telemetry: match given.telemetry {
             Some(given) => setup::decode(given).map_err(|fault| fault.within("telemetry"))?,
             None => Setup::default(),
+        },
+        paths: match enumeration("paths", given.paths)? {
+            Paths::Unspecified => return Err(Fault::new("paths", Reason::Missing)),
+            Paths::None => PathNormalization::None,
+            Paths::Base => PathNormalization::Base,
+            Paths::MergeSlashes => PathNormalization::MergeSlashes,
+            Paths::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+        },
+        trusted: Trusted {
+            proxies: each("trusted_proxies", given.trusted_proxies, |text| {
+                let pattern = Pattern::parse(&text);
+                pattern.map_err(|_none| Fault::new("proxy", Reason::Value(text)))
+            })?,
+            count: given.trusted_proxy_count,
         },
     })
 }

@@ -157,7 +157,7 @@ fn what_is_not_wholly_understood_is_refused_by_name() {
             "gateway.waypoint_for: unknown value 9",
         ),
         (
-            "a policy",
+            "a policy of no such name",
             own,
             gateway(|g| {
                 g.workload_set = Some(proto::AttachedSet {
@@ -165,7 +165,7 @@ fn what_is_not_wholly_understood_is_refused_by_name() {
                     ..proto::AttachedSet::default()
                 });
             }),
-            "gateway.workload_set: `p` is not known",
+            "gateway.workload_set: `p` names no such resource",
         ),
         (
             "a service's policy",

@@ -65,7 +65,7 @@ fn values<T: Clone + Debug + 'static>(
     (some(), some()).prop_map(|(any, not)| Values { any, not })
 }
 
-fn patterns() -> impl Strategy<Value = Values<Pattern>> {
+pub(super) fn patterns() -> impl Strategy<Value = Values<Pattern>> {
     values(&["*", "a", "a*", "*a", "/b/"], |text| {
         Pattern::parse(text).unwrap()
     })
