@@ -6,7 +6,7 @@
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
 //! says who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
-//! is what it lets through, [`attached`] how that is named. [`telemetry`] is what it tells of requests, by
+//! is what it lets through, [`attached`] how that is named. [`telemetry`] is what it tells of all this, by
 //! [`expression`]s and in [`log_format`]s.
 //! [`shared`] holds what most changes leave as it is.
 

@@ -20,6 +20,7 @@ mod references;
 mod routes;
 mod service_entries;
 mod targets;
+mod telemetry;
 mod virtual_services;
 
 use std::collections::HashMap;
@@ -29,7 +30,8 @@ use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
     WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload, default_settings,
+    WrittenServiceEntry, WrittenSettings, WrittenTelemetry, WrittenVirtualService, WrittenWorkload,
+    default_settings,
 };
 use crate::model::binding::{Attachments, Waypoints};
 use crate::model::declaration::{Mesh, Settings};
@@ -51,6 +53,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    telemetry: Vec<&'a WrittenTelemetry>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
@@ -72,6 +75,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                telemetry,
                 routes,
                 virtual_services,
                 destinations,
@@ -87,6 +91,7 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.telemetry.extend(telemetry);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
@@ -176,6 +181,7 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
+        telemetry::check(&context, &mut found);
         service_entries::check(&context, &carriers, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
@@ -185,6 +191,7 @@ pub(super) fn check(
         let attachments = Attachments::new(&mesh, &waypoints);
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
         policies::targeted(&context, &mut targets, &mut found);
+        telemetry::targeted(&context, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);

@@ -13,6 +13,7 @@ mod attribute;
 mod l7;
 mod policy;
 mod provider;
+mod telemetry;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use attribute::{Attribute, AttributeError};
@@ -25,9 +26,10 @@ pub use policy::{
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 pub use provider::{
-    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog,
-    OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
+    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, OpenTelemetry, OtelAccessLog, OtlpHttp,
+    Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
+pub use telemetry::{Telemetry, TelemetryDefaults};
 
 use super::authorization::Trusted;
 use super::route::{PathNormalization, Retry};
@@ -64,6 +66,8 @@ pub struct Mesh {
     pub gateways: Vec<Gateway>,
     /// Authorization policies in the order they were written.
     pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// Telemetry in the order it was written.
+    pub telemetry: Vec<Telemetry>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
     /// Routes of every kind in the order they were written.
@@ -109,6 +113,8 @@ pub struct Settings {
     pub locality: LocalityPolicy,
     /// `extension-providers` in the order they were written.
     pub providers: Vec<Provider>,
+    /// `access-log-file` and `default-providers`.
+    pub telemetry: TelemetryDefaults,
     /// `path-normalization`: the form in which paths are routed, judged and sent on.
     pub paths: PathNormalization,
     /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.

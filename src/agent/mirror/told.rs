@@ -117,6 +117,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Policy(policy) => {
             told.policies.insert(policy.key.clone(), policy);
         }
+        WaypointResource::Telemetry(telemetry) => {
+            told.telemetry.insert(telemetry.key.clone(), telemetry);
+        }
     }
 }
 
@@ -134,6 +137,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Policy(policy) => {
             told.policies.remove(&policy.key);
+        }
+        WaypointResource::Telemetry(telemetry) => {
+            told.telemetry.remove(&telemetry.key);
         }
     }
 }

@@ -8,12 +8,13 @@ use super::{Context, Known};
 use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenVirtualService, WrittenWorkload,
+    WrittenServiceEntry, WrittenTelemetry, WrittenVirtualService, WrittenWorkload,
 };
 use crate::config::source::At;
 use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
 use crate::model::declaration::{
-    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Workload,
+    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Telemetry,
+    Workload,
 };
 use crate::model::route::RouteKey;
 use crate::model::shared::Shared;
@@ -54,6 +55,11 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .peer_authentications
             .iter()
             .map(|policy| declared_authentication(policy))
+            .collect(),
+        telemetry: written
+            .telemetry
+            .iter()
+            .map(|telemetry| declared_telemetry(telemetry))
             .collect(),
         routes: {
             let routes = written.routes.iter().map(|r| declared_route(r));
@@ -248,14 +254,28 @@ fn declared_authorization(written: &WrittenAuthorization) -> AuthorizationPolicy
         origin: written.place.origin(),
         name: Arc::clone(&written.name.value),
         namespace: Arc::clone(&written.namespace.value),
-        attachment: match &written.attachment {
-            WrittenAttachment::Namespace => Attachment::Namespace,
-            WrittenAttachment::Selector(labels) => Attachment::Selector(labels.value.clone()),
-            WrittenAttachment::Targets(targets) => Attachment::Targets(values(&targets.value)),
-        },
+        attachment: attachment(&written.attachment),
         action: written.action.value.clone(),
         dry_run: written.dry_run,
         rules: values(&written.rules.list),
+    }
+}
+
+fn declared_telemetry(written: &WrittenTelemetry) -> Telemetry {
+    Telemetry {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        attachment: attachment(&written.attachment),
+        says: written.says.clone(),
+    }
+}
+
+fn attachment(written: &WrittenAttachment) -> Attachment {
+    match written {
+        WrittenAttachment::Namespace => Attachment::Namespace,
+        WrittenAttachment::Selector(labels) => Attachment::Selector(labels.value.clone()),
+        WrittenAttachment::Targets(targets) => Attachment::Targets(values(&targets.value)),
     }
 }
 

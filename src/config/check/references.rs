@@ -71,7 +71,13 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let of_authentications = authentications
         .map(|p| ("peer-authentication", &p.name, &p.namespace))
         .filter(outside_root);
-    let of_policies = of_authorizations.chain(of_authentications);
+    let telemetry = written.telemetry.iter();
+    let of_telemetry = telemetry
+        .map(|t| ("telemetry", &t.name, &t.namespace))
+        .filter(outside_root);
+    let of_policies = of_authorizations
+        .chain(of_authentications)
+        .chain(of_telemetry);
     let virtual_services = written.virtual_services.iter().map(|v| &v.route);
     let routes = written.routes.iter().copied().chain(virtual_services);
     let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));

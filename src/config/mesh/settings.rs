@@ -10,11 +10,12 @@ use super::identifier;
 use super::policy::identity;
 use super::provider;
 use super::route::read_retries;
+use super::telemetry::{NamedProvider, read_settings};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
 use crate::model::authorization::Trusted;
-use crate::model::declaration::Settings;
+use crate::model::declaration::{Settings, TelemetryDefaults};
 use crate::model::route::{PathNormalization, Retry};
 use crate::model::traffic::LocalityPolicy;
 
@@ -33,6 +34,8 @@ pub(in crate::config) struct WrittenSettings {
     pub settings: Settings,
     /// Where `service-range` is written, if it is.
     pub range: Option<Place>,
+    /// The providers that `default-providers` names.
+    pub providers: Vec<NamedProvider>,
 }
 
 pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
@@ -41,6 +44,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     let range = table.optional("service-range", |value| {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
+    let (telemetry, providers) = read_settings(&table);
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -78,6 +82,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         providers: table
             .optional("extension-providers", provider::read)
             .unwrap_or_default(),
+        telemetry,
         paths: table
             .optional("path-normalization", normalization)
             .unwrap_or(default.paths),
@@ -102,6 +107,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         place: table.place().clone(),
         settings,
         range: range.map(|range| range.place),
+        providers,
     })
 }
 
@@ -123,6 +129,7 @@ pub(in crate::config) fn defaults() -> Settings {
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
         providers: Vec::new(),
+        telemetry: TelemetryDefaults::default(),
         paths: PathNormalization::Base,
         trusted: Trusted::default(),
         serial: 0,

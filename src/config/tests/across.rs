@@ -4,6 +4,7 @@ mod destinations;
 mod policies;
 mod rules;
 mod service_entries;
+mod telemetry;
 
 use super::{Code, Row, judge};
 
@@ -37,6 +38,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(rules::rows());
     rows.extend(destinations::rows());
     rows.extend(service_entries::rows());
+    rows.extend(telemetry::rows());
     rows
 }
 

@@ -98,11 +98,14 @@ pub(super) struct Made {
 struct Routed {
     routes: Vec<declaration::Route>,
     destination_rules: Vec<declaration::DestinationRule>,
+    telemetry: Vec<declaration::Telemetry>,
 }
 
 impl Routed {
     fn are_of(&self, mesh: &Mesh) -> bool {
-        self.routes == mesh.routes && self.destination_rules == mesh.destination_rules
+        self.routes == mesh.routes
+            && self.destination_rules == mesh.destination_rules
+            && self.telemetry == mesh.telemetry
     }
 }
 
@@ -274,6 +277,7 @@ impl<'a> Former<'a> {
                 Arc::new(Routed {
                     routes: mesh.routes.clone(),
                     destination_rules: mesh.destination_rules.clone(),
+                    telemetry: mesh.telemetry.clone(),
                 })
             })),
             reported: reported.clone(),
@@ -317,6 +321,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         authorization_policies,
         peer_authentications,
         // Nothing but what waypoints are told follows from these.
+        telemetry: _,
         routes: _,
         destination_rules: _,
         service_entries,
@@ -341,6 +346,7 @@ fn world_of(mesh: &Mesh) -> Mesh {
         gateways: mesh.gateways.clone(),
         authorization_policies: mesh.authorization_policies.clone(),
         peer_authentications: mesh.peer_authentications.clone(),
+        telemetry: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),
         service_entries: mesh.service_entries.clone(),

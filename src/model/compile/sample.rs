@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
     AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Machines, Mesh, Namespace, Node,
-    Origin, Port, Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
+    Origin, Port, Proxy, Service, Settings, TelemetryDefaults, UseWaypoint, WaypointFor, Workload,
 };
 use crate::model::route::Retry;
 use crate::model::service::AppProtocol;
@@ -149,6 +149,7 @@ pub(crate) fn mesh() -> Mesh {
             retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
             providers: Vec::new(),
+            telemetry: TelemetryDefaults::default(),
             paths: Default::default(),
             trusted: Default::default(),
             serial: 0,
@@ -163,6 +164,7 @@ pub(crate) fn mesh() -> Mesh {
         gateways: Vec::new(),
         authorization_policies: Vec::new(),
         peer_authentications: Vec::new(),
+        telemetry: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),
         service_entries: Vec::new(),

@@ -17,6 +17,7 @@ use crate::model::binding::{Bindable, Named};
 use crate::model::declaration::{self, AuthorizationPolicy, Mesh};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
+use crate::model::telemetry::Exporter;
 use crate::model::waypoint::{
     AttachedSet, GatewayConfig, Options, Resources, ServiceBinding, WaypointName,
 };
@@ -30,6 +31,7 @@ mod known;
 mod sites;
 mod survey;
 mod targets;
+mod telemetry;
 mod traffic;
 
 use attached::{Attached, Routes};
@@ -38,6 +40,7 @@ pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
 use targets::Targets;
+use telemetry::Levels;
 pub use traffic::covers;
 use traffic::{Members, Traffic};
 
@@ -73,6 +76,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let world = World {
         bundle: Bundle::new(settings),
         policies: Targets::new(policies, &settings.root_namespace),
+        telemetry: Levels::new(&known.mesh.telemetry, &settings.root_namespace),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
@@ -105,6 +109,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
                     proxies: world.bundle.principals(&settings.trusted.proxies),
                     count: settings.trusted.count,
                 },
+                telemetry: world.setup(settings, &declared.namespace),
                 ..Options::default()
             },
             workload_set: AttachedSet::default(),
@@ -168,6 +173,7 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
 struct World<'a> {
     bundle: Bundle,
     policies: Targets<'a, AuthorizationPolicy>,
+    telemetry: Levels<'a>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -187,7 +193,9 @@ impl<'a> World<'a> {
             binding.set = self.set(&gateway.name, Some(site), &mut told);
             told.services.insert(site.key.clone(), Arc::new(binding));
         }
-        let mut backends = BTreeSet::new();
+        let exporters = gateway.options.telemetry.providers.values();
+        let exporters = exporters.filter_map(Exporter::service).filter_map(keyed);
+        let mut backends: BTreeSet<ServiceKey> = exporters.cloned().collect();
         for (key, declared) in used {
             let route = self.route(declared, &namespace);
             backends.extend(route.rules.iter().flat_map(targets).cloned());
@@ -218,6 +226,12 @@ impl<'a> World<'a> {
             let known = told.policies.entry(key.clone());
             known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
             set.policies.push(key);
+        }
+        for telemetry in self.telemetry.on(waypoint, site) {
+            let key = telemetry::key(telemetry);
+            let known = told.telemetry.entry(key.clone());
+            known.or_insert_with(|| Arc::new(telemetry::of(telemetry)));
+            set.telemetry.push(key);
         }
         set
     }
@@ -295,10 +309,14 @@ fn targets_of<B>(rule: &Rule<B>) -> impl Iterator<Item = &B> {
 
 /// The services among them.
 fn targets(rule: &Rule<Target>) -> impl Iterator<Item = &ServiceKey> {
-    targets_of(rule).filter_map(|target| match target {
+    targets_of(rule).filter_map(keyed)
+}
+
+fn keyed(target: &Target) -> Option<&ServiceKey> {
+    match target {
         Target::Service { key, .. } => Some(key),
         Target::Invalid(_) => None,
-    })
+    }
 }
 
 /// What is told now, in the memory of what was told before as far as that is the same.
@@ -321,6 +339,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.routes, &before.routes);
     same(&mut told.traffic, &before.traffic);
     same(&mut told.policies, &before.policies);
+    same(&mut told.telemetry, &before.telemetry);
     Arc::new(told)
 }
 

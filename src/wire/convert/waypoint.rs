@@ -10,6 +10,7 @@ use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
+use crate::model::telemetry::Telemetry;
 use crate::model::waypoint::{
     GatewayConfig, NamedTraffic, Resources, ServiceBinding, TrafficKey, WaypointName,
 };
@@ -24,7 +25,12 @@ mod parts;
 mod policy;
 mod route;
 mod set;
+mod telemetry;
 mod traffic;
+
+/// How resources that are attached are called in names.
+const POLICY: &str = "policy";
+const TELEMETRY: &str = "telemetry";
 
 /// What features resources may require; none yet.
 const FEATURES: [&str; 0] = [];
@@ -44,6 +50,8 @@ pub enum WaypointResource {
     Traffic(Arc<NamedTraffic>),
     /// An authorization policy.
     Policy(Arc<Authorization>),
+    /// Telemetry.
+    Telemetry(Arc<Telemetry>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -62,7 +70,8 @@ impl WaypointResource {
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
         let policies = told.policies.values().cloned().map(Self::Policy);
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
-        of_services.chain(policies)
+        let telemetry = told.telemetry.values().cloned().map(Self::Telemetry);
+        of_services.chain(policies).chain(telemetry)
     }
 
     /// Its resource name.
@@ -78,7 +87,8 @@ impl WaypointResource {
             }
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
-            Self::Policy(policy) => policy_name(waypoint, &policy.key),
+            Self::Policy(policy) => attached_name(waypoint, POLICY, &policy.key),
+            Self::Telemetry(told) => attached_name(waypoint, TELEMETRY, &told.key),
         }
     }
 
@@ -90,6 +100,7 @@ impl WaypointResource {
             (Self::Route(a), Self::Route(b)) => Arc::ptr_eq(a, b),
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
+            (Self::Telemetry(a), Self::Telemetry(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -140,6 +151,13 @@ impl WaypointResource {
                 (
                     origin(&policy.origin, "authorization-policy", namespace, name),
                     Content::Policy(policy::encode(policy)),
+                )
+            }
+            Self::Telemetry(told) => {
+                let PolicyKey { namespace, name } = &told.key;
+                (
+                    origin(&told.origin, "telemetry", namespace, name),
+                    Content::Telemetry(telemetry::encode(told)),
                 )
             }
         };
@@ -217,6 +235,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = policy::decode(key, origin, policy);
             WaypointResource::Policy(Arc::new(read.map_err(within("policy"))?))
         }
+        Some(Content::Telemetry(told)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = telemetry::decode(key, origin, told);
+            WaypointResource::Telemetry(Arc::new(read.map_err(within("telemetry"))?))
+        }
         None => return Err(Fault::new("content", Reason::Missing)),
     };
     match read.name(&waypoint) {
@@ -265,14 +291,19 @@ fn traffic_name(waypoint: &WaypointName, key: &TrafficKey) -> String {
     }
 }
 
-fn policy_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
-    format!("{waypoint}/policy/{}/{}", key.namespace, key.name)
+fn attached_name(waypoint: &WaypointName, kind: &str, key: &PolicyKey) -> String {
+    format!("{waypoint}/{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// The authorization policy of this waypoint that a name is of.
-fn policy_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
+/// What is attached at this waypoint, of this kind, that a name is of.
+fn attached_named(
+    field: &str,
+    waypoint: &WaypointName,
+    kind: &str,
+    text: &str,
+) -> Result<PolicyKey, Fault> {
     let read = || match *segments(waypoint, text)? {
-        ["policy", namespace, name] => Some(PolicyKey {
+        [of, namespace, name] if of == kind => Some(PolicyKey {
             namespace: Arc::from(namespace),
             name: Arc::from(name),
         }),

@@ -21,7 +21,7 @@ pub(in crate::config) enum WrittenAttachment {
     Targets(At<Vec<At<TargetRef>>>),
 }
 
-pub(super) fn read(table: &Table<'_>) -> WrittenAttachment {
+pub(in crate::config::mesh) fn read(table: &Table<'_>) -> WrittenAttachment {
     let selector = table.optional("selector", selector);
     let targets = targets(table);
     match (selector, targets) {

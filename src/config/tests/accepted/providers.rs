@@ -1,6 +1,5 @@
 //! `extension-providers` become what they mean.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,19 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::mesh;
 use crate::model::declaration::{
-    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog,
-    OtlpHttp, ProviderKind, ProviderService, TraceContext, Zipkin,
+    CheckedBody, ExtAuthz, ExtAuthzHttp, FileAccessLog, OpenTelemetry, OtelAccessLog, OtlpHttp,
+    ProviderKind, ProviderService, TraceContext, Zipkin,
 };
+use crate::model::log_format::{Layout, LogFormat, TextFormat};
 use crate::model::policy::Pattern;
+
+fn text(source: &str) -> TextFormat {
+    TextFormat::parse(source).unwrap()
+}
+
+fn layout(format: LogFormat, omit_empty: bool) -> Layout {
+    Layout { format, omit_empty }
+}
 
 fn service(namespace: Option<&str>, host: &str, port: u16) -> ProviderService {
     ProviderService {
@@ -73,8 +81,7 @@ fn what_is_left_out_of_a_provider_is_filled_in() {
         ProviderKind::Prometheus,
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/dev/stdout"),
-            format: None,
-            omit_empty: false,
+            layout: layout(LogFormat::text(), false),
         }),
         ProviderKind::OtelAccessLog(OtelAccessLog {
             service: service(Some("ops"), "otel", 4317),
@@ -142,8 +149,8 @@ zipkin = { service = "ops/zipkin", port = 9411, path = "/spans", trace-context-o
 #[test]
 fn everything_there_is_to_say_of_a_provider_is_read() {
     let mesh = mesh(&[("a.toml", MOST.to_owned())]);
-    let label = |key: &str, text: &str| (Arc::<str>::from(key), Arc::<str>::from(text));
-    let labels = [label("path", "%REQ(:PATH)%"), label("b", "%PROTOCOL%")];
+    let label = |key: &str, text: &str| (Arc::<str>::from(key), self::text(text));
+    let labels = vec![label("b", "%PROTOCOL%"), label("path", "%REQ(:PATH)%")];
     let want = [
         ProviderKind::ExtAuthzHttp(ExtAuthzHttp {
             common: ExtAuthz {
@@ -167,13 +174,11 @@ fn everything_there_is_to_say_of_a_provider_is_read() {
         }),
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/var/log/a"),
-            format: Some(LogFormat::Text(Arc::from("%REQ(:PATH)%\n"))),
-            omit_empty: true,
+            layout: layout(LogFormat::Text(text("%REQ(:PATH)%\n")), true),
         }),
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/dev/stdout"),
-            format: Some(LogFormat::Labels(BTreeMap::from(labels))),
-            omit_empty: false,
+            layout: layout(LogFormat::Json(labels), false),
         }),
         ProviderKind::OpenTelemetry(OpenTelemetry {
             service: service(Some("ops"), "otel", 4318),

@@ -1,6 +1,7 @@
 //! Arbitrary resources of waypoints.
 
 mod policy;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -116,6 +117,7 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         route().prop_map(|r| WaypointResource::Route(Arc::new(r))),
         traffic().prop_map(|t| WaypointResource::Traffic(Arc::new(t))),
         policy::policy().prop_map(|p| WaypointResource::Policy(Arc::new(p))),
+        telemetry::telemetry().prop_map(|t| WaypointResource::Telemetry(Arc::new(t))),
     ]
 }
 
@@ -144,16 +146,19 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         locality(),
         paths,
         trusted,
+        telemetry::setup(),
     );
-    let options = options.prop_map(|(xfcc, sniff, retry, locality, paths, trusted)| Options {
-        xfcc_include_client_identity: xfcc,
-        sniff_timeout: sniff,
-        default_retry: retry,
-        locality,
-        paths,
-        trusted,
-        ..Options::default()
-    });
+    let options = options.prop_map(
+        |(xfcc, sniff, retry, locality, paths, trusted, telemetry)| Options {
+            xfcc_include_client_identity: xfcc,
+            sniff_timeout: sniff,
+            default_retry: retry,
+            locality,
+            paths,
+            trusted,
+            telemetry,
+        },
+    );
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
             name: name.clone(),

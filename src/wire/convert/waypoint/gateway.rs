@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use super::super::{Fault, Reason, enumeration, port};
 use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::set;
+use super::telemetry::setup;
 use super::traffic::{encode_locality, locality};
 use crate::model::authorization::Trusted;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::policy::Pattern;
 use crate::model::route::{PathNormalization, Retry, RetryOn};
+use crate::model::telemetry::Setup;
 use crate::model::traffic::LocalityPolicy;
 use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
 use crate::wire::proto::waypoint as proto;
@@ -35,6 +37,7 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             sniff_timeout: Some(lasting(options.sniff_timeout)),
             default_retry: Some(encode_retry(&options.default_retry)),
             locality: Some(encode_locality(&options.locality)),
+            telemetry: Some(setup::encode(&options.telemetry)),
             paths: match options.paths {
                 PathNormalization::None => Paths::None,
                 PathNormalization::Base => Paths::Base,
@@ -88,6 +91,10 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
             Some(given) => locality(given),
             None => LocalityPolicy::usual(),
         },
+        telemetry: match given.telemetry {
+            Some(given) => setup::decode(given).map_err(|fault| fault.within("telemetry"))?,
+            None => Setup::default(),
+        },
         paths: match enumeration("paths", given.paths)? {
             Paths::Unspecified => return Err(Fault::new("paths", Reason::Missing)),
             Paths::None => PathNormalization::None,
@@ -102,7 +109,6 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
             })?,
             count: given.trusted_proxy_count,
         },
-        ..Options::default()
     })
 }
 

@@ -1,14 +1,19 @@
 //! What is attached to a service or a waypoint.
 
 use super::super::{Fault, Reason};
-use super::{policy_name, policy_named};
+use super::{POLICY, TELEMETRY, attached_name, attached_named};
+use crate::model::attached::PolicyKey;
 use crate::model::waypoint::{AttachedSet, WaypointName};
 use crate::wire::proto::waypoint as proto;
 
 pub(super) fn encode(waypoint: &WaypointName, set: &AttachedSet) -> proto::AttachedSet {
-    let policies = set.policies.iter();
+    let names = |kind, keys: &[PolicyKey]| {
+        let names = keys.iter().map(|key| attached_name(waypoint, kind, key));
+        names.collect()
+    };
     proto::AttachedSet {
-        policies: policies.map(|key| policy_name(waypoint, key)).collect(),
+        policies: names(POLICY, &set.policies),
+        telemetry: names(TELEMETRY, &set.telemetry),
         ..proto::AttachedSet::default()
     }
 }
@@ -27,14 +32,17 @@ pub(super) fn decode(
         wasm,
         extensions,
     } = given.unwrap_or_default();
-    let mut unknown = [authn, telemetry, wasm, extensions].into_iter().flatten();
+    let mut unknown = [authn, wasm, extensions].into_iter().flatten();
     if let Some(name) = unknown.next() {
         return Err(Fault::new(field, Reason::Unsupported(name)));
     }
-    let policies = policies.iter();
-    let policies = policies.map(|name| policy_named(field, waypoint, name));
+    let keys = |kind, names: Vec<String>| {
+        let names = names.iter();
+        let keys = names.map(|name| attached_named(field, waypoint, kind, name));
+        keys.collect::<Result<Vec<PolicyKey>, Fault>>()
+    };
     Ok(AttachedSet {
-        policies: policies.collect::<Result<_, Fault>>()?,
-        telemetry: Vec::new(),
+        policies: keys(POLICY, policies)?,
+        telemetry: keys(TELEMETRY, telemetry)?,
     })
 }

@@ -35,13 +35,13 @@ pub(super) fn policy() -> impl Strategy<Value = Authorization> {
 }
 
 pub(super) fn set() -> impl Strategy<Value = AttachedSet> {
-    list(key()).prop_map(|policies| AttachedSet {
+    (list(key()), list(key())).prop_map(|(policies, telemetry)| AttachedSet {
         policies,
-        telemetry: Vec::new(),
+        telemetry,
     })
 }
 
-fn key() -> impl Strategy<Value = PolicyKey> {
+pub(super) fn key() -> impl Strategy<Value = PolicyKey> {
     (word(), word()).prop_map(|(namespace, name)| PolicyKey { namespace, name })
 }
 
