@@ -10,6 +10,7 @@ use super::Arrival;
 use super::export::Collector;
 use super::routing::Seen;
 use crate::hbone::Connector;
+use crate::model::log_format::TextFormat;
 use crate::model::telemetry::{CustomTag, Exporter, Traces};
 use crate::model::waypoint::Bound;
 use crate::model::workload::Workload;
@@ -100,6 +101,8 @@ pub(super) enum Custom {
         name: HeaderName,
         default: Option<Arc<str>>,
     },
+    /// What an access log would say.
+    Format(TextFormat),
 }
 
 impl Custom {
@@ -117,11 +120,12 @@ impl Custom {
                 name: HeaderName::from_bytes(name.as_bytes()).ok()?,
                 default: default.clone(),
             }),
-            CustomTag::Formatter(_) => None,
+            CustomTag::Formatter(format) => Some(Self::Format(format.clone())),
         }
     }
 
-    /// The tag's value for a request; none where there is nothing to say.
+    /// The tag's value for a request that comes with these fields; none where there is nothing to say, or
+    /// not yet.
     pub(super) fn of(&self, headers: &HeaderMap) -> Option<Arc<str>> {
         match self {
             Self::Text(text) => Some(Arc::clone(text)),
@@ -129,6 +133,7 @@ impl Custom {
                 let field = headers.get(name).and_then(|field| field.to_str().ok());
                 field.map(Arc::from).or_else(|| default.clone())
             }
+            Self::Format(_) => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! description of one: an ordinary server that tells what it has received, and clients.
 
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod echo;
 mod grpc;
 mod websocket;
@@ -20,6 +21,7 @@ const DESCRIPTION: &str = "LATEEN_E2E_PROGRAM";
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Program {
     Echo(echo::Echo),
+    Collector(collector::Collector),
     Client,
 }
 
@@ -64,6 +66,7 @@ fn program() {
         .unwrap();
     match serde_json::from_str(description.to_str().unwrap()).unwrap() {
         Program::Echo(echo) => runtime.block_on(echo.serve()),
+        Program::Collector(collector) => runtime.block_on(collector.serve()),
         Program::Client => {
             say("\nready");
             for line in std::io::stdin().lock().lines() {

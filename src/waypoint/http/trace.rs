@@ -1,6 +1,8 @@
 //! One request's part in a trace (`spec/waypoint-l7.md` §6.4): a span of its own, and one within it for each
 //! time that an endpoint is asked. Copies for mirrors have none.
 
+mod tags;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -8,12 +10,13 @@ use std::time::{Instant, SystemTime};
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 
 use crate::model::authorization::Mark;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::trace::{Kind, Span, SpanContext, Value, cut};
 use crate::waypoint::tracer::{DESTINATION, SOURCE, Tag, Tracer, end};
+use tags::{Head, common, custom, formats, marked, said, url};
 
 /// A request as its trace goes.
 pub(super) struct Trace {
@@ -29,6 +32,8 @@ struct Kept {
     url: Arc<str>,
     user_agent: Option<Value>,
     custom: Vec<Tag>,
+    /// What it takes to say what an access log would, where a tag is made of that.
+    head: Option<Box<Head>>,
     attempt: Option<Attempt>,
     /// How often endpoints have been asked.
     times: u64,
@@ -120,6 +125,14 @@ impl Trace {
                 Some(agent.to_owned().into())
             }),
             custom: custom(tracer, &parts.headers),
+            head: formats(tracer).next().map(|_| {
+                let target = parts.uri.path_and_query();
+                Box::new(Head {
+                    target: target.map(ToString::to_string).unwrap_or_default(),
+                    authority: authority.to_string(),
+                    headers: parts.headers.clone(),
+                })
+            }),
             attempt: None,
             times: 0,
         };
@@ -176,9 +189,13 @@ impl Trace {
     /// It has ended.
     pub(super) fn end(mut self, ending: Ending<'_>, about: &About<'_>) {
         self.asked(ending, about);
-        let (Some(kept), Some(sink)) = (self.kept, &self.tracer.sink) else {
+        let (Some(mut kept), Some(sink)) = (self.kept, &self.tracer.sink) else {
             return;
         };
+        if let Some(head) = &kept.head {
+            let said = said(&self.tracer, head, &kept.clock, ending, about);
+            kept.custom.extend(said);
+        }
         let mut tags = self.tracer.own.clone();
         common(&mut tags, &kept.url, ending, about);
         for (key, value) in [
@@ -237,63 +254,6 @@ fn attempted(kept: &Kept, attempt: Attempt, ending: Ending<'_>, about: &About<'_
         tags,
         error: ending.error().map(Into::into),
     }
-}
-
-/// What spans of both kinds say.
-fn common(tags: &mut Vec<Tag>, url: &Arc<str>, ending: Ending<'_>, about: &About<'_>) {
-    tags.extend([
-        ("http.method".into(), about.method.to_owned().into()),
-        ("http.url".into(), Arc::clone(url).into()),
-        ("http.protocol".into(), about.protocol.into()),
-        ("http.status_code".into(), ending.code.to_string().into()),
-        ("response_flags".into(), ending.flags.to_owned().into()),
-    ]);
-    if let Some(code) = ending.grpc {
-        tags.push(("grpc.status_code".into(), code.to_owned().into()));
-    }
-    if let Some(cluster) = &about.cluster {
-        tags.push(("upstream_cluster".into(), cluster.clone().into()));
-    }
-    if ending.error().is_some() {
-        tags.push(("error".into(), "true".into()));
-    }
-}
-
-/// What was asked for; of its path no more than so many octets.
-fn url(parts: &Parts, authority: &Authority, longest: usize) -> String {
-    let scheme = parts.headers.get("x-forwarded-proto");
-    let scheme = match scheme.map(|field| field.as_bytes()) {
-        Some(b"https") => "https",
-        _ => "http",
-    };
-    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
-    format!("{scheme}://{authority}{}", cut(path, longest))
-}
-
-fn custom(tracer: &Tracer, headers: &HeaderMap) -> Vec<Tag> {
-    let tags = tracer.custom.iter().filter_map(|(key, made_of)| {
-        let value = made_of.of(headers)?;
-        let value: Value = match value.len() > tracer.longest {
-            true => cut(&value, tracer.longest).to_owned().into(),
-            false => value.into(),
-        };
-        Some((key.to_string().into(), value))
-    });
-    tags.collect()
-}
-
-/// What a policy that is only tried says (`spec/waypoint-l7.md` §4.4).
-fn marked(mark: &Mark) -> Vec<Tag> {
-    let (kind, cause, says) = match mark {
-        Mark::Audit(_) => return Vec::new(),
-        Mark::WouldDeny(cause) => ("deny_policy", Some(cause), "denied"),
-        Mark::WouldAllow(cause) => ("allow_policy", Some(cause), "allowed"),
-        Mark::WouldNotAllow(_) => ("allow_policy", None, "denied"),
-    };
-    let key = |what: &str| format!("istio.authorization.dry_run.{kind}.{what}").into();
-    let name = cause.map(|cause| (key("name"), cause.detail().into()));
-    let result = Some((key("result"), says.into()));
-    name.into_iter().chain(result).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use http::{HeaderName, Request};
 use prometheus_client::metrics::counter::Counter;
 
 use super::*;
+use crate::model::log_format::TextFormat;
 use crate::model::testing::workload;
 use crate::telemetry::batch::{self, Batches};
 use crate::telemetry::trace::{Propagation, Share};
@@ -184,12 +185,18 @@ async fn tags_are_as_operators_want_them() {
         name: HeaderName::from_static(name),
         default: default.map(Arc::from),
     };
+    let format = |text| Custom::Format(TextFormat::parse(text).unwrap());
     let custom = [
         ("site", Custom::Text(Arc::from("north"))),
         ("tenant", header("x-tenant", None)),
         ("plan", header("x-plan", Some("free"))),
         ("nothing", header("x-plan", None)),
         ("component", Custom::Text(Arc::from("mine"))),
+        (
+            "line",
+            format("%REQ(:METHOD)% %RESPONSE_CODE% %REQ(X-TENANT)%"),
+        ),
+        ("no line", format("%REQ(X-PLAN)%")),
     ];
     let tracer = Tracer {
         custom: custom
@@ -197,7 +204,7 @@ async fn tags_are_as_operators_want_them() {
             .into(),
         own: own(&workload("wp-1", &["10.1.0.2"]), false),
         istio_tags: false,
-        longest: 5,
+        longest: 10,
         ..plain
     };
     let (_told, spans) = traced(tracer, batches, &mut request(None), &[200]).await;
@@ -208,8 +215,10 @@ async fn tags_are_as_operators_want_them() {
         ("plan", Some("free")),
         ("nothing", None),
         ("component", Some("mine")),
-        ("http.url", Some("http://cart/a/pa")),
-        ("user_agent", Some("curl/")),
+        ("line", Some("GET 200 ac")),
+        ("no line", None),
+        ("http.url", Some("http://cart/a/path?b=")),
+        ("user_agent", Some("curl/8")),
         ("error", None),
     ] {
         assert_eq!(tags.get(key).copied(), want, "{key}");
