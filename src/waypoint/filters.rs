@@ -3,6 +3,7 @@
 //! route changes it, and may answer it instead; faults and CORS are the route's.
 
 mod authorization;
+mod standing;
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -14,6 +15,8 @@ use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
+
+pub(super) use standing::{Head, Standing};
 
 /// What the filters have found of a request, whether it passes or not.
 #[derive(Default)]
