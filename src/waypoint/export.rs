@@ -104,7 +104,6 @@ type Sinks<T> = Mutex<Vec<(Collector, Weak<Sink<T>>)>>;
 /// The collectors that are told something.
 pub(super) struct Exports {
     spans: Sinks<Span>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "no access log is told yet"))]
     records: Sinks<Record>,
     tasks: Mutex<JoinSet<()>>,
     stop: CancellationToken,

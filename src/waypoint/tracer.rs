@@ -30,8 +30,6 @@ pub(super) struct Tracer {
     pub(super) share: Share,
     /// Where spans are told; nowhere, if they are not to be.
     pub(super) sink: Option<Arc<Sink<Span>>>,
-    /// What a request's span is called, as Istio's routes have it.
-    pub(super) operation: Arc<str>,
     /// The tags that are always the same.
     pub(super) own: Vec<Tag>,
     /// Whether spans say between which workloads the request went.
@@ -43,12 +41,12 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    /// How `traces` has what is asked of `instance` for `bound` traced, for whom it names; `sink` is where that
-    /// one is told. None where it takes no spans.
+    /// How `traces` has what is asked of `instance` traced, for whom it names; `sink` is where that one is
+    /// told. None where it takes no spans.
     pub(super) fn new(
         traces: &Traces,
         exporter: &Exporter,
-        (instance, bound): (&Workload, &Bound),
+        instance: &Workload,
         sink: impl FnOnce() -> Arc<Sink<Span>>,
     ) -> Option<Self> {
         let propagation = Propagation::of(exporter)?;
@@ -63,7 +61,6 @@ impl Tracer {
             propagates: traces.propagates,
             share: Share::hundredths(traces.sampling.0),
             sink: traces.reports.then(sink),
-            operation: operation(bound),
             own: own(instance, traces.istio_tags),
             istio_tags: traces.istio_tags,
             custom: custom.collect(),
@@ -77,8 +74,7 @@ impl<C: Connector + Clone> Arrival<C> {
     pub(super) fn tracer(&self, seen: &Seen) -> Option<Arc<Tracer>> {
         let attached = seen.attached(&self.bound).ok()??;
         attached.tracer(|traces, exporter| {
-            let between = (&*seen.instance, &self.bound);
-            Tracer::new(traces, exporter, between, || {
+            Tracer::new(traces, exporter, &seen.instance, || {
                 let collector = Collector {
                     name: Arc::clone(&traces.provider),
                     is: exporter.clone(),
@@ -138,13 +134,14 @@ impl Custom {
     }
 }
 
-/// What a request for `bound` is called: `cart.shop.mesh.internal:80/*`.
-pub(super) fn operation(bound: &Bound) -> Arc<str> {
+/// What the span of a request for `bound` is called, as Istio's routes have it:
+/// `cart.shop.mesh.internal:80/*`.
+pub(super) fn operation(bound: &Bound) -> String {
     match bound {
         Bound::Service { service, asked, .. } => {
-            format!("{}:{}/*", service.key.hostname, asked.port()).into()
+            format!("{}:{}/*", service.key.hostname, asked.port())
         }
-        Bound::Workload { asked, .. } => format!("{asked}/*").into(),
+        Bound::Workload { asked, .. } => format!("{asked}/*"),
     }
 }
 

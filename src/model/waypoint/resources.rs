@@ -62,7 +62,8 @@ impl Resources {
             .as_ref()
             .map(|gateway| &gateway.options.telemetry.defaults);
         let levels = self.telemetry_of(set).map(|telemetry| &telemetry.says);
-        Merged::new(defaults.unwrap_or(&Defaults::default()), levels)
+        let none = Defaults::default();
+        Merged::new(defaults.unwrap_or(&none), levels)
     }
 
     /// What is attached to what was asked for; none where nothing is told of it.

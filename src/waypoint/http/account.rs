@@ -16,7 +16,7 @@ use tracing::{Level, enabled};
 use super::trace::{About, Ending, Trace};
 use crate::hbone::Connector;
 use crate::model::authorization::Mark;
-use crate::model::waypoint::Destination;
+use crate::model::waypoint::{Bound, Destination};
 use crate::telemetry::access_log::{Entry, chain};
 use crate::telemetry::log;
 use crate::telemetry::{Metrics, RequestLabels};
@@ -176,8 +176,13 @@ impl Account {
     }
 
     /// Notes how it is traced.
-    pub(super) fn traced(&mut self, tracer: &Arc<Tracer>, parts: &Parts, authority: &Authority) {
-        let trace = Trace::begin(tracer, parts, authority, self.started);
+    pub(super) fn traced(
+        &mut self,
+        tracer: &Arc<Tracer>,
+        bound: &Bound,
+        head: (&Parts, &Authority),
+    ) {
+        let trace = Trace::begin(tracer, bound, head, self.started);
         self.trace = Some(Box::new(trace));
     }
 

@@ -65,7 +65,7 @@ pub(super) async fn serve<C: Connector + Clone>(
         return Reply::no_endpoint(gone).response(account);
     };
     if let Some(tracer) = arrival.tracer(&seen) {
-        account.traced(&tracer, &parts, &authority);
+        account.traced(&tracer, &arrival.bound, (&parts, &authority));
     }
     let mut found = Found::default();
     let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;

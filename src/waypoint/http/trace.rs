@@ -13,9 +13,10 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use crate::model::authorization::Mark;
+use crate::model::waypoint::Bound;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::trace::{Kind, Span, SpanContext, Value, cut};
-use crate::waypoint::tracer::{DESTINATION, SOURCE, Tag, Tracer, end};
+use crate::waypoint::tracer::{DESTINATION, SOURCE, Tag, Tracer, end, operation};
 use tags::{Head, common, custom, formats, marked, said, url};
 
 /// A request as its trace goes.
@@ -28,6 +29,7 @@ pub(super) struct Trace {
 
 /// A span under way.
 struct Kept {
+    name: Arc<str>,
     clock: Clock,
     url: Arc<str>,
     user_agent: Option<Value>,
@@ -102,17 +104,18 @@ pub(super) struct About<'a> {
 }
 
 impl Trace {
-    /// Begins with a request that came at `began`.
+    /// Begins with a request for `bound` that came at `began`.
     pub(super) fn begin(
         tracer: &Arc<Tracer>,
-        parts: &Parts,
-        authority: &Authority,
+        bound: &Bound,
+        (parts, authority): (&Parts, &Authority),
         began: Instant,
     ) -> Self {
         let incoming = tracer.propagation.read(&parts.headers);
         let context = SpanContext::within(incoming, |trace| tracer.share.keeps(trace));
         let keeps = context.decision.keeps() && tracer.sink.is_some();
         let kept = || Kept {
+            name: operation(bound).into(),
             clock: Clock {
                 wall: SystemTime::now()
                     .checked_sub(began.elapsed())
@@ -226,7 +229,7 @@ impl Trace {
         sink.tell(Span {
             context: self.context,
             kind: Kind::Server,
-            name: Arc::clone(&self.tracer.operation),
+            name: kept.name,
             start: kept.clock.wall,
             end: kept.clock.time(Instant::now()),
             tags,

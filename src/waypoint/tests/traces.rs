@@ -182,3 +182,22 @@ async fn a_provider_that_nobody_was_told_of_takes_none() {
     assert!(shop.v1.last().header("traceparent").is_none());
     assert!(spans(&shop).await.is_empty());
 }
+
+#[tokio::test]
+async fn each_port_of_a_service_has_spans_of_its_own_name() {
+    let shop = Shop::new(traced(told().ruled(vec![rule()]))).await;
+    for port in [9000, 80] {
+        let mut client = Http1::through(shop.rig.cart(port).await).await;
+        get(&mut client, "/", &[]).await;
+    }
+    let both = || shop.rig.metric("istio_requests_total", "") == 2;
+    eventually("both have ended", both).await;
+    let spans = spans(&shop).await;
+    let mut names: Vec<_> = spans.iter().map(|span| span["name"].as_str()).collect();
+    names.sort_unstable();
+    let want = [
+        "cart.shop.mesh.internal:80/*",
+        "cart.shop.mesh.internal:9000/*",
+    ];
+    assert_eq!(names, want.map(Some));
+}

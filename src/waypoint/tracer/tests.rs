@@ -48,7 +48,7 @@ fn cart() -> Bound {
 fn made(traces: &Traces, exporter: &Exporter) -> Option<Tracer> {
     let instance = workload("wp-1", &["10.1.0.2"]);
     let sink = || Arc::new(batch::queue(Counter::default()).0);
-    Tracer::new(traces, exporter, (&instance, &cart()), sink)
+    Tracer::new(traces, exporter, &instance, sink)
 }
 
 #[test]
@@ -80,9 +80,21 @@ fn nobody_is_told_where_nothing_is_reported() {
         ..traces()
     };
     assert!(made(&quiet, &otlp(None)).unwrap().sink.is_none());
-    let tracer = made(&traces(), &otlp(None)).unwrap();
-    assert!(tracer.sink.is_some());
-    assert_eq!(&*tracer.operation, "cart.shop.mesh.internal:80/*");
+    assert!(made(&traces(), &otlp(None)).unwrap().sink.is_some());
+}
+
+#[test]
+fn a_span_is_called_after_what_was_asked_for() {
+    let workload = Bound::Workload {
+        workload: Arc::new(workload("cart-1", &["10.1.0.11"])),
+        asked: "10.1.0.11:8080".parse().unwrap(),
+    };
+    for (bound, want) in [
+        (cart(), "cart.shop.mesh.internal:80/*"),
+        (workload, "10.1.0.11:8080/*"),
+    ] {
+        assert_eq!(operation(&bound), want);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::*;
 use crate::model::log_format::TextFormat;
-use crate::model::testing::workload;
+use crate::model::testing::{service, workload};
 use crate::telemetry::batch::{self, Batches};
 use crate::telemetry::trace::{Propagation, Share};
 use crate::waypoint::tracer::{Custom, own};
@@ -21,7 +21,6 @@ fn tracer(share: u16) -> (Tracer, Batches<Span>) {
         propagates: true,
         share: Share::hundredths(share),
         sink: Some(Arc::new(sink)),
-        operation: Arc::from("cart.shop.mesh.internal:80/*"),
         own: own(&instance, true),
         istio_tags: true,
         custom: Vec::new(),
@@ -38,6 +37,15 @@ fn request(parent: Option<&str>) -> Parts {
         request = request.header("traceparent", format!("00-{TRACE}-{SPAN}-{flags}"));
     }
     request.body(()).unwrap().into_parts().0
+}
+
+fn cart() -> Bound {
+    let service = Arc::new(service("cart", &["10.96.0.10"]));
+    Bound::Service {
+        port: service.ports[0],
+        asked: "10.96.0.10:80".parse().unwrap(),
+        service,
+    }
 }
 
 fn entry() -> Entry {
@@ -84,7 +92,7 @@ async fn traced(
 ) -> (Vec<HeaderMap>, Vec<Span>) {
     let tracer = Arc::new(tracer);
     let authority = Authority::from_static("cart");
-    let mut trace = Trace::begin(&tracer, parts, &authority, Instant::now());
+    let mut trace = Trace::begin(&tracer, &cart(), (parts, &authority), Instant::now());
     let (entry, mut told) = (entry(), Vec::new());
     trace.tell(&mut parts.headers);
     let (last, before) = answers.split_last().unwrap();
