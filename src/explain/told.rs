@@ -140,7 +140,7 @@ metrics = [{ overrides = [
         assert_eq!(
             told,
             [
-                "telemetry: telemetry shop/errors holds (mesh.toml:36)",
+                "telemetry: telemetry shop/errors holds (mesh.toml:38)",
                 "access log: written by `envoy` if `response.code >= 400`",
                 "metric: REQUEST_COUNT: `host` is `request.host`, without `source_app`",
                 "metric: REQUEST_SIZE is not counted",

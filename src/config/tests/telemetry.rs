@@ -53,7 +53,10 @@ fn the_telemetry_of_the_documentation_does_what_it_says() {
         for block in blocks.filter(|block| block.contains("[[telemetry]]")) {
             let files = [("a.toml", MESH.to_owned()), (page, block.to_owned())];
             let report = loaded(&files).report;
-            assert!(report.diagnostics().is_empty(), "{block}\n{report}");
+            // What is open past the waypoint is not the page's business.
+            let mut found = report.diagnostics().iter();
+            let wrong = found.any(|found| *found.place().origin().file == *page);
+            assert!(!wrong && report.errors() == 0, "{block}\n{report}");
             read += 1;
         }
     }

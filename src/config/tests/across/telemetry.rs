@@ -58,7 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
             "two providers of spans",
             &telemetry("tracing = [{ providers = [{ name = \"otlp\" }, { name = \"otlp\" }] }]"),
             5,
-            45,
+            46,
             (NoEffect, "spans are told to the first provider alone"),
         ),
         row(
