@@ -11,6 +11,7 @@
 mod filtered;
 mod name;
 mod request;
+mod told;
 mod traced;
 mod walk;
 

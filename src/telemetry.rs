@@ -3,8 +3,10 @@
 
 pub mod access_log;
 pub mod batch;
+pub mod capped;
 pub mod control;
 pub mod exports;
+pub mod files;
 pub mod labels;
 pub mod log;
 mod marks;
@@ -13,8 +15,9 @@ pub mod record;
 pub mod requests;
 pub mod trace;
 
+pub use capped::{Change, Changes, Labels};
 pub use control::ControlMetrics;
 pub use exports::Exported;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
-pub use requests::RequestLabels;
+pub use requests::{Counted, RequestLabels, RequestSeries};

@@ -16,6 +16,7 @@ mod lane;
 mod outside;
 mod place;
 mod protocol;
+mod records;
 mod report;
 mod routing;
 mod secure;
@@ -55,6 +56,7 @@ use crate::model::waypoint::{self, Bound, Options, WaypointName};
 use crate::model::workload::Workload;
 use crate::resolve::Names;
 use crate::telemetry::Metrics;
+use crate::telemetry::files::Files;
 use endpoints::Endpoints;
 use export::Exports;
 use lane::Lane;
@@ -109,6 +111,8 @@ struct Shared<C: hbone::Connector> {
     names: Lookups,
     routing: Routing,
     exports: Exports,
+    /// Access logs.
+    files: Files,
 }
 
 impl<C: hbone::Connector> Shared<C> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::filtered::{Client, judged};
 use super::request::{self, Leads, Read, lead};
+use super::told::telling;
 use super::traced::traced;
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
@@ -211,6 +212,7 @@ impl Explaining<'_> {
             }
             return Ok(());
         }
+        telling(told, bound, &mut explanation.steps);
         judged(
             told,
             bound,

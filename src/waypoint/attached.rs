@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use tracing::warn;
 
+use super::records::Records;
 use super::tracer::Tracer;
+use crate::model::attached::PolicyKey;
 use crate::model::authorization::Set;
-use crate::model::telemetry::{Exporter, Traces};
+use crate::model::telemetry::{Defaults, Exporter, Merged, Setup, Traces};
 use crate::model::waypoint::{AttachedSet, Resources};
 
 /// What has been made so far.
@@ -15,6 +17,7 @@ use crate::model::waypoint::{AttachedSet, Resources};
 pub(super) struct Attached {
     policies: OnceLock<Set>,
     tracer: OnceLock<Option<Arc<Tracer>>>,
+    records: OnceLock<Option<Arc<Records>>>,
 }
 
 /// What is in force for one request or connection.
@@ -54,5 +57,35 @@ impl<'a> InForce<'a> {
             tracer.map(Arc::new)
         });
         tracer.clone()
+    }
+
+    /// What is counted and written of it, as `make` makes it out of what is said of that and of whom there
+    /// is to tell.
+    pub(super) fn records(
+        self,
+        make: impl FnOnce(Merged, &Setup) -> Records,
+    ) -> Option<Arc<Records>> {
+        let records = self.made.records.get_or_init(|| {
+            let setup = &self.told.gateway.as_ref()?.options.telemetry;
+            Some(Arc::new(make(self.merged(&setup.defaults), setup)))
+        });
+        records.clone()
+    }
+
+    /// The telemetry that is named and that nobody has told of.
+    pub(super) fn untold_telemetry(self) -> Option<&'a PolicyKey> {
+        let mut named = self.set.telemetry.iter();
+        named.find(|key| !self.told.telemetry.contains_key(*key))
+    }
+
+    fn traces(self, defaults: &Defaults) -> Option<Traces> {
+        self.merged(defaults).traces
+    }
+
+    fn merged(self, defaults: &Defaults) -> Merged {
+        let named = self.set.telemetry.iter();
+        let levels = named.filter_map(|key| self.told.telemetry.get(key));
+        let levels = levels.map(|telemetry| &telemetry.says);
+        Merged::new(defaults, levels)
     }
 }

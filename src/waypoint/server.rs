@@ -74,6 +74,7 @@ impl<C: Connector + Clone> Waypoint<C> {
             names,
             routing: super::Routing::default(),
             exports: super::Exports::new(Arc::clone(&metrics)),
+            files: super::Files::new(Arc::clone(&metrics)),
             settings,
             mesh,
             placed: ArcSwapOption::empty(),

@@ -18,5 +18,6 @@ mod sessions;
 mod silence;
 mod sniff;
 mod tcp;
+mod telling;
 mod traces;
 mod traffic;

@@ -28,6 +28,7 @@ mod protocols;
 mod resilience;
 mod rewriting;
 mod shares;
+mod telemetry;
 mod traffic;
 mod virtual_services;
 mod written;

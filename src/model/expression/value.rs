@@ -26,7 +26,7 @@ pub enum Value<'a> {
     /// A moment.
     Time(SystemTime),
     /// A list.
-    List(Vec<Value<'a>>),
+    List(Vec<Self>),
     /// What is looked up by name.
     Fields(Fields),
 }

@@ -257,6 +257,29 @@ impl Resources {
         self.with_route(Kind::Http, "cart", None, rules)
     }
 
+    /// The same, and this telemetry is attached to `cart`.
+    pub(in crate::waypoint) fn recorded(mut self, says: Sections) -> Self {
+        let key = PolicyKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from("telling"),
+        };
+        let telemetry = Telemetry {
+            key: key.clone(),
+            origin: origin(),
+            says,
+        };
+        self.telemetry.insert(key.clone(), Arc::new(telemetry));
+        self.attach_telemetry(key)
+    }
+
+    /// The same, and telemetry of that name is attached to `cart`.
+    pub(in crate::waypoint) fn attach_telemetry(mut self, name: PolicyKey) -> Self {
+        if let Some(cart) = self.services.get_mut(&key("cart")) {
+            Arc::make_mut(cart).set.telemetry.push(name);
+        }
+        self
+    }
+
     /// The same, and requests for `cart` are traced so, for whoever is told.
     pub(in crate::waypoint) fn traced(mut self, says: Tracing, told: Exporter) -> Self {
         let key = PolicyKey {

@@ -57,10 +57,13 @@ fn custom_tags(value: &Value<'_>) -> Option<BTreeMap<Arc<str>, CustomTag>> {
     Some(table.entries().filter_map(tag).collect())
 }
 
+/// Reads what there is to say of one kind.
+type Read = fn(&Value<'_>) -> Option<CustomTag>;
+
 /// One of the four kinds.
 fn tag(value: &Value<'_>) -> Option<CustomTag> {
     let table = value.nested()?;
-    let kinds: [(&'static str, fn(&Value<'_>) -> Option<CustomTag>); 4] = [
+    let kinds: [(&'static str, Read); 4] = [
         ("literal", literal),
         ("environment", environment),
         ("header", header),

@@ -35,8 +35,8 @@ extension-providers = [
 
 [[telemetry]]
 name = "t"
-namespace = "default"
-target-refs = [{ kind = "Service", name = "s" }]
+namespace = "istio-system"
+target-refs = [{ kind = "GatewayClass", name = "istio-waypoint" }]
 
 [[telemetry.tracing]]
 match = { mode = "SERVER" }
@@ -71,20 +71,12 @@ filter = { expression = "response.code >= 400" }
 [[telemetry.access-logging]]
 providers = [{ name = "file" }]
 disabled = true
-
-[[service]]
-name = "s"
-ports = [{ port = 80 }]
-selector = { app = "a" }
 "#;
-    let mesh = mesh(&[(
-        "a.toml",
-        format!("{text}\n{WORKLOAD}labels = {{ app = \"a\" }}\n"),
-    )]);
+    let mesh = mesh(&[("a.toml", format!("{text}\n{WORKLOAD}"))]);
     let telemetry = &mesh.telemetry[0];
     let target = TargetRef {
-        kind: TargetKind::Service,
-        name: Arc::from("s"),
+        kind: TargetKind::GatewayClass,
+        name: Arc::from("istio-waypoint"),
     };
     assert_eq!(telemetry.attachment, Attachment::Targets(vec![target]));
     let tags = [

@@ -34,6 +34,13 @@ pub(super) fn rows() -> Vec<Row> {
             (BadValue, "for what `envoy-file-access-log` does not do"),
         ),
         row(
+            "a log over OTLP",
+            "[mesh]\nextension-providers = [{ name = \"a\", envoy-otel-als = { service = \"a/b\", port = 1 } }]\ndefault-providers = { access-logging = [\"a\"] }",
+            3,
+            41,
+            (Unsupported, "writes no access logs over OTLP"),
+        ),
+        row(
             "a provider that is built in for something else",
             &telemetry("tracing = [{ providers = [{ name = \"envoy\" }] }]"),
             5,
@@ -51,7 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
             "two providers of spans",
             &telemetry("tracing = [{ providers = [{ name = \"otlp\" }, { name = \"otlp\" }] }]"),
             5,
-            45,
+            46,
             (NoEffect, "spans are told to the first provider alone"),
         ),
         row(

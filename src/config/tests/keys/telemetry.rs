@@ -34,7 +34,7 @@ fn tracing(rows: &mut Rows) {
     rows.telemetry(
         "more than all",
         "tracing = [{ random-sampling-percentage = 101 }]",
-        (44, BadValue, "is not a number from 0 to 100"),
+        (43, BadValue, "is not a number from 0 to 100"),
     );
     rows.telemetry(
         "a tag without a value",
@@ -44,7 +44,7 @@ fn tracing(rows: &mut Rows) {
     rows.telemetry(
         "a tag of two kinds",
         "tracing = [{ custom-tags = { a = { literal = { value = \"x\" }, header = { name = \"y\" } } } }]",
-        (74, ConflictingKeys, "is of two kinds"),
+        (72, ConflictingKeys, "is of two kinds"),
     );
     rows.telemetry(
         "a tag by no header",
@@ -72,7 +72,7 @@ fn metrics(rows: &mut Rows) {
     use Code::*;
     let mut change = |name, says: &str, want: (u32, Code, &'static str)| {
         let line = format!("metrics = [{{ overrides = [{{ {says} }}] }}]");
-        rows.telemetry(name, &line, (want.0 + 30, want.1, want.2));
+        rows.telemetry(name, &line, (want.0 + 28, want.1, want.2));
     };
     change(
         "no such metric",
