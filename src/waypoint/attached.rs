@@ -9,7 +9,7 @@ use super::records::Records;
 use super::tracer::Tracer;
 use crate::model::attached::PolicyKey;
 use crate::model::authorization::Set;
-use crate::model::telemetry::{Defaults, Exporter, Merged, Setup, Traces};
+use crate::model::telemetry::{Exporter, Merged, Setup, Traces};
 use crate::model::waypoint::{AttachedSet, Resources};
 
 /// What has been made so far.
@@ -67,7 +67,7 @@ impl<'a> InForce<'a> {
     ) -> Option<Arc<Records>> {
         let records = self.made.records.get_or_init(|| {
             let setup = &self.told.gateway.as_ref()?.options.telemetry;
-            Some(Arc::new(make(self.merged(&setup.defaults), setup)))
+            Some(Arc::new(make(self.told.merged_of(self.set), setup)))
         });
         records.clone()
     }
@@ -76,16 +76,5 @@ impl<'a> InForce<'a> {
     pub(super) fn untold_telemetry(self) -> Option<&'a PolicyKey> {
         let mut named = self.set.telemetry.iter();
         named.find(|key| !self.told.telemetry.contains_key(*key))
-    }
-
-    fn traces(self, defaults: &Defaults) -> Option<Traces> {
-        self.merged(defaults).traces
-    }
-
-    fn merged(self, defaults: &Defaults) -> Merged {
-        let named = self.set.telemetry.iter();
-        let levels = named.filter_map(|key| self.told.telemetry.get(key));
-        let levels = levels.map(|telemetry| &telemetry.says);
-        Merged::new(defaults, levels)
     }
 }
