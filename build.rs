@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "istio/workload.proto",
     "istio/citadel.proto",
     "istio/authorization.proto",
@@ -11,6 +11,8 @@ const FILES: [&str; 8] = [
     "grpc/health.proto",
     "lateen/lateen.proto",
     "lateen/waypoint.proto",
+    "opentelemetry/logs_service.proto",
+    "opentelemetry/trace_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -11,6 +11,8 @@
 mod filtered;
 mod name;
 mod request;
+mod told;
+mod traced;
 mod walk;
 
 use std::net::SocketAddr;
@@ -68,7 +70,7 @@ pub struct Explanation {
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
     /// Which: `capture`, `name`, `route`, `waypoint`, `mark`, `policy`, `transport`, `arrival`; of a request
-    /// `request`, `rule`, `match`, `filter`, `backend`, `answer`.
+    /// `request`, `trace`, `rule`, `match`, `filter`, `backend`, `answer`.
     pub stage: String,
     /// What happens.
     pub text: String,

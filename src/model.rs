@@ -6,7 +6,8 @@
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
 //! says who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
-//! is what it lets through, [`attached`] how that is named.
+//! is what it lets through, [`attached`] how that is named. [`telemetry`] is what it tells of all this, by
+//! [`expression`]s and in [`log_format`]s.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod attached;
@@ -17,12 +18,15 @@ pub mod binding;
 pub mod compile;
 pub mod condition;
 pub mod declaration;
+pub mod expression;
 pub mod inbound;
+pub mod log_format;
 pub mod outbound;
 pub mod policy;
 pub mod route;
 pub mod service;
 pub mod shared;
+pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod traffic;

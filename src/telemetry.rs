@@ -2,17 +2,25 @@
 //! connection, and the process's log (`spec/hbone-dataplane.md` §8).
 
 pub mod access_log;
+pub mod batch;
+pub mod capped;
 pub mod control;
+pub mod exports;
+pub mod files;
 mod key_fetches;
 pub mod labels;
 pub mod log;
 mod marks;
 pub mod metrics;
 mod providers;
+pub mod record;
 pub mod requests;
+pub mod trace;
 
+pub use capped::{Change, Changes, Labels};
 pub use control::ControlMetrics;
+pub use exports::Exported;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
 pub use providers::Asked;
-pub use requests::RequestLabels;
+pub use requests::{Counted, RequestLabels, RequestSeries};

@@ -9,6 +9,7 @@
 mod account;
 mod attached;
 mod endpoints;
+mod export;
 mod filters;
 mod http;
 mod jwks;
@@ -16,6 +17,7 @@ mod lane;
 mod outside;
 mod place;
 mod protocol;
+mod records;
 mod report;
 mod routing;
 mod secure;
@@ -23,6 +25,7 @@ mod server;
 mod sni;
 mod sniff;
 mod tcp;
+mod tracer;
 mod upstream;
 
 #[cfg(test)]
@@ -51,11 +54,13 @@ use crate::hbone::{self, Limits};
 use crate::identity::SpiffeId;
 use crate::model::policy::Peer;
 use crate::model::route::SessionKey;
-use crate::model::waypoint::{Bound, Options, WaypointName};
+use crate::model::waypoint::{self, Bound, Options, WaypointName};
 use crate::model::workload::Workload;
 use crate::resolve::Names;
 use crate::telemetry::Metrics;
+use crate::telemetry::files::Files;
 use endpoints::Endpoints;
+use export::Exports;
 use jwks::KeySets;
 use lane::Lane;
 use routing::Routing;
@@ -111,6 +116,9 @@ struct Shared<C: hbone::Connector> {
     names: Lookups,
     keys: KeySets,
     routing: Routing,
+    exports: Exports,
+    /// Access logs.
+    files: Files,
 }
 
 impl<C: hbone::Connector> Shared<C> {
@@ -123,6 +131,13 @@ impl<C: hbone::Connector> Shared<C> {
         };
         let now = Arc::clone(&self.mesh.borrow());
         in_it(now).or_else(|| in_it(self.placed.load_full()?))
+    }
+
+    /// The uid of the instance that the mesh has here now.
+    fn here(&self) -> Option<Arc<str>> {
+        let (mesh, settings) = (self.mesh.borrow(), &self.settings);
+        let instance = waypoint::instance(&mesh.view, &settings.name, &settings.node)?;
+        Some(Arc::clone(&instance.uid))
     }
 }
 

@@ -51,6 +51,52 @@ pub mod proto {
     pub mod waypoint {
         tonic::include_proto!("lateen.waypoint.v1");
     }
+    /// `opentelemetry.proto`, in the nesting that its own names have.
+    pub mod opentelemetry {
+        pub mod proto {
+            pub mod common {
+                pub mod v1 {
+                    tonic::include_proto!("opentelemetry.proto.common.v1");
+                }
+            }
+            pub mod resource {
+                pub mod v1 {
+                    tonic::include_proto!("opentelemetry.proto.resource.v1");
+                }
+            }
+            pub mod trace {
+                pub mod v1 {
+                    tonic::include_proto!("opentelemetry.proto.trace.v1");
+                }
+            }
+            pub mod logs {
+                pub mod v1 {
+                    tonic::include_proto!("opentelemetry.proto.logs.v1");
+                }
+            }
+            pub mod collector {
+                pub mod logs {
+                    pub mod v1 {
+                        tonic::include_proto!("opentelemetry.proto.collector.logs.v1");
+                    }
+                }
+                pub mod trace {
+                    pub mod v1 {
+                        tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+                    }
+                }
+            }
+        }
+    }
+    /// The same, in short.
+    pub mod otlp {
+        pub use super::opentelemetry::proto::collector::logs::v1 as logs_collector;
+        pub use super::opentelemetry::proto::collector::trace::v1 as collector;
+        pub use super::opentelemetry::proto::common::v1 as common;
+        pub use super::opentelemetry::proto::logs::v1 as logs;
+        pub use super::opentelemetry::proto::resource::v1 as resource;
+        pub use super::opentelemetry::proto::trace::v1 as trace;
+    }
 }
 
 /// Type URL of [`proto::workload::Address`].

@@ -21,6 +21,7 @@ mod references;
 mod routes;
 mod service_entries;
 mod targets;
+mod telemetry;
 mod tokens;
 mod virtual_services;
 
@@ -31,8 +32,8 @@ use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
     WrittenGateway, WrittenNamespace, WrittenNode, WrittenRequestAuthentication, WrittenRoute,
-    WrittenService, WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload,
-    default_settings,
+    WrittenService, WrittenServiceEntry, WrittenSettings, WrittenTelemetry, WrittenVirtualService,
+    WrittenWorkload, default_settings,
 };
 use crate::model::binding::{Attachments, Waypoints};
 use crate::model::declaration::{Mesh, Settings};
@@ -55,6 +56,7 @@ struct Whole<'a> {
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
     request_authentications: Vec<&'a WrittenRequestAuthentication>,
+    telemetry: Vec<&'a WrittenTelemetry>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
@@ -77,6 +79,7 @@ impl<'a> Whole<'a> {
                 authorization_policies,
                 peer_authentications,
                 request_authentications,
+                telemetry,
                 routes,
                 virtual_services,
                 destinations,
@@ -95,6 +98,7 @@ impl<'a> Whole<'a> {
             whole
                 .request_authentications
                 .extend(request_authentications);
+            whole.telemetry.extend(telemetry);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
@@ -185,6 +189,7 @@ pub(super) fn check(
         references::check(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
         tokens::check(&context, &mut found);
+        telemetry::check(&context, &mut found);
         service_entries::check(&context, &carriers, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
@@ -195,6 +200,7 @@ pub(super) fn check(
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
         policies::targeted(&context, (&mesh, &waypoints), &mut targets, &mut found);
         tokens::targeted(&context, &mut targets, &mut found);
+        telemetry::targeted(&context, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);

@@ -16,6 +16,7 @@ mod route;
 mod service;
 mod service_entry;
 mod settings;
+mod telemetry;
 mod waypoint;
 mod workload;
 
@@ -38,6 +39,7 @@ pub(super) use route::{Asked, Role, WrittenRoute, WrittenRule, WrittenVirtualSer
 pub(super) use service::WrittenService;
 pub(super) use service_entry::WrittenServiceEntry;
 pub(super) use settings::{WrittenSettings, defaults as default_settings};
+pub(super) use telemetry::{NamedProvider, Use, WrittenTelemetry};
 pub(super) use waypoint::WrittenCanary;
 pub(super) use workload::{WrittenWorkload, read_capture};
 
@@ -67,6 +69,8 @@ pub(super) struct Written {
     pub peer_authentications: Vec<WrittenAuthentication>,
     /// `[[request-authentication]]`.
     pub request_authentications: Vec<WrittenRequestAuthentication>,
+    /// `[[telemetry]]`.
+    pub telemetry: Vec<WrittenTelemetry>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
     pub routes: Vec<WrittenRoute>,
     /// `[[virtual-service]]`.
@@ -82,7 +86,7 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 2] = ["telemetry", "wasm-plugin"];
+const LATER: [&str; 1] = ["wasm-plugin"];
 
 /// Tables of `lateen.toml`, which people put here by mistake.
 const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
@@ -156,6 +160,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.request_authentications,
         &mut written.unread,
         |value| policy::read_request_authentication(value, home),
+    );
+    read_kind(
+        root,
+        "telemetry",
+        &mut written.telemetry,
+        &mut written.unread,
+        |value| telemetry::read(value, home),
     );
     for kind in route::KINDS {
         read_kind(

@@ -9,6 +9,7 @@ mod golden;
 mod keys;
 mod robust;
 mod routes;
+mod telemetry;
 mod virtual_services;
 
 use std::collections::BTreeSet;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::filtered::{Client, judged};
 use super::request::{self, Leads, Read, lead};
+use super::told::telling;
+use super::traced::traced;
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
 use crate::model::balance::{Candidate, Pick};
@@ -163,6 +165,11 @@ impl Explaining<'_> {
                 _ => explanation.reason = format!("closed by waypoint {name}: {why}"),
             };
         }
+        if let (Some(told), Some(request)) = (told, &request)
+            && is_http(&bound)
+        {
+            traced(told, &bound, request, &mut explanation.steps);
+        }
         let routed = request.filter(|_| bound.service().is_some());
         if let Some(request) = routed {
             let Some(told) = told else {
@@ -206,6 +213,7 @@ impl Explaining<'_> {
             }
             return Ok(());
         }
+        telling(told, bound, &mut explanation.steps);
         judged(
             told,
             bound,

@@ -14,6 +14,7 @@ mod authentication;
 mod l7;
 mod policy;
 mod provider;
+mod telemetry;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use attribute::{Attribute, AttributeError};
@@ -33,6 +34,7 @@ pub use provider::{
     CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
     OtelAccessLog, OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
+pub use telemetry::{Telemetry, TelemetryDefaults};
 
 use super::authentication::Fetching;
 use super::authorization::Trusted;
@@ -70,6 +72,8 @@ pub struct Mesh {
     pub gateways: Vec<Gateway>,
     /// Authorization policies in the order they were written.
     pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// Telemetry in the order it was written.
+    pub telemetry: Vec<Telemetry>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
     /// Request authentications in the order they were written.
@@ -119,6 +123,8 @@ pub struct Settings {
     pub providers: Vec<Provider>,
     /// How waypoints get the keys of those whose tokens they believe.
     pub fetching: Fetching,
+    /// `access-log-file` and `default-providers`.
+    pub telemetry: TelemetryDefaults,
     /// `path-normalization`: the form in which paths are routed, judged and sent on.
     pub paths: PathNormalization,
     /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.

@@ -1,12 +1,16 @@
 //! The labels of a connection: set T of `spec/hbone-dataplane.md` §8, in its order.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 
+use super::capped::{Pair, Pairs};
 use crate::identity::SpiffeId;
 use crate::model::service::Service;
 use crate::model::workload::Workload;
+
+/// What is not known.
+static UNKNOWN: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("unknown"));
 
 /// Who reports a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -41,6 +45,13 @@ pub enum Security {
 pub struct ServiceLabels {
     /// `namespace/hostname`.
     pub service: String,
+}
+
+/// The label of an access log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LogLabels {
+    /// The path of its file.
+    pub log: String,
 }
 
 /// The labels of one connection. Values that are not known read `unknown`.
@@ -81,7 +92,7 @@ impl ConnectionLabels {
         destination: Option<&Workload>,
         service: Option<&Service>,
     ) -> Self {
-        let unknown: Arc<str> = Arc::from("unknown");
+        let unknown = Arc::clone(&UNKNOWN);
         let known = |value: Option<&Arc<str>>| match value {
             Some(text) if !text.is_empty() => Arc::clone(text),
             _ => Arc::clone(&unknown),
@@ -122,10 +133,101 @@ impl ConnectionLabels {
         self
     }
 
+    /// The same in a tunnel from a proven identity.
+    #[must_use]
+    pub fn tunnelled(mut self, source: &SpiffeId) -> Self {
+        self.source_principal = Arc::from(source.to_string());
+        self.connection_security_policy = Security::mutual_tls;
+        self
+    }
+
     /// The same with the flag it ended with.
     #[must_use]
     pub fn flagged(mut self, flag: &'static str) -> Self {
         self.response_flags = flag;
         self
+    }
+}
+
+impl Pairs for ConnectionLabels {
+    fn pairs(&self) -> Vec<Pair> {
+        let reporter = match self.reporter {
+            Reporter::source => "source",
+            Reporter::destination => "destination",
+            Reporter::waypoint => "waypoint",
+        };
+        let security = match self.connection_security_policy {
+            Security::unknown => "unknown",
+            Security::mutual_tls => "mutual_tls",
+        };
+        let texts = [
+            ("source_workload", &self.source_workload),
+            ("source_canonical_service", &self.source_canonical_service),
+            ("source_canonical_revision", &self.source_canonical_revision),
+            ("source_workload_namespace", &self.source_workload_namespace),
+            ("source_principal", &self.source_principal),
+            ("source_app", &self.source_app),
+            ("source_version", &self.source_version),
+            ("source_cluster", &self.source_cluster),
+            ("destination_service", &self.destination_service),
+            (
+                "destination_service_namespace",
+                &self.destination_service_namespace,
+            ),
+            ("destination_service_name", &self.destination_service_name),
+            ("destination_workload", &self.destination_workload),
+            (
+                "destination_canonical_service",
+                &self.destination_canonical_service,
+            ),
+            (
+                "destination_canonical_revision",
+                &self.destination_canonical_revision,
+            ),
+            (
+                "destination_workload_namespace",
+                &self.destination_workload_namespace,
+            ),
+            ("destination_principal", &self.destination_principal),
+            ("destination_app", &self.destination_app),
+            ("destination_version", &self.destination_version),
+            ("destination_cluster", &self.destination_cluster),
+        ];
+        let rest = [
+            ("request_protocol", self.request_protocol),
+            ("response_flags", self.response_flags),
+            ("connection_security_policy", security),
+        ];
+        let first = (Arc::from("reporter"), Arc::from(reporter));
+        let texts = texts.map(|(label, value)| (Arc::from(label), Arc::clone(value)));
+        let rest = rest.map(|(label, value)| (Arc::from(label), Arc::from(value)));
+        [first].into_iter().chain(texts).chain(rest).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Labels;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::family::Family;
+    use prometheus_client::registry::Registry;
+
+    /// Labels that are changed are told by another hand than those that are not.
+    #[test]
+    fn labels_are_the_same_by_whatever_way_they_are_told() {
+        let labels = ConnectionLabels::new(Reporter::waypoint, None, None, None).flagged("UF");
+        let shown = |labels: Labels<ConnectionLabels>| {
+            let family = Family::<Labels<ConnectionLabels>, Counter>::default();
+            family.get_or_create(&labels).inc();
+            let mut registry = Registry::default();
+            registry.register("n", "N", family);
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        let pairs = Labels::Changed(labels.pairs());
+        assert_eq!(shown(pairs), shown(Labels::Standard(labels)));
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,17 +12,20 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::capped::{Capped, Changes, Labels};
 use super::control::ControlMetrics;
+use super::exports::{Exported, Exports};
 use super::key_fetches::KeyFetches;
-use super::labels::{ConnectionLabels, ServiceLabels};
+use super::labels::{ConnectionLabels, LogLabels, ServiceLabels};
 use super::marks::Marks;
 use super::providers::{Asked, Providers};
-use super::requests::{RequestLabels, Requests};
+use super::requests::{RequestLabels, RequestSeries, Requests};
 use crate::model::authorization::Mark;
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
+use crate::model::telemetry::Metric;
 
-type Connections = Family<ConnectionLabels, Counter>;
+type Connections = Capped<ConnectionLabels, Counter>;
 
 /// Every metric of a process. Cheap to share; recording never blocks on a reader.
 pub struct Metrics {
@@ -34,6 +36,8 @@ pub struct Metrics {
     providers: Providers,
     mirrors_dropped: Counter,
     key_fetches: KeyFetches,
+    records_dropped: Family<LogLabels, Counter>,
+    exports: Exports,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -61,42 +65,63 @@ struct Families {
 /// each count.
 pub struct Series {
     labels: ConnectionLabels,
+    changes: Changes,
     families: Families,
-    opened: Counter,
-    closed: Counter,
-    sent: Counter,
-    received: Counter,
+    opened: Option<Counter>,
+    closed: Option<Counter>,
+    sent: Option<Counter>,
+    received: Option<Counter>,
 }
 
 impl Series {
-    fn new(labels: ConnectionLabels, families: &Families) -> Self {
-        let of = |family: &Connections| family.get_or_create_owned(&labels);
+    fn new(labels: ConnectionLabels, changes: Changes, families: &Families) -> Self {
+        let of = |metric, family: &Connections| {
+            let labels = Labels::of(&labels, changes.get(&metric));
+            labels.map(|labels| family.of(&labels))
+        };
         Self {
-            opened: of(&families.opened),
-            closed: of(&families.closed),
-            sent: of(&families.sent),
-            received: of(&families.received),
+            opened: of(Metric::TcpOpened, &families.opened),
+            closed: of(Metric::TcpClosed, &families.closed),
+            sent: of(Metric::TcpSent, &families.sent),
+            received: of(Metric::TcpReceived, &families.received),
             families: families.clone(),
             labels,
+            changes,
         }
     }
 
-    /// A connection ended, with this flag; `sent` and `received` are bytes to and from the client.
-    pub fn closed(&self, flag: &'static str, sent: u64, received: u64) {
-        if flag == self.labels.response_flags {
-            self.closed.inc();
-        } else {
-            let labels = self.labels.clone().flagged(flag);
-            self.families.closed.get_or_create(&labels).inc();
+    /// So many bytes went to and came from the client of a connection that is still open.
+    pub fn moved(&self, sent: u64, received: u64) {
+        if let Some(counter) = &self.sent {
+            counter.inc_by(sent);
         }
-        self.sent.inc_by(sent);
-        self.received.inc_by(received);
+        if let Some(counter) = &self.received {
+            counter.inc_by(received);
+        }
+    }
+
+    /// A connection ended, with this flag; `sent` and `received` are the bytes to and from the client
+    /// that were not told of before.
+    pub fn closed(&self, flag: &'static str, sent: u64, received: u64) {
+        match &self.closed {
+            Some(closed) if flag == self.labels.response_flags => drop(closed.inc()),
+            Some(_) => self.flagged(flag, Metric::TcpClosed, &self.families.closed),
+            None => {}
+        }
+        self.moved(sent, received);
     }
 
     /// A connection could not be made; the flag tells why.
     pub fn failed(&self, flag: &'static str) {
+        // It is none of Istio's, and goes with those that were closed.
+        self.flagged(flag, Metric::TcpClosed, &self.families.failed);
+    }
+
+    fn flagged(&self, flag: &'static str, metric: Metric, family: &Connections) {
         let labels = self.labels.clone().flagged(flag);
-        self.families.failed.get_or_create(&labels).inc();
+        if let Some(labels) = Labels::of(&labels, self.changes.get(&metric)) {
+            family.of(&labels).inc();
+        }
     }
 }
 
@@ -116,8 +141,8 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let mut counter = |name: &str, help: &str| {
-            let family = Connections::default();
-            registry.register(name, help, family.clone());
+            let family = Connections::new(Counter::default);
+            registry.register(name, help, family.family());
             family
         };
         let opened = counter("istio_tcp_connections_opened", "Connections begun");
@@ -129,6 +154,7 @@ impl Default for Metrics {
         let sent = counter("istio_tcp_sent_bytes", "Bytes to the client");
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
+        let exports = Exports::register(&mut registry);
         let marks = Marks::register(&mut registry);
         let providers = Providers::register(&mut registry);
         let mirrors_dropped = Counter::default();
@@ -138,6 +164,12 @@ impl Default for Metrics {
             mirrors_dropped.clone(),
         );
         let key_fetches = KeyFetches::register(&mut registry);
+        let records_dropped = Family::<LogLabels, Counter>::default();
+        registry.register(
+            "lateen_access_log_dropped",
+            "Records of access logs that were lost, since their file could not be written as fast",
+            records_dropped.clone(),
+        );
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -203,6 +235,8 @@ impl Default for Metrics {
             providers,
             mirrors_dropped,
             key_fetches,
+            records_dropped,
+            exports,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -225,19 +259,40 @@ impl Metrics {
         let series = match known.get(&labels) {
             Some(series) => Arc::clone(series),
             None => {
-                let series = Arc::new(Series::new(labels.clone(), &self.connections));
+                let series = Series::new(labels.clone(), Changes::new(), &self.connections);
+                let series = Arc::new(series);
                 known.insert(labels, Arc::clone(&series));
                 series
             }
         };
         drop(known);
-        series.opened.inc();
+        if let Some(opened) = &series.opened {
+            opened.inc();
+        }
         series
     }
 
-    /// A request has been answered, or given up.
-    pub fn request(&self, labels: RequestLabels, took: Duration) {
-        self.requests.note(&labels, took);
+    /// The same, counted otherwise than usual.
+    pub fn opened_as(&self, labels: ConnectionLabels, changes: Changes) -> Arc<Series> {
+        if changes.is_empty() {
+            return self.opened(labels);
+        }
+        let series = Series::new(labels, changes, &self.connections);
+        if let Some(opened) = &series.opened {
+            opened.inc();
+        }
+        Arc::new(series)
+    }
+
+    /// The metrics of requests with these labels.
+    pub fn requests(&self, labels: &RequestLabels, changes: &Changes) -> RequestSeries {
+        self.requests.series(labels, changes)
+    }
+
+    /// Counts records of access logs that were lost, by whom they were meant for.
+    pub fn records_dropped(&self, log: &str) -> Counter {
+        let log = log.to_owned();
+        self.records_dropped.get_or_create_owned(&LogLabels { log })
     }
 
     /// A policy has something to say of a request or a connection that decides nothing.
@@ -258,6 +313,11 @@ impl Metrics {
     /// A copy of a request was given up.
     pub fn mirror_dropped(&self) {
         self.mirrors_dropped.inc();
+    }
+
+    /// The counters of what goes to a collector: what it is, and the provider by its name.
+    pub fn exported(&self, signal: &'static str, provider: &str) -> Exported {
+        self.exports.of(signal, provider)
     }
 
     /// The revision in force.

@@ -1,13 +1,19 @@
 //! One connection's account: counted, and told of once when it ends, however it ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Arrival;
+use super::records::Records;
 use super::upstream::Chosen;
 use crate::hbone::{Connector, Traffic};
+use crate::model::telemetry::{Facts, Upstream};
 use crate::telemetry::access_log::{Ending, Entry};
-use crate::telemetry::{ConnectionLabels, Reporter, Series};
+use crate::telemetry::{Changes, ConnectionLabels, Reporter, Series};
+
+/// How often connections are counted anew, where nobody says so (`spec/waypoint-l7.md` §6.2).
+const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Which way a relay's bytes go forth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +32,21 @@ pub(super) struct Account {
     pub(super) traffic: Arc<Traffic>,
     pub(super) forth: Forth,
     started: Instant,
+    /// Bytes to and from the client that were counted.
+    counted: (u64, u64),
+    /// What is told of it.
+    records: Option<Arc<Records>>,
+    about: About,
     ended: bool,
+}
+
+/// What access logs and labels may ask for of a connection.
+#[derive(Default)]
+struct About {
+    asked: Option<SocketAddr>,
+    server_name: Option<String>,
+    endpoint: Option<SocketAddr>,
+    peer: Option<String>,
 }
 
 /// What the log says of a connection to `chosen`, or to nobody yet.
@@ -58,16 +78,61 @@ pub(super) fn labels(entry: &Entry) -> ConnectionLabels {
     );
     match (&entry.source_identity, &entry.destination_identity) {
         (Some(source), Some(destination)) => labels.secured(source, destination),
-        _ => labels,
+        (Some(source), None) => labels.tunnelled(source),
+        (None, _) => labels,
+    }
+}
+
+impl About {
+    fn facts<'a>(&'a self, entry: &Entry, records: &'a Records, took: Duration) -> Facts<'a> {
+        let asked = self.asked.unwrap_or(entry.destination);
+        Facts {
+            started: SystemTime::now() - took,
+            took,
+            peer: self.peer.as_deref(),
+            own: records.own(),
+            server_name: self.server_name.as_deref(),
+            upstream: self.endpoint.map(|endpoint| Upstream {
+                address: Some(endpoint),
+                local: None,
+                cluster: None,
+                failure: None,
+            }),
+            ..Facts::of_connection(entry.source, asked)
+        }
     }
 }
 
 impl Account {
     /// Counts a connection as opened.
-    pub(super) fn open<C: Connector>(arrival: &Arrival<C>, chosen: &Chosen) -> Self {
+    pub(super) fn open<C: Connector>(
+        arrival: &Arrival<C>,
+        chosen: &Chosen,
+        records: Option<Arc<Records>>,
+        server_name: Option<&str>,
+    ) -> Self {
         let entry = entry(arrival, Some(chosen));
+        let about = match &records {
+            Some(records) if records.observes() => About {
+                asked: Some(arrival.bound.asked()),
+                server_name: server_name.map(ToOwned::to_owned),
+                endpoint: Some(chosen.address()),
+                peer: entry.source_identity.as_ref().map(ToString::to_string),
+            },
+            _ => About::default(),
+        };
+        let changes = match &records {
+            Some(records) => {
+                let facts = about.facts(&entry, records, Duration::ZERO);
+                records.changes(Some(&facts))
+            }
+            None => Changes::new(),
+        };
         Self {
-            series: arrival.shared.metrics.opened(labels(&entry)),
+            series: arrival.shared.metrics.opened_as(labels(&entry), changes),
+            counted: (0, 0),
+            records,
+            about,
             entry,
             traffic: Arc::default(),
             forth: Forth::ToServer,
@@ -90,6 +155,7 @@ impl Account {
     /// It never worked.
     pub(super) fn failed(mut self, flag: &'static str, error: String) {
         self.series.failed(flag);
+        self.write(flag, Some(&error));
         self.log(Some(error));
     }
 
@@ -102,10 +168,52 @@ impl Account {
         }
     }
 
+    /// Counts what has moved since it was last asked.
+    pub(super) fn progress(&mut self) {
+        let (to_client, from_client) = self.uncounted();
+        self.series.moved(to_client, from_client);
+    }
+
+    /// How often that is to be done.
+    pub(super) fn interval(&self) -> Duration {
+        let records = self.records.as_ref();
+        records.map_or(INTERVAL, |records| records.interval())
+    }
+
+    fn uncounted(&mut self) -> (u64, u64) {
+        let totals = self.totals();
+        let before = std::mem::replace(&mut self.counted, totals);
+        (totals.0 - before.0, totals.1 - before.1)
+    }
+
     fn end(&mut self, flag: &'static str, error: Option<String>) {
-        let (to_client, from_client) = self.totals();
+        let (to_client, from_client) = self.uncounted();
         self.series.closed(flag, to_client, from_client);
+        self.write(flag, error.as_deref());
         self.log(error);
+    }
+
+    /// Writes it to the logs that telemetry resources name.
+    fn write(&self, flag: &'static str, error: Option<&str>) {
+        let Some(records) = &self.records else {
+            return;
+        };
+        let facts = self
+            .about
+            .facts(&self.entry, records, self.started.elapsed());
+        let (sent, received) = self.totals();
+        records.write(&Facts {
+            // What only ends is no failure in Envoy's terms.
+            flags: if flag == "-" || flag == "CONNECT" {
+                ""
+            } else {
+                flag
+            },
+            termination: error,
+            received,
+            sent,
+            ..facts
+        });
     }
 
     fn log(&mut self, error: Option<String>) {

@@ -1,10 +1,16 @@
 //! What is attached to what was asked for, in the form that requests are judged by: made once per
 //! revision, when it is first asked for.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use tracing::warn;
+
+use super::records::Records;
+use super::tracer::Tracer;
+use crate::model::attached::PolicyKey;
 use crate::model::authentication;
 use crate::model::authorization::Set;
+use crate::model::telemetry::{Exporter, Merged, Setup, Traces};
 use crate::model::waypoint::{AttachedSet, Extension, Resources};
 
 /// What has been made so far.
@@ -12,6 +18,8 @@ use crate::model::waypoint::{AttachedSet, Extension, Resources};
 pub(super) struct Attached {
     policies: OnceLock<Set>,
     authentications: OnceLock<authentication::Set>,
+    tracer: OnceLock<Option<Arc<Tracer>>>,
+    records: OnceLock<Option<Arc<Records>>>,
 }
 
 /// What is in force for one request or connection.
@@ -43,5 +51,43 @@ impl<'a> InForce<'a> {
     pub(super) fn authentications(self) -> &'a authentication::Set {
         let made = || self.told.authentications_of(self.set);
         self.made.authentications.get_or_init(made)
+    }
+
+    /// How it is traced, as `make` makes it out of what is said of that and of whom spans are told.
+    pub(super) fn tracer(
+        self,
+        make: impl FnOnce(&Traces, &Exporter) -> Option<Tracer>,
+    ) -> Option<Arc<Tracer>> {
+        let tracer = self.made.tracer.get_or_init(|| {
+            let setup = &self.told.gateway.as_ref()?.options.telemetry;
+            let traces = self.told.merged_of(self.set).traces?;
+            let exporter = setup.providers.get(&traces.provider);
+            let tracer = exporter.and_then(|exporter| make(&traces, exporter));
+            if tracer.is_none() {
+                // The mesh's files are checked: it is one that this build does not know.
+                warn!(provider = %traces.provider, "no such provider of spans, there are none");
+            }
+            tracer.map(Arc::new)
+        });
+        tracer.clone()
+    }
+
+    /// What is counted and written of it, as `make` makes it out of what is said of that and of whom there
+    /// is to tell.
+    pub(super) fn records(
+        self,
+        make: impl FnOnce(Merged, &Setup) -> Records,
+    ) -> Option<Arc<Records>> {
+        let records = self.made.records.get_or_init(|| {
+            let setup = &self.told.gateway.as_ref()?.options.telemetry;
+            Some(Arc::new(make(self.told.merged_of(self.set), setup)))
+        });
+        records.clone()
+    }
+
+    /// The telemetry that is named and that nobody has told of.
+    pub(super) fn untold_telemetry(self) -> Option<&'a PolicyKey> {
+        let mut named = self.set.telemetry.iter();
+        named.find(|key| !self.told.telemetry.contains_key(*key))
     }
 }

@@ -15,6 +15,7 @@ use super::endpoints::Ruled;
 use super::{Arrival, Shared};
 use crate::agent::MeshState;
 use crate::hbone::Connector;
+use crate::model::attached::PolicyKey;
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
 use crate::model::waypoint::{Bound, BoundPort, Destination, External, Options, Resources};
@@ -77,6 +78,8 @@ pub(super) enum Untold {
     },
     #[error("the waypoint was not told of `{rule}`, the traffic policy of service {service}")]
     Traffic { service: ServiceKey, rule: Arc<str> },
+    #[error("the waypoint was not told of telemetry `{0}`")]
+    Telemetry(PolicyKey),
     #[error(transparent)]
     Route(#[from] Unresolved),
 }
@@ -184,7 +187,11 @@ impl Seen {
             }
             Bound::Workload { .. } => (&gateway.workload_set, &tables.workloads),
         };
-        Ok(Some(InForce::new(&tables.of, set, made)))
+        let attached = InForce::new(&tables.of, set, made);
+        match attached.untold_telemetry() {
+            Some(key) => Err(Untold::Telemetry(key.clone())),
+            None => Ok(Some(attached)),
+        }
     }
 
     /// The routes of requests; none where everything goes to what was asked for.

@@ -37,6 +37,8 @@ const CONNECTIONS: usize = 16_384;
 const RETRY: Duration = Duration::from_millis(500);
 /// Pause after a failed accept: out of descriptors, most likely, and trying at once only spins.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After the last request has ended, until what it has left for collectors is told.
+const FLUSH: Duration = Duration::from_secs(2);
 /// Between looks at connections to endpoints that nobody needs any more.
 const REAP: Duration = Duration::from_secs(1);
 
@@ -73,6 +75,8 @@ impl<C: Connector + Clone> Waypoint<C> {
             names,
             keys: super::KeySets::default(),
             routing: super::Routing::default(),
+            exports: super::Exports::new(Arc::clone(&metrics)),
+            files: super::Files::new(Arc::clone(&metrics)),
             settings,
             mesh,
             placed: ArcSwapOption::empty(),
@@ -85,6 +89,16 @@ impl<C: Connector + Clone> Waypoint<C> {
             teller,
             tasks: JoinSet::new(),
             room: Arc::new(Semaphore::new(CONNECTIONS)),
+        }
+    }
+
+    /// The waypoint as whoever calls services, by one of its instances.
+    #[cfg(test)]
+    pub(super) fn caller(&self, instance: &str) -> http::Caller<C> {
+        http::Caller {
+            shared: Arc::clone(&self.shared),
+            lane: Arc::clone(&self.lanes[0]),
+            instance: Arc::from(instance),
         }
     }
 
@@ -219,6 +233,7 @@ impl<C: Connector + Clone> Waypoint<C> {
             warn!(%waypoint, cut, "drain deadline passed, connections cut");
         }
         self.tasks.shutdown().await;
+        self.shared.exports.flush(FLUSH).await;
         self.shared.http.shutdown().await;
         for lane in &self.lanes {
             lane.drain().await;

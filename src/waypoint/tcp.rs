@@ -8,7 +8,10 @@ mod stream;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+
+use tokio::time::{Instant, interval_at};
 
 use super::Arrival;
 use super::account::{Account, Forth, entry};
@@ -58,6 +61,7 @@ pub(super) async fn serve<C: Connector + Clone>(
         Ok(to) => to,
         Err(nowhere) => return refuse(arrival, tunnel, &nowhere),
     };
+    let records = arrival.records(&seen);
     let mut tried: Vec<SocketAddr> = Vec::new();
     let source = arrival.client.source.ip().to_canonical().to_string();
     // Of all that a policy may hash a connection has but its source.
@@ -76,7 +80,7 @@ pub(super) async fn serve<C: Connector + Clone>(
             Ok(chosen) => chosen,
             Err(none) => return refuse(arrival, tunnel, &none),
         };
-        let account = Account::open(arrival, &chosen);
+        let account = Account::open(arrival, &chosen, records.clone(), server_name);
         let place = match chosen.under_way.as_ref().map(|u| u.connection()) {
             Some(Err(overflow)) => {
                 account.failed("UO", chain(&overflow));
@@ -159,12 +163,18 @@ async fn carry(
         }
         .map_err(|e| chain(&e))
     };
-    let carried = tokio::select! {
-        carried = carrying => carried,
-        cut = patience::spent(&traffic, &chosen.settings().connection_pool) => {
-            return account.cut(cut.flag(), cut.to_string());
+    let spent = patience::spent(&traffic, &chosen.settings().connection_pool);
+    let mut carrying = pin!(carrying);
+    let mut spent = pin!(spent);
+    let mut revoked = pin!(revoked);
+    let start = Instant::now() + account.interval();
+    let mut progress = interval_at(start, account.interval());
+    loop {
+        tokio::select! {
+            carried = &mut carrying => return account.closed(carried.err()),
+            cut = &mut spent => return account.cut(cut.flag(), cut.to_string()),
+            why = &mut revoked => return account.cut("DENY", format!("policy has changed: {why}")),
+            _now = progress.tick() => account.progress(),
         }
-        why = revoked => return account.cut("DENY", format!("policy has changed: {why}")),
-    };
-    account.closed(carried.err());
+    }
 }

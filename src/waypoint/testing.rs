@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::http::Caller;
 use super::{Lookups, SILENCE, Settings, State, Teller, Waypoint};
 use crate::agent::MeshState;
 use crate::agent::certs::Manager;
@@ -162,6 +163,8 @@ pub(super) struct Rig {
     pub(super) lookups: Lookups,
     /// What the waypoint is told besides.
     pub(super) resources: Option<Resources>,
+    /// The waypoint's instance as whoever calls.
+    pub(super) caller: Caller<Mapped>,
     pub(super) waypoint: JoinSet<()>,
     tasks: JoinSet<()>,
     /// Where it keeps keys of token issuers.
@@ -234,6 +237,7 @@ impl Rig {
             names.clone(),
             teller,
         );
+        let caller = role.caller("wp-1");
         let stop = CancellationToken::new();
         let mut waypoint = JoinSet::new();
         waypoint.spawn(role.run(stop.clone()));
@@ -262,6 +266,7 @@ impl Rig {
             keys,
             lookups: names,
             resources: None,
+            caller,
             services: vec![
                 service("wp", &["10.96.0.1"]).ports(&[port(15008, 0)]),
                 cart.through(waypoint_named("wp")),

@@ -1,8 +1,10 @@
 //! A waypoint between a real client and real endpoints, in one process.
 
 mod attempts;
+mod calls;
 mod changes;
 mod custom;
+mod exports;
 mod framing;
 mod headers;
 mod http;
@@ -17,5 +19,7 @@ mod sessions;
 mod silence;
 mod sniff;
 mod tcp;
+mod telling;
 mod tokens;
+mod traces;
 mod traffic;

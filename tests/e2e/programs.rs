@@ -3,6 +3,7 @@
 
 mod authorizer;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod echo;
 mod grpc;
 mod websocket;
@@ -21,6 +22,7 @@ const DESCRIPTION: &str = "LATEEN_E2E_PROGRAM";
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Program {
     Echo(echo::Echo),
+    Collector(collector::Collector),
     Client,
 }
 
@@ -65,6 +67,7 @@ fn program() {
         .unwrap();
     match serde_json::from_str(description.to_str().unwrap()).unwrap() {
         Program::Echo(echo) => runtime.block_on(echo.serve()),
+        Program::Collector(collector) => runtime.block_on(collector.serve()),
         Program::Client => {
             say("\nready");
             for line in std::io::stdin().lock().lines() {

@@ -29,6 +29,7 @@ mod protocols;
 mod resilience;
 mod rewriting;
 mod shares;
+mod telemetry;
 mod tokens;
 mod traffic;
 mod virtual_services;

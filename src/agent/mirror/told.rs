@@ -123,6 +123,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Authentication(policy) => {
             told.authentications.insert(policy.key.clone(), policy);
         }
+        WaypointResource::Telemetry(telemetry) => {
+            told.telemetry.insert(telemetry.key.clone(), telemetry);
+        }
     }
 }
 
@@ -146,6 +149,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Authentication(policy) => {
             told.authentications.remove(&policy.key);
+        }
+        WaypointResource::Telemetry(telemetry) => {
+            told.telemetry.remove(&telemetry.key);
         }
     }
 }

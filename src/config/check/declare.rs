@@ -10,14 +10,15 @@ use crate::config::mesh::{
 };
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenVirtualService, WrittenWorkload,
+    WrittenServiceEntry, WrittenTelemetry, WrittenVirtualService, WrittenWorkload,
 };
 use crate::config::source::At;
 use crate::model::declaration::{
     Attachment, AuthorizationPolicy, PeerAuthentication, RequestAuthentication,
 };
 use crate::model::declaration::{
-    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Workload,
+    Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Telemetry,
+    Workload,
 };
 use crate::model::route::RouteKey;
 use crate::model::shared::Shared;
@@ -63,6 +64,11 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             let policies = written.request_authentications.iter();
             policies.map(|p| declared_request(p)).collect()
         },
+        telemetry: written
+            .telemetry
+            .iter()
+            .map(|telemetry| declared_telemetry(telemetry))
+            .collect(),
         routes: {
             let routes = written.routes.iter().map(|r| declared_route(r));
             let virtual_services = written.virtual_services.iter();
@@ -260,6 +266,16 @@ fn declared_authorization(written: &WrittenAuthorization) -> AuthorizationPolicy
         action: written.action.value.clone(),
         dry_run: written.dry_run,
         rules: values(&written.rules.list),
+    }
+}
+
+fn declared_telemetry(written: &WrittenTelemetry) -> Telemetry {
+    Telemetry {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        attachment: attachment(&written.attachment),
+        says: written.says.clone(),
     }
 }
 

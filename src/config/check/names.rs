@@ -63,6 +63,12 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         authentications.map(|p| (Some(&p.namespace), &p.name)),
         found,
     );
+    let telemetry = written.telemetry.iter();
+    unique(
+        "telemetry",
+        telemetry.map(|t| (Some(&t.namespace), &t.name)),
+        found,
+    );
     for kind in [Kind::Grpc, Kind::Http, Kind::Tls, Kind::Tcp] {
         let routes = written.routes.iter().filter(|r| r.kind == kind);
         let names = routes.map(|r| (Some(&r.namespace), &r.name));

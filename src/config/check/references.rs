@@ -75,8 +75,12 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let of_requests = requests
         .map(|p| ("request-authentication", &p.name, &p.namespace))
         .filter(outside_root);
+    let telemetry = written.telemetry.iter();
+    let of_telemetry = telemetry
+        .map(|t| ("telemetry", &t.name, &t.namespace))
+        .filter(outside_root);
     let of_policies = of_authorizations.chain(of_authentications);
-    let of_policies = of_policies.chain(of_requests);
+    let of_policies = of_policies.chain(of_requests).chain(of_telemetry);
     let virtual_services = written.virtual_services.iter().map(|v| &v.route);
     let routes = written.routes.iter().copied().chain(virtual_services);
     let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));

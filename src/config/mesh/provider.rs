@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
+pub(super) use logs::absolute;
+
 use super::name_of;
 use super::route::{field_value, header_fault, is_token};
 use crate::config::diagnose::{Code, Diagnostic};

@@ -10,12 +10,13 @@ use super::identifier;
 use super::policy::identity;
 use super::provider;
 use super::route::read_retries;
+use super::telemetry::{NamedProvider, read_settings};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
 use crate::model::authentication::Fetching;
 use crate::model::authorization::Trusted;
-use crate::model::declaration::Settings;
+use crate::model::declaration::{Settings, TelemetryDefaults};
 use crate::model::route::{PathNormalization, Retry};
 use crate::model::traffic::LocalityPolicy;
 
@@ -42,6 +43,8 @@ pub(in crate::config) struct WrittenSettings {
     pub range: Option<Place>,
     /// The names of its providers, in their order; none where some of them could not be read.
     pub providers: Option<Vec<Place>>,
+    /// The providers that `default-providers` names.
+    pub default_providers: Vec<NamedProvider>,
 }
 
 pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
@@ -53,6 +56,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     let paths = table.optional("path-normalization", normalization);
     let providers = table.optional("extension-providers", provider::read);
     let (providers, whole) = providers.unwrap_or((Vec::new(), true));
+    let (telemetry, default_providers) = read_settings(&table);
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -90,6 +94,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         paths: paths.unwrap_or(default.paths),
         providers: providers.iter().map(|p| p.value.clone()).collect(),
         fetching: fetching(&table, default.fetching),
+        telemetry,
         trusted: Trusted {
             proxies: table
                 .optional("trusted-proxies", |value| value.list(identity))
@@ -113,6 +118,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         says_paths: paths.is_some(),
         range: range.map(|range| range.place),
         providers: whole.then(|| providers.into_iter().map(|p| p.place).collect()),
+        default_providers,
     })
 }
 
@@ -135,6 +141,7 @@ pub(in crate::config) fn defaults() -> Settings {
         locality: LocalityPolicy::usual(),
         providers: Vec::new(),
         fetching: Fetching::usual(),
+        telemetry: TelemetryDefaults::default(),
         paths: PathNormalization::Base,
         trusted: Trusted::default(),
         serial: 0,

@@ -5,6 +5,7 @@ mod policies;
 mod providers;
 mod routes;
 mod service_entries;
+mod telemetry;
 mod tokens;
 mod virtual_services;
 

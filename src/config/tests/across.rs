@@ -5,6 +5,7 @@ mod policies;
 mod providers;
 mod rules;
 mod service_entries;
+mod telemetry;
 
 use super::{Code, Row, judge};
 
@@ -39,6 +40,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(rules::rows());
     rows.extend(destinations::rows());
     rows.extend(service_entries::rows());
+    rows.extend(telemetry::rows());
     rows
 }
 

@@ -6,6 +6,7 @@ mod providers;
 mod resources;
 mod rules;
 mod service_entries;
+mod telemetry;
 mod tokens;
 
 use super::{Code, Row, judge};
@@ -94,6 +95,7 @@ pub(super) fn rows() -> Vec<Row> {
     tokens::add(&mut rows);
     rules::add(&mut rows);
     providers::add(&mut rows);
+    telemetry::add(&mut rows);
     destinations::add(&mut rows);
     service_entries::add(&mut rows);
     rows.0
@@ -173,11 +175,10 @@ fn kinds(rows: &mut Rows) {
     );
     rows.file(
         "later kinds, each one",
-        "[[wasm-plugin]]\n[[wasm-plugin]]\n[telemetry]\n",
+        "[[wasm-plugin]]\n[[wasm-plugin]]\n",
         &[
             (1, 1, Unsupported, "does not enforce `wasm-plugin`"),
             (2, 1, Unsupported, "does not enforce `wasm-plugin`"),
-            (3, 1, Unsupported, "does not enforce `telemetry`"),
         ],
     );
     rows.file(

@@ -99,6 +99,7 @@ struct Routed {
     routes: Vec<declaration::Route>,
     request_authentications: Vec<declaration::RequestAuthentication>,
     destination_rules: Vec<declaration::DestinationRule>,
+    telemetry: Vec<declaration::Telemetry>,
 }
 
 impl Routed {
@@ -106,6 +107,7 @@ impl Routed {
         self.routes == mesh.routes
             && self.destination_rules == mesh.destination_rules
             && self.request_authentications == mesh.request_authentications
+            && self.telemetry == mesh.telemetry
     }
 }
 
@@ -278,6 +280,7 @@ impl<'a> Former<'a> {
                     routes: mesh.routes.clone(),
                     request_authentications: mesh.request_authentications.clone(),
                     destination_rules: mesh.destination_rules.clone(),
+                    telemetry: mesh.telemetry.clone(),
                 })
             })),
             reported: reported.clone(),
@@ -322,6 +325,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         peer_authentications,
         // Nothing but what waypoints are told follows from these.
         request_authentications: _,
+        telemetry: _,
         routes: _,
         destination_rules: _,
         service_entries,
@@ -347,6 +351,7 @@ fn world_of(mesh: &Mesh) -> Mesh {
         authorization_policies: mesh.authorization_policies.clone(),
         peer_authentications: mesh.peer_authentications.clone(),
         request_authentications: Vec::new(),
+        telemetry: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),
         service_entries: mesh.service_entries.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
     AllowedRoutes, Canary, Capture, DataplaneMode, Gateway, Machines, Mesh, Namespace, Node,
-    Origin, Port, Proxy, Service, Settings, UseWaypoint, WaypointFor, Workload,
+    Origin, Port, Proxy, Service, Settings, TelemetryDefaults, UseWaypoint, WaypointFor, Workload,
 };
 use crate::model::route::Retry;
 use crate::model::service::AppProtocol;
@@ -150,6 +150,7 @@ pub(crate) fn mesh() -> Mesh {
             locality: LocalityPolicy::usual(),
             providers: Vec::new(),
             fetching: crate::model::authentication::Fetching::usual(),
+            telemetry: TelemetryDefaults::default(),
             paths: Default::default(),
             trusted: Default::default(),
             serial: 0,
@@ -165,6 +166,7 @@ pub(crate) fn mesh() -> Mesh {
         authorization_policies: Vec::new(),
         peer_authentications: Vec::new(),
         request_authentications: Vec::new(),
+        telemetry: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),
         service_entries: Vec::new(),

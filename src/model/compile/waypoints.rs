@@ -17,6 +17,7 @@ use crate::model::binding::{Bindable, Named};
 use crate::model::declaration::{self, AuthorizationPolicy, Mesh, RequestAuthentication};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
+use crate::model::telemetry::Exporter;
 use crate::model::waypoint::{
     AttachedSet, GatewayConfig, Options, Resources, ServiceBinding, WaypointName,
 };
@@ -32,6 +33,7 @@ mod known;
 mod sites;
 mod survey;
 mod targets;
+mod telemetry;
 mod traffic;
 
 use attached::{Attached, Routes};
@@ -41,6 +43,7 @@ pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
 use targets::Targets;
+use telemetry::Levels;
 pub use traffic::covers;
 use traffic::{Members, Traffic};
 
@@ -81,6 +84,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
             &known.mesh.request_authentications,
             &settings.root_namespace,
         ),
+        telemetry: Levels::new(&known.mesh.telemetry, &settings.root_namespace),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
@@ -114,6 +118,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
                     count: settings.trusted.count,
                 },
                 fetching: settings.fetching.clone(),
+                telemetry: world.setup(settings, &declared.namespace),
                 ..Options::default()
             },
             workload_set: AttachedSet::default(),
@@ -179,6 +184,7 @@ struct World<'a> {
     providers: Providers<'a>,
     policies: Targets<'a, AuthorizationPolicy>,
     authentications: Targets<'a, RequestAuthentication>,
+    telemetry: Levels<'a>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -200,7 +206,10 @@ impl<'a> World<'a> {
         }
         self.extend(&namespace, &mut told);
         let asked = told.extensions.values().map(|asked| &asked.to);
-        let mut backends: BTreeSet<ServiceKey> = asked.filter_map(keyed).cloned().collect();
+        let exporters = gateway.options.telemetry.providers.values();
+        let exporters = exporters.filter_map(Exporter::service);
+        let asked = asked.chain(exporters).filter_map(keyed);
+        let mut backends: BTreeSet<ServiceKey> = asked.cloned().collect();
         for (key, declared) in used {
             let route = self.route(declared, &namespace);
             backends.extend(route.rules.iter().flat_map(targets).cloned());
@@ -237,6 +246,12 @@ impl<'a> World<'a> {
             let known = told.authentications.entry(key.clone());
             known.or_insert_with(|| Arc::new(authentication::of(policy)));
             set.authentications.push(key);
+        }
+        for telemetry in self.telemetry.on(waypoint, site) {
+            let key = telemetry::key(telemetry);
+            let known = told.telemetry.entry(key.clone());
+            known.or_insert_with(|| Arc::new(telemetry::of(telemetry)));
+            set.telemetry.push(key);
         }
         set
     }
@@ -346,6 +361,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.policies, &before.policies);
     same(&mut told.extensions, &before.extensions);
     same(&mut told.authentications, &before.authentications);
+    same(&mut told.telemetry, &before.telemetry);
     Arc::new(told)
 }
 

@@ -1,13 +1,13 @@
 //! What waypoints ask for leave, or tell what they did: `extension-providers` of the `[mesh]` table
 //! (`spec/waypoint-l7.md` §4.4, §6.1). Policies and telemetry name them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Origin;
+use crate::model::log_format::Layout;
 use crate::model::policy::Pattern;
 
 /// One of `extension-providers`.
@@ -142,19 +142,8 @@ pub struct HttpCheck {
 pub struct FileAccessLog {
     /// A file on the waypoint's machine; `/dev/stdout` unless set.
     pub path: Arc<str>,
-    /// What a line says; Istio's text unless set.
-    pub format: Option<LogFormat>,
-    /// Whether what has no value is left out, and not written as `-`.
-    pub omit_empty: bool,
-}
-
-/// `log-format`: one of the two, as it was written, operators and all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `text`: the line.
-    Text(Arc<str>),
-    /// `labels`: the members of a JSON object, in the order of their names.
-    Labels(BTreeMap<Arc<str>, Arc<str>>),
+    /// How a line is written; Istio's text unless set.
+    pub layout: Layout,
 }
 
 /// `envoy-otel-als`.

@@ -14,6 +14,7 @@ use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{ExtAuthz, Origin, WaypointFor};
 use crate::model::route::{PathNormalization, Retry, Route, RouteKey, Target};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
+use crate::model::telemetry::{Defaults, Merged, Setup, Telemetry};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
 
@@ -35,6 +36,8 @@ pub struct Resources {
     pub extensions: BTreeMap<Arc<str>, Arc<Extension>>,
     /// The request authentications that are attached.
     pub authentications: BTreeMap<PolicyKey, Arc<Authentication>>,
+    /// The telemetry that is.
+    pub telemetry: BTreeMap<PolicyKey, Arc<Telemetry>>,
 }
 
 /// A provider that policies have asked (`spec/waypoint-l7.md` §4.4). One that a policy names and that is
@@ -71,6 +74,26 @@ impl Resources {
         authentication::Set::new(policies, missing)
     }
 
+    /// The telemetry among what is attached, the widest first.
+    pub fn telemetry_of<'a>(
+        &'a self,
+        set: &'a AttachedSet,
+    ) -> impl Iterator<Item = &'a Arc<Telemetry>> + Clone {
+        let named = set.telemetry.iter();
+        named.filter_map(|key| self.telemetry.get(key))
+    }
+
+    /// What is told of requests by what is attached.
+    pub fn merged_of(&self, set: &AttachedSet) -> Merged {
+        let defaults = self
+            .gateway
+            .as_ref()
+            .map(|gateway| &gateway.options.telemetry.defaults);
+        let levels = self.telemetry_of(set).map(|telemetry| &telemetry.says);
+        let none = Defaults::default();
+        Merged::new(defaults.unwrap_or(&none), levels)
+    }
+
     /// What is attached to what was asked for; none where nothing is told of it.
     pub fn attached_to(&self, bound: &Bound) -> Option<&AttachedSet> {
         match bound {
@@ -88,6 +111,8 @@ pub struct AttachedSet {
     pub policies: Vec<PolicyKey>,
     /// Request authentications.
     pub authentications: Vec<PolicyKey>,
+    /// Telemetry, the widest first.
+    pub telemetry: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the
@@ -123,6 +148,8 @@ pub struct Options {
     pub locality: LocalityPolicy,
     /// How it gets the keys of those whose tokens it believes.
     pub fetching: Fetching,
+    /// Whom it tells of what it did.
+    pub telemetry: Setup,
     /// The mesh's `path-normalization`.
     pub paths: PathNormalization,
     /// The mesh's `trusted-proxies`.
@@ -137,6 +164,7 @@ impl Default for Options {
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
             fetching: Fetching::usual(),
+            telemetry: Setup::default(),
             paths: PathNormalization::Base,
             trusted: Trusted::default(),
         }

@@ -3,23 +3,29 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::Frame;
 use tracing::{Level, enabled};
 
+use super::message;
+use super::messages::{Messages, Received};
+use super::record::{Ended, Record, details, request_line, size, status_line};
+use super::trace::{About, Ending, Trace};
 use crate::hbone::Connector;
 use crate::model::authorization::Mark;
-use crate::model::waypoint::Destination;
+use crate::model::waypoint::{Bound, Destination};
 use crate::telemetry::access_log::{Entry, chain};
 use crate::telemetry::log;
-use crate::telemetry::{Metrics, RequestLabels};
+use crate::telemetry::{Changes, Counted, Metrics, RequestLabels};
 use crate::waypoint::Arrival;
 use crate::waypoint::account::{entry, labels};
+use crate::waypoint::records::{Key, Records};
+use crate::waypoint::tracer::Tracer;
 use crate::waypoint::upstream::Chosen;
 
 /// What the log's filter knows these lines by.
@@ -61,9 +67,19 @@ pub(super) struct Account {
     exhausted: bool,
     /// What policies said that decided nothing.
     marks: Vec<Mark>,
+    /// Its part in a trace.
+    trace: Option<Box<Trace>>,
     /// Bytes of the request's body.
-    pub(super) received: Arc<AtomicU64>,
+    pub(super) received: Arc<Received>,
     sent: u64,
+    /// Messages of gRPC that were sent.
+    messages: Messages,
+    /// Bytes of the request's head and of the answer's.
+    heads: (u64, u64),
+    /// What is told of it.
+    records: Option<Arc<Records>>,
+    /// What that takes beside, if anything.
+    record: Option<Box<Record>>,
     ended: bool,
 }
 
@@ -84,6 +100,8 @@ struct Answered {
     flag: Flag,
     /// Why, where the waypoint answered by itself.
     error: Option<String>,
+    /// The same in Envoy's words.
+    details: Cow<'static, str>,
 }
 
 impl Account {
@@ -99,7 +117,13 @@ impl Account {
             protocol: protocol(parts.version),
             grpc: grpc.is_some_and(|v| v.as_bytes().starts_with(b"application/grpc")),
         };
+        let line = request_line(&asked.method, &asked.path);
         Self {
+            heads: (size(line, &parts.headers), 0),
+            received: Arc::new(Received::of(asked.grpc)),
+            messages: Messages::default(),
+            records: None,
+            record: None,
             metrics: Arc::clone(&arrival.shared.metrics),
             entry: entry(arrival, None),
             asked,
@@ -110,7 +134,7 @@ impl Account {
             delayed: false,
             exhausted: false,
             marks: Vec::new(),
-            received: Arc::default(),
+            trace: None,
             sent: 0,
             ended: false,
         }
@@ -127,9 +151,24 @@ impl Account {
     }
 
     /// Notes whom the request is for and by what it is known.
-    pub(super) fn known_as(&mut self, authority: &str, request_id: &str) {
+    pub(super) fn known_as(&mut self, authority: &str, headers: &HeaderMap) {
         authority.clone_into(&mut self.asked.authority);
-        request_id.clone_into(&mut self.asked.request_id);
+        message::request_id(headers).clone_into(&mut self.asked.request_id);
+        if let Some(record) = &mut self.record {
+            record.request.clone_from(headers);
+        }
+    }
+
+    /// Notes what is told of it.
+    pub(super) fn recorded<C: Connector>(&mut self, arrival: &Arrival<C>, records: Arc<Records>) {
+        self.record = records.observes().then(|| {
+            Box::new(Record {
+                scheme: "http",
+                asked: Some(arrival.bound.asked()),
+                ..Record::default()
+            })
+        });
+        self.records = Some(records);
     }
 
     /// Notes the rule that took it; none is the service's own way.
@@ -169,9 +208,60 @@ impl Account {
         self.marks = marks;
     }
 
-    /// Notes the endpoint that is asked.
-    pub(super) fn asks<C: Connector>(&mut self, arrival: &Arrival<C>, chosen: &Chosen) {
+    /// Notes how it is traced.
+    pub(super) fn traced(
+        &mut self,
+        tracer: &Arc<Tracer>,
+        bound: &Bound,
+        head: (&Parts, &Authority),
+    ) {
+        let trace = Trace::begin(tracer, bound, head, self.started);
+        self.trace = Some(Box::new(trace));
+    }
+
+    /// Tells its trace to whoever is to get the request.
+    pub(super) fn tell_trace(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.tell(headers);
+        }
+    }
+
+    /// Notes the endpoint that is asked, which is told of the trace.
+    pub(super) fn asks<C: Connector>(
+        &mut self,
+        arrival: &Arrival<C>,
+        chosen: &Chosen,
+        headers: &mut HeaderMap,
+    ) {
         self.entry = entry(arrival, Some(chosen));
+        if let Some(record) = &mut self.record {
+            record.endpoint = Some(chosen.address());
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.asks(headers, chosen.address());
+        }
+    }
+
+    /// Notes how that went, where another is to be asked.
+    pub(super) fn asked(&mut self, ending: Ending<'_>) {
+        let Some(mut trace) = self.trace.take_if(|trace| trace.is_kept()) else {
+            return;
+        };
+        trace.asked(ending, &self.about());
+        self.trace = Some(trace);
+    }
+
+    fn about(&self) -> About<'_> {
+        About {
+            entry: &self.entry,
+            method: &self.asked.method,
+            protocol: self.asked.protocol,
+            request_id: &self.asked.request_id,
+            cluster: self.cluster(),
+            received: self.received.bytes(),
+            sent: self.sent,
+            marks: &self.marks,
+        }
     }
 
     /// Notes an endpoint's answer.
@@ -181,7 +271,17 @@ impl Account {
             grpc_status: grpc_status(headers),
             flag: "-",
             error: None,
+            details: Cow::Borrowed("via_upstream"),
         });
+        self.headed(status, headers);
+    }
+
+    /// Notes the head of the answer.
+    fn headed(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.heads.1 = size(status_line(status), headers);
+        if let Some(record) = &mut self.record {
+            record.response.clone_from(headers);
+        }
     }
 
     /// Notes that the waypoint answers by itself, and why where that is not as it should be: no endpoint
@@ -198,23 +298,31 @@ impl Account {
             status,
             grpc_status: grpc_status(headers),
             flag,
+            details: details(flag, &error),
             error: Some(error).filter(|e| !e.is_empty()),
         });
+        self.headed(status, headers);
     }
 
     /// Counts what goes to the client.
     pub(super) fn sent(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.sent += data.len() as u64;
+            if self.asked.grpc {
+                self.messages.note(data);
+            }
         }
         if let (Some(trailers), Some(answered)) = (frame.trailers_ref(), &mut self.answered) {
             answered.grpc_status = grpc_status(trailers).or_else(|| answered.grpc_status.take());
+        }
+        if let (Some(trailers), Some(record)) = (frame.trailers_ref(), &mut self.record) {
+            record.trailers = Some(trailers.clone());
         }
     }
 
     /// Counts what has gone each way since the request became a byte stream of its own.
     pub(super) fn streamed(&mut self, from_client: u64, to_client: u64) {
-        self.received.fetch_add(from_client, Ordering::Relaxed);
+        self.received.more(from_client);
         self.sent += to_client;
     }
 
@@ -265,6 +373,7 @@ impl Account {
             grpc_status: None,
             flag: "DC",
             error: Some("the client went away".to_owned()),
+            details: Cow::Borrowed("downstream_remote_disconnect"),
         };
         let answered = self.answered.take();
         let known = answered.is_some();
@@ -272,19 +381,92 @@ impl Account {
         answered.flag = flags(answered.flag, self.delayed, self.exhausted);
         // Nothing was answered: no code there is would say so (§1.9).
         let code = if known { answered.status.as_u16() } else { 0 };
-        self.count(&answered, code);
+        if let Some(trace) = self.trace.take_if(|trace| trace.is_kept()) {
+            let ending = Ending {
+                code,
+                grpc: answered.grpc_status.as_deref(),
+                flags: answered.flag,
+            };
+            trace.end(ending, &self.about());
+        }
+        self.tell(&answered, known.then_some(code));
         self.log(&answered, code);
     }
 
-    fn count(&self, answered: &Answered, code: u16) {
+    /// Counts it, and writes it to the logs that telemetry resources name.
+    fn tell(&self, answered: &Answered, code: Option<u16>) {
+        let took = self.started.elapsed();
+        let bodies = (self.received.bytes(), self.sent);
+        let counted = Counted {
+            took,
+            received: self.heads.0 + bodies.0,
+            sent: self.heads.1 + bodies.1,
+            messages: (self.received.messages(), self.messages.count()),
+        };
+        let Some(records) = &self.records else {
+            let labels = self.labels(answered, code);
+            let series = self.metrics.requests(&labels, &Changes::new());
+            return series.note(&counted);
+        };
+        let grpc_status = answered.grpc_status.as_ref().and_then(|s| s.parse().ok());
+        let cluster = self.record.as_ref().and_then(|_| self.cluster());
+        let peer = self.record.as_ref().and_then(|_| self.peer());
+        let ended = Ended {
+            entry: &self.entry,
+            method: &self.asked.method,
+            target: &self.asked.path,
+            authority: &self.asked.authority,
+            protocol: self.asked.protocol,
+            route: &self.route,
+            cluster: cluster.as_deref(),
+            peer: peer.as_deref(),
+            own: records.own(),
+            flag: answered.flag,
+            details: &answered.details,
+            failure: answered
+                .error
+                .as_deref()
+                .filter(|_| answered.flag.contains("UF")),
+            code,
+            grpc_status,
+            took,
+            heads: self.heads,
+            bodies,
+        };
+        let facts = self.record.as_deref().map(|record| record.facts(&ended));
+        let code = code.unwrap_or_default();
+        let key = Key::new(
+            &self.entry,
+            self.asked.grpc,
+            (answered.flag, code, grpc_status),
+        );
+        let labels = || self.labels(answered, Some(code));
+        records.count(&self.metrics, key, facts.as_ref(), labels, &counted);
+        if let Some(facts) = &facts {
+            records.write(facts);
+        }
+    }
+
+    /// What it counts for.
+    fn labels(&self, answered: &Answered, code: Option<u16>) -> RequestLabels {
         let mut connection = labels(&self.entry).flagged(answered.flag);
         connection.request_protocol = if self.asked.grpc { "grpc" } else { "http" };
-        let labels = RequestLabels {
+        RequestLabels {
             connection,
-            response_code: code,
+            response_code: code.unwrap_or_default(),
             grpc_response_status: answered.grpc_status.clone().unwrap_or_default(),
-        };
-        self.metrics.request(labels, self.started.elapsed());
+        }
+    }
+
+    /// The backend in Istio's terms.
+    fn cluster(&self) -> Option<String> {
+        let (host, port, subset) = self.upstream.as_ref()?;
+        let subset = subset.as_deref().unwrap_or_default();
+        Some(format!("outbound|{port}|{subset}|{host}"))
+    }
+
+    fn peer(&self) -> Option<String> {
+        Some(self.entry.source_identity.as_ref()?.to_string())
     }
 
     fn log(&self, answered: &Answered, code: u16) {
@@ -316,7 +498,7 @@ impl Account {
             }
             let duration = self.started.elapsed().as_millis();
             line.number("bytes_sent", self.sent)
-                .number("bytes_recv", self.received.load(Ordering::Relaxed))
+                .number("bytes_recv", self.received.bytes())
                 .quoted("duration", &format_args!("{duration}ms"));
             if let Some(error) = &answered.error {
                 line.text("error", error);

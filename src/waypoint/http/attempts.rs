@@ -14,6 +14,7 @@ use super::deadline::Clock;
 use super::pool::{Lease, NoConnection, Version, asked_host};
 use super::replay::Tape;
 use super::reply::Reply;
+use super::trace::Ending;
 use super::upload::{Origin, Upload};
 use crate::hbone::Connector;
 use crate::model::route::{Failure, Retry, RetryOn};
@@ -152,12 +153,12 @@ impl<C: Connector + Clone> Attempts<'_, C> {
         // Its place among the retries, while it is one.
         let mut place = None;
         loop {
-            let Some(request) = next.take() else {
+            let Some(mut request) = next.take() else {
                 return Err(Reply::closed("there is nothing to ask".to_owned()));
             };
             let chosen = self.choose(&mut tried).await?;
             let under_way = chosen.under_way.clone();
-            account.asks(self.arrival, &chosen);
+            account.asks(self.arrival, &chosen, request.headers_mut());
             let mut outcome = self.attempt(request, &chosen).await;
             if !self.again(&outcome) {
                 return outcome.map_err(|failed| failed.reply);
@@ -182,6 +183,7 @@ impl<C: Connector + Clone> Attempts<'_, C> {
             if next.is_none() {
                 return outcome.map_err(|failed| failed.reply);
             }
+            account.asked(ending(&outcome));
             drop(outcome);
             if self.retry.ignore_previous_hosts {
                 tried.push(chosen.address());
@@ -297,6 +299,25 @@ impl<C: Connector + Clone> Attempts<'_, C> {
             }
             stale += 1;
         }
+    }
+}
+
+/// How it went, for the trace.
+fn ending(outcome: &Result<Answered, Failed>) -> Ending<'_> {
+    match outcome {
+        Ok(answered) => {
+            let grpc = answered.response.headers().get("grpc-status");
+            Ending {
+                code: answered.response.status().as_u16(),
+                grpc: grpc.and_then(|status| status.to_str().ok()),
+                flags: "-",
+            }
+        }
+        Err(failed) => Ending {
+            code: failed.reply.status.as_u16(),
+            grpc: None,
+            flags: failed.reply.flag,
+        },
     }
 }
 

@@ -51,6 +51,10 @@ pub(super) async fn serve<C: Connector + Clone>(
         message::identify(&mut parts.headers, &waypoint, &arrival.client.identity);
     }
     let seen = arrival.look();
+    let records = seen.as_ref().and_then(|seen| arrival.records(seen));
+    if let Some(records) = records {
+        account.recorded(&arrival, records);
+    }
     let received = received.and_then(|authority| {
         let paths = seen.as_ref().map(|seen| seen.options().paths);
         route::normalise(&mut parts, paths.unwrap_or_default())?;
@@ -60,11 +64,14 @@ pub(super) async fn serve<C: Connector + Clone>(
         Ok(authority) => authority,
         Err(reply) => return reply.response(account),
     };
-    account.known_as(authority.as_str(), message::request_id(&parts.headers));
+    account.known_as(authority.as_str(), &parts.headers);
     let Some(seen) = seen else {
         let gone = "the waypoint's instance is not in the mesh view".to_owned();
         return Reply::no_endpoint(gone).response(account);
     };
+    if let Some(tracer) = arrival.tracer(&seen) {
+        account.traced(&tracer, &arrival.bound, (&parts, &authority));
+    }
     let mut found = Found::default();
     let mut body = Received::new(body);
     let passed = filters::request(
@@ -178,6 +185,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         if let Some(ruled) = &way.ruled {
             host = ruled.change(&mut parts, host)?;
         }
+        account.tell_trace(&mut parts.headers);
         let limited = limit.or(way.attempt).is_some() && !body.is_end_stream();
         let (clock, whole) = match limited {
             true => {

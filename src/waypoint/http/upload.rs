@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::copy::{Copied, Copier};
 use super::deadline::Whole;
+use super::messages::Received as Counted;
 use super::quiet::Quiet;
 use super::received::Received;
 use super::replay::Replay;
@@ -51,7 +51,7 @@ pub(super) enum Piece {
 /// The body as the client sends it.
 pub(super) struct Origin {
     inner: Received,
-    count: Arc<AtomicU64>,
+    count: Arc<Counted>,
     copies: Vec<Copier>,
     /// Held until all of it is here.
     whole: Option<Whole>,
@@ -63,7 +63,7 @@ impl Origin {
     /// Counts the bytes of `inner` as they pass, and gives each of `copies` one.
     pub(super) fn new(
         inner: Received,
-        count: Arc<AtomicU64>,
+        count: Arc<Counted>,
         copies: Vec<Copier>,
         whole: Option<Whole>,
     ) -> Self {
@@ -113,8 +113,9 @@ impl Origin {
         }
         match &polled {
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.count.fetch_add(bytes, Ordering::Relaxed);
+                if let Some(data) = frame.data_ref() {
+                    self.count.note(data);
+                }
                 self.copies.retain(|copy| copy.send(frame));
                 if self.inner.is_end_stream() {
                     self.end();

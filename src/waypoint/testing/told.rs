@@ -12,6 +12,7 @@ use crate::model::route::{
     Timeouts,
 };
 use crate::model::service::{AppProtocol, ServiceKey};
+use crate::model::telemetry::{Exporter, Sections, Telemetry, Tracing};
 use crate::model::testing::key;
 use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
@@ -292,5 +293,54 @@ impl Resources {
     /// The same with an `http-route` for all ports of `cart`.
     pub(in crate::waypoint) fn ruled(self, rules: Vec<Rule<Target>>) -> Self {
         self.with_route(Kind::Http, "cart", None, rules)
+    }
+
+    /// The same, and this telemetry is attached to `cart`.
+    pub(in crate::waypoint) fn recorded(mut self, says: Sections) -> Self {
+        let key = PolicyKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from("telling"),
+        };
+        let telemetry = Telemetry {
+            key: key.clone(),
+            origin: origin(),
+            says,
+        };
+        self.telemetry.insert(key.clone(), Arc::new(telemetry));
+        self.attach_telemetry(key)
+    }
+
+    /// The same, and telemetry of that name is attached to `cart`.
+    pub(in crate::waypoint) fn attach_telemetry(mut self, name: PolicyKey) -> Self {
+        if let Some(cart) = self.services.get_mut(&key("cart")) {
+            Arc::make_mut(cart).set.telemetry.push(name);
+        }
+        self
+    }
+
+    /// The same, and requests for `cart` are traced so, for whoever is told.
+    pub(in crate::waypoint) fn traced(mut self, says: Tracing, told: Exporter) -> Self {
+        let key = PolicyKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from("traces"),
+        };
+        let provider = Arc::<str>::from("spans");
+        let telemetry = Telemetry {
+            key: key.clone(),
+            origin: origin(),
+            says: Sections {
+                tracing: vec![Tracing {
+                    providers: vec![Arc::clone(&provider)],
+                    ..says
+                }],
+                ..Sections::default()
+            },
+        };
+        self.telemetry.insert(key.clone(), Arc::new(telemetry));
+        let gateway = Arc::make_mut(self.gateway.as_mut().unwrap());
+        gateway.options.telemetry.providers.insert(provider, told);
+        let cart = self.services.get_mut(&self::key("cart")).unwrap();
+        Arc::make_mut(cart).set.telemetry = vec![key];
+        self
     }
 }

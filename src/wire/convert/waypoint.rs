@@ -11,6 +11,7 @@ use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
+use crate::model::telemetry::Telemetry;
 use crate::model::waypoint::{
     Extension, GatewayConfig, NamedTraffic, Resources, ServiceBinding, TrafficKey, WaypointName,
 };
@@ -27,7 +28,13 @@ mod parts;
 mod policy;
 mod route;
 mod set;
+mod telemetry;
 mod traffic;
+
+/// How resources that are attached are called in names.
+const POLICY: &str = "policy";
+const AUTHENTICATION: &str = "authn";
+const TELEMETRY: &str = "telemetry";
 
 /// What features resources may require; none yet.
 const FEATURES: [&str; 0] = [];
@@ -51,6 +58,8 @@ pub enum WaypointResource {
     Extension(Arc<Extension>),
     /// A request authentication.
     Authentication(Arc<Authentication>),
+    /// Telemetry.
+    Telemetry(Arc<Telemetry>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -72,8 +81,12 @@ impl WaypointResource {
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
         let extensions = told.extensions.values().cloned().map(Self::Extension);
         let authentications = authentications.map(Self::Authentication);
+        let telemetry = told.telemetry.values().cloned().map(Self::Telemetry);
         let of_services = of_services.chain(policies);
-        of_services.chain(authentications).chain(extensions)
+        of_services
+            .chain(authentications)
+            .chain(extensions)
+            .chain(telemetry)
     }
 
     /// Its resource name.
@@ -92,6 +105,7 @@ impl WaypointResource {
             Self::Policy(policy) => attached_name(waypoint, POLICY, &policy.key),
             Self::Authentication(policy) => attached_name(waypoint, AUTHENTICATION, &policy.key),
             Self::Extension(provider) => format!("{waypoint}/extension/{}", provider.name),
+            Self::Telemetry(told) => attached_name(waypoint, TELEMETRY, &told.key),
         }
     }
 
@@ -105,6 +119,7 @@ impl WaypointResource {
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
             (Self::Extension(a), Self::Extension(b)) => Arc::ptr_eq(a, b),
             (Self::Authentication(a), Self::Authentication(b)) => Arc::ptr_eq(a, b),
+            (Self::Telemetry(a), Self::Telemetry(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -166,6 +181,13 @@ impl WaypointResource {
                 (
                     origin(&policy.origin, "request-authentication", namespace, name),
                     Content::Authn(authentication::encode(policy)),
+                )
+            }
+            Self::Telemetry(told) => {
+                let PolicyKey { namespace, name } = &told.key;
+                (
+                    origin(&told.origin, "telemetry", namespace, name),
+                    Content::Telemetry(telemetry::encode(told)),
                 )
             }
         };
@@ -248,6 +270,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = extension::decode(name, origin, extension);
             WaypointResource::Extension(Arc::new(read.map_err(within("extension"))?))
         }
+        Some(Content::Telemetry(told)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = telemetry::decode(key, origin, told);
+            WaypointResource::Telemetry(Arc::new(read.map_err(within("telemetry"))?))
+        }
         Some(Content::Authn(policy)) => {
             let key = PolicyKey {
                 namespace: required("origin.namespace", from.namespace)?,
@@ -303,10 +333,6 @@ fn traffic_name(waypoint: &WaypointName, key: &TrafficKey) -> String {
         false => format!("{waypoint}/traffic/{namespace}/{name}/{subset}"),
     }
 }
-
-/// The segments that name the kinds of what is attached.
-const POLICY: &str = "policy";
-const AUTHENTICATION: &str = "authn";
 
 fn attached_name(waypoint: &WaypointName, kind: &str, key: &PolicyKey) -> String {
     format!("{waypoint}/{kind}/{}/{}", key.namespace, key.name)

@@ -22,7 +22,7 @@ pub(in crate::config) enum WrittenAttachment {
 }
 
 /// That of a kind which an empty selector would attach to nothing.
-pub(super) fn read(table: &Table<'_>) -> WrittenAttachment {
+pub(in crate::config::mesh) fn read(table: &Table<'_>) -> WrittenAttachment {
     let attachment = read_any(table);
     if let WrittenAttachment::Selector(selector) = &attachment {
         judge_selector(table, selector);
@@ -30,7 +30,7 @@ pub(super) fn read(table: &Table<'_>) -> WrittenAttachment {
     attachment
 }
 
-pub(super) fn read_any(table: &Table<'_>) -> WrittenAttachment {
+pub(in crate::config::mesh) fn read_any(table: &Table<'_>) -> WrittenAttachment {
     let selector = table.optional("selector", selector);
     let targets = targets(table);
     match (selector, targets) {

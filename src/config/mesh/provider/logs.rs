@@ -1,12 +1,13 @@
 //! `envoy-file-access-log` and `envoy-otel-als`: where access logs go (§6.1, §6.3).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::service;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::read::{Value, scalar};
-use crate::model::declaration::{FileAccessLog, LogFormat, OtelAccessLog, ProviderKind};
+use crate::config::mesh::telemetry::{self, WrittenFormat};
+use crate::config::read::{Table, Value, scalar};
+use crate::model::declaration::{FileAccessLog, OtelAccessLog, ProviderKind};
+use crate::model::log_format::Layout;
 
 const STDOUT: &str = "/dev/stdout";
 const OTEL_LOG: &str = "otel_envoy_accesslog";
@@ -14,13 +15,11 @@ const OTEL_LOG: &str = "otel_envoy_accesslog";
 pub(super) fn file(value: &Value<'_>) -> Option<ProviderKind> {
     let table = value.nested()?;
     let path = table.optional("path", absolute);
-    let format = table.optional("log-format", format);
-    let omit_empty = table.optional("omit-empty-values", Value::boolean);
+    let layout = layout(&table);
     table.finish();
     Some(ProviderKind::FileAccessLog(FileAccessLog {
         path: path.unwrap_or_else(|| Arc::from(STDOUT)),
-        format,
-        omit_empty: omit_empty.unwrap_or(false),
+        layout: layout?,
     }))
 }
 
@@ -35,7 +34,8 @@ pub(super) fn otel(value: &Value<'_>) -> Option<ProviderKind> {
     }))
 }
 
-fn absolute(value: &Value<'_>) -> Option<Arc<str>> {
+/// A file on a machine.
+pub(in crate::config::mesh) fn absolute(value: &Value<'_>) -> Option<Arc<str>> {
     let text = scalar::plain(value)?;
     if !text.starts_with('/') {
         value.bad(
@@ -48,15 +48,20 @@ fn absolute(value: &Value<'_>) -> Option<Arc<str>> {
     Some(Arc::from(text))
 }
 
-/// `{ text }` or `{ labels }`.
-fn format(value: &Value<'_>) -> Option<LogFormat> {
+/// `{ text }` or `{ labels }`; Istio's text where neither is written.
+fn layout(table: &Table<'_>) -> Option<Layout> {
+    let omit_empty = table.optional("omit-empty-values", Value::boolean);
+    let omit_empty = omit_empty.unwrap_or(false);
+    let Some(value) = table.value("log-format") else {
+        return telemetry::layout(None, omit_empty);
+    };
     let table = value.nested()?;
     let text = table.value("text");
     let labels = table.value("labels");
     table.finish();
-    match (text, labels) {
-        (Some(text), None) => text.text().map(|text| LogFormat::Text(Arc::from(text))),
-        (None, Some(labels)) => members(&labels).map(LogFormat::Labels),
+    let written = match (&text, &labels) {
+        (Some(text), None) => WrittenFormat::Text(text),
+        (None, Some(labels)) => WrittenFormat::Labels(labels),
         (Some(text), Some(labels)) => {
             let message = format!("{} has both `text` and `labels`", table.what());
             table.report(
@@ -65,7 +70,7 @@ fn format(value: &Value<'_>) -> Option<LogFormat> {
                     .related(text.place().clone(), "the other")
                     .help("keep `text` for lines, or `labels` for JSON"),
             );
-            None
+            return None;
         }
         (None, None) => {
             value.reject(
@@ -74,15 +79,8 @@ fn format(value: &Value<'_>) -> Option<LogFormat> {
                 "which format?",
                 "write `text` for lines, or `labels` for JSON, or leave it out for Istio's own text",
             );
-            None
+            return None;
         }
-    }
-}
-
-fn members(value: &Value<'_>) -> Option<BTreeMap<Arc<str>, Arc<str>>> {
-    let table = value.nested()?;
-    let member = |(key, text): (crate::config::source::At<&str>, Value<'_>)| {
-        Some((Arc::from(key.value), Arc::from(text.text()?)))
     };
-    Some(table.entries().filter_map(member).collect())
+    telemetry::layout(Some(written), omit_empty)
 }

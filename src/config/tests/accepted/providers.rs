@@ -1,6 +1,5 @@
 //! `extension-providers` become what they mean.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::model::declaration::{
     CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
     OtelAccessLog, OtlpHttp, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
+use crate::model::log_format::{Layout, LogFormat, TextFormat};
 use crate::model::policy::Pattern;
 
 /// The mesh of a file; its providers are none of its services.
@@ -22,6 +22,14 @@ fn mesh(text: &str) -> Mesh {
         assert_eq!(finding.code(), Code::ProviderNotFound, "{}", loaded.report);
     }
     loaded.mesh.unwrap()
+}
+
+fn text(source: &str) -> TextFormat {
+    TextFormat::parse(source).unwrap()
+}
+
+fn layout(format: LogFormat, omit_empty: bool) -> Layout {
+    Layout { format, omit_empty }
 }
 
 fn service(namespace: Option<&str>, host: &str, port: u16) -> ProviderService {
@@ -82,8 +90,7 @@ fn what_is_left_out_of_a_provider_is_filled_in() {
         ProviderKind::Prometheus,
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/dev/stdout"),
-            format: None,
-            omit_empty: false,
+            layout: layout(LogFormat::text(), false),
         }),
         ProviderKind::OtelAccessLog(OtelAccessLog {
             service: service(Some("ops"), "otel", 4317),
@@ -151,8 +158,8 @@ zipkin = { service = "ops/zipkin", port = 9411, path = "/spans", trace-context-o
 #[test]
 fn everything_there_is_to_say_of_a_provider_is_read() {
     let mesh = mesh(MOST);
-    let label = |key: &str, text: &str| (Arc::<str>::from(key), Arc::<str>::from(text));
-    let labels = [label("path", "%REQ(:PATH)%"), label("b", "%PROTOCOL%")];
+    let label = |key: &str, text: &str| (Arc::<str>::from(key), self::text(text));
+    let labels = vec![label("b", "%PROTOCOL%"), label("path", "%REQ(:PATH)%")];
     let want = [
         ProviderKind::ExtAuthz {
             service: service(Some("shop"), "authz.example.com", 8000),
@@ -178,13 +185,11 @@ fn everything_there_is_to_say_of_a_provider_is_read() {
         },
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/var/log/a"),
-            format: Some(LogFormat::Text(Arc::from("%REQ(:PATH)%\n"))),
-            omit_empty: true,
+            layout: layout(LogFormat::Text(text("%REQ(:PATH)%\n")), true),
         }),
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/dev/stdout"),
-            format: Some(LogFormat::Labels(BTreeMap::from(labels))),
-            omit_empty: false,
+            layout: layout(LogFormat::Json(labels), false),
         }),
         ProviderKind::OpenTelemetry(OpenTelemetry {
             service: service(Some("ops"), "otel", 4318),

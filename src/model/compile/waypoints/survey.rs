@@ -10,6 +10,7 @@ use super::backends::Missing;
 use super::delegates::{self, Delegates, is_for_others};
 use super::sites::{Is, Site, Sites};
 use super::targets::Targets;
+use super::telemetry::Levels;
 use super::traffic::{Members, Traffic, covers};
 use super::{World, targets_of};
 use crate::model::binding::{Bindable, Waypoints};
@@ -84,6 +85,8 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
                 &mesh.request_authentications,
                 &mesh.settings.root_namespace,
             ),
+            // It says nothing of where anything goes.
+            telemetry: Levels::new(&[], &mesh.settings.root_namespace),
             routes: Routes::new(&resolved),
             traffic: Traffic::new(mesh, Members::default()),
             services: &[],

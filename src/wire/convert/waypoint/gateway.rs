@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use super::super::{Fault, Reason, enumeration, port};
 use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::set;
+use super::telemetry::setup;
 use super::traffic::{encode_locality, locality};
 use crate::model::authentication::Fetching;
 use crate::model::authorization::Trusted;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::policy::Pattern;
 use crate::model::route::{PathNormalization, Retry, RetryOn};
+use crate::model::telemetry::Setup;
 use crate::model::traffic::LocalityPolicy;
 use crate::model::waypoint::{GatewayConfig, Options, WaypointName};
 use crate::wire::proto::waypoint as proto;
@@ -41,6 +43,7 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
                 let ranges = options.fetching.local_ranges.iter();
                 ranges.map(ToString::to_string).collect()
             },
+            telemetry: Some(setup::encode(&options.telemetry)),
             paths: match options.paths {
                 PathNormalization::None => Paths::None,
                 PathNormalization::Base => Paths::Base,
@@ -101,6 +104,10 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
                 let read = range.parse();
                 read.map_err(|_none| Fault::new("range", Reason::Value(range)))
             })?,
+        },
+        telemetry: match given.telemetry {
+            Some(given) => setup::decode(given).map_err(|fault| fault.within("telemetry"))?,
+            None => Setup::default(),
         },
         paths: match enumeration("paths", given.paths)? {
             Paths::Unspecified => return Err(Fault::new("paths", Reason::Missing)),

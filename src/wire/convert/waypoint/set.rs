@@ -1,7 +1,7 @@
 //! What is attached to a service or a waypoint.
 
 use super::super::{Fault, Reason};
-use super::{AUTHENTICATION, POLICY, attached_name, attached_named};
+use super::{AUTHENTICATION, POLICY, TELEMETRY, attached_name, attached_named};
 use crate::model::attached::PolicyKey;
 use crate::model::waypoint::{AttachedSet, WaypointName};
 use crate::wire::proto::waypoint as proto;
@@ -14,6 +14,7 @@ pub(super) fn encode(waypoint: &WaypointName, set: &AttachedSet) -> proto::Attac
     proto::AttachedSet {
         policies: names(POLICY, &set.policies),
         authn: names(AUTHENTICATION, &set.authentications),
+        telemetry: names(TELEMETRY, &set.telemetry),
         ..proto::AttachedSet::default()
     }
 }
@@ -32,7 +33,7 @@ pub(super) fn decode(
         wasm,
         extensions,
     } = given.unwrap_or_default();
-    let mut unknown = [telemetry, wasm, extensions].into_iter().flatten();
+    let mut unknown = [wasm, extensions].into_iter().flatten();
     if let Some(name) = unknown.next() {
         return Err(Fault::new(field, Reason::Unsupported(name)));
     }
@@ -44,5 +45,6 @@ pub(super) fn decode(
     Ok(AttachedSet {
         policies: keys(POLICY, policies)?,
         authentications: keys(AUTHENTICATION, authn)?,
+        telemetry: keys(TELEMETRY, telemetry)?,
     })
 }

@@ -35,9 +35,12 @@ pub(super) fn policy() -> impl Strategy<Value = Authorization> {
 }
 
 pub(super) fn set() -> impl Strategy<Value = AttachedSet> {
-    (list(key()), list(key())).prop_map(|(policies, authentications)| AttachedSet {
-        policies,
-        authentications,
+    (list(key()), list(key()), list(key())).prop_map(|(policies, authentications, telemetry)| {
+        AttachedSet {
+            policies,
+            authentications,
+            telemetry,
+        }
     })
 }
 
