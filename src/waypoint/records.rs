@@ -236,10 +236,9 @@ fn value(expression: &Expression, facts: Option<&Facts<'_>>) -> Arc<str> {
         return Arc::from(UNKNOWN);
     };
     let text = value.to_string();
-    Arc::from(
-        text.get(..text.floor_char_boundary(LONGEST))
-            .unwrap_or(&text),
-    )
+    let whole = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=LONGEST.min(text.len())).rev().find(whole);
+    Arc::from(text.get(..end.unwrap_or_default()).unwrap_or_default())
 }
 
 impl<C: Connector> Arrival<C> {

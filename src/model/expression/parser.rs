@@ -135,7 +135,7 @@ impl Parser {
     }
 
     fn at(&self) -> usize {
-        let token = self.tokens.get(self.next).or(self.tokens.last());
+        let token = self.tokens.get(self.next).or_else(|| self.tokens.last());
         token.map_or(0, |token| token.at)
     }
 
