@@ -31,8 +31,8 @@ pub use policy::{
     PeerAuthentication, Rule, Source, TargetKind, TargetRef,
 };
 pub use provider::{
-    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
-    OtelAccessLog, OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
+    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, OpenTelemetry, OtelAccessLog,
+    OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 pub use telemetry::{Telemetry, TelemetryDefaults};
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Shared;
-use super::http::{Bounds, CallError, Called, Callee, Caller, Unanswered};
+use super::http::{Bounds, CallError, Callee, Caller, NoMessage, Told as Answered, Unanswered};
 use super::lane::Lane;
 use crate::hbone::Connector;
 use crate::model::route::Target;
@@ -58,7 +58,7 @@ pub(super) trait Told: Sized + Send + Sync + 'static {
     fn request(to: &Collector, teller: &Teller, batch: &[Self]) -> Option<Request<Bytes>>;
 
     /// How many of a batch a collector has refused by its answer.
-    fn refused(to: &Collector, answer: Called) -> Result<u64, Refused>;
+    fn refused(to: &Collector, answer: Answered) -> Result<u64, Refused>;
 }
 
 /// Why a collector took nothing of a batch.
@@ -73,7 +73,7 @@ pub(super) enum Refused {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
-    Grpc(#[from] Unanswered),
+    Grpc(#[from] NoMessage),
     #[error("answered with HTTP status {0}")]
     Http(StatusCode),
 }
@@ -85,12 +85,14 @@ impl Refused {
             Self::Ended
             | Self::Nobody(_)
             | Self::Form
-            | Self::Call(CallError::Malformed | CallError::TooLong(_)) => false,
+            | Self::Call(CallError::Malformed | CallError::Unanswered(Unanswered::TooLong(_))) => {
+                false
+            }
             Self::Call(_) => true,
-            Self::Grpc(Unanswered::Status { code, .. }) => {
+            Self::Grpc(NoMessage::Status { code, .. }) => {
                 matches!(code, 1 | 4 | 8 | 10 | 11 | 14 | 15)
             }
-            Self::Grpc(Unanswered::Http(status)) | Self::Http(status) => {
+            Self::Grpc(NoMessage::Http(status)) | Self::Http(status) => {
                 matches!(status.as_u16(), 429 | 502 | 503 | 504)
             }
             Self::Grpc(_) => false,
@@ -316,7 +318,7 @@ mod tests {
     #[test]
     fn what_may_pass_is_tried_again() {
         let status = |code| {
-            Refused::Grpc(Unanswered::Status {
+            Refused::Grpc(NoMessage::Status {
                 code,
                 message: String::new(),
             })
@@ -331,7 +333,11 @@ mod tests {
             ("unavailable, in HTTP", http(503), true),
             ("not found", http(404), false),
             ("late", Refused::Call(CallError::Late(PATIENCE)), true),
-            ("too long", Refused::Call(CallError::TooLong(ANSWER)), false),
+            (
+                "too long",
+                Refused::Call(Unanswered::TooLong(ANSWER).into()),
+                false,
+            ),
             ("a form that it has not", Refused::Form, false),
         ] {
             assert_eq!(refused.retryable(), want, "{name}");

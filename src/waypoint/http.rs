@@ -58,9 +58,7 @@ use crate::hbone::{Connector, Tunnel, TunnelIo};
 use crate::telemetry::access_log::chain;
 pub(super) use ask::{Ask, Told, Unanswered};
 use body::Download;
-pub(super) use call::{
-    Bounds, CallError, Called, Callee, Caller, Unanswered, grpc_message, grpc_request,
-};
+pub(super) use call::{Bounds, CallError, Callee, Caller, NoMessage, grpc_message, grpc_request};
 pub(super) use framing::HEAD;
 use front::{Front, Gate};
 pub(super) use message::{is_between_neighbours, request_id};

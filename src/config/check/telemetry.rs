@@ -15,7 +15,7 @@ use crate::model::telemetry::{ENVOY, PROMETHEUS};
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     for settings in &context.written.settings {
-        for provider in &settings.providers {
+        for provider in &settings.default_providers {
             found.extend(named(context, "`default-providers`", provider));
         }
     }

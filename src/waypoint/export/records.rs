@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{Collector, Refused, Teller, Told};
 use crate::model::telemetry::Exporter;
 use crate::telemetry::record::Record;
-use crate::waypoint::http::{Called, grpc_message, grpc_request};
+use crate::waypoint::http::{Told as Answered, grpc_message, grpc_request};
 use crate::wire::convert::record::export;
 use crate::wire::proto::otlp::logs_collector::ExportLogsServiceResponse;
 
@@ -23,7 +23,7 @@ impl Told for Record {
         Some(grpc_request(EXPORT, &export(log_name, teller, batch)))
     }
 
-    fn refused(_to: &Collector, answer: Called) -> Result<u64, Refused> {
+    fn refused(_to: &Collector, answer: Answered) -> Result<u64, Refused> {
         let taken: ExportLogsServiceResponse = grpc_message(answer)?;
         let partial = taken.partial_success.unwrap_or_default();
         Ok(u64::try_from(partial.rejected_log_records).unwrap_or(0))

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::{Collector, Refused, Teller, Told};
 use crate::model::telemetry::Exporter;
 use crate::telemetry::trace::{self, Span};
-use crate::waypoint::http::{Called, grpc_message, grpc_request};
+use crate::waypoint::http::{Told as Answered, grpc_message, grpc_request};
 use crate::wire::convert::span::export;
 use crate::wire::proto::otlp::collector::ExportTraceServiceResponse;
 
@@ -41,7 +41,7 @@ impl Told for Span {
         }
     }
 
-    fn refused(to: &Collector, answer: Called) -> Result<u64, Refused> {
+    fn refused(to: &Collector, answer: Answered) -> Result<u64, Refused> {
         let taken: ExportTraceServiceResponse = match &to.is {
             Exporter::OpenTelemetry { http: None, .. } => grpc_message(answer)?,
             _ if !answer.head.status.is_success() => {

@@ -1,6 +1,5 @@
-//! Calls of the waypoint's own, to a service of the mesh that does something for it: takes its spans, or
-//! decides on a request. The service is reached as every destination is (`spec/waypoint-l7.md` §1.8), by
-//! its own traffic policy, with the waypoint as the client; connections are shared by all who call it.
+//! Calls of the waypoint's own, for the sake of no request: a service of the mesh takes what it tells. It is
+//! asked as for a request ([`Ask`]), with the waypoint as the client.
 
 mod grpc;
 
@@ -8,26 +7,23 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, header, response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Uri, header};
 
-use super::message::{self, Length};
-use super::pool::{NoConnection, Version};
-use super::upload::Upload;
+use super::ask::{Ask, Told, Unanswered};
+use super::pool::Version;
 use crate::hbone::{Connector, headers};
 use crate::model::policy::Peer;
-use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{Bound, Destination, Picking};
+use crate::model::route::Target;
+use crate::model::service::ServiceKey;
+use crate::model::waypoint::Bound;
 use crate::node::baggage;
 use crate::waypoint::lane::Lane;
-use crate::waypoint::outside::Unchosen;
-use crate::waypoint::routing::{Seen, Untold};
+use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, Client, Shared};
 
-pub(in crate::waypoint) use grpc::{Unanswered, message as grpc_message, request as grpc_request};
+pub(in crate::waypoint) use grpc::{NoMessage, message as grpc_message, request as grpc_request};
 
 /// A port of a service that is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,14 +49,6 @@ pub(in crate::waypoint) struct Bounds {
     pub(in crate::waypoint) answer: usize,
 }
 
-/// What was answered, all of it.
-#[derive(Debug)]
-pub(in crate::waypoint) struct Called {
-    pub(in crate::waypoint) head: response::Parts,
-    pub(in crate::waypoint) body: Bytes,
-    pub(in crate::waypoint) trailers: HeaderMap,
-}
-
 /// Why nothing was answered.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::waypoint) enum CallError {
@@ -73,17 +61,9 @@ pub(in crate::waypoint) enum CallError {
     #[error("the request is none")]
     Malformed,
     #[error(transparent)]
-    Untold(#[from] Untold),
-    #[error(transparent)]
-    Unchosen(#[from] Unchosen),
-    #[error(transparent)]
-    NoConnection(#[from] NoConnection),
-    #[error("the service broke off")]
-    Lost(#[source] hyper::Error),
+    Unanswered(#[from] Unanswered),
     #[error("no answer within {0:?}")]
     Late(Duration),
-    #[error("the answer is longer than {0} bytes")]
-    TooLong(usize),
 }
 
 impl<C: Connector> Arrival<C> {
@@ -106,7 +86,7 @@ impl<C: Connector + Clone> Caller<C> {
         to: &Callee,
         request: Request<Bytes>,
         bounds: Bounds,
-    ) -> Result<Called, CallError> {
+    ) -> Result<Told, CallError> {
         // A large future, which most of those who wait for it need not hold.
         let sent = Box::pin(self.send(to, request, bounds.answer));
         let answered = tokio::time::timeout(bounds.time, sent).await;
@@ -118,57 +98,25 @@ impl<C: Connector + Clone> Caller<C> {
         to: &Callee,
         request: Request<Bytes>,
         most: usize,
-    ) -> Result<Called, CallError> {
+    ) -> Result<Told, CallError> {
         let seen = self.shared.look(&self.instance).ok_or(CallError::Gone)?;
         let arrival = self.arrival(&seen, to)?;
-        let destination = Destination::from(&arrival.bound);
-        let version = match (request.version(), seen.spoken(&destination)) {
-            (http::Version::HTTP_2, _) => Version::Http2,
-            (_, AppProtocol::Http2 | AppProtocol::Grpc) => Version::Http2,
-            _ if seen
-                .ruled(&destination)?
-                .settings()
-                .connection_pool
-                .h2_upgrade =>
-            {
-                Version::Http2
-            }
-            _ => Version::Http1,
+        let to_service = Target::Service {
+            key: to.service.clone(),
+            port: to.port,
+            subset: None,
         };
-        let host = host(&request, to)?;
-        let mut request = Some(addressed(request, &host, version)?);
-        let picking = Picking {
-            host: Some(host.host()),
-            ..Picking::default()
+        let ask = Ask {
+            arrival: &arrival,
+            seen: &seen,
+            to: &to_service,
+            most,
         };
-        let chosen = arrival.choose(&seen, &destination, &picking).await?;
-        let pool = &self.shared.http;
-        let mut lost = CallError::Malformed;
-        // A connection that waited may turn out to be closed before anything is sent.
-        for fresh in [false, true] {
-            let Some(asked) = request.take() else {
-                break;
-            };
-            let lent = pool.lend(&arrival, &chosen, version, &asked, fresh);
-            let mut lease = lent.await?;
-            match lease.send(asked).await {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    let (body, trailers) = whole(body, most).await?;
-                    lease.give_back();
-                    return Ok(Called {
-                        head,
-                        body,
-                        trailers,
-                    });
-                }
-                Err(mut error) => {
-                    request = error.take_message();
-                    lost = CallError::Lost(error.into_error());
-                }
-            }
-        }
-        Err(lost)
+        let version = match request.version() {
+            http::Version::HTTP_2 => Version::Http2,
+            _ => ask.version()?,
+        };
+        Ok(ask.send(whole(request, to)?, version).await?)
     }
 
     /// The call, as if it had come through a tunnel of the waypoint's own.
@@ -209,46 +157,21 @@ impl<C: Connector + Clone> Caller<C> {
     }
 }
 
-/// Whom a request is for.
-fn host(request: &Request<Bytes>, to: &Callee) -> Result<Authority, CallError> {
-    let own = request.headers().get(header::HOST);
+/// The same request with all of its target, and with the length of its body.
+fn whole(request: Request<Bytes>, to: &Callee) -> Result<Request<Bytes>, CallError> {
+    let (mut parts, body) = request.into_parts();
+    let own = parts.headers.remove(header::HOST);
     let host = match own {
         Some(own) => Authority::try_from(own.as_bytes()),
         None => Authority::try_from(format!("{}:{}", to.service.hostname, to.port)),
     };
-    host.map_err(|_odd| CallError::Malformed)
-}
-
-/// A request as a version has it.
-fn addressed(
-    request: Request<Bytes>,
-    host: &Authority,
-    version: Version,
-) -> Result<Request<Upload>, CallError> {
-    let (mut parts, body) = request.into_parts();
-    let length = match body.is_empty() {
-        true => Length::None,
-        false => Length::Open,
-    };
-    let fields = &mut parts.headers;
-    if length == Length::Open {
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let mut target = parts.uri.into_parts();
+    target.scheme = Some(Scheme::HTTP);
+    target.authority = Some(host.map_err(|_odd| CallError::Malformed)?);
+    parts.uri = Uri::from_parts(target).map_err(|_odd| CallError::Malformed)?;
+    if !body.is_empty() {
+        let length = HeaderValue::from(body.len());
+        parts.headers.insert(header::CONTENT_LENGTH, length);
     }
-    let addressed = message::address(&mut parts, host, version, length);
-    addressed.map_err(|_odd| CallError::Malformed)?;
-    Ok(Request::from_parts(parts, Upload::Whole(body)))
-}
-
-/// A body that is no longer than `most`, and its trailers.
-async fn whole(mut body: Incoming, most: usize) -> Result<(Bytes, HeaderMap), CallError> {
-    let mut bytes = BytesMut::new();
-    let mut trailers = HeaderMap::new();
-    while let Some(frame) = body.frame().await {
-        match frame.map_err(CallError::Lost)?.into_data() {
-            Ok(data) if bytes.len() + data.len() > most => return Err(CallError::TooLong(most)),
-            Ok(data) => bytes.extend_from_slice(&data),
-            Err(other) => trailers.extend(other.into_trailers().unwrap_or_default()),
-        }
-    }
-    Ok((bytes.freeze(), trailers))
+    Ok(Request::from_parts(parts, body))
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::http::text;
 use super::program::{Plan, Shop};
 use crate::model::testing::key;
-use crate::waypoint::http::{Bounds, CallError, Callee, grpc_message, grpc_request};
+use crate::waypoint::http::{Bounds, CallError, Callee, Unanswered, grpc_message, grpc_request};
 use crate::waypoint::testing::told::told;
 
 const BOUNDS: Bounds = Bounds {
@@ -110,7 +110,10 @@ async fn what_cannot_be_called_says_why() {
     let nobody = caller.call(&to("free", 80), post(""), BOUNDS).await;
     assert!(matches!(
         nobody,
-        Err(CallError::Untold(_) | CallError::Unchosen(_) | CallError::NoPort { .. })
+        Err(
+            CallError::Unanswered(Unanswered::Untold(_) | Unanswered::Unchosen(_))
+                | CallError::NoPort { .. }
+        )
     ));
 }
 
@@ -123,5 +126,8 @@ async fn a_connection_that_was_closed_meanwhile_is_no_failure() {
     shop.v1.leaves();
     // The program takes none on the old connection, and the new one ends too: that is told.
     let lost = call().await.unwrap_err();
-    assert!(matches!(lost, CallError::Lost(_)), "{lost}");
+    assert!(
+        matches!(lost, CallError::Unanswered(Unanswered::Lost(_))),
+        "{lost}"
+    );
 }

@@ -9,8 +9,8 @@ use super::super::loaded;
 use crate::config::Code;
 use crate::model::declaration::Mesh;
 use crate::model::declaration::{
-    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
-    OtelAccessLog, OtlpHttp, ProviderKind, ProviderService, TraceContext, Zipkin,
+    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, OpenTelemetry, OtelAccessLog,
+    OtlpHttp, ProviderKind, ProviderService, TraceContext, Zipkin,
 };
 use crate::model::log_format::{Layout, LogFormat, TextFormat};
 use crate::model::policy::Pattern;

@@ -5,14 +5,14 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use prost::{DecodeError, Message};
 
-use super::Called;
+use crate::waypoint::http::Told;
 
 /// What stands before a message: that it is not compressed, and its length.
 const PREFIX: usize = 5;
 
 /// Why a method did not answer with its message.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::waypoint) enum Unanswered {
+pub(in crate::waypoint) enum NoMessage {
     #[error("answered with HTTP status {0}")]
     Http(StatusCode),
     #[error("gRPC status {code}: {message}")]
@@ -46,12 +46,10 @@ pub(in crate::waypoint) fn request(method: &'static str, message: &impl Message)
 /// The message in an answer.
 ///
 /// # Errors
-/// [`Unanswered`].
-pub(in crate::waypoint) fn message<M: Message + Default>(
-    mut called: Called,
-) -> Result<M, Unanswered> {
+/// [`NoMessage`].
+pub(in crate::waypoint) fn message<M: Message + Default>(mut called: Told) -> Result<M, NoMessage> {
     if called.head.status != StatusCode::OK {
-        return Err(Unanswered::Http(called.head.status));
+        return Err(NoMessage::Http(called.head.status));
     }
     // Of an answer without a message the head is all there is.
     let field = |name| {
@@ -61,10 +59,10 @@ pub(in crate::waypoint) fn message<M: Message + Default>(
     };
     match field("grpc-status") {
         Some("0") => {}
-        None => return Err(Unanswered::NoStatus),
+        None => return Err(NoMessage::NoStatus),
         Some(code) => {
             let message = field("grpc-message").unwrap_or_default();
-            return Err(Unanswered::Status {
+            return Err(NoMessage::Status {
                 code: code.parse().unwrap_or(2),
                 message: message.chars().take(256).collect(),
             });
@@ -72,11 +70,11 @@ pub(in crate::waypoint) fn message<M: Message + Default>(
     }
     let body = &mut called.body;
     if body.len() < PREFIX || body.get_u8() != 0 {
-        return Err(Unanswered::Framing);
+        return Err(NoMessage::Framing);
     }
     let length = body.get_u32() as usize;
     if body.len() != length {
-        return Err(Unanswered::Framing);
+        return Err(NoMessage::Framing);
     }
     Ok(M::decode(called.body)?)
 }
@@ -91,7 +89,7 @@ mod tests {
         head: &[(&'static str, &str)],
         trailers: &[(&'static str, &str)],
         body: &[u8],
-    ) -> Called {
+    ) -> Told {
         let fields = |fields: &[(&'static str, &str)]| {
             let field = |(name, value): &(&'static str, &str)| {
                 (http::HeaderName::from_static(name), value.parse().unwrap())
@@ -104,7 +102,7 @@ mod tests {
             .unwrap()
             .into_parts();
         parts.headers = fields(head);
-        Called {
+        Told {
             head: parts,
             body: Bytes::copy_from_slice(body),
             trailers: fields(trailers),
