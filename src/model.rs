@@ -6,7 +6,7 @@
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
 //! says who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
-//! is what it lets through, [`attached`] how that is named.
+//! is what it lets through, [`limit`] how much of that, [`attached`] how both are named.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod attached;
@@ -17,6 +17,7 @@ pub mod compile;
 pub mod condition;
 pub mod declaration;
 pub mod inbound;
+pub mod limit;
 pub mod outbound;
 pub mod policy;
 pub mod route;

@@ -4,6 +4,7 @@
 pub mod access_log;
 pub mod control;
 pub mod labels;
+mod limits;
 pub mod log;
 mod marks;
 pub mod metrics;

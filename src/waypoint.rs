@@ -12,6 +12,7 @@ mod endpoints;
 mod filters;
 mod http;
 mod lane;
+mod limits;
 mod outside;
 mod place;
 mod protocol;

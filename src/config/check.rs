@@ -12,6 +12,7 @@ mod destinations;
 mod enrolment;
 mod exposed;
 mod guesses;
+mod limits;
 mod memory;
 mod names;
 mod policies;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
+    WrittenGateway, WrittenLimit, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
     WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload, default_settings,
 };
 use crate::model::binding::{Attachments, Waypoints};
@@ -51,6 +52,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    rate_limits: Vec<&'a WrittenLimit>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
@@ -72,6 +74,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                rate_limits,
                 routes,
                 virtual_services,
                 destinations,
@@ -87,6 +90,7 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole.rate_limits.extend(rate_limits);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
@@ -185,6 +189,7 @@ pub(super) fn check(
         let attachments = Attachments::new(&mesh, &waypoints);
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
         policies::targeted(&context, &mut targets, &mut found);
+        limits::check(&context, &mesh, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);

@@ -7,6 +7,7 @@ mod annotations;
 mod destination;
 mod gateway;
 mod labels;
+mod limit;
 mod namespace;
 mod node;
 mod policy;
@@ -27,6 +28,7 @@ use super::suggest;
 
 pub(super) use destination::{WrittenBackendTls, WrittenDestination, WrittenSubset, WrittenTarget};
 pub(super) use gateway::{WrittenGateway, WrittenMachines};
+pub(super) use limit::WrittenLimit;
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
@@ -61,6 +63,8 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[rate-limit]]`.
+    pub rate_limits: Vec<WrittenLimit>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
     pub routes: Vec<WrittenRoute>,
     /// `[[virtual-service]]`.
@@ -143,6 +147,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.peer_authentications,
         &mut written.unread,
         |value| policy::read_authentication(value, home),
+    );
+    read_kind(
+        root,
+        "rate-limit",
+        &mut written.rate_limits,
+        &mut written.unread,
+        |value| limit::read(value, home),
     );
     for kind in route::KINDS {
         read_kind(

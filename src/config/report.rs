@@ -32,6 +32,7 @@ pub fn json(loaded: &Loaded) -> Value {
             "service": mesh.services.len(),
             "gateway": mesh.gateways.len(),
             "authorization-policy": mesh.authorization_policies.len(),
+            "rate-limit": mesh.rate_limits.len(),
             "peer-authentication": mesh.peer_authentications.len(),
             "grpc-route": of_kind(mesh, Kind::Grpc),
             "http-route": of_kind(mesh, Kind::Http),
@@ -65,6 +66,10 @@ fn contents(mesh: &Mesh) -> String {
         0 => None,
         n => Some(count(n, "peer authentication")),
     };
+    let limits = match mesh.rate_limits.len() {
+        0 => None,
+        n => Some(count(n, "rate limit")),
+    };
     let routes = [
         (Kind::Grpc, "grpc route"),
         (Kind::Http, "http route"),
@@ -81,6 +86,7 @@ fn contents(mesh: &Mesh) -> String {
         count(mesh.services.len(), "service"),
     ];
     let kinds = kinds.into_iter().chain(gateways);
-    let kinds = kinds.chain(policies).chain(authentications).chain(routes);
+    let kinds = kinds.chain(policies).chain(authentications);
+    let kinds = kinds.chain(limits).chain(routes);
     kinds.collect::<Vec<_>>().join(", ")
 }

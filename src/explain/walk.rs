@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::filtered::{Client, judged};
+use super::limited::limited;
 use super::request::{self, Leads, Read, lead};
 use super::{Explanation, Judgement, Step, Way, label, step};
 use crate::identity::SpiffeId;
@@ -155,10 +156,11 @@ impl Explaining<'_> {
         let request = self.request.as_ref();
         let request = request.map(|r| told.map_or_else(|| r.clone(), |told| r.at(told)));
         if let Some(told) = told
-            && let Err(why) = self.filtered(told, route, &bound, request.as_ref(), explanation)
+            && let Err((status, why)) =
+                self.filtered(told, route, &bound, request.as_ref(), explanation)
         {
             return match request {
-                Some(_) if is_http(&bound) => answered(&name, 403, &why, explanation),
+                Some(_) if is_http(&bound) => answered(&name, status, &why, explanation),
                 _ => explanation.reason = format!("closed by waypoint {name}: {why}"),
             };
         }
@@ -182,7 +184,7 @@ impl Explaining<'_> {
         self.onward(told.map(|t| &**t), instance, &bound, explanation);
     }
 
-    /// Asks the policies of a waypoint. Where those look at requests and none is asked about, they have
+    /// Asks the policies of a waypoint, and its rate limits. Where those look at requests and none is asked about, they have
     /// no say yet.
     fn filtered(
         &self,
@@ -191,7 +193,7 @@ impl Explaining<'_> {
         bound: &Bound,
         request: Option<&Read>,
         explanation: &mut Explanation,
-    ) -> Result<(), String> {
+    ) -> Result<(), (u16, String)> {
         let Some(source) = address(self.source, route.hop.ip()) else {
             return Ok(());
         };
@@ -205,13 +207,14 @@ impl Explaining<'_> {
             }
             return Ok(());
         }
-        judged(
-            told,
-            bound,
-            &client,
-            request.filter(|_| http),
-            &mut explanation.steps,
-        )
+        let (request, steps) = (request.filter(|_| http), &mut explanation.steps);
+        judged(told, bound, &client, request, steps).map_err(|why| (403, why))?;
+        match request {
+            Some(request) => {
+                limited(told, bound, &client, request, steps).map_err(|why| (503, why))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What a waypoint's instance is told.

@@ -21,7 +21,7 @@ pub use l7::{
 };
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
-    PeerAuthentication, Rule, Source, TargetKind, TargetRef,
+    PeerAuthentication, RateLimit, Rule, Source, TargetKind, TargetRef,
 };
 
 use super::authorization::Trusted;
@@ -61,6 +61,8 @@ pub struct Mesh {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Rate limits in the order they were written.
+    pub rate_limits: Vec<RateLimit>,
     /// Routes of every kind in the order they were written.
     pub routes: Vec<Route>,
     /// Destination rules in the order they were written.

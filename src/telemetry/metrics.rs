@@ -15,8 +15,10 @@ use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
 use super::labels::{ConnectionLabels, ServiceLabels};
+use super::limits::Limits;
 use super::marks::Marks;
 use super::requests::{RequestLabels, Requests};
+use crate::model::attached::PolicyKey;
 use crate::model::authorization::Mark;
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
@@ -29,6 +31,7 @@ pub struct Metrics {
     connections: Families,
     requests: Requests,
     marks: Marks,
+    limits: Limits,
     mirrors_dropped: Counter,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
@@ -126,6 +129,7 @@ impl Default for Metrics {
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
         let marks = Marks::register(&mut registry);
+        let limits = Limits::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
             "lateen_mirrors_dropped",
@@ -194,6 +198,7 @@ impl Default for Metrics {
             },
             requests,
             marks,
+            limits,
             mirrors_dropped,
             series: Mutex::default(),
             revision,
@@ -235,6 +240,11 @@ impl Metrics {
     /// A policy has something to say of a request or a connection that decides nothing.
     pub fn marked(&self, mark: &Mark) {
         self.marks.note(mark);
+    }
+
+    /// A rate limit refuses a request.
+    pub fn limited(&self, limit: &PolicyKey) {
+        self.limits.note(limit);
     }
 
     /// A copy of a request was given up.

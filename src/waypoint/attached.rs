@@ -1,8 +1,12 @@
 //! What is attached to what was asked for, in the form that requests are judged by: made once per
 //! revision, when it is first asked for.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
+use super::limits::Counted;
+use super::routing::Untold;
+use crate::model::attached::PolicyKey;
 use crate::model::authorization::Set;
 use crate::model::waypoint::{AttachedSet, Resources};
 
@@ -10,6 +14,7 @@ use crate::model::waypoint::{AttachedSet, Resources};
 #[derive(Default)]
 pub(super) struct Attached {
     policies: OnceLock<Set>,
+    limits: OnceLock<Result<Vec<Arc<Counted>>, PolicyKey>>,
 }
 
 /// What is in force for one request or connection.
@@ -18,17 +23,45 @@ pub(super) struct InForce<'a> {
     told: &'a Resources,
     set: &'a AttachedSet,
     made: &'a Attached,
+    counted: &'a HashMap<PolicyKey, Arc<Counted>>,
 }
 
 impl<'a> InForce<'a> {
     /// What `set` names among what is told.
-    pub(super) fn new(told: &'a Resources, set: &'a AttachedSet, made: &'a Attached) -> Self {
-        Self { told, set, made }
+    pub(super) fn new(
+        told: &'a Resources,
+        set: &'a AttachedSet,
+        made: &'a Attached,
+        counted: &'a HashMap<PolicyKey, Arc<Counted>>,
+    ) -> Self {
+        Self {
+            told,
+            set,
+            made,
+            counted,
+        }
     }
 
     /// Its authorization policies. One that nobody has told of denies everything.
     pub(super) fn policies(self) -> &'a Set {
         let made = || self.told.policies_of(self.set);
         self.made.policies.get_or_init(made)
+    }
+
+    /// Its rate limits.
+    ///
+    /// # Errors
+    /// One that nobody has told of.
+    pub(super) fn limits(self) -> Result<&'a [Arc<Counted>], Untold> {
+        let made = || {
+            let told = self.told.limits_of(self.set)?;
+            let counted = told.iter().filter_map(|limit| self.counted.get(&limit.key));
+            Ok(counted.cloned().collect())
+        };
+        let limits = self.made.limits.get_or_init(made);
+        match limits {
+            Ok(limits) => Ok(limits),
+            Err(key) => Err(Untold::Limit(key.clone())),
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! route changes it, and may answer it instead; faults and CORS are the route's.
 
 mod authorization;
+mod limits;
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -14,6 +15,7 @@ use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
+pub(super) use limits::Strictest;
 
 /// What the filters have found of a request, whether it passes or not.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub(super) struct Found {
     pub(super) token: Option<Token>,
     /// What policies say that decides nothing.
     pub(super) marks: Vec<Mark>,
+    /// The rate limit that answers for it.
+    pub(super) limit: Option<Strictest>,
     /// Fields of the answer, whoever gives it.
     pub(super) answer: HeaderMap,
 }
@@ -49,7 +53,10 @@ pub(super) async fn request<C: Connector>(
         parts,
         authority,
         found,
-    )
+    )?;
+    let limits = attached.limits();
+    let limits = limits.map_err(|untold| Reply::untold(chain(&untold)))?;
+    limits::request((arrival, seen), limits, parts, authority, found)
 }
 
 /// Why a connection that is no HTTP does not pass.

@@ -56,6 +56,7 @@ pub(super) use pool::{Pool, Version};
 use quiet::Busy;
 pub(super) use reply::Reply;
 use resets::Resets;
+pub(super) use route::asked as as_routed;
 use tasks::{Spawn, Tasks};
 
 /// How long a connection is kept on which nothing is asked (§1.5).

@@ -12,9 +12,11 @@ use arc_swap::ArcSwapOption;
 
 use super::attached::{Attached, InForce};
 use super::endpoints::Ruled;
+use super::limits::{Counted, Counters};
 use super::{Arrival, Shared};
 use crate::agent::MeshState;
 use crate::hbone::Connector;
+use crate::model::attached::PolicyKey;
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
 use crate::model::waypoint::{Bound, BoundPort, Destination, External, Options, Resources};
@@ -27,6 +29,7 @@ static DEFAULT: LazyLock<Options> = LazyLock::new(Options::default);
 #[derive(Default)]
 pub(super) struct Routing {
     latest: ArcSwapOption<Tables>,
+    counters: Counters,
 }
 
 /// The tables of one revision, each made when it is first asked for.
@@ -35,6 +38,9 @@ struct Tables {
     services: HashMap<ServiceKey, Service>,
     /// What holds for all that is addressed to workloads.
     workloads: Attached,
+    /// The rate limits, made with the tables and not when they are first asked for: what has been
+    /// counted is handed from one revision to the next.
+    limits: HashMap<PolicyKey, Arc<Counted>>,
 }
 
 /// What holds for a service.
@@ -75,6 +81,8 @@ pub(super) enum Untold {
         service: ServiceKey,
         subset: Arc<str>,
     },
+    #[error("the waypoint was not told of rate-limit {0}")]
+    Limit(PolicyKey),
     #[error("the waypoint was not told of `{rule}`, the traffic policy of service {service}")]
     Traffic { service: ServiceKey, rule: Arc<str> },
     #[error(transparent)]
@@ -90,14 +98,16 @@ impl Routing {
         {
             return Arc::clone(tables);
         }
-        let tables = Arc::new(Tables::new(resources));
+        let tables = Arc::new(Tables::new(resources, &self.counters));
         self.latest.store(Some(Arc::clone(&tables)));
         tables
     }
 }
 
 impl Tables {
-    fn new(resources: &Arc<Resources>) -> Self {
+    fn new(resources: &Arc<Resources>, counters: &Counters) -> Self {
+        let limits = resources.limits.iter();
+        let limits = limits.map(|(key, limit)| (key.clone(), Arc::new(counters.counted(limit))));
         let services = resources.services.iter();
         let services = services.map(|(key, binding)| {
             let ports = binding.ports.iter().map(|_| Port::default());
@@ -110,6 +120,7 @@ impl Tables {
         Self {
             services: services.collect(),
             workloads: Attached::default(),
+            limits: limits.collect(),
             of: Arc::clone(resources),
         }
     }
@@ -184,7 +195,7 @@ impl Seen {
             }
             Bound::Workload { .. } => (&gateway.workload_set, &tables.workloads),
         };
-        Ok(Some(InForce::new(&tables.of, set, made)))
+        Ok(Some(InForce::new(&tables.of, set, made, &tables.limits)))
     }
 
     /// The routes of requests; none where everything goes to what was asked for.

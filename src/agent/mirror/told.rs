@@ -117,6 +117,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Policy(policy) => {
             told.policies.insert(policy.key.clone(), policy);
         }
+        WaypointResource::Limit(limit) => {
+            told.limits.insert(limit.key.clone(), limit);
+        }
     }
 }
 
@@ -134,6 +137,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Policy(policy) => {
             told.policies.remove(&policy.key);
+        }
+        WaypointResource::Limit(limit) => {
+            told.limits.remove(&limit.key);
         }
     }
 }

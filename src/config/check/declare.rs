@@ -5,13 +5,15 @@ use std::sync::{Arc, LazyLock};
 
 use super::destinations::in_full;
 use super::{Context, Known};
-use crate::config::mesh::{WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+use crate::config::mesh::{
+    WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenLimit,
+};
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
     WrittenServiceEntry, WrittenVirtualService, WrittenWorkload,
 };
 use crate::config::source::At;
-use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication};
+use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication, RateLimit};
 use crate::model::declaration::{
     Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Workload,
 };
@@ -54,6 +56,11 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .peer_authentications
             .iter()
             .map(|policy| declared_authentication(policy))
+            .collect(),
+        rate_limits: written
+            .rate_limits
+            .iter()
+            .map(|l| declared_limit(l))
             .collect(),
         routes: {
             let routes = written.routes.iter().map(|r| declared_route(r));
@@ -270,6 +277,16 @@ fn declared_authentication(written: &WrittenAuthentication) -> PeerAuthenticatio
             .unwrap_or_default(),
         mode: written.mode,
         ports: written.ports.clone(),
+    }
+}
+
+fn declared_limit(written: &WrittenLimit) -> RateLimit {
+    RateLimit {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        attachment: Attachment::Targets(values(&written.targets)),
+        rules: written.rules.clone(),
     }
 }
 

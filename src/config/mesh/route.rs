@@ -30,6 +30,9 @@ use crate::config::source::{At, Place};
 use crate::model::declaration::ParentRef;
 use crate::model::route::Kind;
 
+pub(super) use fields::header_name;
+pub(super) use lists::at_most;
+pub(super) use matches::http as read_match;
 pub(in crate::config) use rule::WrittenRule;
 pub(in crate::config) use scope::{Asked, Role};
 pub(in crate::config) use virtual_service::WrittenVirtualService;

@@ -1,6 +1,7 @@
 //! What one file can get wrong by itself.
 
 mod destinations;
+mod limits;
 mod policies;
 mod resources;
 mod rules;
@@ -89,6 +90,7 @@ pub(super) fn rows() -> Vec<Row> {
     namespaces(&mut rows);
     resources::add(&mut rows);
     policies::add(&mut rows);
+    limits::add(&mut rows);
     rules::add(&mut rows);
     destinations::add(&mut rows);
     service_entries::add(&mut rows);

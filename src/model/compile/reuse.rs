@@ -317,6 +317,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         authorization_policies,
         peer_authentications,
         // Nothing but what waypoints are told follows from these.
+        rate_limits: _,
         routes: _,
         destination_rules: _,
         service_entries,
@@ -341,6 +342,7 @@ fn world_of(mesh: &Mesh) -> Mesh {
         gateways: mesh.gateways.clone(),
         authorization_policies: mesh.authorization_policies.clone(),
         peer_authentications: mesh.peer_authentications.clone(),
+        rate_limits: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),
         service_entries: mesh.service_entries.clone(),

@@ -161,6 +161,7 @@ pub(crate) fn mesh() -> Mesh {
         services: vec![service("cart"), service("web")],
         gateways: Vec::new(),
         authorization_policies: Vec::new(),
+        rate_limits: Vec::new(),
         peer_authentications: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),

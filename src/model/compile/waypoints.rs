@@ -14,7 +14,7 @@ use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::authorization::Trusted;
 use crate::model::binding::{Bindable, Named};
-use crate::model::declaration::{self, AuthorizationPolicy, Mesh};
+use crate::model::declaration::{self, AuthorizationPolicy, Mesh, RateLimit};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{
@@ -27,6 +27,7 @@ mod authorization;
 mod backends;
 mod delegates;
 mod known;
+mod limit;
 mod sites;
 mod survey;
 mod targets;
@@ -73,6 +74,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let world = World {
         bundle: Bundle::new(settings),
         policies: Targets::new(policies, &settings.root_namespace),
+        limits: Targets::new(&known.mesh.rate_limits, &settings.root_namespace),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
@@ -168,6 +170,7 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
 struct World<'a> {
     bundle: Bundle,
     policies: Targets<'a, AuthorizationPolicy>,
+    limits: Targets<'a, RateLimit>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -218,6 +221,12 @@ impl<'a> World<'a> {
             let known = told.policies.entry(key.clone());
             known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
             set.policies.push(key);
+        }
+        for written in self.limits.on(waypoint, site) {
+            let key = limit::key(written);
+            let known = told.limits.entry(key.clone());
+            known.or_insert_with(|| Arc::new(limit::of(written)));
+            set.limits.push(key);
         }
         set
     }
@@ -321,6 +330,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.routes, &before.routes);
     same(&mut told.traffic, &before.traffic);
     same(&mut told.policies, &before.policies);
+    same(&mut told.limits, &before.limits);
     Arc::new(told)
 }
 

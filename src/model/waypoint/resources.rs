@@ -11,6 +11,7 @@ use super::{Bound, WaypointName};
 use crate::model::attached::PolicyKey;
 use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{Origin, WaypointFor};
+use crate::model::limit::Limit;
 use crate::model::route::{PathNormalization, Retry, Route, RouteKey};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
@@ -30,6 +31,8 @@ pub struct Resources {
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
     /// The authorization policies that are attached.
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+    /// The rate limits that are.
+    pub limits: BTreeMap<PolicyKey, Arc<Limit>>,
 }
 
 impl Resources {
@@ -41,6 +44,16 @@ impl Resources {
         let missing = named.clone().find(|key| !known(key)).cloned();
         let policies = named.filter_map(|key| self.policies.get(key).cloned());
         Set::new(policies, missing)
+    }
+
+    /// The rate limits among what is attached.
+    ///
+    /// # Errors
+    /// The first that is named and not told of.
+    pub fn limits_of(&self, set: &AttachedSet) -> Result<Vec<Arc<Limit>>, PolicyKey> {
+        let named = set.limits.iter();
+        let known = named.map(|key| self.limits.get(key).cloned().ok_or_else(|| key.clone()));
+        known.collect()
     }
 
     /// What is attached to what was asked for; none where nothing is told of it.
@@ -58,6 +71,8 @@ impl Resources {
 pub struct AttachedSet {
     /// Authorization policies.
     pub policies: Vec<PolicyKey>,
+    /// Rate limits.
+    pub limits: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the

@@ -20,6 +20,7 @@ use crate::telemetry::log;
 use crate::telemetry::{Metrics, RequestLabels};
 use crate::waypoint::Arrival;
 use crate::waypoint::account::{entry, labels};
+use crate::waypoint::filters::Strictest;
 use crate::waypoint::upstream::Chosen;
 
 /// What the log's filter knows these lines by.
@@ -43,7 +44,7 @@ fn flags(flag: Flag, delayed: bool, exhausted: bool) -> Flag {
             }
         };
     }
-    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE")
+    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE" "RL")
 }
 
 /// A request from its head to the end of its answer.
@@ -61,6 +62,8 @@ pub(super) struct Account {
     exhausted: bool,
     /// What policies said that decided nothing.
     marks: Vec<Mark>,
+    /// The rate limit that answers for it.
+    limit: Option<Strictest>,
     /// Bytes of the request's body.
     pub(super) received: Arc<AtomicU64>,
     sent: u64,
@@ -110,6 +113,7 @@ impl Account {
             delayed: false,
             exhausted: false,
             marks: Vec::new(),
+            limit: None,
             received: Arc::default(),
             sent: 0,
             ended: false,
@@ -167,6 +171,14 @@ impl Account {
             self.metrics.marked(mark);
         }
         self.marks = marks;
+    }
+
+    /// Notes the rate limit that answers for it.
+    pub(super) fn limited(&mut self, limit: Option<Strictest>) {
+        if let Some(limit) = limit.as_ref().filter(|limit| limit.refuses()) {
+            self.metrics.limited(&limit.limit.key);
+        }
+        self.limit = limit;
     }
 
     /// Notes the endpoint that is asked.
@@ -313,6 +325,9 @@ impl Account {
             if let Some((first, more)) = self.marks.split_first() {
                 line.quoted("policy", first)
                     .number("policy.more", more.len() as u64);
+            }
+            if let Some(limit) = &self.limit {
+                line.quoted("limit", limit);
             }
             let duration = self.started.elapsed().as_millis();
             line.number("bytes_sent", self.sent)

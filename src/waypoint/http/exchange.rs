@@ -67,6 +67,7 @@ pub(super) async fn serve<C: Connector + Clone>(
     let mut found = Found::default();
     let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;
     account.marked(found.marks);
+    account.limited(found.limit);
     let mut told = Told {
         filtered: found.answer,
         ..Told::default()

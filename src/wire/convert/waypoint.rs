@@ -8,6 +8,7 @@ use super::{ConvertError, Fault, Reason, required};
 use crate::model::attached::PolicyKey;
 use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
+use crate::model::limit::Limit;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{
@@ -19,6 +20,7 @@ use proto::resource::Content;
 mod binding;
 mod filter;
 mod gateway;
+mod limit;
 mod matching;
 mod parts;
 mod policy;
@@ -44,6 +46,8 @@ pub enum WaypointResource {
     Traffic(Arc<NamedTraffic>),
     /// An authorization policy.
     Policy(Arc<Authorization>),
+    /// A rate limit.
+    Limit(Arc<Limit>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -62,7 +66,8 @@ impl WaypointResource {
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
         let policies = told.policies.values().cloned().map(Self::Policy);
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
-        of_services.chain(policies)
+        let limits = told.limits.values().cloned().map(Self::Limit);
+        of_services.chain(policies).chain(limits)
     }
 
     /// Its resource name.
@@ -79,6 +84,7 @@ impl WaypointResource {
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
             Self::Policy(policy) => policy_name(waypoint, &policy.key),
+            Self::Limit(limit) => limit_name(waypoint, &limit.key),
         }
     }
 
@@ -90,6 +96,7 @@ impl WaypointResource {
             (Self::Route(a), Self::Route(b)) => Arc::ptr_eq(a, b),
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
+            (Self::Limit(a), Self::Limit(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -140,6 +147,13 @@ impl WaypointResource {
                 (
                     origin(&policy.origin, "authorization-policy", namespace, name),
                     Content::Policy(policy::encode(policy)),
+                )
+            }
+            Self::Limit(limit) => {
+                let PolicyKey { namespace, name } = &limit.key;
+                (
+                    origin(&limit.origin, "rate-limit", namespace, name),
+                    Content::Limit(limit::encode(limit)),
                 )
             }
         };
@@ -217,6 +231,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = policy::decode(key, origin, policy);
             WaypointResource::Policy(Arc::new(read.map_err(within("policy"))?))
         }
+        Some(Content::Limit(limit)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = limit::decode(key, origin, limit);
+            WaypointResource::Limit(Arc::new(read.map_err(within("limit"))?))
+        }
         None => return Err(Fault::new("content", Reason::Missing)),
     };
     match read.name(&waypoint) {
@@ -269,10 +291,28 @@ fn policy_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
     format!("{waypoint}/policy/{}/{}", key.namespace, key.name)
 }
 
+fn limit_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
+    format!("{waypoint}/limit/{}/{}", key.namespace, key.name)
+}
+
+/// The rate limit of this waypoint that a name is of.
+fn limit_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
+    attached_named(field, waypoint, "limit", text)
+}
+
 /// The authorization policy of this waypoint that a name is of.
 fn policy_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
+    attached_named(field, waypoint, "policy", text)
+}
+
+fn attached_named(
+    field: &str,
+    waypoint: &WaypointName,
+    kind: &str,
+    text: &str,
+) -> Result<PolicyKey, Fault> {
     let read = || match *segments(waypoint, text)? {
-        ["policy", namespace, name] => Some(PolicyKey {
+        [of, namespace, name] if of == kind => Some(PolicyKey {
             namespace: Arc::from(namespace),
             name: Arc::from(name),
         }),

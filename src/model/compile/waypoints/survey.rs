@@ -79,6 +79,7 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
         world: World {
             bundle: Bundle::new(&mesh.settings),
             policies: Targets::new(&mesh.authorization_policies, &mesh.settings.root_namespace),
+            limits: Targets::new(&mesh.rate_limits, &mesh.settings.root_namespace),
             routes: Routes::new(&resolved),
             traffic: Traffic::new(mesh, Members::default()),
             services: &[],

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use super::sites::{Is, Site};
 use crate::model::binding::CLASSES;
-use crate::model::declaration::{Attachment, AuthorizationPolicy, Origin, TargetKind, TargetRef};
+use crate::model::declaration::{
+    Attachment, AuthorizationPolicy, Origin, RateLimit, TargetKind, TargetRef,
+};
 use crate::model::waypoint::WaypointName;
 
 /// What can be attached.
@@ -15,6 +17,20 @@ pub(super) trait Attachable {
 }
 
 impl Attachable for AuthorizationPolicy {
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+}
+
+impl Attachable for RateLimit {
     fn origin(&self) -> &Origin {
         &self.origin
     }

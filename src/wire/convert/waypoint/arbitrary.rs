@@ -1,5 +1,6 @@
 //! Arbitrary resources of waypoints.
 
+mod limit;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -116,6 +117,7 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         route().prop_map(|r| WaypointResource::Route(Arc::new(r))),
         traffic().prop_map(|t| WaypointResource::Traffic(Arc::new(t))),
         policy::policy().prop_map(|p| WaypointResource::Policy(Arc::new(p))),
+        limit::limit().prop_map(|l| WaypointResource::Limit(Arc::new(l))),
     ]
 }
 

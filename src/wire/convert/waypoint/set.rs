@@ -1,7 +1,7 @@
 //! What is attached to a service or a waypoint.
 
 use super::super::{Fault, Reason};
-use super::{policy_name, policy_named};
+use super::{limit_name, limit_named, policy_name, policy_named};
 use crate::model::waypoint::{AttachedSet, WaypointName};
 use crate::wire::proto::waypoint as proto;
 
@@ -9,6 +9,11 @@ pub(super) fn encode(waypoint: &WaypointName, set: &AttachedSet) -> proto::Attac
     let policies = set.policies.iter();
     proto::AttachedSet {
         policies: policies.map(|key| policy_name(waypoint, key)).collect(),
+        limits: set
+            .limits
+            .iter()
+            .map(|key| limit_name(waypoint, key))
+            .collect(),
         ..proto::AttachedSet::default()
     }
 }
@@ -26,6 +31,7 @@ pub(super) fn decode(
         telemetry,
         wasm,
         extensions,
+        limits,
     } = given.unwrap_or_default();
     let mut unknown = [authn, telemetry, wasm, extensions].into_iter().flatten();
     if let Some(name) = unknown.next() {
@@ -33,7 +39,10 @@ pub(super) fn decode(
     }
     let policies = policies.iter();
     let policies = policies.map(|name| policy_named(field, waypoint, name));
+    let limits = limits.iter();
+    let limits = limits.map(|name| limit_named(field, waypoint, name));
     Ok(AttachedSet {
         policies: policies.collect::<Result<_, Fault>>()?,
+        limits: limits.collect::<Result<_, Fault>>()?,
     })
 }

@@ -35,10 +35,10 @@ pub(super) fn policy() -> impl Strategy<Value = Authorization> {
 }
 
 pub(super) fn set() -> impl Strategy<Value = AttachedSet> {
-    list(key()).prop_map(|policies| AttachedSet { policies })
+    (list(key()), list(key())).prop_map(|(policies, limits)| AttachedSet { policies, limits })
 }
 
-fn key() -> impl Strategy<Value = PolicyKey> {
+pub(super) fn key() -> impl Strategy<Value = PolicyKey> {
     (word(), word()).prop_map(|(namespace, name)| PolicyKey { namespace, name })
 }
 
