@@ -25,7 +25,11 @@ pub(super) fn normalise(parts: &mut Parts, form: PathNormalization) -> Result<()
     if !well_formed(parts.uri.path()) {
         return Err(Reply::malformed("a path with an octet that is none"));
     }
-    let Some(path) = form.apply(parts.uri.path()) else {
+    let path = form.apply(parts.uri.path());
+    if !form.is_plain(path.as_deref().unwrap_or_else(|| parts.uri.path())) {
+        return Err(Reply::malformed("a dot segment with parameters"));
+    }
+    let Some(path) = path else {
         return Ok(());
     };
     let target = match parts.uri.query() {
