@@ -21,6 +21,7 @@ mod authorization;
 mod case;
 mod connections;
 mod egress;
+mod hostile;
 mod limits;
 mod load;
 mod matching;
