@@ -3,6 +3,7 @@
 //! Criterion measures; [`baseline`] keeps the ratios and judges a change. An area is a file here,
 //! and is measured between two runs of the yardstick, so that both see the same machine.
 
+mod authorization;
 mod baseline;
 mod bytes;
 mod clock;
@@ -42,7 +43,12 @@ struct Area {
 
 /// Bytes over loopback share the kernel and two more threads with all that runs on the machine,
 /// hence the wider tolerance.
-const AREAS: [Area; 7] = [
+const AREAS: [Area; 8] = [
+    Area {
+        run: authorization::benches,
+        clock: Clock::Processor,
+        tolerance: 0.1,
+    },
     Area {
         run: decide::benches,
         clock: Clock::Processor,

@@ -47,7 +47,7 @@ pub struct RunArgs {
     #[arg(long)]
     node: bool,
     /// Be an instance of this waypoint, which the mesh files place on this node; any number of times.
-    /// It goes by the routes and traffic policies of the services behind it, and by no policy yet
+    /// It goes by the routes, traffic policies and policies of what is behind it
     #[arg(long, value_name = "NAMESPACE/NAME")]
     waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]

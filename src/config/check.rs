@@ -188,7 +188,7 @@ pub(super) fn check(
         bindings::check(&context, (&mesh, &waypoints), &mut found);
         let attachments = Attachments::new(&mesh, &waypoints);
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
-        policies::targeted(&context, &mut targets, &mut found);
+        policies::targeted(&context, (&mesh, &waypoints), &mut targets, &mut found);
         limits::check(&context, &mesh, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);

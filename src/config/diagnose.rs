@@ -123,6 +123,8 @@ codes! {
     TargetNotFound = Warning "TargetNotFound",
     /// A policy for a service that is behind no waypoint; named likewise.
     AncestorNotBound = Warning "AncestorNotBound",
+    /// A policy that denies by path, where nobody has said how paths are normalised.
+    SlashesPass = Warning "slashes-pass",
     /// A route's parent that is not declared, or has no such port; named after Gateway API's condition.
     NoMatchingParent = Warning "NoMatchingParent",
     /// A route's backend that is not declared, or has no such port; named likewise.
@@ -133,7 +135,7 @@ codes! {
     AllowsNothing = Warning "allows-nothing",
     /// A rule that node proxies leave out, so that less is allowed than is written.
     AllowsLess = Warning "allows-less",
-    /// A rule that node proxies enforce without its HTTP part, so that more is denied than is written.
+    /// A rule that is enforced without its HTTP part where there is no HTTP, so that more is denied than is written.
     DeniesMore = Warning "denies-more",
     /// A rule, or part of one, that node proxies never match, so that it denies nothing there.
     DeniesNothing = Warning "denies-nothing",

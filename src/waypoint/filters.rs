@@ -4,6 +4,7 @@
 
 mod authorization;
 mod limits;
+mod standing;
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -16,6 +17,7 @@ use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
 pub(super) use limits::Strictest;
+pub(super) use standing::{Head, Standing};
 
 /// What the filters have found of a request, whether it passes or not.
 #[derive(Default)]

@@ -288,6 +288,11 @@ impl Seen {
         declared.map_or(AppProtocol::Unknown, |p| p.app_protocol)
     }
 
+    /// All that the waypoint was told; none where no control plane tells it anything.
+    pub(super) fn told(&self) -> Option<Arc<Resources>> {
+        self.tables.as_ref().map(|tables| Arc::clone(&tables.of))
+    }
+
     /// How the waypoint treats what comes; the defaults where nobody says so.
     pub(super) fn options(&self) -> &Options {
         let gateway = self.tables.as_ref().and_then(|t| t.of.gateway.as_ref());

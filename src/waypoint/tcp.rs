@@ -6,13 +6,14 @@
 mod patience;
 mod stream;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Arrival;
 use super::account::{Account, Forth, entry};
 use super::endpoints::{Outcome, Place};
-use super::filters;
+use super::filters::{self, Standing};
 use super::routing::{Seen, Untold};
 use super::secure::Alpn;
 use super::upstream::{Chosen, Way};
@@ -89,7 +90,9 @@ pub(super) async fn serve<C: Connector + Clone>(
             Ok(way) => {
                 // It is all that is ever known of a program that speaks for itself.
                 chosen.note(Outcome::Answered(200));
-                return carry(account, tunnel, way, &chosen, place).await;
+                let standing = Standing::Connection(server_name.map(str::to_owned));
+                let revoked = standing.revoked(arrival, &seen);
+                return carry(account, tunnel, way, (&chosen, place), revoked).await;
             }
             Err(e) => {
                 account.failed(e.flag(), chain(&e));
@@ -141,8 +144,8 @@ async fn carry(
     mut account: Account,
     tunnel: Tunnel,
     way: Way,
-    chosen: &Chosen,
-    _place: Option<Place>,
+    (chosen, _place): (&Chosen, Option<Place>),
+    revoked: impl Future<Output = String>,
 ) {
     let traffic = Arc::clone(&account.traffic);
     if let Way::Plain(_) = way {
@@ -161,6 +164,7 @@ async fn carry(
         cut = patience::spent(&traffic, &chosen.settings().connection_pool) => {
             return account.cut(cut.flag(), cut.to_string());
         }
+        why = revoked => return account.cut("DENY", format!("policy has changed: {why}")),
     };
     account.closed(carried.err());
 }

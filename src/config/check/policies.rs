@@ -5,6 +5,7 @@
 mod effect;
 mod levels;
 mod mentions;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use crate::config::mesh::{
     WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenWorkload,
 };
 use crate::config::source::At;
-use crate::model::declaration::Action;
+use crate::model::binding::Waypoints;
+use crate::model::declaration::{Action, Mesh};
+use requests::Requests;
 
 pub(super) fn check<'a>(
     context: &Context<'a>,
@@ -43,9 +46,11 @@ pub(super) fn check<'a>(
 /// Those that are attached to what waypoints serve.
 pub(super) fn targeted(
     context: &Context<'_>,
+    (mesh, waypoints): (&Mesh, &Waypoints<'_>),
     targets: &mut Targets<'_>,
     found: &mut Vec<Diagnostic>,
 ) {
+    let mut requests = Requests::new(context, mesh, waypoints);
     let all = context.written.authorization_policies.iter();
     for policy in all.filter(|policy| policy.sound) {
         let WrittenAttachment::Targets(refs) = &policy.attachment else {
@@ -56,6 +61,7 @@ pub(super) fn targeted(
         }
         let what = format!("authorization-policy `{}`", policy.name.value);
         targets.check((&what, &policy.namespace.value), &refs.value, found);
+        requests.check(policy, &refs.value, found);
     }
 }
 

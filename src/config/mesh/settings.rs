@@ -30,6 +30,8 @@ pub(in crate::config) struct WrittenSettings {
     pub place: Place,
     /// Its values, defaults filled in.
     pub settings: Settings,
+    /// Whether `path-normalization` is written.
+    pub says_paths: bool,
     /// Where `service-range` is written, if it is.
     pub range: Option<Place>,
 }
@@ -40,6 +42,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     let range = table.optional("service-range", |value| {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
+    let paths = table.optional("path-normalization", normalization);
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -74,9 +77,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         locality: table
             .optional("locality-lb-setting", read_locality)
             .unwrap_or(default.locality),
-        paths: table
-            .optional("path-normalization", normalization)
-            .unwrap_or(default.paths),
+        paths: paths.unwrap_or(default.paths),
         trusted: Trusted {
             proxies: table
                 .optional("trusted-proxies", |value| value.list(identity))
@@ -97,6 +98,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
     Some(WrittenSettings {
         place: table.place().clone(),
         settings,
+        says_paths: paths.is_some(),
         range: range.map(|range| range.place),
     })
 }

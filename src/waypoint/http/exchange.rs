@@ -30,7 +30,7 @@ use crate::model::service::AppProtocol;
 use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
 use crate::waypoint::endpoints::Ruled as Policy;
-use crate::waypoint::filters::Found;
+use crate::waypoint::filters::{Found, Head, Standing};
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
@@ -68,6 +68,13 @@ pub(super) async fn serve<C: Connector + Clone>(
     let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;
     account.marked(found.marks);
     account.limited(found.limit);
+    let standing = upgrade.is_some().then(|| {
+        Standing::Request(Box::new(Head {
+            parts: parts.clone(),
+            authority: authority.clone(),
+            token: found.token.take(),
+        }))
+    });
     let mut told = Told {
         filtered: found.answer,
         ..Told::default()
@@ -84,7 +91,16 @@ pub(super) async fn serve<C: Connector + Clone>(
     };
     let answer = exchange.answer(parts, authority, body, &mut account, &mut told);
     match answer.await {
-        Ok(answer) => answer.pass_on(account, upgrade, &spawn, &told),
+        Ok(answer) => {
+            let upgrade = upgrade.zip(standing);
+            let upgrade = upgrade.map(|(client, standing)| Upgrade {
+                client,
+                standing,
+                arrival: Arc::clone(&arrival),
+                seen: seen.clone(),
+            });
+            answer.pass_on(account, upgrade, &spawn, &told)
+        }
         Err(reply) => told.local(reply, account),
     }
 }
@@ -392,6 +408,14 @@ impl Told<'_> {
     }
 }
 
+/// A client that asks to go on in another protocol, and what let it in.
+struct Upgrade<C: Connector> {
+    client: OnUpgrade,
+    standing: Standing,
+    arrival: Arc<Arrival<C>>,
+    seen: Seen,
+}
+
 /// What an endpoint answered.
 struct Answer {
     answered: Answered,
@@ -402,10 +426,10 @@ struct Answer {
 }
 
 impl Answer {
-    fn pass_on(
+    fn pass_on<C: Connector>(
         self,
         mut account: Account,
-        client: Option<OnUpgrade>,
+        client: Option<Upgrade<C>>,
         spawn: &Spawn,
         told: &Told<'_>,
     ) -> Response<Download> {
@@ -432,7 +456,8 @@ impl Answer {
         };
         message::into_websocket(&mut parts.headers);
         spawn.spawn(async move {
-            upgrade::carry(client, endpoint, account).await;
+            let revoked = client.standing.revoked(&client.arrival, &client.seen);
+            upgrade::carry(client.client, endpoint, account, revoked).await;
             // Until then it is under way.
             drop(lease);
         });

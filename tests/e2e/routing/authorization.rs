@@ -6,6 +6,7 @@ use super::Bench;
 use super::case::{Case, try_all, unless};
 use super::written::{named, route};
 use crate::programs::client::Order;
+use crate::support::Session;
 
 /// A policy on the echo.
 pub(super) fn on_echo(name: &str, action: &str, rules: &str) -> String {
@@ -346,6 +347,54 @@ fn marked(bench: &Bench, text: &str) -> Vec<String> {
     complaints
 }
 
+/// A stream of the client's that is open, says `open` once it is, and `over` at its end.
+fn opened(bench: &Bench, to: &str, asks: &str) -> Session {
+    let script = format!(
+        "exec 3<>/dev/tcp/{to}; printf '{asks}' >&3; read -r _ <&3; echo open; cat <&3 >/dev/null 2>&1; echo over"
+    );
+    let command = ["timeout", "20", "bash", "-c", &script];
+    let mut session = bench.turn.session("client", Some("web"), &command);
+    assert_eq!(session.line().trim(), "open", "{to}");
+    session
+}
+
+fn open_streams() -> Vec<Case> {
+    let upgrade = "GET /chat HTTP/1.1\\r\\nhost: echo\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\n\
+        sec-websocket-version: 13\\r\\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n";
+    vec![
+        Case::new("4.1: open streams are judged again", "").also(|bench| {
+            let mut bytes = opened(bench, "10.96.0.20/90", "");
+            let mut socket = opened(bench, "10.96.0.20/80", upgrade);
+            let mut other = opened(bench, "10.96.0.21/90", "");
+            let before = bench.logged_by("gate-1");
+            let nodes = "nodes = [\"gate-1\"]";
+            let harmless = on_echo("h", "DENY", &to("paths = [\"/other\"], ports = [\"80\"]"));
+            bench.enforce(&harmless, nodes, "").unwrap();
+            assert_eq!(
+                bench.logs_since("gate-1", before, "policy has changed", 0),
+                0
+            );
+            let denied = on_echo("d", "DENY", &to("ports = [\"90\"]"))
+                + &on_echo("e", "DENY", &to("paths = [\"/chat\"], ports = [\"80\"]"));
+            bench.enforce(&denied, nodes, "").unwrap();
+            let ended = [bytes.line(), socket.line()];
+            let lines = bench.logs_since("gate-1", before, "policy has changed", 2);
+            let mut complaints = unless(ended.iter().all(|l| l.trim() == "over"), || {
+                format!("{ended:?}")
+            });
+            complaints.extend(unless(lines == 2, || format!("{lines} lines say why")));
+            // Whom nobody denies is left alone: it ends once everybody is.
+            let all = on_gateway("g", "DENY", "{}");
+            bench.enforce(&all, nodes, "").unwrap();
+            let last = other.line();
+            complaints.extend(unless(last.trim() == "over", || last));
+            let lines = bench.logs_since("gate-1", before, "policy has changed", 3);
+            complaints.extend(unless(lines == 3, || format!("{lines} lines say why")));
+            complaints
+        }),
+    ]
+}
+
 #[test]
 fn policies_are_enforced_where_they_are_attached() {
     let cases = [
@@ -355,6 +404,7 @@ fn policies_are_enforced_where_they_are_attached() {
         order(),
         connections(),
         marks(),
+        open_streams(),
     ];
     try_all(&cases.into_iter().flatten().collect::<Vec<_>>());
 }

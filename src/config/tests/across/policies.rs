@@ -202,6 +202,21 @@ fn targeted() -> Vec<Row> {
     let in_root = "\nnamespace = \"istio-system\"\n";
     let cart = workload("w", "10.1.0.1", "") + &service("cart", "");
     let waypoint = "[[gateway]]\nname = \"wp\"\nclass = \"waypoint\"\nnode = \"edge-1\"\n";
+    let by_path = |action: &str, more: &str| {
+        ruled(
+            action,
+            "{ to = [{ operation = { paths = [\"/admin*\"] } }] }",
+        ) + "target-refs = [{ kind = \"Service\", name = \"cart\" }]\n"
+            + more
+    };
+    let by_method = |kind: &str, name: &str, ports: &str| {
+        ruled(
+            "DENY",
+            &format!("{{ to = [{{ operation = {{ {ports}methods = [\"PUT\"] }} }}] }}"),
+        ) + &format!("target-refs = [{{ kind = \"{kind}\", name = \"{name}\" }}]\n")
+    };
+    let tcp = "[[service]]\nname = \"db\"\nuse-waypoint = \"wp\"\nselector.app = \"a\"\n\
+        ports = [{ port = 5432, app-protocol = \"tcp\" }]\n";
     let bound = workload("w", "10.1.0.1", "")
         + &service("cart", "use-waypoint = \"wp\"")
         + waypoint
@@ -211,6 +226,42 @@ fn targeted() -> Vec<Row> {
             "a service behind a waypoint",
             vec![("a.toml", bound.clone()), ("b.toml", target("Service", "cart"))],
             vec![],
+        ),
+        (
+            "paths that more slashes get past",
+            vec![("a.toml", bound.clone()), ("b.toml", by_path("DENY", ""))],
+            vec![("b.toml", 4, 10, SlashesPass, "passed by more slashes")],
+        ),
+        (
+            "the same where it is decided",
+            vec![
+                ("a.toml", bound.clone() + "[mesh]\npath-normalization = \"BASE\"\n"),
+                ("b.toml", by_path("DENY", "")),
+            ],
+            vec![],
+        ),
+        (
+            "the same where it is only tried, and where it allows",
+            vec![
+                ("a.toml", bound.clone()),
+                ("b.toml", by_path("DENY", "dry-run = true\n")),
+                ("c.toml", by_path("ALLOW", "").replace("\"p\"", "\"q\"")),
+            ],
+            vec![],
+        ),
+        (
+            "a rule by method, beside a port of bytes",
+            vec![
+                ("a.toml", bound.clone() + tcp),
+                ("b.toml", by_method("Service", "db", "")),
+                ("c.toml", by_method("Service", "cart", "").replace("\"p\"", "\"q\"")),
+                ("d.toml", by_method("Gateway", "wp", "").replace("\"p\"", "\"r\"")),
+                ("e.toml", by_method("Gateway", "wp", "ports = [\"80\"], ").replace("\"p\"", "\"s\"")),
+            ],
+            vec![
+                ("b.toml", 4, 10, DeniesMore, "every connection that is no HTTP"),
+                ("d.toml", 4, 10, DeniesMore, "every connection that is no HTTP"),
+            ],
         ),
         (
             "a waypoint, and one that is none",
