@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "istio/workload.proto",
     "istio/citadel.proto",
     "istio/authorization.proto",
     "envoy/discovery.proto",
+    "envoy/ext_authz.proto",
     "grpc/health.proto",
     "lateen/lateen.proto",
     "lateen/waypoint.proto",

@@ -10,6 +10,7 @@
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod attached;
+pub mod authentication;
 pub mod authorization;
 pub mod balance;
 pub mod binding;

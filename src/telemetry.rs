@@ -3,14 +3,17 @@
 
 pub mod access_log;
 pub mod control;
+mod key_fetches;
 pub mod labels;
 mod limits;
 pub mod log;
 mod marks;
 pub mod metrics;
+mod providers;
 pub mod requests;
 
 pub use control::ControlMetrics;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
+pub use providers::Asked;
 pub use requests::RequestLabels;

@@ -11,6 +11,7 @@ mod attached;
 mod endpoints;
 mod filters;
 mod http;
+mod jwks;
 mod lane;
 mod limits;
 mod outside;
@@ -32,6 +33,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,6 +57,7 @@ use crate::model::workload::Workload;
 use crate::resolve::Names;
 use crate::telemetry::Metrics;
 use endpoints::Endpoints;
+use jwks::KeySets;
 use lane::Lane;
 use routing::Routing;
 use upstream::Upstream;
@@ -74,6 +77,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Seals what clients are told of the endpoints they stay with.
     pub sessions: SessionKey,
+    /// The directory of the keys of those whose tokens are believed.
+    pub keys: PathBuf,
     /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
     pub silence: Duration,
 }
@@ -105,6 +110,7 @@ struct Shared<C: hbone::Connector> {
     http: http::Pool,
     outside: outside::Instances,
     names: Lookups,
+    keys: KeySets,
     routing: Routing,
 }
 

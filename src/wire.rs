@@ -35,6 +35,10 @@ pub mod proto {
     pub mod discovery {
         tonic::include_proto!("envoy.service.discovery.v3");
     }
+    /// `envoy.service.auth.v3`.
+    pub mod ext_authz {
+        tonic::include_proto!("envoy.service.auth.v3");
+    }
     /// `grpc.health.v1`.
     pub mod grpc_health {
         tonic::include_proto!("grpc.health.v1");

@@ -17,10 +17,12 @@ mod memory;
 mod names;
 mod policies;
 mod probes;
+mod providers;
 mod references;
 mod routes;
 mod service_entries;
 mod targets;
+mod tokens;
 mod virtual_services;
 
 use std::collections::HashMap;
@@ -29,8 +31,9 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenLimit, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
-    WrittenServiceEntry, WrittenSettings, WrittenVirtualService, WrittenWorkload, default_settings,
+    WrittenGateway, WrittenLimit, WrittenNamespace, WrittenNode, WrittenRequestAuthentication,
+    WrittenRoute, WrittenService, WrittenServiceEntry, WrittenSettings, WrittenVirtualService,
+    WrittenWorkload, default_settings,
 };
 use crate::model::binding::{Attachments, Waypoints};
 use crate::model::declaration::{Mesh, Settings};
@@ -52,6 +55,7 @@ struct Whole<'a> {
     gateways: Vec<&'a WrittenGateway>,
     authorization_policies: Vec<&'a WrittenAuthorization>,
     peer_authentications: Vec<&'a WrittenAuthentication>,
+    request_authentications: Vec<&'a WrittenRequestAuthentication>,
     rate_limits: Vec<&'a WrittenLimit>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
@@ -74,6 +78,7 @@ impl<'a> Whole<'a> {
                 gateways,
                 authorization_policies,
                 peer_authentications,
+                request_authentications,
                 rate_limits,
                 routes,
                 virtual_services,
@@ -90,6 +95,9 @@ impl<'a> Whole<'a> {
             whole.gateways.extend(gateways);
             whole.authorization_policies.extend(authorization_policies);
             whole.peer_authentications.extend(peer_authentications);
+            whole
+                .request_authentications
+                .extend(request_authentications);
             whole.rate_limits.extend(rate_limits);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
@@ -180,6 +188,7 @@ pub(super) fn check(
     if refers {
         references::check(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
+        tokens::check(&context, &mut found);
         service_entries::check(&context, &carriers, &mut found);
     }
     let (mesh, declared) = declare::declare(&context);
@@ -189,12 +198,14 @@ pub(super) fn check(
         let attachments = Attachments::new(&mesh, &waypoints);
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);
         policies::targeted(&context, (&mesh, &waypoints), &mut targets, &mut found);
+        tokens::targeted(&context, &mut targets, &mut found);
         limits::check(&context, &mesh, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);
         routes::check(&context, (&mesh, &waypoints), &mut found);
         virtual_services::check(&context, &mesh, &mut found);
+        providers::check(&context, &mesh, &mut found);
     }
     let clean: Vec<bool> = match refers {
         true => known.iter().map(|file| is_clean(file, &found)).collect(),

@@ -121,6 +121,8 @@ codes! {
     NotInForce = Warning "not-in-force",
     /// What a policy or destination rule is for, and is not declared; named after the condition of `spec/labels-and-policy.md` §1.9.
     TargetNotFound = Warning "TargetNotFound",
+    /// A provider that a policy names and that cannot be asked, or one that is no service of the mesh.
+    ProviderNotFound = Warning "provider-not-found",
     /// A policy for a service that is behind no waypoint; named likewise.
     AncestorNotBound = Warning "AncestorNotBound",
     /// A policy that denies by path, where nobody has said how paths are normalised.

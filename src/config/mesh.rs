@@ -12,6 +12,7 @@ mod namespace;
 mod node;
 mod policy;
 mod protocol;
+mod provider;
 mod route;
 mod service;
 mod service_entry;
@@ -31,7 +32,10 @@ pub(super) use gateway::{WrittenGateway, WrittenMachines};
 pub(super) use limit::WrittenLimit;
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
-pub(super) use policy::{Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization};
+pub(super) use policy::{
+    Mention, WrittenAttachment, WrittenAuthentication, WrittenAuthorization,
+    WrittenRequestAuthentication,
+};
 pub(super) use route::{Asked, Role, WrittenRoute, WrittenRule, WrittenVirtualService};
 pub(super) use service::WrittenService;
 pub(super) use service_entry::WrittenServiceEntry;
@@ -63,6 +67,8 @@ pub(super) struct Written {
     pub authorization_policies: Vec<WrittenAuthorization>,
     /// `[[peer-authentication]]`.
     pub peer_authentications: Vec<WrittenAuthentication>,
+    /// `[[request-authentication]]`.
+    pub request_authentications: Vec<WrittenRequestAuthentication>,
     /// `[[rate-limit]]`.
     pub rate_limits: Vec<WrittenLimit>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
@@ -80,7 +86,7 @@ pub(super) struct Written {
 
 /// Kinds that DESIGN §5 names and this version does not enforce. Reading on without them would
 /// leave open what the operator meant to close.
-const LATER: [&str; 3] = ["request-authentication", "telemetry", "wasm-plugin"];
+const LATER: [&str; 2] = ["telemetry", "wasm-plugin"];
 
 /// Tables of `lateen.toml`, which people put here by mistake.
 const OF_THE_HOST: [&str; 3] = ["control", "log", "listen"];
@@ -147,6 +153,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.peer_authentications,
         &mut written.unread,
         |value| policy::read_authentication(value, home),
+    );
+    read_kind(
+        root,
+        "request-authentication",
+        &mut written.request_authentications,
+        &mut written.unread,
+        |value| policy::read_request_authentication(value, home),
     );
     read_kind(
         root,

@@ -34,6 +34,7 @@ pub fn json(loaded: &Loaded) -> Value {
             "authorization-policy": mesh.authorization_policies.len(),
             "rate-limit": mesh.rate_limits.len(),
             "peer-authentication": mesh.peer_authentications.len(),
+            "request-authentication": mesh.request_authentications.len(),
             "grpc-route": of_kind(mesh, Kind::Grpc),
             "http-route": of_kind(mesh, Kind::Http),
             "tls-route": of_kind(mesh, Kind::Tls),
@@ -66,6 +67,10 @@ fn contents(mesh: &Mesh) -> String {
         0 => None,
         n => Some(count(n, "peer authentication")),
     };
+    let requests = match mesh.request_authentications.len() {
+        0 => None,
+        n => Some(count(n, "request authentication")),
+    };
     let limits = match mesh.rate_limits.len() {
         0 => None,
         n => Some(count(n, "rate limit")),
@@ -86,7 +91,7 @@ fn contents(mesh: &Mesh) -> String {
         count(mesh.services.len(), "service"),
     ];
     let kinds = kinds.into_iter().chain(gateways);
-    let kinds = kinds.chain(policies).chain(authentications);
+    let kinds = kinds.chain(policies).chain(authentications).chain(requests);
     let kinds = kinds.chain(limits).chain(routes);
     kinds.collect::<Vec<_>>().join(", ")
 }

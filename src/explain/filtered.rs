@@ -5,9 +5,13 @@ use std::net::IpAddr;
 
 use super::request::Read;
 use super::{Step, step};
-use crate::model::authorization::{Asked, Http, Verdict};
+use crate::clock;
+use crate::model::authentication::{self, Invalid, Jwt, Keyring};
+use crate::model::authorization::{Asked, Http, Question, Token, Verdict};
+use crate::model::declaration::{KeySource, Remote};
 use crate::model::policy::Peer;
-use crate::model::waypoint::{Bound, Options, Resources};
+use crate::model::route::Target;
+use crate::model::waypoint::{AttachedSet, Bound, Options, Resources};
 use crate::model::workload::Workload;
 
 /// Who asks a waypoint, and from where.
@@ -36,16 +40,21 @@ impl Client {
 /// Asks the policies, and tells what each has to say.
 ///
 /// # Errors
-/// Why it does not pass.
+/// The status of the answer, where it is a request, and why it does not pass.
 pub(super) fn judged(
     told: &Resources,
     bound: &Bound,
     client: &Client,
     request: Option<&Read>,
     steps: &mut Vec<Step>,
-) -> Result<(), String> {
+) -> Result<(), (u16, String)> {
     let Some(attached) = told.attached_to(bound) else {
-        return Err("the waypoint was not told of what is asked for".to_owned());
+        let why = "the waypoint was not told of what is asked for";
+        return Err((503, why.to_owned()));
+    };
+    let token = match request {
+        Some(request) => authenticated(told, attached, request, steps)?,
+        None => None,
     };
     let set = told.policies_of(attached);
     if set.is_empty() {
@@ -69,13 +78,17 @@ pub(super) fn judged(
             authority: &request.authority,
             scheme: "http",
             headers: &request.headers,
-            token: None,
+            token: token.as_ref(),
         }),
     };
+    for question in set.questions(&asked) {
+        let text = provider(told, &question).map_err(|why| (403, why))?;
+        steps.push(step("provider", text));
+    }
     let marks = set.marks(&asked);
     steps.extend(marks.iter().map(|mark| step("mark", mark.to_string())));
     match set.judge(&asked) {
-        Verdict::Denied(denial) => Err(denial.to_string()),
+        Verdict::Denied(denial) => Err((403, denial.to_string())),
         Verdict::Allowed(by) => {
             let text = match by {
                 Some(cause) => format!("allowed by {cause}"),
@@ -86,3 +99,84 @@ pub(super) fn judged(
         }
     }
 }
+
+/// Who is asked before anything else. What he says nobody knows beforehand.
+fn provider(told: &Resources, question: &Question) -> Result<String, String> {
+    let Question { provider, cause } = question;
+    let Some(known) = told.extensions.get(provider) else {
+        return Err(format!(
+            "denied: {cause} asks provider {provider}, which is none that could be asked"
+        ));
+    };
+    let (file, line) = (&known.origin.file, known.origin.line);
+    let failing = match known.check.fail_open {
+        true => "passes".to_owned(),
+        false => format!("is answered with {}", known.check.status_on_error.as_u16()),
+    };
+    match &known.to {
+        Target::Service { key, port, .. } => Ok(format!(
+            "provider {provider} ({file}:{line}) at {}:{port} has to allow it, by {cause}; what it cannot be asked about {failing}",
+            key.hostname
+        )),
+        Target::Invalid(why) if known.check.fail_open => Ok(format!(
+            "provider {provider} ({file}:{line}) cannot be asked, by {cause}: {why}; it {failing}"
+        )),
+        Target::Invalid(why) => Err(format!(
+            "denied: {cause} asks provider {provider} ({file}:{line}), which cannot be asked: {why}"
+        )),
+    }
+}
+
+/// Issuers whose keys are elsewhere: who explains has none of them, and takes them to have signed.
+struct Elsewhere;
+
+impl Keyring for Elsewhere {
+    fn verify(&self, _source: &Remote, _jwt: &Jwt<'_>) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
+/// Judges the tokens of a request, and tells who believes them.
+fn authenticated(
+    told: &Resources,
+    attached: &AttachedSet,
+    request: &Read,
+    steps: &mut Vec<Step>,
+) -> Result<Option<Token>, (u16, String)> {
+    let set = told.authentications_of(attached);
+    if let Some(key) = set.missing() {
+        let why = format!("request-authentication {key} holds here and is not known here");
+        return Err((403, why));
+    }
+    if set.is_empty() {
+        return Ok(None);
+    }
+    let asked = authentication::Request {
+        method: &request.method,
+        headers: &request.headers,
+        query: request.target.split_once('?').map(|(_path, query)| query),
+    };
+    let judged = set.judge(&asked, clock::seconds(clock::now()), &Elsewhere);
+    let admitted = judged.map_err(|refused| (refused.invalid.status(), refused.to_string()))?;
+    let text = match (&admitted.by, &admitted.token) {
+        (Some(by), Some(token)) => {
+            let elsewhere = by
+                .rule()
+                .is_some_and(|r| matches!(r.keys, KeySource::Remote(_)));
+            let condition = match elsewhere {
+                true => ", if its issuer has signed it",
+                false => "",
+            };
+            format!("of {}/{}, by {by}{condition}", token.issuer, token.subject)
+        }
+        _ => match set.rules().next() {
+            Some(rule) => format!("none where a rule looks for one, such as {rule}: nobody's"),
+            None => "none".to_owned(),
+        },
+    };
+    steps.push(step("token", text));
+    Ok(admitted.token)
+}
+
+#[cfg(test)]
+mod tests;

@@ -208,7 +208,7 @@ impl Explaining<'_> {
             return Ok(());
         }
         let (request, steps) = (request.filter(|_| http), &mut explanation.steps);
-        judged(told, bound, &client, request, steps).map_err(|why| (403, why))?;
+        judged(told, bound, &client, request, steps)?;
         match request {
             Some(request) => {
                 limited(told, bound, &client, request, steps).map_err(|why| (503, why))

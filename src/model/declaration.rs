@@ -10,11 +10,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod attribute;
+mod authentication;
 mod l7;
 mod policy;
+mod provider;
 
 pub use super::policy::{ServiceAccount, Values};
 pub use attribute::{Attribute, AttributeError};
+pub use authentication::{
+    ClaimHeader, JwtRule, KeySource, Location, Remote, RemoteAt, RequestAuthentication,
+    configuration_of,
+};
 pub use l7::{
     Delegate, DestinationRule, Endpoint, ExportTo, ParentKind, ParentRef, Route, ServiceEntry,
     SubsetLabels, is_single,
@@ -23,7 +29,12 @@ pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
     PeerAuthentication, RateLimit, Rule, Source, TargetKind, TargetRef,
 };
+pub use provider::{
+    CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, LogFormat, OpenTelemetry,
+    OtelAccessLog, OtlpHttp, Provider, ProviderKind, ProviderService, TraceContext, Zipkin,
+};
 
+use super::authentication::Fetching;
 use super::authorization::Trusted;
 use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
@@ -61,6 +72,8 @@ pub struct Mesh {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Peer authentications in the order they were written.
     pub peer_authentications: Vec<PeerAuthentication>,
+    /// Request authentications in the order they were written.
+    pub request_authentications: Vec<RequestAuthentication>,
     /// Rate limits in the order they were written.
     pub rate_limits: Vec<RateLimit>,
     /// Routes of every kind in the order they were written.
@@ -104,6 +117,10 @@ pub struct Settings {
     /// `locality-lb-setting`, for services of which nothing else says so (§3.6 there); region, zone and
     /// subzone unless set.
     pub locality: LocalityPolicy,
+    /// `extension-providers` in the order they were written.
+    pub providers: Vec<Provider>,
+    /// How waypoints get the keys of those whose tokens they believe.
+    pub fetching: Fetching,
     /// `path-normalization`: the form in which paths are routed, judged and sent on.
     pub paths: PathNormalization,
     /// `trusted-proxies` and `num-trusted-proxies`: who may say for whom they ask.

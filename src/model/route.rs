@@ -39,7 +39,7 @@ mod testing;
 mod tls;
 mod weights;
 
-pub use cors::CorsVerdict;
+pub use cors::{CorsVerdict, is_preflight};
 pub use filter::{
     Cors, DirectResponse, Filter, Fraction, HeaderChange, Mirror, OriginPattern, PathChange,
     Redirect, Rewrite, UnmatchedPreflights,
@@ -48,7 +48,9 @@ pub use joined::Unsayable;
 pub use matcher::Matcher;
 pub use path::{PathNormalization, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
-pub use query::first as query_parameter;
+pub use query::{
+    all as query_parameters, edited, first as query_parameter, without as query_without,
+};
 pub use retry::Failure;
 pub use session::{Session, SessionKey};
 pub use table::{Asked, Chosen, Selection, Table, Unresolved};

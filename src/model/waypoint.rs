@@ -21,8 +21,8 @@ use super::workload::{GatewayAddress, Workload};
 
 pub use onward::{Destination, Picking, as_asked, toward};
 pub use resources::{
-    AttachedSet, BoundPort, External, ExternalEndpoint, GatewayConfig, NamedTraffic, Options,
-    Resolution, Resources, ServiceBinding, Subset, TrafficKey,
+    AttachedSet, BoundPort, Extension, External, ExternalEndpoint, GatewayConfig, NamedTraffic,
+    Options, Resolution, Resources, ServiceBinding, Subset, TrafficKey,
 };
 
 /// What names a waypoint: `namespace/name`.

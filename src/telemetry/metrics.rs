@@ -14,9 +14,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::control::ControlMetrics;
+use super::key_fetches::KeyFetches;
 use super::labels::{ConnectionLabels, ServiceLabels};
 use super::limits::Limits;
 use super::marks::Marks;
+use super::providers::{Asked, Providers};
 use super::requests::{RequestLabels, Requests};
 use crate::model::attached::PolicyKey;
 use crate::model::authorization::Mark;
@@ -31,8 +33,10 @@ pub struct Metrics {
     connections: Families,
     requests: Requests,
     marks: Marks,
+    providers: Providers,
     limits: Limits,
     mirrors_dropped: Counter,
+    key_fetches: KeyFetches,
     /// One for each set of labels seen.
     series: Mutex<HashMap<ConnectionLabels, Arc<Series>>>,
     revision: Gauge<u64, AtomicU64>,
@@ -129,6 +133,7 @@ impl Default for Metrics {
         let received = counter("istio_tcp_received_bytes", "Bytes from the client");
         let requests = Requests::register(&mut registry);
         let marks = Marks::register(&mut registry);
+        let providers = Providers::register(&mut registry);
         let limits = Limits::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
@@ -136,6 +141,7 @@ impl Default for Metrics {
             "Copies of requests that a route asks for and that were given up, since nobody took them as fast",
             mirrors_dropped.clone(),
         );
+        let key_fetches = KeyFetches::register(&mut registry);
         let revision = Gauge::default();
         registry.register(
             "lateen_revision",
@@ -198,8 +204,10 @@ impl Default for Metrics {
             },
             requests,
             marks,
+            providers,
             limits,
             mirrors_dropped,
+            key_fetches,
             series: Mutex::default(),
             revision,
             stale_since,
@@ -240,6 +248,16 @@ impl Metrics {
     /// A policy has something to say of a request or a connection that decides nothing.
     pub fn marked(&self, mark: &Mark) {
         self.marks.note(mark);
+    }
+
+    /// A provider was asked about a request or a connection.
+    pub fn provider_asked(&self, provider: &str, outcome: Asked) {
+        self.providers.note(provider, outcome);
+    }
+
+    /// A source of keys was asked, and gave some or not.
+    pub fn keys_fetched(&self, given: bool) {
+        self.key_fetches.note(given);
     }
 
     /// A rate limit refuses a request.

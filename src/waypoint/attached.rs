@@ -7,13 +7,15 @@ use std::sync::{Arc, OnceLock};
 use super::limits::Counted;
 use super::routing::Untold;
 use crate::model::attached::PolicyKey;
+use crate::model::authentication;
 use crate::model::authorization::Set;
-use crate::model::waypoint::{AttachedSet, Resources};
+use crate::model::waypoint::{AttachedSet, Extension, Resources};
 
 /// What has been made so far.
 #[derive(Default)]
 pub(super) struct Attached {
     policies: OnceLock<Set>,
+    authentications: OnceLock<authentication::Set>,
     limits: OnceLock<Result<Vec<Arc<Counted>>, PolicyKey>>,
 }
 
@@ -48,16 +50,24 @@ impl<'a> InForce<'a> {
         self.made.policies.get_or_init(made)
     }
 
+    /// A provider that its policies name; none is one that nobody has told of.
+    pub(super) fn extension(self, name: &str) -> Option<&'a Extension> {
+        self.told.extensions.get(name).map(|extension| &**extension)
+    }
+
+    /// Its request authentications. One that nobody has told of lets nothing pass.
+    pub(super) fn authentications(self) -> &'a authentication::Set {
+        let made = || self.told.authentications_of(self.set);
+        self.made.authentications.get_or_init(made)
+    }
+
     /// Its rate limits.
     ///
     /// # Errors
     /// One that nobody has told of.
     pub(super) fn limits(self) -> Result<&'a [Arc<Counted>], Untold> {
-        let made = || {
-            let told = self.told.limits_of(self.set)?;
-            let counted = told.iter().filter_map(|limit| self.counted.get(&limit.key));
-            Ok(counted.cloned().collect())
-        };
+        let counted = |key: &PolicyKey| self.counted.get(key).cloned().ok_or_else(|| key.clone());
+        let made = || self.set.limits.iter().map(counted).collect();
         let limits = self.made.limits.get_or_init(made);
         match limits {
             Ok(limits) => Ok(limits),

@@ -2,7 +2,9 @@
 //! authorization, authentication, limits. Each filter sees the request as it was asked, before any
 //! route changes it, and may answer it instead; faults and CORS are the route's.
 
+mod authentication;
 mod authorization;
+mod custom;
 mod limits;
 mod standing;
 
@@ -11,11 +13,13 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use super::Arrival;
-use super::http::Reply;
+use super::http::{Received, Reply};
 use super::routing::{Seen, Untold};
 use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
+
+pub(super) use custom::Unseen;
 pub(super) use limits::Strictest;
 pub(super) use standing::{Head, Standing};
 
@@ -28,20 +32,24 @@ pub(super) struct Found {
     pub(super) marks: Vec<Mark>,
     /// The rate limit that answers for it.
     pub(super) limit: Option<Strictest>,
-    /// Fields of the answer, whoever gives it.
+    /// Fields of the answer, whoever gives it, in place of its own.
     pub(super) answer: HeaderMap,
+    /// Fields that stand beside the answer's own.
+    pub(super) answer_added: HeaderMap,
+    /// What was changed of the request that its routes do not see.
+    pub(super) unseen: Unseen,
 }
 
 /// Lets a request through, or says what to answer it. They may add to its fields and take from them.
 ///
 /// # Errors
 /// The answer.
-#[expect(clippy::unused_async, reason = "others are to be asked")]
-pub(super) async fn request<C: Connector>(
+pub(super) async fn request<C: Connector + Clone>(
     arrival: &Arrival<C>,
     seen: &Seen,
     parts: &mut Parts,
     authority: &Authority,
+    body: &mut Received,
     found: &mut Found,
 ) -> Result<(), Reply> {
     let attached = seen.attached(&arrival.bound);
@@ -49,16 +57,15 @@ pub(super) async fn request<C: Connector>(
     let Some(attached) = attached else {
         return Ok(());
     };
-    authorization::request(
-        (arrival, seen),
-        attached.policies(),
-        parts,
-        authority,
-        found,
-    )?;
+    let place = (arrival, seen);
+    let policies = attached.policies();
+    custom::request(place, attached, parts, authority, body, found).await?;
+    let authentications = attached.authentications();
+    authentication::request(arrival, authentications, parts, authority, found).await?;
+    authorization::request(place, policies, parts, authority, found)?;
     let limits = attached.limits();
     let limits = limits.map_err(|untold| Reply::untold(chain(&untold)))?;
-    limits::request((arrival, seen), limits, parts, authority, found)
+    limits::request(place, limits, parts, authority, found)
 }
 
 /// Why a connection that is no HTTP does not pass.
@@ -68,21 +75,22 @@ pub(super) enum NotLet {
     Untold(#[from] Untold),
     #[error("{}: {denial}", denial.detail())]
     Denied { denial: Denial },
+    #[error("{reason}")]
+    Asked { reason: String },
 }
 
 /// Lets a connection through that is no HTTP, and asks for `server_name` where it is TLS.
 ///
 /// # Errors
 /// [`NotLet`].
-pub(super) fn connection<C: Connector>(
+pub(super) async fn connection<C: Connector + Clone>(
     arrival: &Arrival<C>,
     seen: &Seen,
     server_name: Option<&str>,
 ) -> Result<(), NotLet> {
-    match seen.attached(&arrival.bound)? {
-        Some(attached) => {
-            authorization::connection((arrival, seen), attached.policies(), server_name)
-        }
-        None => Ok(()),
-    }
+    let Some(attached) = seen.attached(&arrival.bound)? else {
+        return Ok(());
+    };
+    custom::connection((arrival, seen), attached, server_name).await?;
+    authorization::connection((arrival, seen), attached.policies(), server_name)
 }

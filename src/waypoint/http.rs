@@ -4,10 +4,11 @@
 //! [`front`] lets well-formed requests pass. [`exchange`] is one request: [`route`] finds its rule and
 //! what that makes of it, [`backend`] puts it into the form in which the backend gets it, [`attempts`]
 //! asks endpoints until one answers, [`mirror`] sends copies. [`pool`] keeps connections to endpoints,
-//! [`message`] says what of a message is for the next hop, [`reply`] is what the waypoint answers itself.
+//! [`message`] says what of a message is for the next hop, [`ask`] asks others what they say of it, [`reply`] is what the waypoint answers itself.
 
 mod account;
 mod affinity;
+mod ask;
 mod attempts;
 mod backend;
 mod body;
@@ -23,6 +24,7 @@ mod message;
 mod mirror;
 mod pool;
 mod quiet;
+mod received;
 mod replay;
 mod reply;
 mod resets;
@@ -50,10 +52,14 @@ use tracing::debug;
 use super::Arrival;
 use crate::hbone::{Connector, Tunnel, TunnelIo};
 use crate::telemetry::access_log::chain;
+pub(super) use ask::{Ask, Told, Unanswered};
 use body::Download;
+pub(super) use framing::HEAD;
 use front::{Front, Gate};
+pub(super) use message::{is_between_neighbours, request_id};
 pub(super) use pool::{Pool, Version};
 use quiet::Busy;
+pub(super) use received::{Beginning, Received, Unread};
 pub(super) use reply::Reply;
 use resets::Resets;
 pub(super) use route::asked as as_routed;
@@ -220,7 +226,7 @@ fn http2(spawn: Spawn) -> http2::Builder<Spawn> {
     builder
         .timer(TokioTimer::new())
         .enable_connect_protocol()
-        .max_header_list_size(u32::try_from(framing::HEAD).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)

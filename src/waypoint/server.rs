@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::jwks::Keeper;
 use super::lane::{Dealt, Lane};
 use super::place::{self, Place};
 use super::report::{State, Teller};
@@ -70,6 +71,7 @@ impl<C: Connector + Clone> Waypoint<C> {
             http: http::Pool::default(),
             outside: super::outside::Instances::default(),
             names,
+            keys: super::KeySets::default(),
             routing: super::Routing::default(),
             settings,
             mesh,
@@ -90,6 +92,10 @@ impl<C: Connector + Clone> Waypoint<C> {
     /// open finish, and cuts what does not in time.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut mesh = self.shared.mesh.clone();
+        let mut keeping = JoinSet::new();
+        // To the end of the last request, which may name a key that nobody knows yet.
+        let kept = CancellationToken::new();
+        keeping.spawn(Keeper::new(Arc::clone(&self.shared)).run(kept.clone()));
         while !shutdown.is_cancelled() {
             let now = Arc::clone(&mesh.borrow_and_update());
             let place = Place::of(&self.shared.settings, &now);
@@ -116,6 +122,10 @@ impl<C: Connector + Clone> Waypoint<C> {
             }
         }
         self.drain().await;
+        kept.cancel();
+        while let Some(done) = keeping.join_next().await {
+            report(done);
+        }
     }
 
     /// Has what a place takes at hand. Without one, what the last took stays for those it serves still.

@@ -51,7 +51,7 @@ pub(super) async fn serve<C: Connector + Clone>(
     let Some(seen) = arrival.look() else {
         return refuse(arrival, tunnel, &Nowhere::Gone);
     };
-    if let Err(denied) = filters::connection(arrival, &seen, server_name) {
+    if let Err(denied) = filters::connection(arrival, &seen, server_name).await {
         return refuse(arrival, tunnel, &denied);
     }
     let to = match destination(arrival, &seen, server_name) {

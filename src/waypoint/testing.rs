@@ -164,6 +164,8 @@ pub(super) struct Rig {
     pub(super) resources: Option<Resources>,
     pub(super) waypoint: JoinSet<()>,
     tasks: JoinSet<()>,
+    /// Where it keeps keys of token issuers.
+    keys: tempfile::TempDir,
 }
 
 pub(super) fn speaking(service_port: u16, app_protocol: AppProtocol) -> ServicePort {
@@ -199,12 +201,14 @@ impl Rig {
         let mut tasks = JoinSet::new();
         tasks.spawn(manager.run(CancellationToken::new()));
         let (mesh, seen) = watch::channel(Arc::default());
+        let keys = tempfile::tempdir().unwrap();
         let settings = Settings {
             name: "shop/wp".parse().unwrap(),
             node: Arc::from("edge-1"),
             threads: vec![tokio::runtime::Handle::current(); 2],
             drain,
             sessions: SessionKey::new([7; 32]),
+            keys: keys.path().to_owned(),
             silence,
         };
         let server = Server::new().await;
@@ -255,6 +259,7 @@ impl Rig {
             client: Pool::new(Direct, Limits::default()),
             workloads: vec![workload("wp-1", &["127.0.0.1"]).of("wp")],
             names: server,
+            keys,
             lookups: names,
             resources: None,
             services: vec![
@@ -265,6 +270,11 @@ impl Rig {
             waypoint,
             tasks,
         }
+    }
+
+    /// Where it keeps keys of token issuers.
+    pub(super) fn keys(&self) -> &std::path::Path {
+        self.keys.path()
     }
 
     /// Tells the waypoint of the mesh as it is now, and waits until it serves.

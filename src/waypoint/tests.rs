@@ -2,6 +2,7 @@
 
 mod attempts;
 mod changes;
+mod custom;
 mod framing;
 mod headers;
 mod http;
@@ -16,4 +17,5 @@ mod sessions;
 mod silence;
 mod sniff;
 mod tcp;
+mod tokens;
 mod traffic;

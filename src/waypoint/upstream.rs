@@ -89,6 +89,16 @@ impl<C: Connector + Clone> Upstream<C> {
         }
     }
 
+    /// What it connects by.
+    pub(super) fn connector(&self) -> &C {
+        &self.connector
+    }
+
+    /// The files that TLS goes by.
+    pub(super) fn materials(&self) -> &Materials {
+        &self.materials
+    }
+
     async fn tunnel(&self, arrival: &Arrival<C>, to: &Tunnelled) -> Result<Tunnel, OpenError> {
         let known = arrival.shared.known(&arrival.instance);
         let (_mesh, instance) = known.ok_or(OpenError::Gone)?;

@@ -1,6 +1,7 @@
 //! Programs that cases run in rigs. The test binary is each of them, when it is started with a
 //! description of one: an ordinary server that tells what it has received, and clients.
 
+mod authorizer;
 pub(crate) mod client;
 pub(crate) mod echo;
 mod grpc;

@@ -20,6 +20,7 @@ mod answer;
 mod authorization;
 mod case;
 mod connections;
+mod custom;
 mod egress;
 mod hostile;
 mod limits;
@@ -30,6 +31,7 @@ mod protocols;
 mod resilience;
 mod rewriting;
 mod shares;
+mod tokens;
 mod traffic;
 mod virtual_services;
 mod written;
@@ -308,7 +310,7 @@ fn servers(testbed: &mut Testbed) {
         testbed.program(host, Some(name), &command);
     }
     let directory = testbed.state().join("nginx");
-    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::create_dir_all(directory.join("keys")).unwrap();
     let config = directory.join("nginx.conf");
     std::fs::write(&config, written::nginx(&directory)).unwrap();
     egress::certify(&directory);

@@ -117,6 +117,12 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Policy(policy) => {
             told.policies.insert(policy.key.clone(), policy);
         }
+        WaypointResource::Extension(provider) => {
+            told.extensions.insert(Arc::clone(&provider.name), provider);
+        }
+        WaypointResource::Authentication(policy) => {
+            told.authentications.insert(policy.key.clone(), policy);
+        }
         WaypointResource::Limit(limit) => {
             told.limits.insert(limit.key.clone(), limit);
         }
@@ -137,6 +143,12 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Policy(policy) => {
             told.policies.remove(&policy.key);
+        }
+        WaypointResource::Extension(provider) => {
+            told.extensions.remove(&provider.name);
+        }
+        WaypointResource::Authentication(policy) => {
+            told.authentications.remove(&policy.key);
         }
         WaypointResource::Limit(limit) => {
             told.limits.remove(&limit.key);

@@ -121,6 +121,7 @@ impl Followers {
                     Some(secret) => SessionKey::derived(secret, name),
                     None => SessionKey::new(rand::random()),
                 },
+                keys: config.state_dir().join("jwks"),
                 silence: waypoint::SILENCE,
             };
             let reason = format!("waypoint {name}: this machine has not joined");

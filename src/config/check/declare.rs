@@ -7,13 +7,16 @@ use super::destinations::in_full;
 use super::{Context, Known};
 use crate::config::mesh::{
     WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenLimit,
+    WrittenRequestAuthentication,
 };
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
     WrittenServiceEntry, WrittenVirtualService, WrittenWorkload,
 };
 use crate::config::source::At;
-use crate::model::declaration::{Attachment, AuthorizationPolicy, PeerAuthentication, RateLimit};
+use crate::model::declaration::{
+    Attachment, AuthorizationPolicy, PeerAuthentication, RateLimit, RequestAuthentication,
+};
 use crate::model::declaration::{
     Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Workload,
 };
@@ -57,6 +60,10 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .iter()
             .map(|policy| declared_authentication(policy))
             .collect(),
+        request_authentications: {
+            let policies = written.request_authentications.iter();
+            policies.map(|p| declared_request(p)).collect()
+        },
         rate_limits: written
             .rate_limits
             .iter()
@@ -255,14 +262,28 @@ fn declared_authorization(written: &WrittenAuthorization) -> AuthorizationPolicy
         origin: written.place.origin(),
         name: Arc::clone(&written.name.value),
         namespace: Arc::clone(&written.namespace.value),
-        attachment: match &written.attachment {
-            WrittenAttachment::Namespace => Attachment::Namespace,
-            WrittenAttachment::Selector(labels) => Attachment::Selector(labels.value.clone()),
-            WrittenAttachment::Targets(targets) => Attachment::Targets(values(&targets.value)),
-        },
+        attachment: attachment(&written.attachment),
         action: written.action.value.clone(),
         dry_run: written.dry_run,
         rules: values(&written.rules.list),
+    }
+}
+
+fn attachment(written: &WrittenAttachment) -> Attachment {
+    match written {
+        WrittenAttachment::Namespace => Attachment::Namespace,
+        WrittenAttachment::Selector(labels) => Attachment::Selector(labels.value.clone()),
+        WrittenAttachment::Targets(targets) => Attachment::Targets(values(&targets.value)),
+    }
+}
+
+fn declared_request(written: &WrittenRequestAuthentication) -> RequestAuthentication {
+    RequestAuthentication {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        attachment: attachment(&written.attachment),
+        rules: values(&written.rules),
     }
 }
 

@@ -57,6 +57,12 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         authentications.map(|p| (Some(&p.namespace), &p.name)),
         found,
     );
+    let authentications = written.request_authentications.iter();
+    unique(
+        "request-authentication",
+        authentications.map(|p| (Some(&p.namespace), &p.name)),
+        found,
+    );
     let limits = written.rate_limits.iter();
     unique(
         "rate-limit",

@@ -56,23 +56,10 @@ pub(super) fn targeted(
         let WrittenAttachment::Targets(refs) = &policy.attachment else {
             continue;
         };
-        if let Action::Custom(_) = policy.action.value {
-            found.push(asks_nobody(policy));
-        }
         let what = format!("authorization-policy `{}`", policy.name.value);
         targets.check((&what, &policy.namespace.value), &refs.value, found);
         requests.check(policy, &refs.value, found);
     }
-}
-
-fn asks_nobody(policy: &WrittenAuthorization) -> Diagnostic {
-    let message = format!(
-        "authorization-policy `{}` is `CUSTOM`: this version asks no providers",
-        policy.name.value
-    );
-    Diagnostic::new(Code::Unsupported, policy.action.place.clone(), message)
-        .label("nobody would be asked")
-        .help("write it as `ALLOW` or `DENY`; or take it out: a mesh that ignored it would be more open than it reads")
 }
 
 fn authorization<'a>(
@@ -104,7 +91,7 @@ fn authorization<'a>(
             found.push(
                 Diagnostic::new(Code::NotInForce, policy.action.place.clone(), message)
                     .label("never enforced")
-                    .help("write it as `ALLOW` or `DENY`, or take it out"),
+                    .help("add `target-refs`: waypoints know the others; or write it as `ALLOW` or `DENY`, or take it out"),
             );
         }
     }

@@ -8,10 +8,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::destination::read_locality;
 use super::identifier;
 use super::policy::identity;
+use super::provider;
 use super::route::read_retries;
-use crate::config::read::{Value, scalar};
+use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
+use crate::model::authentication::Fetching;
 use crate::model::authorization::Trusted;
 use crate::model::declaration::Settings;
 use crate::model::route::{PathNormalization, Retry};
@@ -24,6 +26,10 @@ const TTL: std::ops::RangeInclusive<Duration> =
 /// Bounds of `expired-grace`.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 
+/// Bounds of `jwks-stale-limit`: a shorter one would end between two looks at the keys.
+const STALE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
+
 /// A `[mesh]` table.
 pub(in crate::config) struct WrittenSettings {
     /// Its header.
@@ -34,6 +40,8 @@ pub(in crate::config) struct WrittenSettings {
     pub says_paths: bool,
     /// Where `service-range` is written, if it is.
     pub range: Option<Place>,
+    /// The names of its providers, in their order; none where some of them could not be read.
+    pub providers: Option<Vec<Place>>,
 }
 
 pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
@@ -43,6 +51,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         Some(At::new(ranges(value)?, value.place().clone()))
     });
     let paths = table.optional("path-normalization", normalization);
+    let providers = table.optional("extension-providers", provider::read);
+    let (providers, whole) = providers.unwrap_or((Vec::new(), true));
     let settings = Settings {
         trust_domain: table
             .optional("trust-domain", trust_domain)
@@ -78,6 +88,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
             .optional("locality-lb-setting", read_locality)
             .unwrap_or(default.locality),
         paths: paths.unwrap_or(default.paths),
+        providers: providers.iter().map(|p| p.value.clone()).collect(),
+        fetching: fetching(&table, default.fetching),
         trusted: Trusted {
             proxies: table
                 .optional("trusted-proxies", |value| value.list(identity))
@@ -100,6 +112,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         settings,
         says_paths: paths.is_some(),
         range: range.map(|range| range.place),
+        providers: whole.then(|| providers.into_iter().map(|p| p.place).collect()),
     })
 }
 
@@ -120,9 +133,23 @@ pub(in crate::config) fn defaults() -> Settings {
         auto_allow_waypoint: false,
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),
+        providers: Vec::new(),
+        fetching: Fetching::usual(),
         paths: PathNormalization::Base,
         trusted: Trusted::default(),
         serial: 0,
+    }
+}
+
+fn fetching(table: &Table<'_>, default: Fetching) -> Fetching {
+    let ranges = table.optional("jwks-local-ranges", |value| value.list(scalar::range));
+    Fetching {
+        stale_limit: table
+            .optional("jwks-stale-limit", |value| scalar::duration(value, STALE))
+            .unwrap_or(default.stale_limit),
+        local_ranges: ranges.map_or(default.local_ranges, |ranges| {
+            ranges.into_iter().map(|range| range.value).collect()
+        }),
     }
 }
 

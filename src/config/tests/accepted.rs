@@ -3,8 +3,10 @@
 mod destinations;
 mod limits;
 mod policies;
+mod providers;
 mod routes;
 mod service_entries;
+mod tokens;
 mod virtual_services;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 mod destinations;
 mod limits;
 mod policies;
+mod providers;
 mod rules;
 mod service_entries;
 
@@ -35,6 +36,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(enrolment());
     rows.extend(incomplete());
     rows.extend(policies::rows());
+    rows.extend(providers::rows());
     rows.extend(limits::rows());
     rows.extend(rules::rows());
     rows.extend(destinations::rows());

@@ -3,9 +3,11 @@
 mod destinations;
 mod limits;
 mod policies;
+mod providers;
 mod resources;
 mod rules;
 mod service_entries;
+mod tokens;
 
 use super::{Code, Row, judge};
 
@@ -90,8 +92,10 @@ pub(super) fn rows() -> Vec<Row> {
     namespaces(&mut rows);
     resources::add(&mut rows);
     policies::add(&mut rows);
+    tokens::add(&mut rows);
     limits::add(&mut rows);
     rules::add(&mut rows);
+    providers::add(&mut rows);
     destinations::add(&mut rows);
     service_entries::add(&mut rows);
     rows.0

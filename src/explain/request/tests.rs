@@ -103,8 +103,14 @@ burst = 2
 "#;
 
 fn mesh() -> Intended {
+    with("")
+}
+
+/// The mesh with another file.
+fn with(more: &str) -> Intended {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mesh.toml"), MESH).unwrap();
+    fs::write(dir.path().join("more.toml"), more).unwrap();
     let loaded = config::load(dir.path());
     let report = loaded.report.to_string();
     intended(&loaded.mesh.expect(&report)).unwrap()
@@ -297,5 +303,62 @@ fn what_is_no_request_is_told() {
     ] {
         let refused = asked(&mesh, "v1:80", request).unwrap_err();
         assert!(matches!(refused, QuestionError::Request(_)), "{refused}");
+    }
+}
+
+#[test]
+fn who_is_to_allow_it_is_told() {
+    let custom = |provider: &str| {
+        format!(
+            "default-namespace = \"shop\"\n[mesh]\nextension-providers = [{provider}]\n\
+             [[authorization-policy]]\nname = \"ask\"\naction = \"CUSTOM\"\nprovider.name = \"opa\"\n\
+             target-refs = [{{ kind = \"Service\", name = \"v1\" }}]\n\
+             rules = [{{ to = [{{ operation = {{ paths = [\"/a*\"] }} }}] }}]\n"
+        )
+    };
+    let grpc = |of: &str| {
+        custom(&format!(
+            "{{ name = \"opa\", envoy-ext-authz-grpc = {{ {of} }} }}"
+        ))
+    };
+    let there = "service = \"shop/v2\", port = 90";
+    let gone = "service = \"shop/gone\", port = 90";
+    let open = "service = \"shop/gone\", port = 90, fail-open = true";
+    for (name, more, path, allowed, said) in [
+        (
+            "one that is there",
+            grpc(there),
+            "/a",
+            true,
+            "provider opa (more.toml:3) at v2.shop.mesh.internal:90 has to allow it, by policy shop/ask (more.toml:9); what it cannot be asked about is answered with 403",
+        ),
+        ("one that is not asked", grpc(there), "/old", true, "302"),
+        (
+            "one that is no service",
+            grpc(gone),
+            "/a",
+            false,
+            "asks provider opa (more.toml:3), which cannot be asked: no service has the host name gone",
+        ),
+        (
+            "the same, open",
+            grpc(open),
+            "/a",
+            true,
+            "cannot be asked, by policy shop/ask",
+        ),
+        (
+            "nobody",
+            custom(""),
+            "/a",
+            false,
+            "asks provider opa, which is none that could be asked",
+        ),
+    ] {
+        let told = asked(&with(&more), "v1:80", get(path, &[("x-user", "ann")])).unwrap();
+        let steps: Vec<_> = told.steps.iter().map(|step| &*step.text).collect();
+        let all = format!("{}\n{}", steps.join("\n"), told.reason);
+        assert_eq!(told.allowed, allowed, "{name}: {all}");
+        assert!(all.contains(said), "{name}: {all}");
     }
 }

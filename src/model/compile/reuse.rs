@@ -97,12 +97,15 @@ pub(super) struct Made {
 #[derive(Clone, Debug, PartialEq)]
 struct Routed {
     routes: Vec<declaration::Route>,
+    request_authentications: Vec<declaration::RequestAuthentication>,
     destination_rules: Vec<declaration::DestinationRule>,
 }
 
 impl Routed {
     fn are_of(&self, mesh: &Mesh) -> bool {
-        self.routes == mesh.routes && self.destination_rules == mesh.destination_rules
+        self.routes == mesh.routes
+            && self.destination_rules == mesh.destination_rules
+            && self.request_authentications == mesh.request_authentications
     }
 }
 
@@ -170,7 +173,7 @@ impl<'a> Former<'a> {
         self.world.is_some()
     }
 
-    /// Whether routes and destination rules are as they were.
+    /// Whether routes, destination rules and request authentications are as they were.
     pub(super) fn same_routes(&self) -> bool {
         self.routed.is_some()
     }
@@ -273,6 +276,7 @@ impl<'a> Former<'a> {
             routed: Some(self.routed.cloned().unwrap_or_else(|| {
                 Arc::new(Routed {
                     routes: mesh.routes.clone(),
+                    request_authentications: mesh.request_authentications.clone(),
                     destination_rules: mesh.destination_rules.clone(),
                 })
             })),
@@ -317,6 +321,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         authorization_policies,
         peer_authentications,
         // Nothing but what waypoints are told follows from these.
+        request_authentications: _,
         rate_limits: _,
         routes: _,
         destination_rules: _,
@@ -342,6 +347,7 @@ fn world_of(mesh: &Mesh) -> Mesh {
         gateways: mesh.gateways.clone(),
         authorization_policies: mesh.authorization_policies.clone(),
         peer_authentications: mesh.peer_authentications.clone(),
+        request_authentications: Vec::new(),
         rate_limits: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),

@@ -14,7 +14,9 @@ use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::authorization::Trusted;
 use crate::model::binding::{Bindable, Named};
-use crate::model::declaration::{self, AuthorizationPolicy, Mesh, RateLimit};
+use crate::model::declaration::{
+    self, AuthorizationPolicy, Mesh, RateLimit, RequestAuthentication,
+};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::waypoint::{
@@ -23,9 +25,11 @@ use crate::model::waypoint::{
 use crate::model::workload::Workload;
 
 mod attached;
+mod authentication;
 mod authorization;
 mod backends;
 mod delegates;
+mod extensions;
 mod known;
 mod limit;
 mod sites;
@@ -35,6 +39,7 @@ mod traffic;
 
 use attached::{Attached, Routes};
 pub use backends::Missing;
+use extensions::Providers;
 pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
@@ -73,7 +78,12 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
     let routes = delegates::resolved(&known.mesh.routes);
     let world = World {
         bundle: Bundle::new(settings),
+        providers: extensions::by_name(settings),
         policies: Targets::new(policies, &settings.root_namespace),
+        authentications: Targets::new(
+            &known.mesh.request_authentications,
+            &settings.root_namespace,
+        ),
         limits: Targets::new(&known.mesh.rate_limits, &settings.root_namespace),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
@@ -107,6 +117,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
                     proxies: world.bundle.principals(&settings.trusted.proxies),
                     count: settings.trusted.count,
                 },
+                fetching: settings.fetching.clone(),
                 ..Options::default()
             },
             workload_set: AttachedSet::default(),
@@ -169,7 +180,9 @@ fn behind<'a>(known: &Known<'a>, sites: &'a Sites<'a>) -> HashMap<Named<'a>, Vec
 /// What every waypoint is told of.
 struct World<'a> {
     bundle: Bundle,
+    providers: Providers<'a>,
     policies: Targets<'a, AuthorizationPolicy>,
+    authentications: Targets<'a, RequestAuthentication>,
     limits: Targets<'a, RateLimit>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
@@ -190,7 +203,9 @@ impl<'a> World<'a> {
             binding.set = self.set(&gateway.name, Some(site), &mut told);
             told.services.insert(site.key.clone(), Arc::new(binding));
         }
-        let mut backends = BTreeSet::new();
+        self.extend(&namespace, &mut told);
+        let asked = told.extensions.values().map(|asked| &asked.to);
+        let mut backends: BTreeSet<ServiceKey> = asked.filter_map(keyed).cloned().collect();
         for (key, declared) in used {
             let route = self.route(declared, &namespace);
             backends.extend(route.rules.iter().flat_map(targets).cloned());
@@ -221,6 +236,12 @@ impl<'a> World<'a> {
             let known = told.policies.entry(key.clone());
             known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
             set.policies.push(key);
+        }
+        for policy in self.authentications.on(waypoint, site) {
+            let key = authentication::key(policy);
+            let known = told.authentications.entry(key.clone());
+            known.or_insert_with(|| Arc::new(authentication::of(policy)));
+            set.authentications.push(key);
         }
         for written in self.limits.on(waypoint, site) {
             let key = limit::key(written);
@@ -304,10 +325,14 @@ fn targets_of<B>(rule: &Rule<B>) -> impl Iterator<Item = &B> {
 
 /// The services among them.
 fn targets(rule: &Rule<Target>) -> impl Iterator<Item = &ServiceKey> {
-    targets_of(rule).filter_map(|target| match target {
+    targets_of(rule).filter_map(keyed)
+}
+
+fn keyed(target: &Target) -> Option<&ServiceKey> {
+    match target {
         Target::Service { key, .. } => Some(key),
         Target::Invalid(_) => None,
-    })
+    }
 }
 
 /// What is told now, in the memory of what was told before as far as that is the same.
@@ -330,6 +355,8 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.routes, &before.routes);
     same(&mut told.traffic, &before.traffic);
     same(&mut told.policies, &before.policies);
+    same(&mut told.extensions, &before.extensions);
+    same(&mut told.authentications, &before.authentications);
     same(&mut told.limits, &before.limits);
     Arc::new(told)
 }

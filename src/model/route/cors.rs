@@ -28,6 +28,12 @@ pub enum CorsVerdict {
     Expose(HeaderMap),
 }
 
+/// Whether a browser asks whether it may ask.
+pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    let has = |name: HeaderName| headers.contains_key(name);
+    method == Method::OPTIONS && has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
 impl Cors {
     /// What becomes of a request.
     pub fn judge(&self, method: &Method, headers: &HeaderMap) -> CorsVerdict {

@@ -9,10 +9,11 @@ use ipnet::IpNet;
 
 use super::{Bound, WaypointName};
 use crate::model::attached::PolicyKey;
+use crate::model::authentication::{self, Authentication, Fetching};
 use crate::model::authorization::{Authorization, Set, Trusted};
-use crate::model::declaration::{Origin, WaypointFor};
+use crate::model::declaration::{ExtAuthz, Origin, WaypointFor};
 use crate::model::limit::Limit;
-use crate::model::route::{PathNormalization, Retry, Route, RouteKey};
+use crate::model::route::{PathNormalization, Retry, Route, RouteKey, Target};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::traffic::{LocalityPolicy, TrafficPolicy};
 use crate::model::workload::Locality;
@@ -33,6 +34,24 @@ pub struct Resources {
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
     /// The rate limits that are.
     pub limits: BTreeMap<PolicyKey, Arc<Limit>>,
+    /// The providers those name.
+    pub extensions: BTreeMap<Arc<str>, Arc<Extension>>,
+    /// The request authentications that are attached.
+    pub authentications: BTreeMap<PolicyKey, Arc<Authentication>>,
+}
+
+/// A provider that policies have asked (`spec/waypoint-l7.md` §4.4). One that a policy names and that is
+/// not told of is one that cannot be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Whom to ask.
+    pub to: Target,
+    /// How.
+    pub check: ExtAuthz,
 }
 
 impl Resources {
@@ -44,6 +63,15 @@ impl Resources {
         let missing = named.clone().find(|key| !known(key)).cloned();
         let policies = named.filter_map(|key| self.policies.get(key).cloned());
         Set::new(policies, missing)
+    }
+
+    /// The request authentications among what is attached. Where one is named and not told of, nothing
+    /// passes.
+    pub fn authentications_of(&self, set: &AttachedSet) -> authentication::Set {
+        let (named, told) = (&set.authentications, &self.authentications);
+        let missing = named.iter().find(|key| !told.contains_key(*key)).cloned();
+        let policies = named.iter().filter_map(|key| told.get(key).cloned());
+        authentication::Set::new(policies, missing)
     }
 
     /// The rate limits among what is attached.
@@ -71,6 +99,8 @@ impl Resources {
 pub struct AttachedSet {
     /// Authorization policies.
     pub policies: Vec<PolicyKey>,
+    /// Request authentications.
+    pub authentications: Vec<PolicyKey>,
     /// Rate limits.
     pub limits: Vec<PolicyKey>,
 }
@@ -106,6 +136,8 @@ pub struct Options {
     /// The mesh's `locality-lb-setting`, for services of which neither a destination rule nor they
     /// themselves say anything.
     pub locality: LocalityPolicy,
+    /// How it gets the keys of those whose tokens it believes.
+    pub fetching: Fetching,
     /// The mesh's `path-normalization`.
     pub paths: PathNormalization,
     /// The mesh's `trusted-proxies`.
@@ -119,6 +151,7 @@ impl Default for Options {
             sniff_timeout: Duration::from_millis(100),
             default_retry: Retry::usual(),
             locality: LocalityPolicy::usual(),
+            fetching: Fetching::usual(),
             paths: PathNormalization::Base,
             trusted: Trusted::default(),
         }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::account::Account;
 use super::deadline::Clock;
-use super::pool::{Lease, NoConnection, Version};
+use super::pool::{Lease, NoConnection, Version, asked_host};
 use super::replay::Tape;
 use super::reply::Reply;
 use super::upload::{Origin, Upload};
@@ -253,7 +254,9 @@ impl<C: Connector + Clone> Attempts<'_, C> {
         loop {
             let pool = &self.arrival.shared.http;
             let fresh = stale >= STALE;
-            let lent = pool.lend(self.arrival, chosen, self.version, &request, fresh);
+            let host = asked_host(&request);
+            let host = host.as_ref().map(Authority::host);
+            let lent = pool.lend(self.arrival, chosen, self.version, host, fresh);
             let lent = lent.await;
             let mut lease = match lent {
                 Ok(lease) => lease,

@@ -20,6 +20,7 @@ use super::hashed::Hashed;
 use super::mirror::{self, Mirrored};
 use super::pool::Version;
 use super::quiet::Quiet;
+use super::received::Received;
 use super::reply::Reply;
 use super::tasks::Spawn;
 use super::upload::{Origin, Upload};
@@ -30,7 +31,7 @@ use crate::model::service::AppProtocol;
 use crate::model::waypoint::Destination;
 use crate::telemetry::access_log::chain;
 use crate::waypoint::endpoints::Ruled as Policy;
-use crate::waypoint::filters::{Found, Head, Standing};
+use crate::waypoint::filters::{Found, Head, Standing, Unseen};
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, filters};
 
@@ -65,7 +66,11 @@ pub(super) async fn serve<C: Connector + Clone>(
         return Reply::no_endpoint(gone).response(account);
     };
     let mut found = Found::default();
-    let passed = filters::request(&arrival, &seen, &mut parts, &authority, &mut found).await;
+    let mut body = Received::new(body);
+    let passed = filters::request(
+        &arrival, &seen, &mut parts, &authority, &mut body, &mut found,
+    );
+    let passed = passed.await;
     account.marked(found.marks);
     account.limited(found.limit);
     let standing = upgrade.is_some().then(|| {
@@ -77,6 +82,7 @@ pub(super) async fn serve<C: Connector + Clone>(
     });
     let mut told = Told {
         filtered: found.answer,
+        added: found.answer_added,
         ..Told::default()
     };
     if let Err(reply) = passed {
@@ -88,6 +94,7 @@ pub(super) async fn serve<C: Connector + Clone>(
         version,
         client: parts.version,
         websocket: upgrade.is_some(),
+        unseen: &found.unseen,
     };
     let answer = exchange.answer(parts, authority, body, &mut account, &mut told);
     match answer.await {
@@ -114,6 +121,8 @@ struct Exchange<'a, C: Connector> {
     /// What the client speaks.
     client: http::Version,
     websocket: bool,
+    /// What filters have changed that its routes do not see.
+    unseen: &'a Unseen,
 }
 
 /// Where a request goes, and how.
@@ -134,6 +143,7 @@ struct Way<'a> {
 #[derive(Default)]
 struct Told<'a> {
     filtered: HeaderMap,
+    added: HeaderMap,
     ruled: Option<Ruled<'a>>,
     cors: Option<HeaderMap>,
     session: Option<(HeaderName, HeaderValue)>,
@@ -150,11 +160,13 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         &self,
         mut parts: Parts,
         authority: Authority,
-        body: Incoming,
+        body: Received,
         account: &mut Account,
         told: &mut Told<'a>,
     ) -> Result<Answer, Reply> {
-        let way = self.way(&parts, &authority, account, told).await?;
+        let asked = self.unseen.restored(&parts);
+        let way = self.way(&asked, &authority, account, told).await?;
+        drop(asked);
         account.goes_to(&way.to);
         told.ruled = way.ruled;
         let limit = match account.is_grpc() {
@@ -342,7 +354,7 @@ impl<'a, C: Connector + Clone> Exchange<'a, C> {
         ruled: Ruled<'a>,
         parts: &Parts,
         host: &Authority,
-        body: &Incoming,
+        body: &Received,
     ) -> Result<Vec<Copier>, Reply> {
         let mut copiers = Vec::new();
         for target in mirror::drawn(ruled.rule) {
@@ -401,9 +413,14 @@ impl Told<'_> {
 
     /// What is said in any answer.
     fn add_to(&self, headers: &mut HeaderMap) {
-        let cors = self.cors.iter().flatten();
-        for (name, value) in cors.chain(&self.filtered) {
+        for (name, value) in self.cors.iter().flatten() {
             headers.insert(name, value.clone());
+        }
+        for name in self.filtered.keys() {
+            headers.remove(name);
+        }
+        for (name, value) in self.filtered.iter().chain(&self.added) {
+            headers.append(name, value.clone());
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::waypoint::sniff::is_token;
 use chunked::Chunked;
 
 /// Bytes of a head, its request line included.
-pub(super) const HEAD: usize = 60 << 10;
+pub(in crate::waypoint) const HEAD: usize = 60 << 10;
 /// Fields of a head.
 pub(super) const FIELDS: usize = 100;
 /// Bytes of a request line.

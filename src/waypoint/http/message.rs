@@ -59,8 +59,13 @@ pub(super) fn receive(parts: &mut Parts) -> Result<Authority, Reply> {
     Ok(authority)
 }
 
+/// Whether a field is about one connection, and never for whom a message is passed on to.
+pub(in crate::waypoint) fn is_between_neighbours(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name) || [header::TE, header::TRAILER].contains(name)
+}
+
 /// The request's id, once it was received.
-pub(super) fn request_id(headers: &HeaderMap) -> &str {
+pub(in crate::waypoint) fn request_id(headers: &HeaderMap) -> &str {
     let id = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     id.unwrap_or_default()
 }

@@ -83,7 +83,8 @@ impl<C: Connector + Clone> Mirrored<C> {
             let Some(copy) = request.take() else {
                 return;
             };
-            let lent = pool.lend(&self.arrival, &chosen, self.version, &copy, fresh);
+            let host = picking.host;
+            let lent = pool.lend(&self.arrival, &chosen, self.version, host, fresh);
             let lent = lent.await;
             let mut lease = match lent {
                 Ok(lease) => lease,

@@ -23,7 +23,7 @@ use super::upload::Upload;
 use crate::hbone::{Connector, TunnelIo};
 use crate::waypoint::Arrival;
 use crate::waypoint::endpoints::{Outcome, Overflow, Place, UnderWay};
-use crate::waypoint::secure::{Alpn, Secured};
+use crate::waypoint::secure::Alpn;
 use crate::waypoint::upstream::{Chosen, OpenError, Way};
 use dialling::{Dialler, Dialling, Other};
 use handshake::handshake;
@@ -40,7 +40,7 @@ pub(in crate::waypoint) enum Version {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoConnection {
+pub(in crate::waypoint) enum NoConnection {
     #[error(transparent)]
     Way(#[from] OpenError),
     #[error("the endpoint does not speak HTTP")]
@@ -100,19 +100,19 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 }
 
 impl Pool {
-    /// A connection to an endpoint for a request: one that waits, unless a `fresh` one is wanted. Where
+    /// A connection to an endpoint for a request to `host`: one that waits, unless a `fresh` one is wanted. Where
     /// there are as many as may be, one is waited for.
     pub(super) async fn lend<C: Connector + Clone>(
         &self,
         arrival: &Arrival<C>,
         chosen: &Chosen,
         version: Version,
-        request: &Request<Upload>,
+        host: Option<&str>,
         fresh: bool,
     ) -> Result<Lease, NoConnection> {
         let under_way = chosen.under_way.as_ref();
         let place = under_way.map(|u| u.request()).transpose()?;
-        let key = Arc::new(key(arrival, chosen, version, request));
+        let key = Arc::new(key(arrival, chosen, version, host));
         let found = self.connection(arrival, chosen, &key, fresh).await?;
         let (connection, used, turn) = found;
         connection.serves();
@@ -271,7 +271,7 @@ fn key<C: Connector>(
     arrival: &Arrival<C>,
     chosen: &Chosen,
     version: Version,
-    request: &Request<Upload>,
+    host: Option<&str>,
 ) -> Key {
     let client = &arrival.client;
     let alpn = match version {
@@ -284,13 +284,8 @@ fn key<C: Connector>(
         client: (client.source.ip(), client.identity.clone()),
         version,
         group: chosen.under_way.as_ref().map(|u| u.group().clone()),
-        secured: secured(chosen, alpn, request).map(Arc::new),
+        secured: chosen.secured(host, alpn).map(Arc::new),
     }
-}
-
-fn secured(chosen: &Chosen, alpn: Alpn, request: &Request<Upload>) -> Option<Secured> {
-    let host = asked_host(request);
-    chosen.secured(host.as_ref().map(Authority::host), alpn)
 }
 
 /// The host that a request is for.

@@ -7,10 +7,14 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::account::{Account, Flag};
 use super::body::Download;
+use crate::model::authentication::Refused;
 use crate::model::authorization::Denial;
 
 /// What `server` says of such answers (§1.6).
 const SERVER: HeaderValue = HeaderValue::from_static("lateen");
+
+/// Octets of a message of gRPC.
+const MESSAGE: usize = 1024;
 
 /// An answer of the waypoint's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(in crate::waypoint) struct Reply {
     pub(in crate::waypoint) grpc: Option<u16>,
     /// Further fields.
     pub(in crate::waypoint) headers: Option<Box<HeaderMap>>,
+    /// What it says in place of a text; its fields tell of which type it is.
+    pub(in crate::waypoint) content: Option<Bytes>,
 }
 
 impl Reply {
@@ -39,6 +45,7 @@ impl Reply {
             reason,
             grpc: None,
             headers: None,
+            content: None,
         }
     }
 
@@ -66,6 +73,47 @@ impl Reply {
     pub(in crate::waypoint) fn denied(denial: &Denial) -> Self {
         let reason = format!("{}: {denial}", denial.detail());
         Self::bare(StatusCode::FORBIDDEN, "-", reason).saying("RBAC: access denied")
+    }
+
+    /// A provider denies it, and says what to answer.
+    pub(in crate::waypoint) fn provider_denied(
+        status: StatusCode,
+        headers: HeaderMap,
+        content: Bytes,
+        reason: String,
+    ) -> Self {
+        Self {
+            headers: Some(Box::new(headers)),
+            content: Some(content),
+            ..Self::bare(status, "UAEX", reason)
+        }
+    }
+
+    /// A provider cannot be asked, so nobody knows whether it may go on.
+    pub(in crate::waypoint) fn unasked(status: StatusCode, reason: String) -> Self {
+        Self::bare(status, "UAEX", reason)
+    }
+
+    /// Its body is longer than whoever is to see it takes.
+    pub(in crate::waypoint) fn too_large(reason: &str) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::bare(status, "-", reason.to_owned()).saying("Payload Too Large")
+    }
+
+    /// Its token is not believed; `realm` is what it asked for (§5.3).
+    pub(in crate::waypoint) fn unauthenticated(refused: &Refused, realm: &str) -> Self {
+        let invalid = refused.invalid;
+        let status = StatusCode::from_u16(invalid.status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        let reason = format!("{}: {refused}", invalid.detail());
+        let challenge = format!("Bearer realm=\"{realm}\", error=\"invalid_token\"");
+        let mut headers = HeaderMap::new();
+        if let Ok(challenge) = HeaderValue::from_bytes(challenge.as_bytes()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        Self {
+            headers: Some(Box::new(headers)),
+            ..Self::bare(status, "-", reason).saying(invalid.to_string())
+        }
     }
 
     /// Too much has been asked already.
@@ -154,7 +202,7 @@ impl Reply {
     }
 
     /// Nothing has moved for too long: on the client's side, unless it has asked all it had to ask.
-    pub(super) fn silent(asked: bool) -> Self {
+    pub(in crate::waypoint) fn silent(asked: bool) -> Self {
         let status = match asked {
             true => StatusCode::GATEWAY_TIMEOUT,
             false => StatusCode::REQUEST_TIMEOUT,
@@ -172,6 +220,11 @@ impl Reply {
         if !grpc {
             *response.status_mut() = self.status;
         }
+        let text = match (self.content, self.text) {
+            (Some(content), _) => content,
+            (None, Cow::Borrowed(text)) => Bytes::from_static(text.as_bytes()),
+            (None, Cow::Owned(text)) => Bytes::from(text),
+        };
         let headers = response.headers_mut();
         if let Some(own) = self.headers {
             *headers = *own;
@@ -184,14 +237,14 @@ impl Reply {
             );
             let code = self.grpc.unwrap_or_else(|| grpc_status(self.status));
             headers.insert("grpc-status", HeaderValue::from(code));
-            if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.text)) {
+            if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text)) {
                 headers.insert("grpc-message", message);
             }
-        } else if !self.text.is_empty() && may_have_text(self.status) {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        } else if !text.is_empty() && may_have_text(self.status) {
+            let plain = HeaderValue::from_static("text/plain");
+            headers.entry(header::CONTENT_TYPE).or_insert(plain);
             if account.is_head() {
-                let length = HeaderValue::from(self.text.len());
-                headers.insert(header::CONTENT_LENGTH, length);
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
             }
         }
         account.replied(
@@ -200,11 +253,8 @@ impl Reply {
             self.flag,
             self.reason,
         );
-        let text = match self.text {
-            _ if grpc || account.is_head() || !may_have_text(self.status) => Bytes::new(),
-            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
-            Cow::Owned(text) => Bytes::from(text),
-        };
+        let silent = grpc || account.is_head() || !may_have_text(self.status);
+        let text = if silent { Bytes::new() } else { text };
         response.map(|()| Download::local(text, account))
     }
 }
@@ -225,10 +275,12 @@ fn grpc_status(status: StatusCode) -> u16 {
     }
 }
 
-/// As gRPC writes messages: printable ASCII but for the percent sign.
-fn percent_encoded(text: &str) -> String {
+/// As gRPC writes messages: printable ASCII but for the percent sign, and of what is longer than a field
+/// should be the beginning.
+fn percent_encoded(text: &[u8]) -> String {
+    let text = text.get(..MESSAGE).unwrap_or(text);
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    for &byte in text {
         match byte {
             b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
             _ => encoded.push_str(&format!("%{byte:02X}")),
@@ -262,7 +314,7 @@ mod tests {
             ("a\nb", "a%0Ab"),
             ("ß", "%C3%9F"),
         ] {
-            assert_eq!(percent_encoded(text), want);
+            assert_eq!(percent_encoded(text.as_bytes()), want);
         }
     }
 }

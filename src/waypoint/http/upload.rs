@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 
 use super::copy::{Copied, Copier};
 use super::deadline::Whole;
 use super::quiet::Quiet;
+use super::received::Received;
 use super::replay::Replay;
 
 /// What an endpoint is sent.
@@ -25,6 +26,8 @@ pub(super) enum Upload {
     Again(Replay),
     /// A copy of the client's.
     Copy(Copied),
+    /// The waypoint's own; empty once it was taken.
+    Whole(Bytes),
 }
 
 /// Why a body ended before its end.
@@ -47,7 +50,7 @@ pub(super) enum Piece {
 
 /// The body as the client sends it.
 pub(super) struct Origin {
-    inner: Incoming,
+    inner: Received,
     count: Arc<AtomicU64>,
     copies: Vec<Copier>,
     /// Held until all of it is here.
@@ -59,7 +62,7 @@ pub(super) struct Origin {
 impl Origin {
     /// Counts the bytes of `inner` as they pass, and gives each of `copies` one.
     pub(super) fn new(
-        inner: Incoming,
+        inner: Received,
         count: Arc<AtomicU64>,
         copies: Vec<Copier>,
         whole: Option<Whole>,
@@ -165,6 +168,10 @@ impl Body for Upload {
             Self::Once(origin) => origin.poll(cx),
             Self::Again(replay) => replay.poll(cx),
             Self::Copy(copied) => copied.poll(cx),
+            Self::Whole(bytes) => {
+                let whole = std::mem::take(bytes);
+                Poll::Ready((!whole.is_empty()).then(|| Ok(Frame::data(whole))))
+            }
         }
     }
 
@@ -174,6 +181,7 @@ impl Body for Upload {
             Self::Once(origin) => origin.is_end_stream(),
             Self::Again(replay) => replay.is_end_stream(),
             Self::Copy(_) => false,
+            Self::Whole(bytes) => bytes.is_empty(),
         }
     }
 
@@ -182,6 +190,7 @@ impl Body for Upload {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Once(origin) => origin.inner.size_hint(),
             Self::Again(_) | Self::Copy(_) => SizeHint::default(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::declaration::{Origin, WaypointFor};
+use crate::model::attached::PolicyKey;
+use crate::model::authorization::Authorization;
+use crate::model::declaration::{Action, ExtAuthz, Origin, Rule as PolicyRule, WaypointFor};
 use crate::model::route::{
     Backend, Fault, Filter, HeaderChange, Kind, Match, PathMatch, Route, RouteKey, Rule, Target,
     Timeouts,
@@ -13,7 +15,7 @@ use crate::model::service::{AppProtocol, ServiceKey};
 use crate::model::testing::key;
 use crate::model::traffic::{Balance, Settings, TrafficPolicy};
 use crate::model::waypoint::{
-    AttachedSet, BoundPort, External, GatewayConfig, NamedTraffic, Options, Resources,
+    AttachedSet, BoundPort, Extension, External, GatewayConfig, NamedTraffic, Options, Resources,
     ServiceBinding, TrafficKey,
 };
 
@@ -52,6 +54,20 @@ fn target_on(service: &str, port: u16) -> Target {
         key: key(service),
         port,
         subset: None,
+    }
+}
+
+/// A policy that asks a provider about what these rules match.
+pub(in crate::waypoint) fn custom(provider: &str, rules: Vec<PolicyRule>) -> Authorization {
+    Authorization {
+        key: PolicyKey {
+            namespace: Arc::from("shop"),
+            name: Arc::from(format!("ask-{provider}")),
+        },
+        origin: origin(),
+        action: Action::Custom(Arc::from(provider)),
+        dry_run: false,
+        rules,
     }
 }
 
@@ -247,6 +263,29 @@ impl Resources {
             rules,
         };
         self.routes.insert(route, Arc::new(made));
+        self
+    }
+
+    /// The same with policies on `cart`.
+    pub(in crate::waypoint) fn authorized(mut self, policies: Vec<Authorization>) -> Self {
+        let cart = self.services.get_mut(&key("cart")).unwrap();
+        for policy in policies {
+            Arc::make_mut(cart).set.policies.push(policy.key.clone());
+            self.policies.insert(policy.key.clone(), Arc::new(policy));
+        }
+        self
+    }
+
+    /// The same with a provider.
+    pub(in crate::waypoint) fn asking(mut self, name: &str, to: Target, check: ExtAuthz) -> Self {
+        let name = Arc::<str>::from(name);
+        let extension = Extension {
+            name: Arc::clone(&name),
+            origin: origin(),
+            to,
+            check,
+        };
+        self.extensions.insert(name, Arc::new(extension));
         self
     }
 

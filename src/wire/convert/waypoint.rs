@@ -6,18 +6,21 @@ use prost::Message;
 
 use super::{ConvertError, Fault, Reason, required};
 use crate::model::attached::PolicyKey;
+use crate::model::authentication::Authentication;
 use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
 use crate::model::limit::Limit;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{
-    GatewayConfig, NamedTraffic, Resources, ServiceBinding, TrafficKey, WaypointName,
+    Extension, GatewayConfig, NamedTraffic, Resources, ServiceBinding, TrafficKey, WaypointName,
 };
 use crate::wire::proto::waypoint as proto;
 use proto::resource::Content;
 
+mod authentication;
 mod binding;
+mod extension;
 mod filter;
 mod gateway;
 mod limit;
@@ -46,6 +49,10 @@ pub enum WaypointResource {
     Traffic(Arc<NamedTraffic>),
     /// An authorization policy.
     Policy(Arc<Authorization>),
+    /// A provider that policies have asked.
+    Extension(Arc<Extension>),
+    /// A request authentication.
+    Authentication(Arc<Authentication>),
     /// A rate limit.
     Limit(Arc<Limit>),
 }
@@ -65,9 +72,14 @@ impl WaypointResource {
         let routes = told.routes.values().cloned().map(Self::Route);
         let traffic = told.traffic.values().cloned().map(Self::Traffic);
         let policies = told.policies.values().cloned().map(Self::Policy);
+        let authentications = told.authentications.values().cloned();
         let of_services = gateway.chain(services).chain(routes).chain(traffic);
+        let extensions = told.extensions.values().cloned().map(Self::Extension);
+        let authentications = authentications.map(Self::Authentication);
         let limits = told.limits.values().cloned().map(Self::Limit);
-        of_services.chain(policies).chain(limits)
+        let of_services = of_services.chain(policies);
+        let attached = of_services.chain(authentications).chain(limits);
+        attached.chain(extensions)
     }
 
     /// Its resource name.
@@ -83,8 +95,10 @@ impl WaypointResource {
             }
             Self::Route(route) => route_name(waypoint, &route.key),
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
-            Self::Policy(policy) => policy_name(waypoint, &policy.key),
-            Self::Limit(limit) => limit_name(waypoint, &limit.key),
+            Self::Policy(policy) => attached_name(waypoint, POLICY, &policy.key),
+            Self::Authentication(policy) => attached_name(waypoint, AUTHENTICATION, &policy.key),
+            Self::Limit(limit) => attached_name(waypoint, LIMIT, &limit.key),
+            Self::Extension(provider) => format!("{waypoint}/extension/{}", provider.name),
         }
     }
 
@@ -96,6 +110,8 @@ impl WaypointResource {
             (Self::Route(a), Self::Route(b)) => Arc::ptr_eq(a, b),
             (Self::Traffic(a), Self::Traffic(b)) => Arc::ptr_eq(a, b),
             (Self::Policy(a), Self::Policy(b)) => Arc::ptr_eq(a, b),
+            (Self::Extension(a), Self::Extension(b)) => Arc::ptr_eq(a, b),
+            (Self::Authentication(a), Self::Authentication(b)) => Arc::ptr_eq(a, b),
             (Self::Limit(a), Self::Limit(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
@@ -147,6 +163,17 @@ impl WaypointResource {
                 (
                     origin(&policy.origin, "authorization-policy", namespace, name),
                     Content::Policy(policy::encode(policy)),
+                )
+            }
+            Self::Extension(provider) => (
+                origin(&provider.origin, "extension-provider", "", &provider.name),
+                Content::Extension(extension::encode(provider)),
+            ),
+            Self::Authentication(policy) => {
+                let PolicyKey { namespace, name } = &policy.key;
+                (
+                    origin(&policy.origin, "request-authentication", namespace, name),
+                    Content::Authn(authentication::encode(policy)),
                 )
             }
             Self::Limit(limit) => {
@@ -231,6 +258,19 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             let read = policy::decode(key, origin, policy);
             WaypointResource::Policy(Arc::new(read.map_err(within("policy"))?))
         }
+        Some(Content::Extension(extension)) => {
+            let name = required("origin.name", from.name)?;
+            let read = extension::decode(name, origin, extension);
+            WaypointResource::Extension(Arc::new(read.map_err(within("extension"))?))
+        }
+        Some(Content::Authn(policy)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = authentication::decode(key, origin, policy);
+            WaypointResource::Authentication(Arc::new(read.map_err(within("authn"))?))
+        }
         Some(Content::Limit(limit)) => {
             let key = PolicyKey {
                 namespace: required("origin.namespace", from.namespace)?,
@@ -287,24 +327,16 @@ fn traffic_name(waypoint: &WaypointName, key: &TrafficKey) -> String {
     }
 }
 
-fn policy_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
-    format!("{waypoint}/policy/{}/{}", key.namespace, key.name)
+/// The segments that name the kinds of what is attached.
+const POLICY: &str = "policy";
+const AUTHENTICATION: &str = "authn";
+const LIMIT: &str = "limit";
+
+fn attached_name(waypoint: &WaypointName, kind: &str, key: &PolicyKey) -> String {
+    format!("{waypoint}/{kind}/{}/{}", key.namespace, key.name)
 }
 
-fn limit_name(waypoint: &WaypointName, key: &PolicyKey) -> String {
-    format!("{waypoint}/limit/{}/{}", key.namespace, key.name)
-}
-
-/// The rate limit of this waypoint that a name is of.
-fn limit_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
-    attached_named(field, waypoint, "limit", text)
-}
-
-/// The authorization policy of this waypoint that a name is of.
-fn policy_named(field: &str, waypoint: &WaypointName, text: &str) -> Result<PolicyKey, Fault> {
-    attached_named(field, waypoint, "policy", text)
-}
-
+/// What is attached of that kind at this waypoint, by its name.
 fn attached_named(
     field: &str,
     waypoint: &WaypointName,
@@ -312,7 +344,7 @@ fn attached_named(
     text: &str,
 ) -> Result<PolicyKey, Fault> {
     let read = || match *segments(waypoint, text)? {
-        [of, namespace, name] if of == kind => Some(PolicyKey {
+        [given, namespace, name] if given == kind => Some(PolicyKey {
             namespace: Arc::from(namespace),
             name: Arc::from(name),
         }),

@@ -10,6 +10,8 @@
 //! | `x-echo-only` | the others are for a server of this name alone |
 //! | `x-echo-times` | they are for the first so many requests of this `x-echo-key` alone |
 //! | `x-echo-key` | it is remembered, and told to who asks the server's log for the key |
+//!
+//! Checks of `ext_authz` it answers as [`authorizer`] says.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -35,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::{grpc, websocket};
+use super::{authorizer, grpc, websocket};
 
 /// How many requests are remembered whatever their key.
 const LATEST: usize = 1000;
@@ -218,6 +220,9 @@ impl Server {
         self.remember(received.clone());
         if let Some(upgrade) = upgrade {
             return websocket::accept(&head.headers, upgrade);
+        }
+        if head.uri.path() == authorizer::CHECK {
+            return authorizer::answer(body).await;
         }
         let orders = Orders::of(&head.headers);
         let obeyed = self.obeys(&orders);

@@ -228,7 +228,7 @@ pub(super) fn nginx(directory: &Path) -> String {
          events {{ worker_connections 256; }}\n\
          http {{ access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n\
          fastcgi_temp_path {directory}/fcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;\n\
-         server {{ listen 8088; location / {{ default_type application/json;\n\
+         server {{ listen 8088; location /keys/ {{ alias {directory}/keys/; }} location / {{ default_type application/json;\n\
          return 200 '{{\"name\":\"nginx\",\"host\":\"$http_host\",\"path\":\"$request_uri\",\"headers\":[]}}'; }} }}\n\
          server {{ listen 8444 ssl; ssl_certificate {directory}/ext.pem; ssl_certificate_key {directory}/ext.key;\n\
          location / {{ default_type application/json;\n\

@@ -21,7 +21,16 @@ pub(in crate::config) enum WrittenAttachment {
     Targets(At<Vec<At<TargetRef>>>),
 }
 
+/// That of a kind which an empty selector would attach to nothing.
 pub(super) fn read(table: &Table<'_>) -> WrittenAttachment {
+    let attachment = read_any(table);
+    if let WrittenAttachment::Selector(selector) = &attachment {
+        judge_selector(table, selector);
+    }
+    attachment
+}
+
+pub(super) fn read_any(table: &Table<'_>) -> WrittenAttachment {
     let selector = table.optional("selector", selector);
     let targets = targets(table);
     match (selector, targets) {
@@ -36,10 +45,7 @@ pub(super) fn read(table: &Table<'_>) -> WrittenAttachment {
             WrittenAttachment::Targets(targets)
         }
         (None, Some(targets)) => WrittenAttachment::Targets(targets),
-        (Some(selector), None) => {
-            judge_selector(table, &selector);
-            WrittenAttachment::Selector(selector)
-        }
+        (Some(selector), None) => WrittenAttachment::Selector(selector),
         (None, None) => WrittenAttachment::Namespace,
     }
 }

@@ -32,7 +32,7 @@ pub(in crate::config::mesh) fn header_name(value: &Value<'_>) -> Option<At<Arc<s
 }
 
 /// Whether a text is a token (RFC 9110 §5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
+pub(in crate::config::mesh) fn is_token(text: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !text.is_empty() && text.bytes().all(token)
 }
@@ -44,7 +44,7 @@ fn parameter_name(value: &Value<'_>) -> Option<At<Arc<str>>> {
 }
 
 /// The value of a header field (RFC 9110 §5.5).
-pub(super) fn field_value(value: &Value<'_>) -> Option<Arc<str>> {
+pub(in crate::config::mesh) fn field_value(value: &Value<'_>) -> Option<Arc<str>> {
     let text = value.text()?;
     if text.bytes().all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f)) {
         return Some(Arc::from(text));

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::super::loaded;
 use super::mesh;
-use crate::config::mesh::Written;
-use crate::config::{Code, check, read};
+use crate::config::Code;
 use crate::identity::TrustDomain;
 use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Condition, Mesh, MtlsMode, Operation, Origin,
@@ -59,17 +58,6 @@ fn warned(text: &str) -> Mesh {
     let loaded = loaded(&[("a.toml", text.to_owned())]);
     assert_eq!(loaded.report.errors(), 0, "{}", loaded.report);
     loaded.mesh.unwrap()
-}
-
-/// What a file declares, errors or not.
-fn declared(text: &str) -> Mesh {
-    let mut written = Written::default();
-    let source = crate::config::source::Source::new("a.toml", "a.toml", text.to_owned());
-    read::document(&source, "this file", |root| {
-        crate::config::mesh::read(root, &mut written)
-    });
-    let files = [Arc::new(written)];
-    check::check(&files, true, &mut check::Memory::default()).0
 }
 
 const EVERY_FIELD: &str = r#"
@@ -249,15 +237,14 @@ fn accounts_without_a_namespace_are_of_the_policys_own() {
 }
 
 #[test]
-fn targets_are_read_though_no_mesh_with_one_loads() {
+fn targets_are_read() {
     let text = "[[authorization-policy]]\nname = \"a\"\nrules = []\ntarget-refs = [\
         { kind = \"Gateway\", name = \"w\", group = \"gateway.networking.k8s.io\", namespace = \"\" }, \
         { kind = \"ServiceEntry\", name = \"e\", group = \"networking.istio.io\" }]\n\
         [[authorization-policy]]\nname = \"b\"\naction = \"CUSTOM\"\nprovider = { name = \"opa\" }\nrules = [{}]\n\
         target-ref = { kind = \"Service\", name = \"s\", group = \"core\" }\n\
         [[authorization-policy]]\nname = \"c\"\naction = \"AUDIT\"\n";
-    assert!(loaded(&[("a.toml", text.to_owned())]).mesh.is_none());
-    let mesh = declared(text);
+    let mesh = warned(text);
     let target = |kind, name| TargetRef {
         kind,
         name: Arc::from(name),

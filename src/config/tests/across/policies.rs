@@ -21,6 +21,12 @@ pub(super) fn ruled(action: &str, rules: &str) -> String {
     format!("[[authorization-policy]]\nname = \"p\"\naction = \"{action}\"\nrules = [{rules}]\n")
 }
 
+fn tokens(target: &str, kind: &str) -> String {
+    format!(
+        "[[request-authentication]]\nname = \"p\"\nnamespace = \"istio-system\"\ntarget-refs = [{{ kind = \"{kind}\", name = \"{target}\" }}]\njwt-rules = [{{ issuer = \"https://i\" }}]\n"
+    )
+}
+
 fn authentication(name: &str, more: &str) -> String {
     format!("[[peer-authentication]]\nname = \"{name}\"\nmtls.mode = \"STRICT\"\n{more}\n")
 }
@@ -45,6 +51,28 @@ fn placed() -> Vec<Row> {
                 8,
                 DuplicateName,
                 "authorization-policy `default/p`",
+            )],
+        ),
+        (
+            "a request-authentication twice",
+            vec![("a.toml", tokens("istio-waypoint", "GatewayClass").repeat(2))],
+            vec![(
+                "a.toml",
+                7,
+                8,
+                DuplicateName,
+                "request-authentication `istio-system/p`",
+            )],
+        ),
+        (
+            "a request-authentication for nobody",
+            vec![("a.toml", tokens("nope", "Service"))],
+            vec![(
+                "a.toml",
+                4,
+                16,
+                TargetNotFound,
+                "request-authentication `p`",
             )],
         ),
         (

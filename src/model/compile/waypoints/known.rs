@@ -1,8 +1,11 @@
 //! Whom routes can name, for those who judge what is written.
 
+use std::sync::Arc;
+
+use super::extensions;
 use super::sites::Sites;
 use crate::model::compile::service_key;
-use crate::model::declaration::{Mesh, Port};
+use crate::model::declaration::{Mesh, Origin, Port, ProviderService};
 use crate::model::route::BackendRef;
 
 /// Whom a backend of a route can be.
@@ -27,5 +30,15 @@ impl<'a> Backends<'a> {
     /// its namespace sees.
     pub fn ports(&self, wanted: &BackendRef) -> Option<&'a [Port]> {
         self.sites.backend(wanted).map(|site| site.ports)
+    }
+
+    /// The same of a provider, as waypoints of `namespace` see it.
+    pub fn provider(
+        &self,
+        service: &ProviderService,
+        namespace: &Arc<str>,
+        origin: &Origin,
+    ) -> Option<&'a [Port]> {
+        self.ports(&extensions::wanted(service, namespace, origin))
     }
 }

@@ -78,7 +78,12 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
         delegates: Delegates::new(&mesh.routes),
         world: World {
             bundle: Bundle::new(&mesh.settings),
+            providers: super::extensions::by_name(&mesh.settings),
             policies: Targets::new(&mesh.authorization_policies, &mesh.settings.root_namespace),
+            authentications: Targets::new(
+                &mesh.request_authentications,
+                &mesh.settings.root_namespace,
+            ),
             limits: Targets::new(&mesh.rate_limits, &mesh.settings.root_namespace),
             routes: Routes::new(&resolved),
             traffic: Traffic::new(mesh, Members::default()),

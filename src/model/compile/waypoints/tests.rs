@@ -2,6 +2,7 @@
 //! `spec/waypoint-l7.md` §11 as far as they are about attachment.
 
 mod delegates;
+mod extensions;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Arbitrary resources of waypoints.
 
+mod authentication;
+mod extension;
 mod limit;
 mod policy;
 
@@ -117,6 +119,9 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         route().prop_map(|r| WaypointResource::Route(Arc::new(r))),
         traffic().prop_map(|t| WaypointResource::Traffic(Arc::new(t))),
         policy::policy().prop_map(|p| WaypointResource::Policy(Arc::new(p))),
+        extension::extension().prop_map(|e| WaypointResource::Extension(Arc::new(e))),
+        authentication::authentication()
+            .prop_map(|a| WaypointResource::Authentication(Arc::new(a))),
         limit::limit().prop_map(|l| WaypointResource::Limit(Arc::new(l))),
     ]
 }
@@ -128,6 +133,7 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         WaypointFor::All,
         WaypointFor::None,
     ]);
+    let fetching = authentication::fetching();
     let paths = select(vec![
         PathNormalization::None,
         PathNormalization::Base,
@@ -146,15 +152,20 @@ fn gateway(name: WaypointName) -> impl Strategy<Value = GatewayConfig> {
         locality(),
         paths,
         trusted,
+        fetching,
     );
-    let options = options.prop_map(|(xfcc, sniff, retry, locality, paths, trusted)| Options {
-        xfcc_include_client_identity: xfcc,
-        sniff_timeout: sniff,
-        default_retry: retry,
-        locality,
-        paths,
-        trusted,
-    });
+    let options =
+        options.prop_map(
+            |(xfcc, sniff, retry, locality, paths, trusted, fetching)| Options {
+                xfcc_include_client_identity: xfcc,
+                sniff_timeout: sniff,
+                default_retry: retry,
+                locality,
+                paths,
+                trusted,
+                fetching,
+            },
+        );
     (origin(), takes, any::<u16>(), options, policy::set()).prop_map(
         move |(origin, waypoint_for, hbone_port, options, workload_set)| GatewayConfig {
             name: name.clone(),

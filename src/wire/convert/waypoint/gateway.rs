@@ -6,6 +6,7 @@ use super::super::{Fault, Reason, enumeration, port};
 use super::parts::{duration, each, for_so_long, lasting, number, part};
 use super::set;
 use super::traffic::{encode_locality, locality};
+use crate::model::authentication::Fetching;
 use crate::model::authorization::Trusted;
 use crate::model::declaration::{Origin, WaypointFor};
 use crate::model::policy::Pattern;
@@ -35,6 +36,11 @@ pub(super) fn encode(gateway: &GatewayConfig) -> proto::Gateway {
             sniff_timeout: Some(lasting(options.sniff_timeout)),
             default_retry: Some(encode_retry(&options.default_retry)),
             locality: Some(encode_locality(&options.locality)),
+            jwks_stale_limit: Some(lasting(options.fetching.stale_limit)),
+            jwks_local_ranges: {
+                let ranges = options.fetching.local_ranges.iter();
+                ranges.map(ToString::to_string).collect()
+            },
             paths: match options.paths {
                 PathNormalization::None => Paths::None,
                 PathNormalization::Base => Paths::Base,
@@ -87,6 +93,14 @@ fn options(given: proto::Options) -> Result<Options, Fault> {
         locality: match given.locality {
             Some(given) => locality(given),
             None => LocalityPolicy::usual(),
+        },
+        fetching: Fetching {
+            stale_limit: duration("jwks_stale_limit", given.jwks_stale_limit)?
+                .unwrap_or_else(|| Fetching::usual().stale_limit),
+            local_ranges: each("jwks_local_ranges", given.jwks_local_ranges, |range| {
+                let read = range.parse();
+                read.map_err(|_none| Fault::new("range", Reason::Value(range)))
+            })?,
         },
         paths: match enumeration("paths", given.paths)? {
             Paths::Unspecified => return Err(Fault::new("paths", Reason::Missing)),

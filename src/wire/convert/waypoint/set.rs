@@ -1,19 +1,20 @@
 //! What is attached to a service or a waypoint.
 
 use super::super::{Fault, Reason};
-use super::{limit_name, limit_named, policy_name, policy_named};
+use super::{AUTHENTICATION, LIMIT, POLICY, attached_name, attached_named};
+use crate::model::attached::PolicyKey;
 use crate::model::waypoint::{AttachedSet, WaypointName};
 use crate::wire::proto::waypoint as proto;
 
 pub(super) fn encode(waypoint: &WaypointName, set: &AttachedSet) -> proto::AttachedSet {
-    let policies = set.policies.iter();
+    let names = |kind: &str, keys: &[PolicyKey]| {
+        let names = keys.iter().map(|key| attached_name(waypoint, kind, key));
+        names.collect()
+    };
     proto::AttachedSet {
-        policies: policies.map(|key| policy_name(waypoint, key)).collect(),
-        limits: set
-            .limits
-            .iter()
-            .map(|key| limit_name(waypoint, key))
-            .collect(),
+        policies: names(POLICY, &set.policies),
+        authn: names(AUTHENTICATION, &set.authentications),
+        limits: names(LIMIT, &set.limits),
         ..proto::AttachedSet::default()
     }
 }
@@ -33,16 +34,18 @@ pub(super) fn decode(
         extensions,
         limits,
     } = given.unwrap_or_default();
-    let mut unknown = [authn, telemetry, wasm, extensions].into_iter().flatten();
+    let mut unknown = [telemetry, wasm, extensions].into_iter().flatten();
     if let Some(name) = unknown.next() {
         return Err(Fault::new(field, Reason::Unsupported(name)));
     }
-    let policies = policies.iter();
-    let policies = policies.map(|name| policy_named(field, waypoint, name));
-    let limits = limits.iter();
-    let limits = limits.map(|name| limit_named(field, waypoint, name));
+    let keys = |kind: &str, names: Vec<String>| {
+        let keys = names.iter();
+        let keys = keys.map(|name| attached_named(field, waypoint, kind, name));
+        keys.collect::<Result<Vec<PolicyKey>, Fault>>()
+    };
     Ok(AttachedSet {
-        policies: policies.collect::<Result<_, Fault>>()?,
-        limits: limits.collect::<Result<_, Fault>>()?,
+        policies: keys(POLICY, policies)?,
+        authentications: keys(AUTHENTICATION, authn)?,
+        limits: keys(LIMIT, limits)?,
     })
 }

@@ -116,7 +116,7 @@ fn name(value: &Value<'_>, of_request: bool) -> Option<At<Arc<str>>> {
 }
 
 /// What keeps a field of this name, in lower case, from being changed.
-pub(in crate::config::mesh::route) fn fault(name: &str) -> Option<&'static str> {
+pub(in crate::config::mesh) fn fault(name: &str) -> Option<&'static str> {
     match name {
         LENGTH => Some("is how long the body is, which no route can say"),
         name if HOP_BY_HOP.contains(&name) => {

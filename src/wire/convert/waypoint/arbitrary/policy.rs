@@ -35,7 +35,12 @@ pub(super) fn policy() -> impl Strategy<Value = Authorization> {
 }
 
 pub(super) fn set() -> impl Strategy<Value = AttachedSet> {
-    (list(key()), list(key())).prop_map(|(policies, limits)| AttachedSet { policies, limits })
+    let keys = || list(key());
+    (keys(), keys(), keys()).prop_map(|(policies, authentications, limits)| AttachedSet {
+        policies,
+        authentications,
+        limits,
+    })
 }
 
 pub(super) fn key() -> impl Strategy<Value = PolicyKey> {
