@@ -183,9 +183,9 @@ fn told_of(bench: &Bench) -> Vec<String> {
         "limit=\"rate-limit shop/many (mesh.toml:",
         1,
     );
-    complaints.extend(unless(lines == 1, || "no line tells the limit".to_owned()));
+    complaints.extend(unless(lines > 0, || "no line tells the limit".to_owned()));
     let flagged = bench.logs_since("gate-1", before, "response_flags=\"RL\"", 1);
-    complaints.extend(unless(flagged == 1, || "no line has the flag".to_owned()));
+    complaints.extend(unless(flagged > 0, || "no line has the flag".to_owned()));
     let metrics = bench.metrics("gate-1");
     for part in [
         "lateen_requests_limited_total{rate_limit=\"shop/many\"} 181",
