@@ -14,6 +14,7 @@ mod filters;
 mod http;
 mod jwks;
 mod lane;
+mod limits;
 mod outside;
 mod place;
 mod protocol;

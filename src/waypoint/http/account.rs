@@ -24,6 +24,7 @@ use crate::telemetry::log;
 use crate::telemetry::{Changes, Counted, Metrics, RequestLabels};
 use crate::waypoint::Arrival;
 use crate::waypoint::account::{entry, labels};
+use crate::waypoint::filters::Strictest;
 use crate::waypoint::records::{Key, Records};
 use crate::waypoint::tracer::Tracer;
 use crate::waypoint::upstream::Chosen;
@@ -49,7 +50,7 @@ fn flags(flag: Flag, delayed: bool, exhausted: bool) -> Flag {
             }
         };
     }
-    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE")
+    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE" "RL")
 }
 
 /// A request from its head to the end of its answer.
@@ -69,6 +70,8 @@ pub(super) struct Account {
     marks: Vec<Mark>,
     /// Its part in a trace.
     trace: Option<Box<Trace>>,
+    /// The rate limit that answers for it.
+    limit: Option<Strictest>,
     /// Bytes of the request's body.
     pub(super) received: Arc<Received>,
     sent: u64,
@@ -135,6 +138,7 @@ impl Account {
             exhausted: false,
             marks: Vec::new(),
             trace: None,
+            limit: None,
             sent: 0,
             ended: false,
         }
@@ -206,6 +210,14 @@ impl Account {
             self.metrics.marked(mark);
         }
         self.marks = marks;
+    }
+
+    /// Notes the rate limit that answers for it.
+    pub(super) fn limited(&mut self, limit: Option<Strictest>) {
+        if let Some(limit) = limit.as_ref().filter(|limit| limit.refuses()) {
+            self.metrics.limited(&limit.limit.key);
+        }
+        self.limit = limit;
     }
 
     /// Notes how it is traced.
@@ -495,6 +507,9 @@ impl Account {
             if let Some((first, more)) = self.marks.split_first() {
                 line.quoted("policy", first)
                     .number("policy.more", more.len() as u64);
+            }
+            if let Some(limit) = &self.limit {
+                line.quoted("limit", limit);
             }
             let duration = self.started.elapsed().as_millis();
             line.number("bytes_sent", self.sent)
