@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// After so long without a byte there will be none: servers that wait for more wait for longer.
-const SILENCE: Duration = Duration::from_millis(1500);
+const SILENCE: Duration = Duration::from_secs(4);
 
 /// What is said on connections of their own, all at once.
 #[derive(Debug, Deserialize, Serialize)]
