@@ -14,6 +14,7 @@ mod process;
 mod record;
 mod report;
 mod rig;
+mod ruled;
 mod settings;
 mod stats;
 mod work;

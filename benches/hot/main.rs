@@ -8,6 +8,7 @@ mod baseline;
 mod bytes;
 mod clock;
 mod decide;
+mod filters;
 mod mesh;
 mod messages;
 mod observe;
@@ -43,7 +44,12 @@ struct Area {
 
 /// Bytes over loopback share the kernel and two more threads with all that runs on the machine,
 /// hence the wider tolerance.
-const AREAS: [Area; 8] = [
+const AREAS: [Area; 9] = [
+    Area {
+        run: filters::benches,
+        clock: Clock::Processor,
+        tolerance: 0.1,
+    },
     Area {
         run: authorization::benches,
         clock: Clock::Processor,

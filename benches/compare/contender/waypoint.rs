@@ -7,7 +7,6 @@
 mod authority;
 mod envoy;
 
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -22,6 +21,7 @@ use crate::fault::Fault;
 use crate::process::resident;
 use crate::record::Record;
 use crate::rig::{BRIEF, Ground, Host, Place, Stage};
+use crate::ruled;
 use authority::Authority;
 
 /// Where waypoints take tunnels.
@@ -67,24 +67,35 @@ impl Way {
         matches!(self.kind, Kind::None)
     }
 
-    /// A service, and the waypoint that it is bound to.
+    /// A service, the waypoint that it is bound to, and where that is ours the same service under policies.
     fn resources(&self, server: &Place) -> String {
-        let (name, address, port) = (self.name, self.address, http::PORT);
-        let mut text = format!(
-            "\n[[service]]\nname = \"by-{name}\"\naddresses = [\"{address}\"]\n\
-             ports = [{{ port = {port}, app-protocol = \"http\" }}]\n\
-             selector = {{ app = \"{}\" }}\n",
-            server.namespace
-        );
-        if !self.is_straight() {
-            let (host, _address) = self.host;
-            // Writing to a string cannot fail.
-            let _infallible = write!(
-                text,
-                "use-waypoint = \"{host}\"\n\n\
-                 [[gateway]]\nname = \"{host}\"\nclass = \"waypoint\"\nnode = \"{host}\"\n"
-            );
+        let service = |name: &str, address: Ipv4Addr| {
+            let port = http::PORT;
+            format!(
+                "\n[[service]]\nname = \"{name}\"\naddresses = [\"{address}\"]\n\
+                 ports = [{{ port = {port}, app-protocol = \"http\" }}]\n\
+                 selector = {{ app = \"{}\" }}\n",
+                server.namespace
+            )
+        };
+        let name = format!("by-{}", self.name);
+        let mut text = service(&name, self.address);
+        if self.is_straight() {
+            return text;
         }
+        let (host, _address) = self.host;
+        let bound = format!("use-waypoint = \"{host}\"\n");
+        text += &bound;
+        if let Kind::Lateen(_) = self.kind {
+            for (rules, offset) in ruled::SERVICES {
+                let name = format!("{name}-{rules}");
+                text += &service(&name, ruled::address(self.address, offset));
+                text += &bound;
+                text += &ruled::policies(&name, rules);
+            }
+        }
+        text +=
+            &format!("\n[[gateway]]\nname = \"{host}\"\nclass = \"waypoint\"\nnode = \"{host}\"\n");
         text
     }
 }

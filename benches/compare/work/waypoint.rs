@@ -1,27 +1,68 @@
 //! Small requests to a service: by no waypoint, and through one.
 
+use std::net::Ipv4Addr;
+
 use super::{Better, Figure, Readings, Site, Work, http};
 use crate::process::{processor, resident};
+use crate::ruled;
 
 /// One connection, 16, 64, a new one for each request, and the waypoint's memory after all that.
 pub(super) fn works() -> Vec<Work> {
+    let sixteen = ["-t1", "-c16"];
     let close: &[&str] = &["-H", "Connection: close"];
     let mut memory = Work::new("waypoint memory", memory_figures(), memory);
     memory.once = true;
     vec![
-        requests("waypoint http 1 connection", ["-t1", "-c1"], &[]),
-        requests("waypoint http 16 connections", ["-t1", "-c16"], &[]),
-        requests("waypoint http 64 connections", ["-t2", "-c64"], &[]),
+        requests("waypoint http 1 connection", ["-t1", "-c1"], &[], by_itself),
+        requests("waypoint http 16 connections", sixteen, &[], by_itself),
+        requests(
+            "waypoint http 16 connections 10 rules",
+            sixteen,
+            &[],
+            by_rules::<0>,
+        ),
+        requests(
+            "waypoint http 16 connections 1000 rules",
+            sixteen,
+            &[],
+            by_rules::<1>,
+        ),
+        requests(
+            "waypoint http 64 connections",
+            ["-t2", "-c64"],
+            &[],
+            by_itself,
+        ),
         requests(
             "waypoint http new connections 16 at once",
-            ["-t1", "-c16"],
+            sixteen,
             close,
+            by_itself,
         ),
         memory,
     ]
 }
 
-fn requests(name: &str, shape: [&'static str; 2], header: &'static [&'static str]) -> Work {
+/// Where requests go of a contender that can be asked so.
+type Asked = fn(&Site<'_>) -> Option<Ipv4Addr>;
+
+fn by_itself(site: &Site<'_>) -> Option<Ipv4Addr> {
+    Some(site.contender.mesh.server)
+}
+
+/// The service under the policies at that place of [`ruled::SERVICES`]; waypoints of others have none.
+fn by_rules<const AT: usize>(site: &Site<'_>) -> Option<Ipv4Addr> {
+    let (_rules, offset) = ruled::SERVICES.get(AT)?;
+    let ours = ["lateen", "base"].contains(&site.contender.name);
+    ours.then(|| ruled::address(site.contender.mesh.server, *offset))
+}
+
+fn requests(
+    name: &str,
+    shape: [&'static str; 2],
+    header: &'static [&'static str],
+    asked: Asked,
+) -> Work {
     let figures = vec![
         Figure::new("requests", "1/s", Better::Higher),
         Figure::new("p50", "µs", Better::Lower).with_added(),
@@ -33,10 +74,13 @@ fn requests(name: &str, shape: [&'static str; 2], header: &'static [&'static str
         ),
     ];
     Work::new(name, figures, move |site| {
+        let Some(to) = asked(site) else {
+            return Ok(vec![None; 4]);
+        };
         let waypoint = site.contender.mesh.waypoint;
         let spent = || waypoint.map(processor).transpose();
         let before = spent()?;
-        let told = http::wrk(site, site.contender.mesh.server, &shape, header)?;
+        let told = http::wrk(site, to, &shape, header)?;
         let spent = spent()?.zip(before);
         let spent = spent.map(|(after, before)| after.saturating_sub(before).as_secs_f64());
         let of_processor = spent.filter(|s| *s > 0.0).map(|s| told.requests / s);
