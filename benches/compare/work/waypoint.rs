@@ -53,7 +53,8 @@ fn by_itself(site: &Site<'_>) -> Option<Ipv4Addr> {
 /// The service under the policies at that place of [`ruled::SERVICES`]; waypoints of others have none.
 fn by_rules<const AT: usize>(site: &Site<'_>) -> Option<Ipv4Addr> {
     let (_rules, offset) = ruled::SERVICES.get(AT)?;
-    let ours = ["lateen", "base"].contains(&site.contender.name);
+    // An older lateen may know of no policies.
+    let ours = site.contender.name == "lateen";
     ours.then(|| ruled::address(site.contender.mesh.server, *offset))
 }
 
