@@ -60,7 +60,7 @@ pub struct ExplainArgs {
 /// Show the policies of the mesh, and how far each is in force.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  lateen policies\n  lateen policies --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the policies as they are written, with what\nbecame of them; on other nodes, what the node evaluates.\nExit code 1 when a policy is not in force, or could not be read and so denies everything."
+    after_help = "Example:\n  lateen policies\n  lateen policies --dir ./mesh -o json\n\nOn a control plane's host, and with --dir, these are the policies as they are written, with what\nbecame of them; on other nodes, what the node evaluates and what waypoints on it are told.\nExit code 1 when a policy is not in force, or could not be read and so denies everything."
 )]
 pub struct PoliciesArgs {
     /// Show those of this mesh directory, and not of the running node

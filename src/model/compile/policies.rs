@@ -3,6 +3,7 @@
 
 mod aliases;
 mod auto_allow;
+mod beside;
 mod convert;
 mod exposed;
 mod strictness;

@@ -79,6 +79,18 @@ pub enum Action {
     Custom(Arc<str>),
 }
 
+impl Action {
+    /// As Istio writes it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+            Self::Audit => "AUDIT",
+            Self::Custom(_) => "CUSTOM",
+        }
+    }
+}
+
 /// `[[rate-limit]]` (`spec/waypoint-l7.md` §9).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::beside;
 use super::{Attached, Converted, Difference, convert};
 use crate::model::binding::{Attachments, Waypoints};
 use crate::model::compile::gateways::Gateways;
@@ -10,7 +11,7 @@ use crate::model::compile::membership::Membership;
 use crate::model::compile::service_entries::Entries;
 use crate::model::compile::service_key;
 use crate::model::condition::Condition;
-use crate::model::declaration::{Action, Attachment, AuthorizationPolicy, Mesh, Origin};
+use crate::model::declaration::{Attachment, AuthorizationPolicy, Mesh, Origin};
 use crate::model::policy::{Effect, Policy, Scope};
 
 /// A policy of the mesh files, or one made of something else there.
@@ -18,7 +19,7 @@ use crate::model::policy::{Effect, Policy, Scope};
 pub struct Surveyed {
     /// `namespace/name`.
     pub key: Arc<str>,
-    /// Its action, as Istio writes it.
+    /// Its action, as Istio writes it; of another kind than authorization policies, the kind.
     pub action: &'static str,
     /// It is only tried.
     pub dry_run: bool,
@@ -26,7 +27,7 @@ pub struct Surveyed {
     pub scope: Option<Scope>,
     /// How many workloads that is.
     pub workloads: usize,
-    /// How many rules node proxies evaluate.
+    /// How many rules are evaluated.
     pub rules: usize,
     /// Where it was written; none of what several peer authentications share.
     pub origin: Option<Origin>,
@@ -71,11 +72,16 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
         let policy = converted.policy.as_ref();
         Surveyed {
             key: Policy::key_of(&written.namespace, &written.name),
-            action: action(&written.action),
+            action: written.action.as_str(),
             dry_run: written.dry_run,
             scope: policy.map(|p| p.scope),
             workloads: policy.map_or(0, holds_for),
-            rules: policy.map_or(0, |p| p.rules.len()),
+            rules: match &written.attachment {
+                Attachment::Targets(_) => written.rules.len(),
+                Attachment::Namespace | Attachment::Selector(_) => {
+                    policy.map_or(0, |p| p.rules.len())
+                }
+            },
             origin: Some(written.origin.clone()),
             condition: Some(match &written.attachment {
                 Attachment::Targets(refs) => attachments.condition(&written.namespace, refs),
@@ -100,17 +106,9 @@ pub fn survey(mesh: &Mesh) -> Vec<Surveyed> {
         origin: policy.origin.clone(),
         condition: None,
     }));
+    all.extend(beside::surveyed(mesh, &attachments));
     all.sort_by(|a, b| a.key.cmp(&b.key));
     all
-}
-
-fn action(action: &Action) -> &'static str {
-    match action {
-        Action::Allow => "ALLOW",
-        Action::Deny => "DENY",
-        Action::Audit => "AUDIT",
-        Action::Custom(_) => "CUSTOM",
-    }
 }
 
 fn condition(written: &AuthorizationPolicy, converted: &Converted) -> Condition {
@@ -147,7 +145,7 @@ fn condition(written: &AuthorizationPolicy, converted: &Converted) -> Condition 
             false,
             format!(
                 "not in force: node proxies do not know {}",
-                action(&written.action)
+                written.action.as_str()
             ),
         ),
         Difference::ForWaypoints => of_nodes(
