@@ -9,6 +9,7 @@
 //! [`Guard`](crate::model::policy::Guard).
 
 mod filtered;
+mod limited;
 mod name;
 mod request;
 mod told;
@@ -69,7 +70,7 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
-    /// Which: `capture`, `name`, `route`, `waypoint`, `mark`, `policy`, `transport`, `arrival`; of a request
+    /// Which: `capture`, `name`, `route`, `waypoint`, `mark`, `policy`, `limit`, `transport`, `arrival`; of a request
     /// `request`, `trace`, `rule`, `match`, `filter`, `backend`, `answer`.
     pub stage: String,
     /// What happens.

@@ -6,8 +6,8 @@
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
 //! says who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
-//! is what it lets through, [`attached`] how that is named. [`telemetry`] is what it tells of all this, by
-//! [`expression`]s and in [`log_format`]s.
+//! is what it lets through, [`limit`] how much of that, [`attached`] how both are named. [`telemetry`] is what
+//! it tells of all this, by [`expression`]s and in [`log_format`]s.
 //! [`shared`] holds what most changes leave as it is.
 
 pub mod attached;
@@ -20,6 +20,7 @@ pub mod condition;
 pub mod declaration;
 pub mod expression;
 pub mod inbound;
+pub mod limit;
 pub mod log_format;
 pub mod outbound;
 pub mod policy;

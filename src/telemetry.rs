@@ -9,6 +9,7 @@ pub mod exports;
 pub mod files;
 mod key_fetches;
 pub mod labels;
+mod limits;
 pub mod log;
 mod marks;
 pub mod metrics;

@@ -15,6 +15,7 @@ mod filters;
 mod http;
 mod jwks;
 mod lane;
+mod limits;
 mod outside;
 mod place;
 mod protocol;

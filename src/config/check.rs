@@ -12,6 +12,7 @@ mod destinations;
 mod enrolment;
 mod exposed;
 mod guesses;
+mod limits;
 mod memory;
 mod names;
 mod policies;
@@ -31,9 +32,9 @@ use std::sync::Arc;
 use super::diagnose::{Code, Diagnostic};
 use super::mesh::{
     Written, WrittenAuthentication, WrittenAuthorization, WrittenBackendTls, WrittenDestination,
-    WrittenGateway, WrittenNamespace, WrittenNode, WrittenRequestAuthentication, WrittenRoute,
-    WrittenService, WrittenServiceEntry, WrittenSettings, WrittenTelemetry, WrittenVirtualService,
-    WrittenWorkload, default_settings,
+    WrittenGateway, WrittenLimit, WrittenNamespace, WrittenNode, WrittenRequestAuthentication,
+    WrittenRoute, WrittenService, WrittenServiceEntry, WrittenSettings, WrittenTelemetry,
+    WrittenVirtualService, WrittenWorkload, default_settings,
 };
 use crate::model::binding::{Attachments, Waypoints};
 use crate::model::declaration::{Mesh, Settings};
@@ -57,6 +58,7 @@ struct Whole<'a> {
     peer_authentications: Vec<&'a WrittenAuthentication>,
     request_authentications: Vec<&'a WrittenRequestAuthentication>,
     telemetry: Vec<&'a WrittenTelemetry>,
+    rate_limits: Vec<&'a WrittenLimit>,
     routes: Vec<&'a WrittenRoute>,
     virtual_services: Vec<&'a WrittenVirtualService>,
     destinations: Vec<&'a WrittenDestination>,
@@ -80,6 +82,7 @@ impl<'a> Whole<'a> {
                 peer_authentications,
                 request_authentications,
                 telemetry,
+                rate_limits,
                 routes,
                 virtual_services,
                 destinations,
@@ -99,6 +102,7 @@ impl<'a> Whole<'a> {
                 .request_authentications
                 .extend(request_authentications);
             whole.telemetry.extend(telemetry);
+            whole.rate_limits.extend(rate_limits);
             whole.routes.extend(routes);
             whole.virtual_services.extend(virtual_services);
             whole.destinations.extend(destinations);
@@ -201,6 +205,7 @@ pub(super) fn check(
         policies::targeted(&context, (&mesh, &waypoints), &mut targets, &mut found);
         tokens::targeted(&context, &mut targets, &mut found);
         telemetry::targeted(&context, &mut targets, &mut found);
+        limits::check(&context, &mesh, &mut targets, &mut found);
         service_entries::bindings(&context, (&mesh, &waypoints), &mut found);
         destinations::check(&context, &carriers, (&mesh, &waypoints), &mut found);
         exposed::check(&context, &mesh, &mut found);

@@ -7,6 +7,7 @@ mod annotations;
 mod destination;
 mod gateway;
 mod labels;
+mod limit;
 mod namespace;
 mod node;
 mod policy;
@@ -29,6 +30,7 @@ use super::suggest;
 
 pub(super) use destination::{WrittenBackendTls, WrittenDestination, WrittenSubset, WrittenTarget};
 pub(super) use gateway::{WrittenGateway, WrittenMachines};
+pub(super) use limit::WrittenLimit;
 pub(super) use namespace::WrittenNamespace;
 pub(super) use node::WrittenNode;
 pub(super) use policy::{
@@ -71,6 +73,8 @@ pub(super) struct Written {
     pub request_authentications: Vec<WrittenRequestAuthentication>,
     /// `[[telemetry]]`.
     pub telemetry: Vec<WrittenTelemetry>,
+    /// `[[rate-limit]]`.
+    pub rate_limits: Vec<WrittenLimit>,
     /// `[[http-route]]`, `[[grpc-route]]`, `[[tls-route]]`, `[[tcp-route]]`, in the order they were written.
     pub routes: Vec<WrittenRoute>,
     /// `[[virtual-service]]`.
@@ -167,6 +171,13 @@ pub(super) fn read(root: &Table<'_>, written: &mut Written) {
         &mut written.telemetry,
         &mut written.unread,
         |value| telemetry::read(value, home),
+    );
+    read_kind(
+        root,
+        "rate-limit",
+        &mut written.rate_limits,
+        &mut written.unread,
+        |value| limit::read(value, home),
     );
     for kind in route::KINDS {
         read_kind(

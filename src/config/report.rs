@@ -32,6 +32,7 @@ pub fn json(loaded: &Loaded) -> Value {
             "service": mesh.services.len(),
             "gateway": mesh.gateways.len(),
             "authorization-policy": mesh.authorization_policies.len(),
+            "rate-limit": mesh.rate_limits.len(),
             "peer-authentication": mesh.peer_authentications.len(),
             "request-authentication": mesh.request_authentications.len(),
             "grpc-route": of_kind(mesh, Kind::Grpc),
@@ -70,6 +71,10 @@ fn contents(mesh: &Mesh) -> String {
         0 => None,
         n => Some(count(n, "request authentication")),
     };
+    let limits = match mesh.rate_limits.len() {
+        0 => None,
+        n => Some(count(n, "rate limit")),
+    };
     let routes = [
         (Kind::Grpc, "grpc route"),
         (Kind::Http, "http route"),
@@ -87,6 +92,6 @@ fn contents(mesh: &Mesh) -> String {
     ];
     let kinds = kinds.into_iter().chain(gateways);
     let kinds = kinds.chain(policies).chain(authentications).chain(requests);
-    let kinds = kinds.chain(routes);
+    let kinds = kinds.chain(limits).chain(routes);
     kinds.collect::<Vec<_>>().join(", ")
 }

@@ -21,6 +21,12 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// The namespace of its identity; empty where it has none.
+    pub(super) fn namespace(&self) -> &str {
+        let account = self.peer.as_ref().map(Peer::account);
+        account.map_or("", |account| &account.namespace)
+    }
+
     /// A workload, as its node speaks for it.
     pub(super) fn new(workload: &Workload, source: IpAddr) -> Self {
         let identity = workload.identity().ok();

@@ -90,6 +90,22 @@ impl Read {
     }
 }
 
+impl Read {
+    /// What of it counts where it is asked `to` by somebody of a namespace.
+    pub(super) fn asked<'a>(&'a self, to: SocketAddr, namespace: &'a str) -> Asked<'a> {
+        Asked {
+            method: &self.method,
+            path: &self.path,
+            query: self.query.as_deref(),
+            authority: &self.authority,
+            scheme: "http",
+            headers: &self.headers,
+            port: to.port(),
+            source_namespace: namespace,
+        }
+    }
+}
+
 /// Where a request or a connection goes from a waypoint.
 pub(super) enum Leads {
     /// To the service that was asked for.
@@ -142,17 +158,7 @@ fn requested(
         Ok(table) => table,
         Err(unresolved) => return Leads::Answered(503, unresolved.to_string()),
     };
-    let asked = Asked {
-        method: &request.method,
-        path: &request.path,
-        query: request.query.as_deref(),
-        authority: &request.authority,
-        scheme: "http",
-        headers: &request.headers,
-        port: to.port(),
-        source_namespace: namespace,
-    };
-    let chosen = match table.select(&asked) {
+    let chosen = match table.select(&request.asked(to, namespace)) {
         Selection::Rule(chosen) => chosen,
         Selection::Default => {
             let text = "no route is for this port: to the service itself";

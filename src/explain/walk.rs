@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::filtered::{Client, judged};
+use super::limited::limited;
 use super::request::{self, Leads, Read, lead};
 use super::told::telling;
 use super::traced::traced;
@@ -190,7 +191,7 @@ impl Explaining<'_> {
         self.onward(told.map(|t| &**t), instance, &bound, explanation);
     }
 
-    /// Asks the policies of a waypoint. Where those look at requests and none is asked about, they have
+    /// Asks the policies of a waypoint, and its rate limits. Where those look at requests and none is asked about, they have
     /// no say yet.
     fn filtered(
         &self,
@@ -214,13 +215,14 @@ impl Explaining<'_> {
             return Ok(());
         }
         telling(told, bound, &mut explanation.steps);
-        judged(
-            told,
-            bound,
-            &client,
-            request.filter(|_| http),
-            &mut explanation.steps,
-        )
+        let (request, steps) = (request.filter(|_| http), &mut explanation.steps);
+        judged(told, bound, &client, request, steps)?;
+        match request {
+            Some(request) => {
+                limited(told, bound, &client, request, steps).map_err(|why| (503, why))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What a waypoint's instance is told.

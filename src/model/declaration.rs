@@ -28,7 +28,7 @@ pub use l7::{
 };
 pub use policy::{
     Action, Attachment, AuthorizationPolicy, Condition, MtlsMode, Operation, PathPattern,
-    PeerAuthentication, Rule, Source, TargetKind, TargetRef,
+    PeerAuthentication, RateLimit, Rule, Source, TargetKind, TargetRef,
 };
 pub use provider::{
     CheckOver, CheckedBody, ExtAuthz, FileAccessLog, HttpCheck, OpenTelemetry, OtelAccessLog,
@@ -78,6 +78,8 @@ pub struct Mesh {
     pub peer_authentications: Vec<PeerAuthentication>,
     /// Request authentications in the order they were written.
     pub request_authentications: Vec<RequestAuthentication>,
+    /// Rate limits in the order they were written.
+    pub rate_limits: Vec<RateLimit>,
     /// Routes of every kind in the order they were written.
     pub routes: Vec<Route>,
     /// Destination rules in the order they were written.

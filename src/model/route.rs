@@ -22,6 +22,7 @@ mod filter;
 mod headers;
 mod joined;
 mod list;
+mod matcher;
 mod origin;
 mod path;
 mod pattern;
@@ -44,6 +45,7 @@ pub use filter::{
     Redirect, Rewrite, UnmatchedPreflights,
 };
 pub use joined::Unsayable;
+pub use matcher::Matcher;
 pub use path::{PathNormalization, well_formed};
 pub use pattern::{Regex, RegexError, TextMatch};
 pub use query::{

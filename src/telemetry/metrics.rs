@@ -17,9 +17,11 @@ use super::control::ControlMetrics;
 use super::exports::{Exported, Exports};
 use super::key_fetches::KeyFetches;
 use super::labels::{ConnectionLabels, LogLabels, ServiceLabels};
+use super::limits::Limits;
 use super::marks::Marks;
 use super::providers::{Asked, Providers};
 use super::requests::{RequestLabels, RequestSeries, Requests};
+use crate::model::attached::PolicyKey;
 use crate::model::authorization::Mark;
 use crate::model::compile::{ByService, Endpoints};
 use crate::model::service::ServiceKey;
@@ -34,6 +36,7 @@ pub struct Metrics {
     requests: Requests,
     marks: Marks,
     providers: Providers,
+    limits: Limits,
     mirrors_dropped: Counter,
     key_fetches: KeyFetches,
     records_dropped: Family<LogLabels, Counter>,
@@ -157,6 +160,7 @@ impl Default for Metrics {
         let exports = Exports::register(&mut registry);
         let marks = Marks::register(&mut registry);
         let providers = Providers::register(&mut registry);
+        let limits = Limits::register(&mut registry);
         let mirrors_dropped = Counter::default();
         registry.register(
             "lateen_mirrors_dropped",
@@ -233,6 +237,7 @@ impl Default for Metrics {
             requests,
             marks,
             providers,
+            limits,
             mirrors_dropped,
             key_fetches,
             records_dropped,
@@ -308,6 +313,11 @@ impl Metrics {
     /// A source of keys was asked, and gave some or not.
     pub fn keys_fetched(&self, given: bool) {
         self.key_fetches.note(given);
+    }
+
+    /// A rate limit refuses a request.
+    pub fn limited(&self, limit: &PolicyKey) {
+        self.limits.note(limit);
     }
 
     /// A copy of a request was given up.

@@ -1,11 +1,14 @@
 //! What is attached to what was asked for, in the form that requests are judged by: made once per
 //! revision, when it is first asked for.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use tracing::warn;
 
+use super::limits::Counted;
 use super::records::Records;
+use super::routing::Untold;
 use super::tracer::Tracer;
 use crate::model::attached::PolicyKey;
 use crate::model::authentication;
@@ -20,6 +23,7 @@ pub(super) struct Attached {
     authentications: OnceLock<authentication::Set>,
     tracer: OnceLock<Option<Arc<Tracer>>>,
     records: OnceLock<Option<Arc<Records>>>,
+    limits: OnceLock<Result<Vec<Arc<Counted>>, PolicyKey>>,
 }
 
 /// What is in force for one request or connection.
@@ -28,12 +32,23 @@ pub(super) struct InForce<'a> {
     told: &'a Resources,
     set: &'a AttachedSet,
     made: &'a Attached,
+    counted: &'a HashMap<PolicyKey, Arc<Counted>>,
 }
 
 impl<'a> InForce<'a> {
     /// What `set` names among what is told.
-    pub(super) fn new(told: &'a Resources, set: &'a AttachedSet, made: &'a Attached) -> Self {
-        Self { told, set, made }
+    pub(super) fn new(
+        told: &'a Resources,
+        set: &'a AttachedSet,
+        made: &'a Attached,
+        counted: &'a HashMap<PolicyKey, Arc<Counted>>,
+    ) -> Self {
+        Self {
+            told,
+            set,
+            made,
+            counted,
+        }
     }
 
     /// Its authorization policies. One that nobody has told of denies everything.
@@ -89,5 +104,19 @@ impl<'a> InForce<'a> {
     pub(super) fn untold_telemetry(self) -> Option<&'a PolicyKey> {
         let mut named = self.set.telemetry.iter();
         named.find(|key| !self.told.telemetry.contains_key(*key))
+    }
+
+    /// Its rate limits.
+    ///
+    /// # Errors
+    /// One that nobody has told of.
+    pub(super) fn limits(self) -> Result<&'a [Arc<Counted>], Untold> {
+        let counted = |key: &PolicyKey| self.counted.get(key).cloned().ok_or_else(|| key.clone());
+        let made = || self.set.limits.iter().map(counted).collect();
+        let limits = self.made.limits.get_or_init(made);
+        match limits {
+            Ok(limits) => Ok(limits),
+            Err(key) => Err(Untold::Limit(key.clone())),
+        }
     }
 }

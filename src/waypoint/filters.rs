@@ -5,6 +5,7 @@
 mod authentication;
 mod authorization;
 mod custom;
+mod limits;
 mod standing;
 
 use http::HeaderMap;
@@ -19,6 +20,7 @@ use crate::model::authorization::{Denial, Mark, Token};
 use crate::telemetry::access_log::chain;
 
 pub(super) use custom::Unseen;
+pub(super) use limits::Strictest;
 pub(super) use standing::{Head, Standing};
 
 /// What the filters have found of a request, whether it passes or not.
@@ -28,6 +30,8 @@ pub(super) struct Found {
     pub(super) token: Option<Token>,
     /// What policies say that decides nothing.
     pub(super) marks: Vec<Mark>,
+    /// The rate limit that answers for it.
+    pub(super) limit: Option<Strictest>,
     /// Fields of the answer, whoever gives it, in place of its own.
     pub(super) answer: HeaderMap,
     /// Fields that stand beside the answer's own.
@@ -58,7 +62,10 @@ pub(super) async fn request<C: Connector + Clone>(
     custom::request(place, attached, parts, authority, body, found).await?;
     let authentications = attached.authentications();
     authentication::request(arrival, authentications, parts, authority, found).await?;
-    authorization::request(place, policies, parts, authority, found)
+    authorization::request(place, policies, parts, authority, found)?;
+    let limits = attached.limits();
+    let limits = limits.map_err(|untold| Reply::untold(chain(&untold)))?;
+    limits::request(place, limits, parts, authority, found)
 }
 
 /// Why a connection that is no HTTP does not pass.

@@ -67,6 +67,7 @@ use quiet::Busy;
 pub(super) use received::{Beginning, Received, Unread};
 pub(super) use reply::Reply;
 use resets::Resets;
+pub(super) use route::asked as as_routed;
 use tasks::{Spawn, Tasks};
 
 /// How long a connection is kept on which nothing is asked (§1.5).

@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use super::attached::{Attached, InForce};
 use super::endpoints::Ruled;
+use super::limits::{Counted, Counters};
 use super::{Arrival, Shared};
 use crate::agent::MeshState;
 use crate::hbone::Connector;
@@ -30,6 +31,7 @@ static DEFAULT: LazyLock<Options> = LazyLock::new(Options::default);
 #[derive(Default)]
 pub(super) struct Routing {
     latest: ArcSwapOption<Tables>,
+    counters: Counters,
 }
 
 /// The tables of one revision, each made when it is first asked for.
@@ -38,6 +40,9 @@ struct Tables {
     services: HashMap<ServiceKey, Service>,
     /// What holds for all that is addressed to workloads.
     workloads: Attached,
+    /// The rate limits, made with the tables and not when they are first asked for: what has been
+    /// counted is handed from one revision to the next.
+    limits: HashMap<PolicyKey, Arc<Counted>>,
 }
 
 /// What holds for a service.
@@ -78,6 +83,8 @@ pub(super) enum Untold {
         service: ServiceKey,
         subset: Arc<str>,
     },
+    #[error("the waypoint was not told of rate-limit {0}")]
+    Limit(PolicyKey),
     #[error("the waypoint was not told of `{rule}`, the traffic policy of service {service}")]
     Traffic { service: ServiceKey, rule: Arc<str> },
     #[error("the waypoint was not told of telemetry `{0}`")]
@@ -95,14 +102,16 @@ impl Routing {
         {
             return Arc::clone(tables);
         }
-        let tables = Arc::new(Tables::new(resources));
+        let tables = Arc::new(Tables::new(resources, &self.counters));
         self.latest.store(Some(Arc::clone(&tables)));
         tables
     }
 }
 
 impl Tables {
-    fn new(resources: &Arc<Resources>) -> Self {
+    fn new(resources: &Arc<Resources>, counters: &Counters) -> Self {
+        let limits = resources.limits.iter();
+        let limits = limits.map(|(key, limit)| (key.clone(), Arc::new(counters.counted(limit))));
         let services = resources.services.iter();
         let services = services.map(|(key, binding)| {
             let ports = binding.ports.iter().map(|_| Port::default());
@@ -115,6 +124,7 @@ impl Tables {
         Self {
             services: services.collect(),
             workloads: Attached::default(),
+            limits: limits.collect(),
             of: Arc::clone(resources),
         }
     }
@@ -180,7 +190,7 @@ impl Seen {
         let unknown = || Untold::Service(service.key.clone());
         let made = tables.services.get(&service.key).ok_or_else(unknown)?;
         let told = tables.of.services.get(&service.key).ok_or_else(unknown)?;
-        let attached = InForce::new(&tables.of, &told.set, &made.attached);
+        let attached = InForce::new(&tables.of, &told.set, &made.attached, &tables.limits);
         whole(attached).map(Some)
     }
 
@@ -189,7 +199,12 @@ impl Seen {
         let Some((tables, gateway)) = self.itself()? else {
             return Ok(None);
         };
-        let attached = InForce::new(&tables.of, &gateway.workload_set, &tables.workloads);
+        let attached = InForce::new(
+            &tables.of,
+            &gateway.workload_set,
+            &tables.workloads,
+            &tables.limits,
+        );
         whole(attached).map(Some)
     }
 

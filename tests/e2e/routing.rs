@@ -22,6 +22,8 @@ mod case;
 mod connections;
 mod custom;
 mod egress;
+mod hostile;
+mod limits;
 mod load;
 mod matching;
 mod outer;
@@ -221,6 +223,12 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What a host says of itself in numbers.
+    fn metrics(&self, host: &str) -> String {
+        let command = ["curl", "-s", "http://127.0.0.1:15020/metrics"];
+        text(&self.turn.exec(host, None, &command).stdout)
     }
 
     /// How many connections the servers of these names have had.

@@ -126,6 +126,9 @@ fn insert(told: &mut Resources, resource: WaypointResource) {
         WaypointResource::Telemetry(telemetry) => {
             told.telemetry.insert(telemetry.key.clone(), telemetry);
         }
+        WaypointResource::Limit(limit) => {
+            told.limits.insert(limit.key.clone(), limit);
+        }
     }
 }
 
@@ -152,6 +155,9 @@ fn remove(told: &mut Resources, resource: &WaypointResource) {
         }
         WaypointResource::Telemetry(telemetry) => {
             told.telemetry.remove(&telemetry.key);
+        }
+        WaypointResource::Limit(limit) => {
+            told.limits.remove(&limit.key);
         }
     }
 }

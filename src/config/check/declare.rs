@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use super::destinations::in_full;
 use super::{Context, Known};
 use crate::config::mesh::{
-    WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenRequestAuthentication,
+    WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenLimit,
+    WrittenRequestAuthentication,
 };
 use crate::config::mesh::{
     WrittenGateway, WrittenMachines, WrittenNamespace, WrittenNode, WrittenRoute, WrittenService,
@@ -14,7 +15,7 @@ use crate::config::mesh::{
 };
 use crate::config::source::At;
 use crate::model::declaration::{
-    Attachment, AuthorizationPolicy, PeerAuthentication, RequestAuthentication,
+    Attachment, AuthorizationPolicy, PeerAuthentication, RateLimit, RequestAuthentication,
 };
 use crate::model::declaration::{
     Canary, Gateway, Machines, Mesh, Namespace, Node, Route, Service, ServiceEntry, Telemetry,
@@ -68,6 +69,11 @@ pub(super) fn declare(context: &Context<'_>) -> (Mesh, Vec<Vec<Shared<Workload>>
             .telemetry
             .iter()
             .map(|telemetry| declared_telemetry(telemetry))
+            .collect(),
+        rate_limits: written
+            .rate_limits
+            .iter()
+            .map(|l| declared_limit(l))
             .collect(),
         routes: {
             let routes = written.routes.iter().map(|r| declared_route(r));
@@ -308,6 +314,16 @@ fn declared_authentication(written: &WrittenAuthentication) -> PeerAuthenticatio
             .unwrap_or_default(),
         mode: written.mode,
         ports: written.ports.clone(),
+    }
+}
+
+fn declared_limit(written: &WrittenLimit) -> RateLimit {
+    RateLimit {
+        origin: written.place.origin(),
+        name: Arc::clone(&written.name.value),
+        namespace: Arc::clone(&written.namespace.value),
+        attachment: Attachment::Targets(values(&written.targets)),
+        rules: written.rules.clone(),
     }
 }
 

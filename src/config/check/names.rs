@@ -69,6 +69,12 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         telemetry.map(|t| (Some(&t.namespace), &t.name)),
         found,
     );
+    let limits = written.rate_limits.iter();
+    unique(
+        "rate-limit",
+        limits.map(|l| (Some(&l.namespace), &l.name)),
+        found,
+    );
     for kind in [Kind::Grpc, Kind::Http, Kind::Tls, Kind::Tcp] {
         let routes = written.routes.iter().filter(|r| r.kind == kind);
         let names = routes.map(|r| (Some(&r.namespace), &r.name));

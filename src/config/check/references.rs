@@ -79,8 +79,13 @@ fn namespaces(context: &Context<'_>, guesses: &mut Guesses, found: &mut Vec<Diag
     let of_telemetry = telemetry
         .map(|t| ("telemetry", &t.name, &t.namespace))
         .filter(outside_root);
+    let limits = written.rate_limits.iter();
+    let of_limits = limits
+        .map(|l| ("rate-limit", &l.name, &l.namespace))
+        .filter(outside_root);
     let of_policies = of_authorizations.chain(of_authentications);
-    let of_policies = of_policies.chain(of_requests).chain(of_telemetry);
+    let of_policies = of_policies.chain(of_requests);
+    let of_policies = of_policies.chain(of_telemetry).chain(of_limits);
     let virtual_services = written.virtual_services.iter().map(|v| &v.route);
     let routes = written.routes.iter().copied().chain(virtual_services);
     let of_routes = routes.map(|r| (r.kind.as_str(), &r.name, &r.namespace));

@@ -19,7 +19,7 @@ mod source;
 mod values;
 
 pub(in crate::config) use attachment::WrittenAttachment;
-pub(super) use attachment::read as read_attachment;
+pub(super) use attachment::{read as read_attachment, required_targets};
 pub(in crate::config) use authentication::WrittenAuthentication;
 pub(super) use authentication::read as read_authentication;
 pub(in crate::config) use authorization::WrittenAuthorization;

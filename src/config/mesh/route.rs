@@ -30,8 +30,10 @@ use crate::config::source::{At, Place};
 use crate::model::declaration::ParentRef;
 use crate::model::route::Kind;
 
-pub(super) use fields::{field_value, is_token};
+pub(super) use fields::{field_value, header_name, is_token};
 pub(super) use filter::header_change::fault as header_fault;
+pub(super) use lists::at_most;
+pub(super) use matches::http as read_match;
 pub(in crate::config) use rule::WrittenRule;
 pub(in crate::config) use scope::{Asked, Role};
 pub(in crate::config) use virtual_service::WrittenVirtualService;

@@ -1,6 +1,7 @@
 //! What is written becomes what it means, with every default filled in.
 
 mod destinations;
+mod limits;
 mod policies;
 mod providers;
 mod routes;

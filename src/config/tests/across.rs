@@ -1,6 +1,7 @@
 //! What several resources can get wrong together.
 
 mod destinations;
+mod limits;
 mod policies;
 mod providers;
 mod rules;
@@ -37,6 +38,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(incomplete());
     rows.extend(policies::rows());
     rows.extend(providers::rows());
+    rows.extend(limits::rows());
     rows.extend(rules::rows());
     rows.extend(destinations::rows());
     rows.extend(service_entries::rows());

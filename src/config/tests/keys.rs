@@ -1,6 +1,7 @@
 //! What one file can get wrong by itself.
 
 mod destinations;
+mod limits;
 mod policies;
 mod providers;
 mod resources;
@@ -93,6 +94,7 @@ pub(super) fn rows() -> Vec<Row> {
     resources::add(&mut rows);
     policies::add(&mut rows);
     tokens::add(&mut rows);
+    limits::add(&mut rows);
     rules::add(&mut rows);
     providers::add(&mut rows);
     telemetry::add(&mut rows);

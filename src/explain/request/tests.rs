@@ -59,7 +59,7 @@ ports = [{ port = 80, app-protocol = "http" }]
 [[service]]
 name = "plain"
 selector = { app = "v2" }
-ports = [{ port = 80, app-protocol = "http" }]
+ports = [{ port = 80, app-protocol = "http" }, { port = 90, app-protocol = "tcp" }]
 use-waypoint = "wp"
 
 [[tcp-route]]
@@ -90,6 +90,16 @@ backend-refs = [{ name = "empty", port = 80 }]
 [[http-route.rules]]
 matches = [{ headers = [{ name = "host", value = "other" }] }]
 backend-refs = [{ name = "v2", port = 80 }]
+
+[[rate-limit]]
+name = "few"
+target-refs = [{ kind = "Service", name = "plain" }]
+[[rate-limit.rules]]
+match = [{ path = { value = "/few" }, method = "GET" }]
+key = { header = "x-user" }
+requests = 5
+per = "1m"
+burst = 2
 "#;
 
 fn mesh() -> Intended {
@@ -226,6 +236,14 @@ fn each_request_has_its_rule_or_its_answer() {
             &["v2"],
         ),
         (
+            "a rate limit",
+            "plain:80",
+            get("/few/a", &[]),
+            None,
+            ": 5 in 60s of each value of `x-user`, 2 at once",
+            &["v2"],
+        ),
+        (
             "no HTTP",
             "v1:90",
             get("/", &[]),
@@ -249,6 +267,24 @@ fn each_request_has_its_rule_or_its_answer() {
             .map(|way| way.workload.replace("shop/", ""))
             .collect();
         assert_eq!(to, ways, "{name}");
+    }
+}
+
+#[test]
+fn only_limits_that_are_for_a_request_are_told_of() {
+    let mesh = mesh();
+    for (to, path, want) in [
+        ("plain:80", "/few", 1),
+        ("plain:80", "/fewer", 0),
+        ("v1:80", "/few", 0),
+        ("plain:90", "/few", 0),
+    ] {
+        let told = asked(&mesh, to, get(path, &[])).unwrap();
+        let limits = told.steps.iter().filter(|s| s.stage == "limit");
+        let limits: Vec<_> = limits.map(|s| &*s.text).collect();
+        assert_eq!(limits.len(), want, "{to}{path}: {limits:?}");
+        let named = |text: &&str| text.contains("rate-limit shop/few (mesh.toml:");
+        assert!(limits.iter().all(named), "{limits:?}");
     }
 }
 

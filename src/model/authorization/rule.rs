@@ -166,9 +166,26 @@ fn is_of_requests(rule: &Rule) -> bool {
         || conditions.any(Condition::is_of_requests)
 }
 
-/// Hosts are the same in upper and in lower case.
+/// Hosts are the same in upper and in lower case, and with the dot of the root or without it
+/// (RFC 1034 §3.1): servers look for both under one name.
 fn is_host(pattern: &Pattern, authority: &str) -> bool {
     let authority = lower(authority);
+    is_spelt(pattern, &authority)
+        || unrooted(&authority).is_some_and(|authority| is_spelt(pattern, &authority))
+}
+
+/// An authority whose host ends with a dot, without that.
+fn unrooted(authority: &str) -> Option<String> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) => (host, format!(":{port}")),
+        None => (authority, String::new()),
+    };
+    let host = host.strip_suffix('.')?;
+    Some(format!("{host}{port}"))
+}
+
+/// Whether an authority in lower case is what a pattern means.
+fn is_spelt(pattern: &Pattern, authority: &str) -> bool {
     let folded = |text: &Arc<str>| match lower(text) {
         Cow::Borrowed(_) => Arc::clone(text),
         Cow::Owned(text) => Arc::from(text),

@@ -326,6 +326,7 @@ fn is_world(world: &Mesh, mesh: &Mesh) -> bool {
         // Nothing but what waypoints are told follows from these.
         request_authentications: _,
         telemetry: _,
+        rate_limits: _,
         routes: _,
         destination_rules: _,
         service_entries,
@@ -352,6 +353,7 @@ fn world_of(mesh: &Mesh) -> Mesh {
         peer_authentications: mesh.peer_authentications.clone(),
         request_authentications: Vec::new(),
         telemetry: Vec::new(),
+        rate_limits: Vec::new(),
         routes: Vec::new(),
         destination_rules: Vec::new(),
         service_entries: mesh.service_entries.clone(),

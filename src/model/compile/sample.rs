@@ -164,6 +164,7 @@ pub(crate) fn mesh() -> Mesh {
         services: vec![service("cart"), service("web")],
         gateways: Vec::new(),
         authorization_policies: Vec::new(),
+        rate_limits: Vec::new(),
         peer_authentications: Vec::new(),
         request_authentications: Vec::new(),
         telemetry: Vec::new(),

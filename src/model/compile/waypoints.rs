@@ -14,7 +14,9 @@ use super::reuse::{Change, Entry};
 use super::service_entries::Host;
 use crate::model::authorization::Trusted;
 use crate::model::binding::{Bindable, Named};
-use crate::model::declaration::{self, AuthorizationPolicy, Mesh, RequestAuthentication};
+use crate::model::declaration::{
+    self, AuthorizationPolicy, Mesh, RateLimit, RequestAuthentication,
+};
 use crate::model::route::{Filter, Kind, Route, Rule, Target};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
 use crate::model::telemetry::Exporter;
@@ -30,6 +32,7 @@ mod backends;
 mod delegates;
 mod extensions;
 mod known;
+mod limit;
 mod sites;
 mod survey;
 mod targets;
@@ -85,6 +88,7 @@ pub(super) fn of(known: &Known<'_>, before: &Waypoints) -> Waypoints {
             &settings.root_namespace,
         ),
         telemetry: Levels::new(&known.mesh.telemetry, &settings.root_namespace),
+        limits: Targets::new(&known.mesh.rate_limits, &settings.root_namespace),
         routes: Routes::new(&routes),
         traffic: Traffic::new(
             known.mesh,
@@ -185,6 +189,7 @@ struct World<'a> {
     policies: Targets<'a, AuthorizationPolicy>,
     authentications: Targets<'a, RequestAuthentication>,
     telemetry: Levels<'a>,
+    limits: Targets<'a, RateLimit>,
     routes: Routes<'a>,
     traffic: Traffic<'a>,
     services: &'a [Arc<Service>],
@@ -252,6 +257,12 @@ impl<'a> World<'a> {
             let known = told.telemetry.entry(key.clone());
             known.or_insert_with(|| Arc::new(telemetry::of(telemetry)));
             set.telemetry.push(key);
+        }
+        for written in self.limits.on(waypoint, site) {
+            let key = limit::key(written);
+            let known = told.limits.entry(key.clone());
+            known.or_insert_with(|| Arc::new(limit::of(written)));
+            set.limits.push(key);
         }
         set
     }
@@ -362,6 +373,7 @@ fn kept(told: Resources, before: &Arc<Resources>) -> Arc<Resources> {
     same(&mut told.extensions, &before.extensions);
     same(&mut told.authentications, &before.authentications);
     same(&mut told.telemetry, &before.telemetry);
+    same(&mut told.limits, &before.limits);
     Arc::new(told)
 }
 

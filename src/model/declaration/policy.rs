@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Attribute, Origin};
+use crate::model::limit;
 use crate::model::policy::{Pattern, ServiceAccount, Values};
 
 /// Whom a policy is for.
@@ -76,6 +77,21 @@ pub enum Action {
     Audit,
     /// Asks this provider; waypoints only.
     Custom(Arc<str>),
+}
+
+/// `[[rate-limit]]` (`spec/waypoint-l7.md` §9).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Where it was written.
+    pub origin: Origin,
+    /// Its name, unique in its namespace.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Whom it is for; always what waypoints serve.
+    pub attachment: Attachment,
+    /// Its rules, at least one.
+    pub rules: Vec<limit::Rule>,
 }
 
 /// `[[authorization-policy]]`.

@@ -184,9 +184,7 @@ fn a_client_writes_no_line_of_its_own() {
 
 proptest! {
     #[test]
-    fn a_record_is_one_line_whatever_a_client_sends(agent in prop::collection::vec(any::<u8>(), 0..40)) {
-        // What no header can hold never gets here.
-        prop_assume!(HeaderValue::from_bytes(&agent).is_ok());
+    fn a_record_is_one_line_whatever_a_client_sends(agent in prop::collection::vec(octet(), 0..40)) {
         for layout in [layout(LogFormat::text()), layout(LogFormat::json())] {
             let mut line = String::new();
             answered(&agent, |facts| layout.write(facts, &mut line));
@@ -205,6 +203,13 @@ proptest! {
             prop_assert_eq!(format.source(), text);
         }
     }
+}
+
+/// What a header can hold; others never get here.
+fn octet() -> impl Strategy<Value = u8> {
+    any::<u8>().prop_filter("no header holds it", |octet| {
+        HeaderValue::from_bytes(&[*octet]).is_ok()
+    })
 }
 
 fn is_line_end(c: char) -> bool {

@@ -12,6 +12,7 @@ use crate::model::attached::PolicyKey;
 use crate::model::authentication::{self, Authentication, Fetching};
 use crate::model::authorization::{Authorization, Set, Trusted};
 use crate::model::declaration::{ExtAuthz, Origin, WaypointFor};
+use crate::model::limit::Limit;
 use crate::model::route::{PathNormalization, Retry, Route, RouteKey, Target};
 use crate::model::service::{AppProtocol, NetworkAddress, ServiceKey};
 use crate::model::telemetry::{Defaults, Merged, Setup, Telemetry};
@@ -32,6 +33,8 @@ pub struct Resources {
     pub traffic: BTreeMap<TrafficKey, Arc<NamedTraffic>>,
     /// The authorization policies that are attached.
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+    /// The rate limits that are.
+    pub limits: BTreeMap<PolicyKey, Arc<Limit>>,
     /// The providers those name.
     pub extensions: BTreeMap<Arc<str>, Arc<Extension>>,
     /// The request authentications that are attached.
@@ -94,6 +97,16 @@ impl Resources {
         Merged::new(defaults.unwrap_or(&none), levels)
     }
 
+    /// The rate limits among what is attached.
+    ///
+    /// # Errors
+    /// The first that is named and not told of.
+    pub fn limits_of(&self, set: &AttachedSet) -> Result<Vec<Arc<Limit>>, PolicyKey> {
+        let named = set.limits.iter();
+        let known = named.map(|key| self.limits.get(key).cloned().ok_or_else(|| key.clone()));
+        known.collect()
+    }
+
     /// What is attached to what was asked for; none where nothing is told of it.
     pub fn attached_to(&self, bound: &Bound) -> Option<&AttachedSet> {
         match bound {
@@ -113,6 +126,8 @@ pub struct AttachedSet {
     pub authentications: Vec<PolicyKey>,
     /// Telemetry, the widest first.
     pub telemetry: Vec<PolicyKey>,
+    /// Rate limits.
+    pub limits: Vec<PolicyKey>,
 }
 
 /// A waypoint as a whole. Which workloads are behind it is not in it: the mesh view says so of each, and the

@@ -25,6 +25,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::access_log::Entry;
 use crate::waypoint::Arrival;
 use crate::waypoint::account::entry;
+use crate::waypoint::filters::Strictest;
 use crate::waypoint::records::Records;
 use crate::waypoint::tracer::Tracer;
 use crate::waypoint::upstream::Chosen;
@@ -47,6 +48,8 @@ pub(super) struct Account {
     marks: Vec<Mark>,
     /// Its part in a trace.
     trace: Option<Box<Trace>>,
+    /// The rate limit that answers for it.
+    limit: Option<Strictest>,
     /// Bytes of the request's body.
     pub(super) received: Arc<Received>,
     sent: u64,
@@ -113,6 +116,7 @@ impl Account {
             exhausted: false,
             marks: Vec::new(),
             trace: None,
+            limit: None,
             sent: 0,
             ended: false,
         }
@@ -191,6 +195,14 @@ impl Account {
             self.metrics.marked(mark);
         }
         self.marks = marks;
+    }
+
+    /// Notes the rate limit that answers for it.
+    pub(super) fn limited(&mut self, limit: Option<Strictest>) {
+        if let Some(limit) = limit.as_ref().filter(|limit| limit.refuses()) {
+            self.metrics.limited(&limit.limit.key);
+        }
+        self.limit = limit;
     }
 
     /// Notes how it is traced.

@@ -79,6 +79,7 @@ pub(super) async fn serve<C: Connector + Clone>(
     );
     let passed = passed.await;
     account.marked(found.marks);
+    account.limited(found.limit);
     let standing = upgrade.is_some().then(|| {
         Standing::Request(Box::new(Head {
             parts: parts.clone(),

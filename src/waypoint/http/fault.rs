@@ -50,7 +50,20 @@ pub(super) fn of_http2(parts: &Parts) -> Option<Fault> {
     if target > LINE {
         return Some(Fault::LongLine);
     }
-    (parts.headers.len() > FIELDS).then_some(Fault::LargeHead)
+    if parts.headers.len() > FIELDS {
+        return Some(Fault::LargeHead);
+    }
+    // Policy would see the space, and the program, over HTTP/1, would not (RFC 9113 §8.2.1).
+    let padded = parts
+        .headers
+        .values()
+        .any(|value| is_padded(value.as_bytes()));
+    padded.then_some(Fault::Malformed("a space around the value of a field"))
+}
+
+fn is_padded(value: &[u8]) -> bool {
+    let ends = [value.first(), value.last()];
+    ends.iter().any(|end| matches!(end, Some(b' ' | b'\t')))
 }
 
 /// Says no to a request that was found at fault where it came in.

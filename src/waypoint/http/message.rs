@@ -16,6 +16,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// How fields begin that proxies alone say, to one another.
+const RESERVED: [&str; 2] = ["x-envoy-", "x-lateen-"];
 /// Fields that are between two neighbours, whether `connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 5] = [
     header::CONNECTION,
@@ -102,12 +104,16 @@ fn for_next_hop(headers: &mut HeaderMap) {
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let envoy: Vec<HeaderName> = headers
+    let reserved: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with("x-envoy-"))
+        .filter(|name| {
+            RESERVED
+                .iter()
+                .any(|begin| name.as_str().starts_with(begin))
+        })
         .cloned()
         .collect();
-    for name in envoy {
+    for name in reserved {
         headers.remove(name);
     }
 }

@@ -116,6 +116,12 @@ impl Reply {
         }
     }
 
+    /// Too much has been asked already.
+    pub(in crate::waypoint) fn limited(reason: String) -> Self {
+        let text = "local_rate_limited";
+        Self::bare(StatusCode::TOO_MANY_REQUESTS, "RL", reason).saying(text)
+    }
+
     /// Routes lead to nobody.
     pub(super) fn no_backend(reason: String) -> Self {
         Self::bare(StatusCode::INTERNAL_SERVER_ERROR, "NC", reason)
@@ -294,6 +300,7 @@ mod tests {
             (401, 16),
             (403, 7),
             (404, 12),
+            (429, 14),
             (503, 14),
             (504, 14),
             (500, 2),

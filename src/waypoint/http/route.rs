@@ -25,7 +25,11 @@ pub(super) fn normalise(parts: &mut Parts, form: PathNormalization) -> Result<()
     if !well_formed(parts.uri.path()) {
         return Err(Reply::malformed("a path with an octet that is none"));
     }
-    let Some(path) = form.apply(parts.uri.path()) else {
+    let path = form.apply(parts.uri.path());
+    if !form.is_plain(path.as_deref().unwrap_or_else(|| parts.uri.path())) {
+        return Err(Reply::malformed("a dot segment with parameters"));
+    }
+    let Some(path) = path else {
         return Ok(());
     };
     let target = match parts.uri.query() {
@@ -57,7 +61,20 @@ pub(super) fn rule<'a, C: Connector>(
     let Some(table) = table.map_err(|untold| Reply::untold(chain(&untold)))? else {
         return Ok(None);
     };
-    let asked = Asked {
+    match table.select(&asked(arrival, parts, authority)) {
+        Selection::Default => Ok(None),
+        Selection::NoMatch => Err(Reply::not_found("no rule of the service's routes takes it")),
+        Selection::Rule(chosen) => Ok(Some(chosen)),
+    }
+}
+
+/// What of a request counts.
+pub(in crate::waypoint) fn asked<'a, C: Connector>(
+    arrival: &'a Arrival<C>,
+    parts: &'a Parts,
+    authority: &'a Authority,
+) -> Asked<'a> {
+    Asked {
         method: &parts.method,
         path: parts.uri.path(),
         query: parts.uri.query(),
@@ -69,11 +86,6 @@ pub(super) fn rule<'a, C: Connector>(
             SpiffeId::Workload { namespace, .. } => namespace,
             SpiffeId::Node { .. } | SpiffeId::Control { .. } => "",
         },
-    };
-    match table.select(&asked) {
-        Selection::Default => Ok(None),
-        Selection::NoMatch => Err(Reply::not_found("no rule of the service's routes takes it")),
-        Selection::Rule(chosen) => Ok(Some(chosen)),
     }
 }
 

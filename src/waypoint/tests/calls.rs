@@ -101,7 +101,7 @@ async fn what_cannot_be_called_says_why() {
             "too much of it",
             to("v2", 80),
             BOUNDS,
-            "the answer is longer than 1024 bytes",
+            "its answer is longer than 1024 bytes",
         ),
     ] {
         let failed = caller.call(&callee, post(""), bounds).await.unwrap_err();

@@ -424,6 +424,9 @@ async fn limits_hold_for_http2_too() {
     for (name, request, want) in [
         ("as many fields as may be", with(100, "1"), 200),
         ("too many", with(101, "1"), 431),
+        ("a space before a value", with(1, " 1"), 400),
+        ("a tab after it", with(1, "1\t"), 400),
+        ("a space in it", with(1, "1 1"), 200),
         ("too large", with(9, &"a".repeat(7 << 10)), 431),
         (
             "a long target",

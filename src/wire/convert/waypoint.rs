@@ -9,6 +9,7 @@ use crate::model::attached::PolicyKey;
 use crate::model::authentication::Authentication;
 use crate::model::authorization::Authorization;
 use crate::model::declaration::Origin;
+use crate::model::limit::Limit;
 use crate::model::route::{Kind, Route, RouteKey};
 use crate::model::service::ServiceKey;
 use crate::model::telemetry::Telemetry;
@@ -23,6 +24,7 @@ mod binding;
 mod extension;
 mod filter;
 mod gateway;
+mod limit;
 mod matching;
 mod parts;
 mod policy;
@@ -35,6 +37,7 @@ mod traffic;
 const POLICY: &str = "policy";
 const AUTHENTICATION: &str = "authn";
 const TELEMETRY: &str = "telemetry";
+const LIMIT: &str = "limit";
 
 /// What features resources may require; none yet.
 const FEATURES: [&str; 0] = [];
@@ -60,6 +63,8 @@ pub enum WaypointResource {
     Authentication(Arc<Authentication>),
     /// Telemetry.
     Telemetry(Arc<Telemetry>),
+    /// A rate limit.
+    Limit(Arc<Limit>),
 }
 
 /// The waypoint that a resource of this name is told: its first two segments.
@@ -82,11 +87,10 @@ impl WaypointResource {
         let extensions = told.extensions.values().cloned().map(Self::Extension);
         let authentications = authentications.map(Self::Authentication);
         let telemetry = told.telemetry.values().cloned().map(Self::Telemetry);
+        let limits = told.limits.values().cloned().map(Self::Limit);
         let of_services = of_services.chain(policies);
-        of_services
-            .chain(authentications)
-            .chain(extensions)
-            .chain(telemetry)
+        let attached = of_services.chain(authentications).chain(limits);
+        attached.chain(extensions).chain(telemetry)
     }
 
     /// Its resource name.
@@ -104,6 +108,7 @@ impl WaypointResource {
             Self::Traffic(traffic) => traffic_name(waypoint, &traffic.key),
             Self::Policy(policy) => attached_name(waypoint, POLICY, &policy.key),
             Self::Authentication(policy) => attached_name(waypoint, AUTHENTICATION, &policy.key),
+            Self::Limit(limit) => attached_name(waypoint, LIMIT, &limit.key),
             Self::Extension(provider) => format!("{waypoint}/extension/{}", provider.name),
             Self::Telemetry(told) => attached_name(waypoint, TELEMETRY, &told.key),
         }
@@ -120,6 +125,7 @@ impl WaypointResource {
             (Self::Extension(a), Self::Extension(b)) => Arc::ptr_eq(a, b),
             (Self::Authentication(a), Self::Authentication(b)) => Arc::ptr_eq(a, b),
             (Self::Telemetry(a), Self::Telemetry(b)) => Arc::ptr_eq(a, b),
+            (Self::Limit(a), Self::Limit(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -188,6 +194,13 @@ impl WaypointResource {
                 (
                     origin(&told.origin, "telemetry", namespace, name),
                     Content::Telemetry(telemetry::encode(told)),
+                )
+            }
+            Self::Limit(limit) => {
+                let PolicyKey { namespace, name } = &limit.key;
+                (
+                    origin(&limit.origin, "rate-limit", namespace, name),
+                    Content::Limit(limit::encode(limit)),
                 )
             }
         };
@@ -285,6 +298,14 @@ fn decode(name: &str, bytes: &[u8]) -> Result<(WaypointName, WaypointResource), 
             };
             let read = authentication::decode(key, origin, policy);
             WaypointResource::Authentication(Arc::new(read.map_err(within("authn"))?))
+        }
+        Some(Content::Limit(limit)) => {
+            let key = PolicyKey {
+                namespace: required("origin.namespace", from.namespace)?,
+                name: required("origin.name", from.name)?,
+            };
+            let read = limit::decode(key, origin, limit);
+            WaypointResource::Limit(Arc::new(read.map_err(within("limit"))?))
         }
         None => return Err(Fault::new("content", Reason::Missing)),
     };

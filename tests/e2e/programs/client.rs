@@ -2,6 +2,7 @@
 //! with a line of JSON.
 
 mod calls;
+mod raw;
 mod requests;
 mod streams;
 mod tunnel;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub(crate) use raw::Raw;
 pub(crate) use requests::{Load, Many};
 pub(crate) use tunnel::Tunnel;
 
@@ -37,6 +39,8 @@ pub(crate) enum Order {
     Banner { to: String, count: usize },
     /// A TLS connection for a server name.
     Tls { to: String, sni: Option<String> },
+    /// Bytes as they are.
+    Raw(Raw),
     /// Something said to a tunnel's end.
     Tunnel(Tunnel),
 }
@@ -55,6 +59,7 @@ pub(super) async fn carry_out(order: Order) -> Value {
         } => calls::call(&to, &path, &headers, messages).await,
         Order::Banner { to, count } => streams::banners(&to, count).await,
         Order::Tls { to, sni } => streams::tls(&to, sni).await,
+        Order::Raw(raw) => raw.answers().await,
         Order::Tunnel(tunnel) => tunnel.tried().await,
     }
 }

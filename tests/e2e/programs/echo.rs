@@ -13,7 +13,7 @@
 //!
 //! Checks of `ext_authz` it answers as [`authorizer`] says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +39,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{authorizer, grpc, websocket};
 
+/// How many requests are remembered whatever their key.
+const LATEST: usize = 1000;
+
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
 /// Who it is and which ports it has.
@@ -51,7 +54,8 @@ pub(crate) struct Echo {
     pub(crate) banner: Vec<u16>,
     /// Over TLS its name and the server name that was asked for.
     pub(crate) tls: Vec<u16>,
-    /// What it has received, for whoever asks for a key; and how many connections, for `/accepted`.
+    /// What it has received, for whoever asks for a key; how many connections, for `/accepted`; the latest
+    /// requests, whatever their key, for `/latest`.
     pub(crate) log: Vec<u16>,
 }
 
@@ -59,6 +63,8 @@ struct Server {
     name: String,
     /// What was received with a key.
     received: Mutex<HashMap<String, Vec<Value>>>,
+    /// The latest of all that was received.
+    latest: Mutex<VecDeque<Value>>,
     /// Connections so far.
     accepted: AtomicUsize,
 }
@@ -68,6 +74,7 @@ impl Echo {
         let server = Arc::new(Server {
             name: self.name,
             received: Mutex::default(),
+            latest: Mutex::default(),
             accepted: AtomicUsize::new(0),
         });
         let mut ports = JoinSet::new();
@@ -181,6 +188,7 @@ impl Server {
     fn tell(&self, path: &str) -> Response<Body> {
         let told = match path {
             "/accepted" => json!(self.accepted.load(Ordering::Relaxed)),
+            "/latest" => json!(*self.latest.lock().unwrap()),
             key => {
                 let received = self.received.lock().unwrap();
                 json!(
@@ -209,6 +217,7 @@ impl Server {
                 .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
                 .collect::<Vec<_>>(),
         });
+        self.remember(received.clone());
         if let Some(upgrade) = upgrade {
             return websocket::accept(&head.headers, upgrade);
         }
@@ -248,6 +257,14 @@ impl Server {
             *answer.status_mut() = status;
         }
         answer
+    }
+
+    fn remember(&self, received: Value) {
+        let mut latest = self.latest.lock().unwrap();
+        latest.push_back(received);
+        if latest.len() > LATEST {
+            latest.pop_front();
+        }
     }
 
     fn note(&self, orders: &Orders, received: Value) {

@@ -18,6 +18,11 @@ pub(super) fn on_echo(name: &str, action: &str, rules: &str) -> String {
     )
 }
 
+/// A policy on the service of one server.
+pub(super) fn on_v1(name: &str, action: &str, rules: &str) -> String {
+    on("{ kind = \"Service\", name = \"v1\" }", name, action, rules)
+}
+
 /// A policy on the whole waypoint.
 fn on_gateway(name: &str, action: &str, rules: &str) -> String {
     on("{ kind = \"Gateway\", name = \"wp\" }", name, action, rules)

@@ -50,6 +50,29 @@ pub(in crate::config::mesh) fn read_any(table: &Table<'_>) -> WrittenAttachment 
     }
 }
 
+/// Whom something is for that waypoints alone do.
+pub(in crate::config::mesh) fn required_targets(table: &Table<'_>) -> Vec<At<TargetRef>> {
+    if let Some(selector) = table.value_unlisted("selector") {
+        selector.bad(
+            "is given, and selects workloads, whose nodes do not look at requests",
+            "nobody would enforce this",
+            "name what waypoints serve, as in `target-refs = [{ kind = \"Service\", name = \"cart\" }]`",
+        );
+    }
+    if let Some(targets) = targets(table) {
+        return targets.value;
+    }
+    let keys = ["target-refs", "target-ref"];
+    if keys.iter().all(|key| table.value(key).is_none()) {
+        let message = format!("{} has no `target-refs`", table.what());
+        let finding = Diagnostic::new(Code::MissingKey, table.place().clone(), message)
+            .label("for whom?")
+            .help("add it, as in `target-refs = [{ kind = \"Service\", name = \"cart\" }]`");
+        table.missing(keys.to_vec(), finding);
+    }
+    Vec::new()
+}
+
 /// `{ match-labels = { … } }`, as far as it can be read.
 pub(super) fn selector(value: &Value<'_>) -> Option<At<BTreeMap<String, String>>> {
     let table = value.nested()?;

@@ -10,7 +10,7 @@ use crate::config::source::At;
 use crate::model::route::TextMatch;
 
 /// The name of a header field in lower case (RFC 9110 §5.1).
-pub(super) fn header_name(value: &Value<'_>) -> Option<At<Arc<str>>> {
+pub(in crate::config::mesh) fn header_name(value: &Value<'_>) -> Option<At<Arc<str>>> {
     let text = value.text()?;
     if is_token(text) {
         let name = Arc::from(text.to_ascii_lowercase());

@@ -10,7 +10,7 @@ use crate::config::source::At;
 pub(super) const MOST: usize = 16;
 
 /// A list, as far as its items can be read; more of `what` than `most` are reported.
-pub(super) fn at_most<'a, T>(
+pub(in crate::config::mesh) fn at_most<'a, T>(
     value: &Value<'a>,
     most: usize,
     what: &str,

@@ -36,7 +36,7 @@ pub(super) fn read<'a>(
 }
 
 /// One match of HTTP. Without a path it has the prefix that every path has.
-pub(super) fn http(value: &Value<'_>) -> Option<Match> {
+pub(in crate::config::mesh) fn http(value: &Value<'_>) -> Option<Match> {
     let table = value.nested()?;
     let path = match table.value("path") {
         Some(value) => path::matching(&value),

@@ -33,6 +33,19 @@ extension-providers = [
   { name = "file", envoy-file-access-log = {} },
 ]
 
+[[namespace]]
+name = "ops"
+[[workload]]
+name = "otel"
+namespace = "ops"
+addresses = ["10.9.0.1"]
+labels = { app = "otel" }
+[[service]]
+name = "otel"
+namespace = "ops"
+selector = { app = "otel" }
+ports = [{ port = 4317 }]
+
 [[telemetry]]
 name = "t"
 namespace = "istio-system"

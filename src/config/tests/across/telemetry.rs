@@ -17,7 +17,10 @@ pub(super) fn rows() -> Vec<Row> {
     use Code::*;
     const PROVIDERS: &str = "[mesh]\nextension-providers = [{ name = \"otlp\", opentelemetry = { service = \"a/b\", port = 1 } }, { name = \"file\", envoy-file-access-log = {} }]\n";
     const TELEMETRY: &str = "[[telemetry]]\nname = \"t\"\n";
-    let telemetry = |says: &str| format!("{PROVIDERS}{TELEMETRY}{says}");
+    const COLLECTOR: &str = "[[namespace]]\nname = \"a\"\n\
+        [[workload]]\nname = \"b\"\nnamespace = \"a\"\naddresses = [\"10.9.0.1\"]\nlabels.app = \"b\"\n\
+        [[service]]\nname = \"b\"\nnamespace = \"a\"\nselector.app = \"b\"\nports = [{ port = 1 }]\n";
+    let telemetry = |says: &str| format!("{PROVIDERS}{TELEMETRY}{says}\n{COLLECTOR}");
     vec![
         row(
             "a provider that is not there",
@@ -35,7 +38,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row(
             "spans for a log over OTLP",
-            "[mesh]\nextension-providers = [{ name = \"a\", envoy-otel-als = { service = \"a/b\", port = 1 } }]\ndefault-providers = { tracing = [\"a\"], access-logging = [\"a\"] }",
+            &("[mesh]\nextension-providers = [{ name = \"a\", envoy-otel-als = { service = \"a/b\", port = 1 } }]\ndefault-providers = { tracing = [\"a\"], access-logging = [\"a\"] }\n".to_owned() + COLLECTOR),
             3,
             34,
             (BadValue, "for what `envoy-otel-als` does not do"),

@@ -275,6 +275,13 @@ fn hosts_and_fields_are_compared_as_they_are_written() {
         (Action::Allow, "hosts=a.com|a.com:*", host("a.com:80"), true),
         (Action::Allow, "hosts=A.com", host("a.com"), true),
         (Action::Deny, "hosts=*.evil", host("x.EVIL"), false),
+        // The same name, as DNS has it in full.
+        (Action::Deny, "hosts=a.com", host("a.com."), false),
+        (Action::Deny, "hosts=a.com:*", host("A.com.:80"), false),
+        (Action::Deny, "hosts=*.com", host("a.com."), false),
+        (Action::Allow, "hosts=a.com", host("a.com."), true),
+        (Action::Allow, "not-hosts=a.com", host("a.com."), false),
+        (Action::Deny, "hosts=a.com.", host("a.com."), false),
         (
             Action::Allow,
             "request.headers[x-test]=*",

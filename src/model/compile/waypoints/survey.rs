@@ -87,6 +87,7 @@ pub fn survey(mesh: &Mesh) -> Surveyed {
             ),
             // It says nothing of where anything goes.
             telemetry: Levels::new(&[], &mesh.settings.root_namespace),
+            limits: Targets::new(&mesh.rate_limits, &mesh.settings.root_namespace),
             routes: Routes::new(&resolved),
             traffic: Traffic::new(mesh, Members::default()),
             services: &[],

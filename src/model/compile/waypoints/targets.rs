@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::sites::{Is, Site};
 use crate::model::binding::CLASSES;
 use crate::model::declaration::{
-    Attachment, AuthorizationPolicy, Origin, RequestAuthentication, TargetKind, TargetRef,
+    Attachment, AuthorizationPolicy, Origin, RateLimit, RequestAuthentication, TargetKind,
+    TargetRef,
 };
 use crate::model::waypoint::WaypointName;
 
@@ -31,6 +32,20 @@ impl Attachable for AuthorizationPolicy {
 }
 
 impl Attachable for RequestAuthentication {
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+}
+
+impl Attachable for RateLimit {
     fn origin(&self) -> &Origin {
         &self.origin
     }

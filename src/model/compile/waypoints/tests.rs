@@ -6,6 +6,7 @@ mod extensions;
 mod telemetry;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::sample::outside::{endpoint, entry};
 use super::super::sample::routes::{at, backend, http, route};
@@ -13,9 +14,11 @@ use super::super::sample::{gateway, labels, mesh, namespace, node, service, usin
 use super::super::{Assignments, Compiled, Observed, Reported, compile, recompile, workload_uid};
 use super::*;
 use crate::model::declaration::{
-    Canary, DestinationRule, ExportTo, ParentKind, Port, ServiceEntry, SubsetLabels, WaypointFor,
+    Attachment, Canary, DestinationRule, ExportTo, ParentKind, Port, RateLimit, ServiceEntry,
+    SubsetLabels, TargetKind, TargetRef, WaypointFor,
 };
-use crate::model::route::{Kind, Mirror, RouteKey, TlsSelection, TlsTable};
+use crate::model::limit;
+use crate::model::route::{Kind, Match, Mirror, RouteKey, TlsSelection, TlsTable};
 use crate::model::service::AppProtocol;
 use crate::model::traffic::TrafficPolicy;
 use crate::model::waypoint::{BoundPort, Resolution, TrafficKey};
@@ -591,6 +594,64 @@ fn workloads_come_and_go_behind_a_waypoint_that_is_not_told() {
     assert!(Arc::ptr_eq(told(&again), told(&before)));
     let fresh = compile(&mesh, &none, &before.assignments).unwrap();
     assert_eq!(told(&fresh), told(&before));
+}
+
+fn rate_limit(name: &str, line: u32, kind: TargetKind, target: &str) -> RateLimit {
+    let target = TargetRef {
+        kind,
+        name: Arc::from(target),
+    };
+    RateLimit {
+        origin: declaration::Origin {
+            file: Arc::from("shop.toml"),
+            line,
+        },
+        name: Arc::from(name),
+        namespace: Arc::from("shop"),
+        attachment: Attachment::Targets(vec![target]),
+        rules: vec![limit::Rule {
+            line,
+            matches: vec![Match::default()],
+            by: limit::Key::None,
+            rate: limit::Rate::new(1, Duration::from_secs(1), 1).unwrap(),
+        }],
+    }
+}
+
+#[test]
+fn limits_are_attached_where_they_belong_and_in_order() {
+    let mut mesh = shop(Vec::new());
+    mesh.rate_limits = vec![
+        rate_limit("b", 2, TargetKind::Gateway, "wp"),
+        rate_limit("a", 1, TargetKind::Service, "echo"),
+        rate_limit("c", 3, TargetKind::Service, "nobody"),
+    ];
+    let compiled = compiled(&mesh);
+    let told = told(&compiled);
+    let names = |set: &AttachedSet| {
+        let names: Vec<&str> = set.limits.iter().map(|key| &*key.name).collect();
+        names.join(" ")
+    };
+    let of = |service: &str| names(&told.services[&key(service)].set);
+    assert_eq!([of("echo"), of("v1")], ["a b", "b"]);
+    let gateway = told.gateway.as_ref().unwrap();
+    assert_eq!(names(&gateway.workload_set), "b");
+    let known: Vec<&str> = told.limits.keys().map(|key| &*key.name).collect();
+    assert_eq!(known, ["a", "b"], "what is attached nowhere is not told");
+    let rules = told.limits.values().map(|limit| limit.rules[0].line);
+    assert!(rules.eq([1, 2]));
+}
+
+#[test]
+fn a_limit_that_is_named_and_not_there_is_missing() {
+    let mut mesh = shop(Vec::new());
+    mesh.rate_limits = vec![rate_limit("a", 1, TargetKind::Service, "echo")];
+    let compiled = compiled(&mesh);
+    let mut told = Resources::clone(told(&compiled));
+    let set = told.services[&key("echo")].set.clone();
+    assert_eq!(told.limits_of(&set).unwrap().len(), 1);
+    told.limits.clear();
+    assert_eq!(told.limits_of(&set).unwrap_err().to_string(), "shop/a");
 }
 
 #[test]

@@ -193,6 +193,9 @@ impl Account {
                 line.quoted("policy", first)
                     .number("policy.more", more.len() as u64);
             }
+            if let Some(limit) = &self.limit {
+                line.quoted("limit", limit);
+            }
             let duration = self.started.elapsed().as_millis();
             line.number("bytes_sent", self.sent)
                 .number("bytes_recv", self.received.bytes())

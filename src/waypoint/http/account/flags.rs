@@ -18,7 +18,7 @@ pub(super) fn flags(flag: Flag, delayed: bool, exhausted: bool) -> Flag {
             }
         };
     }
-    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE")
+    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE" "RL")
 }
 
 #[cfg(test)]

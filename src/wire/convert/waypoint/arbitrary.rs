@@ -2,6 +2,7 @@
 
 mod authentication;
 mod extension;
+mod limit;
 mod policy;
 mod telemetry;
 
@@ -123,6 +124,7 @@ pub(super) fn resource(of: WaypointName) -> impl Strategy<Value = WaypointResour
         authentication::authentication()
             .prop_map(|a| WaypointResource::Authentication(Arc::new(a))),
         telemetry::telemetry().prop_map(|t| WaypointResource::Telemetry(Arc::new(t))),
+        limit::limit().prop_map(|l| WaypointResource::Limit(Arc::new(l))),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! What is attached to a service or a waypoint.
 
 use super::super::{Fault, Reason};
-use super::{AUTHENTICATION, POLICY, TELEMETRY, attached_name, attached_named};
+use super::{AUTHENTICATION, LIMIT, POLICY, TELEMETRY, attached_name, attached_named};
 use crate::model::attached::PolicyKey;
 use crate::model::waypoint::{AttachedSet, WaypointName};
 use crate::wire::proto::waypoint as proto;
@@ -15,6 +15,7 @@ pub(super) fn encode(waypoint: &WaypointName, set: &AttachedSet) -> proto::Attac
         policies: names(POLICY, &set.policies),
         authn: names(AUTHENTICATION, &set.authentications),
         telemetry: names(TELEMETRY, &set.telemetry),
+        limits: names(LIMIT, &set.limits),
         ..proto::AttachedSet::default()
     }
 }
@@ -32,6 +33,7 @@ pub(super) fn decode(
         telemetry,
         wasm,
         extensions,
+        limits,
     } = given.unwrap_or_default();
     let mut unknown = [wasm, extensions].into_iter().flatten();
     if let Some(name) = unknown.next() {
@@ -46,5 +48,6 @@ pub(super) fn decode(
         policies: keys(POLICY, policies)?,
         authentications: keys(AUTHENTICATION, authn)?,
         telemetry: keys(TELEMETRY, telemetry)?,
+        limits: keys(LIMIT, limits)?,
     })
 }

@@ -102,12 +102,40 @@ fn traffic(change: impl FnOnce(&mut proto::TrafficPolicy)) -> Vec<u8> {
     )
 }
 
+fn limit(change: impl FnOnce(&mut proto::RateLimitRule)) -> Vec<u8> {
+    use proto::rate_limit_rule::{Key, Together};
+    let everything = proto::PathMatch {
+        is: Some(proto::path_match::Is::Prefix("/".to_owned())),
+    };
+    let mut rule = proto::RateLimitRule {
+        matches: vec![proto::Match {
+            path: Some(everything),
+            ..proto::Match::default()
+        }],
+        key: Some(Key::Together(Together {})),
+        requests: 1,
+        per: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        burst: 1,
+        ..proto::RateLimitRule::default()
+    };
+    change(&mut rule);
+    let limit = proto::RateLimit {
+        format: FORMAT,
+        rules: vec![rule],
+    };
+    holding("shop/wp/limit/shop/a", "rate-limit", Content::Limit(limit))
+}
+
 #[test]
 fn what_is_not_wholly_understood_is_refused_by_name() {
     use proto::filter::Does;
     let own = "shop/wp";
     let to_service = "shop/wp/service/shop/a";
     let to_route = "shop/wp/http-route/shop/a";
+    let to_limit = "shop/wp/limit/shop/a";
     let minus = prost_types::Duration {
         seconds: -1,
         nanos: 0,
@@ -310,6 +338,47 @@ fn what_is_not_wholly_understood_is_refused_by_name() {
             }),
             "traffic.usual.load_balancer: is missing",
         ),
+        (
+            "a rate of nothing",
+            to_limit,
+            limit(|l| l.requests = 0),
+            "limit.rules.requests: ",
+        ),
+        (
+            "a burst of nothing",
+            to_limit,
+            limit(|l| l.burst = 0),
+            "limit.rules.requests: ",
+        ),
+        (
+            "a rate without time",
+            to_limit,
+            limit(|l| l.per = None),
+            "limit.rules.per: is missing",
+        ),
+        (
+            "a rule that counts no request",
+            to_limit,
+            limit(|l| l.matches.clear()),
+            "limit.rules.matches: is missing",
+        ),
+        (
+            "counted against nobody that is known",
+            to_limit,
+            limit(|l| l.key = None),
+            "limit.rules.key: is missing",
+        ),
+        (
+            "a limit by the name of a policy",
+            to_service,
+            service(|s| {
+                s.set = Some(proto::AttachedSet {
+                    limits: vec!["shop/wp/policy/shop/a".to_owned()],
+                    ..proto::AttachedSet::default()
+                });
+            }),
+            "service.set: ",
+        ),
     ] {
         let refused = WaypointResource::decode(resource, &bytes).unwrap_err();
         assert_eq!(refused.resource, resource, "{name}");
@@ -319,6 +388,7 @@ fn what_is_not_wholly_understood_is_refused_by_name() {
     assert!(WaypointResource::decode(own, &changed(|_| {})).is_ok());
     assert!(WaypointResource::decode(to_service, &port(|_| {})).is_ok());
     assert!(WaypointResource::decode(to_route, &rule(proto::Rule::default())).is_ok());
+    assert!(WaypointResource::decode(to_limit, &limit(|_| {})).is_ok());
 }
 
 proptest! {

@@ -38,7 +38,7 @@ fn provider(name: &str, kind: ProviderKind) -> Provider {
 
 fn check() -> ExtAuthz {
     ExtAuthz {
-        timeout: std::time::Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
         fail_open: false,
         status_on_error: ::http::StatusCode::FORBIDDEN,
         clear_route_cache: false,

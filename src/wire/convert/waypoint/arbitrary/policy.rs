@@ -35,11 +35,13 @@ pub(super) fn policy() -> impl Strategy<Value = Authorization> {
 }
 
 pub(super) fn set() -> impl Strategy<Value = AttachedSet> {
-    (list(key()), list(key()), list(key())).prop_map(|(policies, authentications, telemetry)| {
+    let keys = || list(key());
+    (keys(), keys(), keys(), keys()).prop_map(|(policies, authentications, telemetry, limits)| {
         AttachedSet {
             policies,
             authentications,
             telemetry,
+            limits,
         }
     })
 }
