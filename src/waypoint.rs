@@ -1,12 +1,13 @@
 //! A waypoint: stands for the services and workloads bound to it, and sends on what comes for them
 //! (`spec/waypoint-l7.md`).
 //!
-//! [`server`] accepts tunnels, [`place`] says where, [`report`] tells how that goes. [`protocol`]
+//! [`server`] accepts tunnels, [`admission`] lets them in, [`place`] says where, [`report`] tells how that goes. [`protocol`]
 //! finds out what is spoken in them, [`tcp`] and [`http`] carry it, [`routing`] knows the routes,
 //! [`upstream`] finds and opens the way to an endpoint. For whom a tunnel is opened and where it goes on is
 //! decided by [`crate::model::waypoint`], how bytes move by [`crate::hbone`].
 
 mod account;
+mod admission;
 mod attached;
 mod endpoints;
 mod export;

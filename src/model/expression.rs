@@ -8,6 +8,7 @@
 mod attribute;
 mod evaluate;
 mod lexer;
+mod node;
 mod parser;
 mod time;
 mod value;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use super::telemetry::Facts;
 pub use attribute::{Attribute, Fields};
 pub use evaluate::Failure;
-use parser::Node;
+use node::Node;
 pub(super) use time::Civil;
 pub use value::Value;
 

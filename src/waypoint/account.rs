@@ -9,7 +9,7 @@ use super::records::Records;
 use super::upstream::Chosen;
 use crate::hbone::{Connector, Traffic};
 use crate::model::telemetry::{Facts, Upstream};
-use crate::telemetry::access_log::{Ending, Entry};
+use crate::telemetry::access_log::{Ending, Entry, denied};
 use crate::telemetry::{Changes, ConnectionLabels, Reporter, Series};
 
 /// How often connections are counted anew, where nobody says so (`spec/waypoint-l7.md` §6.2).
@@ -81,6 +81,31 @@ pub(super) fn labels(entry: &Entry) -> ConnectionLabels {
         (Some(source), None) => labels.tunnelled(source),
         (None, _) => labels,
     }
+}
+
+/// Tells of a connection that is closed before it went anywhere; its flag is empty where Envoy has none.
+pub(super) fn refused<C: Connector>(
+    arrival: &Arrival<C>,
+    records: Option<&Records>,
+    server_name: Option<&str>,
+    (flag, reason): (&'static str, &str),
+) {
+    let entry = entry(arrival, None);
+    if let Some(records) = records.filter(|records| records.observes()) {
+        let about = About {
+            server_name: server_name.map(ToOwned::to_owned),
+            peer: Some(arrival.client.identity.to_string()),
+            ..About::default()
+        };
+        let facts = about.facts(&entry, records, arrival.started.elapsed());
+        let refused = Facts {
+            flags: flag,
+            termination: Some(reason),
+            ..facts
+        };
+        records.write(&refused, None);
+    }
+    denied("waypoint", entry.source, Some(entry.destination), reason);
 }
 
 impl About {
@@ -155,7 +180,9 @@ impl Account {
     /// It never worked.
     pub(super) fn failed(mut self, flag: &'static str, error: String) {
         self.series.failed(flag);
-        self.write(flag, Some(&error));
+        // Envoy has one flag for all that keeps a connection from being made.
+        let told = if flag == "UO" { flag } else { "UF" };
+        self.write(told, Some(&error));
         self.log(Some(error));
     }
 
@@ -202,7 +229,9 @@ impl Account {
             .about
             .facts(&self.entry, records, self.started.elapsed());
         let (sent, received) = self.totals();
-        records.write(&Facts {
+        let failure = error.filter(|_| flag == "UF");
+        let ended = Facts {
+            upstream: facts.upstream.map(|asked| Upstream { failure, ..asked }),
             // What only ends is no failure in Envoy's terms.
             flags: if flag == "-" || flag == "CONNECT" {
                 ""
@@ -213,7 +242,8 @@ impl Account {
             received,
             sent,
             ..facts
-        });
+        };
+        records.write(&ended, None);
     }
 
     fn log(&mut self, error: Option<String>) {

@@ -133,7 +133,6 @@ impl Exports {
     }
 
     /// Where lines of an access log are told.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no access log is told yet"))]
     pub(super) fn records<C: Connector + Clone>(
         &self,
         by: &Caller<C>,

@@ -1,7 +1,8 @@
 //! What is counted and written of what passes, as telemetry resources say: made once per revision for what
 //! they are attached to (`spec/labels-and-policy.md` §5.2, `spec/waypoint-l7.md` §6).
 
-use std::cell::RefCell;
+mod log;
+
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::Arrival;
+use super::export::Collector;
+use super::http::Caller;
 use super::routing::Seen;
 use crate::hbone::Connector;
 use crate::identity::SpiffeId;
@@ -17,12 +20,13 @@ use crate::model::expression::Expression;
 use crate::model::log_format::Layout;
 use crate::model::service::Service;
 use crate::model::telemetry::{
-    Exporter, Facts, Log, Merged, Metering, Metric, MetricChange, Setup, TagChange,
+    Exporter, Facts, Log as Wanted, Merged, Metering, Metric, MetricChange, Setup, TagChange,
 };
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::files::{Files, LogFile};
+use crate::telemetry::trace::SpanContext;
 use crate::telemetry::{Change, Changes, Counted, Metrics, RequestLabels, RequestSeries};
+use log::{Keeper, Log};
 
 /// Sets of labels that are kept at hand; beyond, all are found anew.
 const KEPT: usize = 10_000;
@@ -31,11 +35,6 @@ const LONGEST: usize = 256;
 /// What a label says that nobody knows.
 const UNKNOWN: &str = "unknown";
 
-thread_local! {
-    /// The record being written.
-    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 /// What is told of the traffic for one service, or for what is addressed to workloads.
 pub(super) struct Records {
     metering: Metering,
@@ -43,17 +42,10 @@ pub(super) struct Records {
     counts: bool,
     /// Whether labels depend on more than what is usually counted.
     evaluates: bool,
-    logs: Vec<Written>,
+    logs: Vec<Log>,
     /// Who this waypoint is.
     own: Option<String>,
     series: Mutex<HashMap<Key, Arc<RequestSeries>>>,
-}
-
-/// An access log.
-struct Written {
-    layout: Layout,
-    filter: Option<Expression>,
-    file: Arc<LogFile>,
 }
 
 /// What the labels of a request follow from.
@@ -107,31 +99,33 @@ impl Key {
 }
 
 impl Records {
-    /// What `merged` comes to with those there are to tell.
+    /// What `merged` comes to with those there are to tell; `open` says who keeps a log.
     pub(super) fn new(
         merged: Merged,
         setup: &Setup,
         own: Option<String>,
-        open: impl Fn(&Arc<str>) -> Arc<LogFile>,
+        open: impl Fn(&Arc<str>, &Exporter) -> Option<(Layout, Keeper)>,
     ) -> Self {
-        let written = |log: Log| match setup.providers.get(&log.provider) {
-            Some(Exporter::File(file)) => Some(Written {
-                layout: file.layout.clone(),
-                filter: log.filter,
-                file: open(&file.path),
-            }),
-            _ => {
+        let opened = |log: Wanted| {
+            let exporter = setup.providers.get(&log.provider);
+            let opened = exporter.and_then(|exporter| open(&log.provider, exporter));
+            let Some((layout, keeper)) = opened else {
                 // The mesh's files are checked: it is one that this build does not know.
                 warn!(provider = %log.provider, "no such provider of access logs, there is none");
-                None
-            }
+                return None;
+            };
+            Some(Log {
+                layout,
+                filter: log.filter,
+                keeper,
+            })
         };
         let changes = merged.metering.changes.values();
         let mut tags = changes.flat_map(|change| change.tags.values());
         Self {
             counts: setup.counts(&merged.metering),
             evaluates: tags.any(|tag| matches!(tag, TagChange::Upsert(_))),
-            logs: merged.logs.into_iter().filter_map(written).collect(),
+            logs: merged.logs.into_iter().filter_map(opened).collect(),
             metering: merged.metering,
             own,
             series: Mutex::default(),
@@ -153,18 +147,10 @@ impl Records {
         self.metering.interval
     }
 
-    /// Writes a record to each log that wants it.
-    pub(super) fn write(&self, facts: &Facts<'_>) {
+    /// Writes a record to each log that wants it, of what belongs to `span`.
+    pub(super) fn write(&self, facts: &Facts<'_>, span: Option<SpanContext>) {
         for log in &self.logs {
-            let wanted = log.filter.as_ref().is_none_or(|filter| filter.holds(facts));
-            if !wanted {
-                continue;
-            }
-            TEXT.with_borrow_mut(|text| {
-                text.clear();
-                log.layout.write(facts, text);
-                log.file.write(text);
-            });
+            log.write(facts, span);
         }
     }
 
@@ -241,23 +227,48 @@ fn value(expression: &Expression, facts: Option<&Facts<'_>>) -> Arc<str> {
     Arc::from(text.get(..end.unwrap_or_default()).unwrap_or_default())
 }
 
-impl<C: Connector> Arrival<C> {
+impl<C: Connector + Clone> Arrival<C> {
     /// What is told of what arrived; none where no control plane says anything, or what it names is not
     /// told of, and nothing passes.
     pub(super) fn records(&self, seen: &Seen) -> Option<Arc<Records>> {
         let attached = seen.attached(&self.bound).ok()??;
-        let files: &Files = &self.shared.files;
-        attached.records(|merged, setup| {
-            let own = seen.instance.identity().ok().map(|id| id.to_string());
-            Records::new(merged, setup, own, |path| files.open(path))
-        })
+        attached.records(|merged, setup| self.caller().records(seen, merged, setup))
+    }
+}
+
+impl<C: Connector + Clone> Caller<C> {
+    /// What is told of something for which `merged` holds.
+    pub(super) fn records(&self, seen: &Seen, merged: Merged, setup: &Setup) -> Records {
+        let own = seen.instance.identity().ok().map(|id| id.to_string());
+        Records::new(merged, setup, own, |name, is| self.keeper(name, is))
+    }
+
+    fn keeper(&self, name: &Arc<str>, is: &Exporter) -> Option<(Layout, Keeper)> {
+        match is {
+            Exporter::File(file) => {
+                let keeper = Keeper::File(self.shared.files.open(&file.path));
+                Some((file.layout.clone(), keeper))
+            }
+            Exporter::OtelLog { format, .. } => {
+                let collector = Collector {
+                    name: Arc::clone(name),
+                    is: is.clone(),
+                };
+                let layout = Layout {
+                    format: format.clone(),
+                    omit_empty: false,
+                };
+                let sink = self.shared.exports.records(self, &collector);
+                Some((layout, Keeper::Collector(sink)))
+            }
+            Exporter::Prometheus | Exporter::OpenTelemetry { .. } | Exporter::Zipkin { .. } => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::log_format::{LogFormat, TextFormat};
     use crate::model::telemetry::Defaults;
     use crate::telemetry::{ConnectionLabels, Reporter};
     use std::collections::BTreeMap;
@@ -306,7 +317,7 @@ mod tests {
     }
 
     fn records(merged: Merged) -> Records {
-        let none = |_: &Arc<str>| unreachable!("there is no log");
+        let none = |_: &Arc<str>, _: &Exporter| unreachable!("there is no log");
         Records::new(merged, &Setup::default(), None, none)
     }
 
@@ -378,32 +389,5 @@ mod tests {
         assert!(!text.contains("istio_requests_total{"), "{text}");
         let changes = records.changes(None);
         assert!(changes.values().all(|change| change.disabled));
-    }
-
-    #[test]
-    fn only_what_the_filter_takes_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let path: Arc<str> = Arc::from(dir.path().join("log").to_str().unwrap());
-        let files = Files::new(Arc::default());
-        let log = |filter: &str, text: &str| Written {
-            layout: Layout {
-                format: LogFormat::Text(TextFormat::parse(text).unwrap()),
-                omit_empty: false,
-            },
-            filter: (!filter.is_empty()).then(|| Expression::parse(filter).unwrap()),
-            file: files.open(&path),
-        };
-        let mut records = records(Merged::new(&Defaults::default(), &[]));
-        records.logs = vec![
-            log("", "all"),
-            log("destination.port == 80", "port"),
-            log("destination.port == 81", "other"),
-            log("request.host == 'x'", "absent"),
-            log("destination.port", "no truth"),
-        ];
-        records.write(&facts());
-        drop(records);
-        drop(files);
-        assert_eq!(std::fs::read_to_string(&*path).unwrap(), "all\nport\n");
     }
 }

@@ -19,7 +19,9 @@ use crate::hbone::Connector;
 use crate::model::attached::PolicyKey;
 use crate::model::route::{Retry, Table, Target, TlsTable, Unresolved};
 use crate::model::service::{AppProtocol, ServiceKey};
-use crate::model::waypoint::{Bound, BoundPort, Destination, External, Options, Resources};
+use crate::model::waypoint::{
+    Bound, BoundPort, Destination, External, GatewayConfig, Options, Resources,
+};
 use crate::model::workload::Workload;
 
 /// What holds where nobody says otherwise.
@@ -167,12 +169,9 @@ impl Seen {
     /// What is known of the port of a service that was asked for. None is a workload, or a waypoint
     /// that goes by no routes.
     fn port(&self, bound: &Bound) -> Result<Option<(&Tables, &Port, &BoundPort)>, Untold> {
-        let Some(tables) = &self.tables else {
+        let Some((tables, _gateway)) = self.itself()? else {
             return Ok(None);
         };
-        if tables.of.gateway.is_none() {
-            return Err(Untold::Itself);
-        }
         let Bound::Service { service, asked, .. } = bound else {
             return Ok(None);
         };
@@ -182,25 +181,41 @@ impl Seen {
 
     /// What is attached to what was asked for; none where no control plane knows of anything.
     pub(super) fn attached(&self, bound: &Bound) -> Result<Option<InForce<'_>>, Untold> {
+        let Bound::Service { service, .. } = bound else {
+            return self.unbound();
+        };
+        let Some((tables, _gateway)) = self.itself()? else {
+            return Ok(None);
+        };
+        let unknown = || Untold::Service(service.key.clone());
+        let made = tables.services.get(&service.key).ok_or_else(unknown)?;
+        let told = tables.of.services.get(&service.key).ok_or_else(unknown)?;
+        let attached = InForce::new(&tables.of, &told.set, &made.attached, &tables.limits);
+        whole(attached).map(Some)
+    }
+
+    /// What holds for what is addressed to workloads, and to nobody that is known.
+    pub(super) fn unbound(&self) -> Result<Option<InForce<'_>>, Untold> {
+        let Some((tables, gateway)) = self.itself()? else {
+            return Ok(None);
+        };
+        let attached = InForce::new(
+            &tables.of,
+            &gateway.workload_set,
+            &tables.workloads,
+            &tables.limits,
+        );
+        whole(attached).map(Some)
+    }
+
+    /// The tables, and what the waypoint is told of itself; none where it is told nothing.
+    fn itself(&self) -> Result<Option<(&Tables, &GatewayConfig)>, Untold> {
         let Some(tables) = &self.tables else {
             return Ok(None);
         };
-        let Some(gateway) = &tables.of.gateway else {
-            return Err(Untold::Itself);
-        };
-        let (set, made) = match bound {
-            Bound::Service { service, .. } => {
-                let unknown = || Untold::Service(service.key.clone());
-                let made = tables.services.get(&service.key).ok_or_else(unknown)?;
-                let told = tables.of.services.get(&service.key);
-                (&told.ok_or_else(unknown)?.set, &made.attached)
-            }
-            Bound::Workload { .. } => (&gateway.workload_set, &tables.workloads),
-        };
-        let attached = InForce::new(&tables.of, set, made, &tables.limits);
-        match attached.untold_telemetry() {
-            Some(key) => Err(Untold::Telemetry(key.clone())),
-            None => Ok(Some(attached)),
+        match &tables.of.gateway {
+            Some(gateway) => Ok(Some((tables, gateway))),
+            None => Err(Untold::Itself),
         }
     }
 
@@ -308,5 +323,13 @@ impl Seen {
     /// When requests are asked again that no rule has a word on.
     pub(super) fn retry(&self) -> &Retry {
         &self.options().default_retry
+    }
+}
+
+/// What is attached, all of which is told.
+fn whole(attached: InForce<'_>) -> Result<InForce<'_>, Untold> {
+    match attached.untold_telemetry() {
+        Some(key) => Err(Untold::Telemetry(key.clone())),
+        None => Ok(attached),
     }
 }

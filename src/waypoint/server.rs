@@ -13,19 +13,16 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::admission::admit;
 use super::jwks::Keeper;
 use super::lane::{Dealt, Lane};
 use super::place::{self, Place};
 use super::report::{State, Teller};
-use super::{Arrival, Client, Lookups, Settings, Shared, http, limits, protocol};
+use super::{Arrival, Lookups, Settings, Shared, http, limits, protocol};
 use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
-use crate::hbone::{self, Authority, Connector, Incoming, headers};
-use crate::model::inbound::Target;
-use crate::model::policy::Peer;
-use crate::model::waypoint::{self, Bound};
-use crate::model::workload::Workload;
+use crate::hbone::{self, Connector, Incoming};
 use crate::node::baggage;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::{chain, denied};
@@ -341,48 +338,23 @@ impl<C: Connector + Clone> Door<C> {
         Ok(tls)
     }
 
-    /// Decides what a tunnel is for.
-    fn admit(&self, request: &Incoming) -> Result<(Arc<Workload>, Client, Bound), StatusCode> {
-        let refused = |reason: &str, status| {
-            denied("waypoint", request.remote, None, reason);
-            status
-        };
-        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-        let known = self.shared.known(&self.instance);
-        let (mesh, instance) =
-            known.ok_or_else(|| refused("the waypoint has left the mesh", unavailable))?;
-        let identity = request.peer.clone();
-        let identity = identity
-            .ok_or_else(|| refused("the peer proved no identity", StatusCode::UNAUTHORIZED))?;
-        let target = match &request.authority {
-            Authority::Address(address) => Target::Address(*address),
-            Authority::Name { host, port } => Target::Name { host, port: *port },
-        };
-        let told = mesh.waypoints.get(&self.shared.settings.name);
-        let told = told.map(|told| &**told);
-        let admitted = waypoint::admit(&mesh.view, told, &instance, target);
-        let bound = admitted.map_err(|refusal| {
-            let status = StatusCode::from_u16(refusal.status());
-            refused(&chain(&refusal), status.unwrap_or(StatusCode::NOT_FOUND))
-        })?;
-        let (source, map) = (request.remote, &request.headers);
-        let workload = mesh.view.workload_at(&instance.network, source.ip());
-        let client = Client {
-            peer: Peer::new(&identity),
-            identity,
-            source,
-            workload: workload.cloned(),
-            baggage: headers::Baggage::read(map).render(),
-            traceparent: headers::traceparent(map),
-        };
-        Ok((instance, client, bound))
+    fn caller(&self) -> http::Caller<C> {
+        http::Caller {
+            shared: Arc::clone(&self.shared),
+            lane: Arc::clone(&self.lane),
+            instance: Arc::clone(&self.instance),
+        }
     }
 
     async fn open(self: Arc<Self>, request: Incoming) {
         let started = Instant::now();
-        let (instance, client, bound) = match self.admit(&request) {
+        let admitted = admit(&self.shared, &self.instance, &request);
+        let (instance, client, bound) = match admitted {
             Ok(admitted) => admitted,
-            Err(status) => return request.refuse(status),
+            Err(why) => {
+                self.caller().refused(&request, &why, started);
+                return request.refuse(why.status());
+            }
         };
         // Answered at once: what becomes of it further on never changes that (§1.1).
         let tunnel = match request.accept(&baggage(&instance).render()) {

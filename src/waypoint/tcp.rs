@@ -14,9 +14,10 @@ use std::sync::Arc;
 use tokio::time::{Instant, interval_at};
 
 use super::Arrival;
-use super::account::{Account, Forth, entry};
+use super::account::{Account, Forth, refused};
 use super::endpoints::{Outcome, Place};
-use super::filters::{self, Standing};
+use super::filters::{self, NotLet, Standing};
+use super::outside::Unchosen;
 use super::routing::{Seen, Untold};
 use super::secure::Alpn;
 use super::upstream::{Chosen, Way};
@@ -24,7 +25,7 @@ use crate::hbone::{Connector, Tunnel, relay, relay_tunnels};
 use crate::model::balance::hash;
 use crate::model::route::{self, Target, TlsSelection};
 use crate::model::waypoint::{Destination, Picking};
-use crate::telemetry::access_log::{chain, denied};
+use crate::telemetry::access_log::chain;
 
 /// Endpoints tried before a connection is given up (§1.8).
 const ATTEMPTS: usize = 3;
@@ -35,6 +36,8 @@ enum Nowhere {
     #[error("the waypoint's instance is not in the mesh view")]
     Gone,
     #[error(transparent)]
+    NotLet(#[from] NotLet),
+    #[error(transparent)]
     Untold(#[from] Untold),
     #[error("no route takes it")]
     NoRoute,
@@ -42,6 +45,25 @@ enum Nowhere {
     NoBackend,
     #[error("its backend is not there: {0}")]
     Invalid(Arc<str>),
+    #[error(transparent)]
+    Unchosen(#[from] Unchosen),
+}
+
+impl Nowhere {
+    /// The same as one of Envoy's flags, as far as it has one (§1.9).
+    fn flag(&self) -> &'static str {
+        match self {
+            Self::NotLet(NotLet::Denied { .. }) => "",
+            Self::NotLet(NotLet::Asked { .. }) => "UAEX",
+            Self::NoRoute | Self::Unchosen(Unchosen::Uncovered { .. }) => "NR",
+            Self::NotLet(NotLet::Untold(_))
+            | Self::Untold(_)
+            | Self::NoBackend
+            | Self::Invalid(_)
+            | Self::Unchosen(Unchosen::Untold(_)) => "NC",
+            Self::Gone | Self::Unchosen(_) => "UH",
+        }
+    }
 }
 
 /// Carries one tunnel to its end, which asks for `server_name` where it is TLS. Another endpoint is
@@ -51,23 +73,29 @@ pub(super) async fn serve<C: Connector + Clone>(
     tunnel: Tunnel,
     server_name: Option<&str>,
 ) {
-    let Some(seen) = arrival.look() else {
-        return refuse(arrival, tunnel, &Nowhere::Gone);
+    let seen = arrival.look();
+    let records = seen.as_ref().and_then(|seen| arrival.records(seen));
+    let refuse = |tunnel: Tunnel, why: &Nowhere| {
+        tunnel.close();
+        let why = (why.flag(), &*chain(why));
+        refused(arrival, records.as_deref(), server_name, why);
     };
-    if let Err(denied) = filters::connection(arrival, &seen, server_name).await {
-        return refuse(arrival, tunnel, &denied);
+    let Some(seen) = seen else {
+        return refuse(tunnel, &Nowhere::Gone);
+    };
+    if let Err(not_let) = filters::connection(arrival, &seen, server_name).await {
+        return refuse(tunnel, &not_let.into());
     }
     let to = match destination(arrival, &seen, server_name) {
         Ok(to) => to,
-        Err(nowhere) => return refuse(arrival, tunnel, &nowhere),
+        Err(nowhere) => return refuse(tunnel, &nowhere),
     };
-    let records = arrival.records(&seen);
     let mut tried: Vec<SocketAddr> = Vec::new();
     let source = arrival.client.source.ip().to_canonical().to_string();
     // Of all that a policy may hash a connection has but its source.
     let by_source = match seen.ruled(&to) {
         Ok(ruled) => ruled.hashes_source(),
-        Err(untold) => return refuse(arrival, tunnel, &untold),
+        Err(untold) => return refuse(tunnel, &untold.into()),
     };
     loop {
         let picking = Picking {
@@ -78,7 +106,9 @@ pub(super) async fn serve<C: Connector + Clone>(
         };
         let chosen = match arrival.choose(&seen, &to, &picking).await {
             Ok(chosen) => chosen,
-            Err(none) => return refuse(arrival, tunnel, &none),
+            Err(none) if tried.is_empty() => return refuse(tunnel, &none.into()),
+            // Those that failed have been told of.
+            Err(_) => return tunnel.close(),
         };
         let account = Account::open(arrival, &chosen, records.clone(), server_name);
         let place = match chosen.under_way.as_ref().map(|u| u.connection()) {
@@ -107,17 +137,6 @@ pub(super) async fn serve<C: Connector + Clone>(
             }
         }
     }
-}
-
-fn refuse<C: Connector>(arrival: &Arrival<C>, tunnel: Tunnel, why: &dyn std::error::Error) {
-    let asked = entry(arrival, None);
-    tunnel.close();
-    denied(
-        "waypoint",
-        asked.source,
-        Some(asked.destination),
-        &chain(why),
-    );
 }
 
 /// Where the routes have a connection go: the share of a backend that is not there goes nowhere (§2.6).

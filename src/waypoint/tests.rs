@@ -9,6 +9,7 @@ mod framing;
 mod headers;
 mod http;
 mod http2;
+mod logs;
 mod mirrors;
 mod outside;
 mod program;

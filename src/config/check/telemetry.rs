@@ -10,7 +10,7 @@ use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{NamedProvider, Use, WrittenAttachment, WrittenTelemetry, did_you_mean};
 use crate::config::source::At;
 use crate::config::suggest;
-use crate::model::declaration::{Provider, ProviderKind};
+use crate::model::declaration::ProviderKind;
 use crate::model::telemetry::{ENVOY, PROMETHEUS};
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
@@ -65,18 +65,6 @@ fn named(context: &Context<'_>, what: &str, provider: &NamedProvider) -> Option<
     let declared = &context.settings.providers;
     let finding = |message: String| Diagnostic::new(Code::BadValue, place.clone(), message);
     match declared.iter().find(|known| known.name == *name) {
-        Some(Provider {
-            kind: ProviderKind::OtelAccessLog(_),
-            ..
-        }) if provider.used == Use::Logging => {
-            let message = format!(
-                "{what} names provider `{name}`: this version writes no access logs over OTLP"
-            );
-            let finding = Diagnostic::new(Code::Unsupported, place.clone(), message);
-            let help =
-                "name one that is `envoy-file-access-log`, and have a collector read its file";
-            Some(finding.label("not supported yet").help(help))
-        }
         Some(known) if fits(&known.kind) => None,
         Some(known) => {
             let kind = known.kind.as_str();

@@ -17,7 +17,7 @@ use crate::config::source::{At, Place};
 use crate::model::expression::Expression;
 use crate::model::telemetry::Sections;
 
-pub(super) use logging::{Written as WrittenFormat, layout, text_format};
+pub(super) use logging::{Written as WrittenFormat, log_format, text_format};
 pub(super) use settings::read as read_settings;
 
 /// A `[[telemetry]]` table.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Origin;
-use crate::model::log_format::Layout;
+use crate::model::log_format::{Layout, LogFormat};
 use crate::model::policy::Pattern;
 
 /// One of `extension-providers`.
@@ -153,6 +153,8 @@ pub struct OtelAccessLog {
     pub service: ProviderService,
     /// What the log is called; `otel_envoy_accesslog` unless set.
     pub log_name: Arc<str>,
+    /// How a record's body is written, or its attributes; Istio's text unless set.
+    pub format: LogFormat,
 }
 
 /// `opentelemetry`.

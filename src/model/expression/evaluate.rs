@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::parser::{Comparison, Conversion, Node, Operation, Test};
+use super::node::{Comparison, Conversion, Node, Operation, Test};
 use super::time;
 use super::value::{Value, double};
 use crate::model::telemetry::Facts;

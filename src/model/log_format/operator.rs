@@ -136,7 +136,10 @@ impl Operator {
 fn of_request<'a>(field: &Field, request: &Request<'a>) -> Option<Cow<'a, str>> {
     match field {
         Field::Method => Some(Cow::Borrowed(request.method)),
-        Field::Path => Some(Cow::Borrowed(request.target)),
+        // A CONNECT has none.
+        Field::Path => Some(request.target)
+            .filter(|target| !target.is_empty())
+            .map(Cow::Borrowed),
         Field::Authority => Some(Cow::Borrowed(request.authority)),
         Field::Scheme => Some(Cow::Borrowed(request.scheme)),
         field => named(field, request.headers),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Defaults, Metering, PROMETHEUS};
 use crate::model::declaration::{FileAccessLog, OtlpHttp, TraceContext};
+use crate::model::log_format::LogFormat;
 use crate::model::route::Target;
 
 /// What a waypoint is told of telemetry before any resource.
@@ -29,6 +30,8 @@ pub enum Exporter {
         to: Target,
         /// What the log is called.
         log_name: Arc<str>,
+        /// How a record's body is written, or its attributes.
+        format: LogFormat,
     },
     /// A collector of spans, over OTLP.
     OpenTelemetry {

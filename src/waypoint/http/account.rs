@@ -1,6 +1,9 @@
 //! One request's account: counted, and told of once when its answer has ended, however it ends
 //! (`spec/waypoint-l7.md` §6.2, §6.3).
 
+mod ending;
+mod flags;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,48 +13,23 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::Frame;
-use tracing::{Level, enabled};
 
 use super::message;
 use super::messages::{Messages, Received};
-use super::record::{Ended, Record, details, request_line, size, status_line};
+use super::record::{Record, details, request_line, size, status_line};
 use super::trace::{About, Ending, Trace};
 use crate::hbone::Connector;
 use crate::model::authorization::Mark;
 use crate::model::waypoint::{Bound, Destination};
-use crate::telemetry::access_log::{Entry, chain};
-use crate::telemetry::log;
-use crate::telemetry::{Changes, Counted, Metrics, RequestLabels};
+use crate::telemetry::Metrics;
+use crate::telemetry::access_log::Entry;
 use crate::waypoint::Arrival;
-use crate::waypoint::account::{entry, labels};
+use crate::waypoint::account::entry;
 use crate::waypoint::filters::Strictest;
-use crate::waypoint::records::{Key, Records};
+use crate::waypoint::records::Records;
 use crate::waypoint::tracer::Tracer;
 use crate::waypoint::upstream::Chosen;
-
-/// What the log's filter knows these lines by.
-const TARGET: &str = "access";
-
-/// How a request ended, in Envoy's response flags (§1.9).
-pub(super) type Flag = &'static str;
-
-/// A flag with those of what happened on the way: a delay that a fault made, and retries used up.
-fn flags(flag: Flag, delayed: bool, exhausted: bool) -> Flag {
-    macro_rules! together {
-        ($($one:literal)*) => {
-            match (flag, delayed, exhausted) {
-                ("-", true, false) => "DI",
-                ("-", false, true) => "URX",
-                ("-", true, true) => "DI,URX",
-                $(($one, true, false) => concat!("DI,", $one),
-                ($one, false, true) => concat!($one, ",URX"),
-                ($one, true, true) => concat!("DI,", $one, ",URX"),)*
-                _ => flag,
-            }
-        };
-    }
-    together!("UH" "UF" "UC" "UR" "UT" "UO" "NR" "NC" "FI" "DC" "DPE" "RL")
-}
+pub(super) use flags::Flag;
 
 /// A request from its head to the end of its answer.
 pub(super) struct Account {
@@ -165,14 +143,21 @@ impl Account {
 
     /// Notes what is told of it.
     pub(super) fn recorded<C: Connector>(&mut self, arrival: &Arrival<C>, records: Arc<Records>) {
-        self.record = records.observes().then(|| {
+        if records.observes() {
+            self.observe(&arrival.bound);
+        }
+        self.records = Some(records);
+    }
+
+    /// Keeps what logs, labels and tags may ask for.
+    fn observe(&mut self, bound: &Bound) -> &mut Record {
+        self.record.get_or_insert_with(|| {
             Box::new(Record {
                 scheme: "http",
-                asked: Some(arrival.bound.asked()),
+                asked: Some(bound.asked()),
                 ..Record::default()
             })
-        });
-        self.records = Some(records);
+        })
     }
 
     /// Notes the rule that took it; none is the service's own way.
@@ -228,6 +213,9 @@ impl Account {
         head: (&Parts, &Authority),
     ) {
         let trace = Trace::begin(tracer, bound, head, self.started);
+        if trace.asks_facts() && self.record.is_none() {
+            self.observe(bound).request.clone_from(&head.0.headers);
+        }
         self.trace = Some(Box::new(trace));
     }
 
@@ -274,6 +262,13 @@ impl Account {
             sent: self.sent,
             marks: &self.marks,
         }
+    }
+
+    /// The backend in Istio's terms.
+    fn cluster(&self) -> Option<String> {
+        let (host, port, subset) = self.upstream.as_ref()?;
+        let subset = subset.as_deref().unwrap_or_default();
+        Some(format!("outbound|{port}|{subset}|{host}"))
     }
 
     /// Notes an endpoint's answer.
@@ -337,202 +332,6 @@ impl Account {
         self.received.more(from_client);
         self.sent += to_client;
     }
-
-    /// Its answer has been sent.
-    pub(super) fn complete(mut self) {
-        self.end();
-    }
-
-    /// Its answer broke off on the endpoint's side.
-    pub(super) fn broke(mut self, error: &dyn std::error::Error) {
-        if let Some(answered) = &mut self.answered {
-            answered.flag = "UC";
-            answered.error = Some(format!("the answer broke off: {}", chain(error)));
-        }
-        self.end();
-    }
-
-    /// Its answer took longer than it may.
-    pub(super) fn late(mut self, reason: &str) {
-        if let Some(answered) = &mut self.answered {
-            answered.flag = "UT";
-            answered.error = Some(reason.to_owned());
-        }
-        self.end();
-    }
-
-    /// Its client took nothing of the answer for too long.
-    pub(super) fn stalled(mut self) {
-        if let Some(answered) = &mut self.answered {
-            answered.flag = "DC";
-            answered.error = Some("the client took nothing of the answer for too long".to_owned());
-        }
-        self.end();
-    }
-
-    /// What it became was cut off.
-    pub(super) fn cut(mut self, reason: &str) {
-        if let Some(answered) = &mut self.answered {
-            answered.error = Some(reason.to_owned());
-        }
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.ended = true;
-        let gone = Answered {
-            status: StatusCode::OK,
-            grpc_status: None,
-            flag: "DC",
-            error: Some("the client went away".to_owned()),
-            details: Cow::Borrowed("downstream_remote_disconnect"),
-        };
-        let answered = self.answered.take();
-        let known = answered.is_some();
-        let mut answered = answered.unwrap_or(gone);
-        answered.flag = flags(answered.flag, self.delayed, self.exhausted);
-        // Nothing was answered: no code there is would say so (§1.9).
-        let code = if known { answered.status.as_u16() } else { 0 };
-        if let Some(trace) = self.trace.take_if(|trace| trace.is_kept()) {
-            let ending = Ending {
-                code,
-                grpc: answered.grpc_status.as_deref(),
-                flags: answered.flag,
-            };
-            trace.end(ending, &self.about());
-        }
-        self.tell(&answered, known.then_some(code));
-        self.log(&answered, code);
-    }
-
-    /// Counts it, and writes it to the logs that telemetry resources name.
-    fn tell(&self, answered: &Answered, code: Option<u16>) {
-        let took = self.started.elapsed();
-        let bodies = (self.received.bytes(), self.sent);
-        let counted = Counted {
-            took,
-            received: self.heads.0 + bodies.0,
-            sent: self.heads.1 + bodies.1,
-            messages: (self.received.messages(), self.messages.count()),
-        };
-        let Some(records) = &self.records else {
-            let labels = self.labels(answered, code);
-            let series = self.metrics.requests(&labels, &Changes::new());
-            return series.note(&counted);
-        };
-        let grpc_status = answered.grpc_status.as_ref().and_then(|s| s.parse().ok());
-        let cluster = self.record.as_ref().and_then(|_| self.cluster());
-        let peer = self.record.as_ref().and_then(|_| self.peer());
-        let ended = Ended {
-            entry: &self.entry,
-            method: &self.asked.method,
-            target: &self.asked.path,
-            authority: &self.asked.authority,
-            protocol: self.asked.protocol,
-            route: &self.route,
-            cluster: cluster.as_deref(),
-            peer: peer.as_deref(),
-            own: records.own(),
-            flag: answered.flag,
-            details: &answered.details,
-            failure: answered
-                .error
-                .as_deref()
-                .filter(|_| answered.flag.contains("UF")),
-            code,
-            grpc_status,
-            took,
-            heads: self.heads,
-            bodies,
-        };
-        let facts = self.record.as_deref().map(|record| record.facts(&ended));
-        let code = code.unwrap_or_default();
-        let key = Key::new(
-            &self.entry,
-            self.asked.grpc,
-            (answered.flag, code, grpc_status),
-        );
-        let labels = || self.labels(answered, Some(code));
-        records.count(&self.metrics, key, facts.as_ref(), labels, &counted);
-        if let Some(facts) = &facts {
-            records.write(facts);
-        }
-    }
-
-    /// What it counts for.
-    fn labels(&self, answered: &Answered, code: Option<u16>) -> RequestLabels {
-        let mut connection = labels(&self.entry).flagged(answered.flag);
-        connection.request_protocol = if self.asked.grpc { "grpc" } else { "http" };
-        RequestLabels {
-            connection,
-            response_code: code.unwrap_or_default(),
-            grpc_response_status: answered.grpc_status.clone().unwrap_or_default(),
-        }
-    }
-
-    /// The backend in Istio's terms.
-    fn cluster(&self) -> Option<String> {
-        let (host, port, subset) = self.upstream.as_ref()?;
-        let subset = subset.as_deref().unwrap_or_default();
-        Some(format!("outbound|{port}|{subset}|{host}"))
-    }
-
-    fn peer(&self) -> Option<String> {
-        Some(self.entry.source_identity.as_ref()?.to_string())
-    }
-
-    fn log(&self, answered: &Answered, code: u16) {
-        if !enabled!(target: TARGET, Level::INFO) {
-            return;
-        }
-        let (entry, asked) = (&self.entry, &self.asked);
-        log::write(Level::INFO, TARGET, "request complete", |line| {
-            entry.ends(line);
-            line.text("direction", entry.direction)
-                .text("method", &asked.method)
-                .text("path", &asked.path)
-                .text("authority", &asked.authority)
-                .text("protocol", asked.protocol)
-                .text("request_id", &asked.request_id)
-                .number("response_code", code.into())
-                .text("response_flags", answered.flag)
-                .text("route_name", &self.route);
-            if let Some((host, port, subset)) = &self.upstream {
-                let of = subset.as_deref().map_or(("", ""), |s| ("/", s));
-                line.quoted("upstream", &format_args!("{host}:{port}{}{}", of.0, of.1));
-            }
-            if let Some(status) = &answered.grpc_status {
-                line.text("grpc_status", status);
-            }
-            if let Some((first, more)) = self.marks.split_first() {
-                line.quoted("policy", first)
-                    .number("policy.more", more.len() as u64);
-            }
-            if let Some(limit) = &self.limit {
-                line.quoted("limit", limit);
-            }
-            let duration = self.started.elapsed().as_millis();
-            line.number("bytes_sent", self.sent)
-                .number("bytes_recv", self.received.bytes())
-                .quoted("duration", &format_args!("{duration}ms"));
-            if let Some(error) = &answered.error {
-                line.text("error", error);
-            }
-        });
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        if let Some(answered) = &mut self.answered {
-            answered.flag = "DC";
-            answered.error = Some("the client went away, or this waypoint is stopping".to_owned());
-        }
-        self.end();
-    }
 }
 
 fn protocol(version: http::Version) -> &'static str {
@@ -548,25 +347,4 @@ fn grpc_status(headers: &HeaderMap) -> Option<String> {
     // Clients and endpoints write it: a code and no text, or every text is a series of its own.
     let code: u16 = status.parse().ok().filter(|code| *code <= 16)?;
     Some(code.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_tell_of_the_way_too() {
-        for (flag, delayed, exhausted, want) in [
-            ("-", false, false, "-"),
-            ("UF", false, false, "UF"),
-            ("-", true, false, "DI"),
-            ("FI", true, false, "DI,FI"),
-            ("UF", false, true, "UF,URX"),
-            ("-", false, true, "URX"),
-            ("UT", true, true, "DI,UT,URX"),
-        ] {
-            let told = flags(flag, delayed, exhausted);
-            assert_eq!(told, want, "{flag} {delayed} {exhausted}");
-        }
-    }
 }

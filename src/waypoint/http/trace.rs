@@ -13,11 +13,12 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use crate::model::authorization::Mark;
+use crate::model::telemetry::Facts;
 use crate::model::waypoint::Bound;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::trace::{Kind, Span, SpanContext, Value, cut};
 use crate::waypoint::tracer::{DESTINATION, SOURCE, Tag, Tracer, end, operation};
-use tags::{Head, common, custom, formats, marked, said, url};
+use tags::{common, custom, formats, marked, said, url};
 
 /// A request as its trace goes.
 pub(super) struct Trace {
@@ -34,8 +35,6 @@ struct Kept {
     url: Arc<str>,
     user_agent: Option<Value>,
     custom: Vec<Tag>,
-    /// What it takes to say what an access log would, where a tag is made of that.
-    head: Option<Box<Head>>,
     attempt: Option<Attempt>,
     /// How often endpoints have been asked.
     times: u64,
@@ -128,14 +127,6 @@ impl Trace {
                 Some(agent.to_owned().into())
             }),
             custom: custom(tracer, &parts.headers),
-            head: formats(tracer).next().map(|_| {
-                let target = parts.uri.path_and_query();
-                Box::new(Head {
-                    target: target.map(ToString::to_string).unwrap_or_default(),
-                    authority: authority.to_string(),
-                    headers: parts.headers.clone(),
-                })
-            }),
             attempt: None,
             times: 0,
         };
@@ -149,6 +140,16 @@ impl Trace {
     /// Whether anything is to be told of it.
     pub(super) fn is_kept(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// Whether it is to be told what an access log would be.
+    pub(super) fn asks_facts(&self) -> bool {
+        self.is_kept() && formats(&self.tracer).next().is_some()
+    }
+
+    /// Its own span.
+    pub(super) fn context(&self) -> SpanContext {
+        self.context
     }
 
     /// Tells the trace to whoever gets the request, or a copy.
@@ -189,15 +190,14 @@ impl Trace {
         }
     }
 
-    /// It has ended.
-    pub(super) fn end(mut self, ending: Ending<'_>, about: &About<'_>) {
+    /// It has ended; `facts` are what tags are made of that say what an access log would.
+    pub(super) fn end(mut self, ending: Ending<'_>, about: &About<'_>, facts: Option<&Facts<'_>>) {
         self.asked(ending, about);
         let (Some(mut kept), Some(sink)) = (self.kept, &self.tracer.sink) else {
             return;
         };
-        if let Some(head) = &kept.head {
-            let said = said(&self.tracer, head, &kept.clock, ending, about);
-            kept.custom.extend(said);
+        if let Some(facts) = facts {
+            kept.custom.extend(said(&self.tracer, facts));
         }
         let mut tags = self.tracer.own.clone();
         common(&mut tags, &kept.url, ending, about);

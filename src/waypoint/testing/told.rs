@@ -318,6 +318,16 @@ impl Resources {
         self
     }
 
+    /// The same, and there is an access log unless telemetry says otherwise, kept by `keeper`.
+    pub(in crate::waypoint) fn logged(mut self, keeper: Exporter) -> Self {
+        let provider = Arc::<str>::from("log");
+        let gateway = Arc::make_mut(self.gateway.as_mut().unwrap());
+        let setup = &mut gateway.options.telemetry;
+        setup.defaults.access_logging = vec![Arc::clone(&provider)];
+        setup.providers.insert(provider, keeper);
+        self
+    }
+
     /// The same, and requests for `cart` are traced so, for whoever is told.
     pub(in crate::waypoint) fn traced(mut self, says: Tracing, told: Exporter) -> Self {
         let key = PolicyKey {

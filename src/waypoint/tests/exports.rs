@@ -10,6 +10,7 @@ use super::http::text;
 use super::program::{Plan, Shop};
 use crate::hbone::testing::eventually;
 use crate::model::declaration::{OtlpHttp, TraceContext};
+use crate::model::log_format::LogFormat;
 use crate::model::telemetry::Exporter;
 use crate::telemetry::batch::Sink;
 use crate::telemetry::record::Record;
@@ -206,6 +207,7 @@ async fn lines_of_an_access_log_are_told_over_grpc() {
         is: Exporter::OtelLog {
             to: target("v1"),
             log_name: Arc::from("access"),
+            format: LogFormat::text(),
         },
     };
     let sink = caller.shared.exports.records(caller, &log);

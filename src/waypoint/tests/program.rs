@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Request, Response, Version};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,6 +30,8 @@ pub(super) struct Asked {
     pub(super) target: String,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
+    /// The body as it came.
+    pub(super) octets: Bytes,
 }
 
 impl Asked {
@@ -132,6 +135,7 @@ impl Program {
             target: head.uri.path_and_query().unwrap().to_string(),
             headers: head.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
+            octets: body,
         });
         let plan = self.plan.lock().unwrap().pop_front();
         match plan {

@@ -10,8 +10,9 @@ use super::http::{Http1, read, text};
 use super::program::{Plan, Shop};
 use crate::hbone::testing::eventually;
 use crate::model::declaration::TraceContext;
+use crate::model::log_format::TextFormat;
 use crate::model::route::{Filter, Fraction, Mirror, Retry, Timeouts};
-use crate::model::telemetry::{Exporter, Sampling, Tracing};
+use crate::model::telemetry::{CustomTag, Exporter, Sampling, Tracing};
 use crate::model::waypoint::Resources;
 use crate::waypoint::testing::told::{rule, target, told};
 
@@ -68,6 +69,29 @@ fn kinds(spans: &[Value]) -> Vec<(&str, &str)> {
             (span["kind"].as_str().unwrap(), code.as_str().unwrap())
         })
         .collect()
+}
+
+#[tokio::test]
+async fn a_tag_may_say_what_an_access_log_would() {
+    let line = "%REQ(:PATH)% %RESPONSE_CODE% %RESP(X-KIND)% %ROUTE_NAME% %DOWNSTREAM_PEER_URI_SAN%";
+    let line = CustomTag::Formatter(TextFormat::parse(line).unwrap());
+    let says = Tracing {
+        sampling: Some(Sampling(10_000)),
+        custom_tags: Some([(Arc::from("line"), line)].into()),
+        ..Tracing::default()
+    };
+    let resources = told().ruled(vec![rule().to("v1", 1)]);
+    let shop = Shop::new(resources.traced(says, zipkin())).await;
+    let answer = ::http::Response::builder().header("x-kind", "tea");
+    let plan = Plan::Answer(answer.body(text("")).unwrap());
+    shop.v1.plan(plan);
+    let mut client = Http1::to(&shop.rig).await;
+    assert_eq!(get(&mut client, "/x?y", &[]).await, StatusCode::OK);
+    let spans = spans(&shop).await;
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    let want = format!("/x?y 200 tea shop.cart.0 {web}");
+    assert_eq!(spans[0]["tags"]["line"], want, "{spans:#?}");
+    assert!(spans[1]["tags"]["line"].is_null(), "the request's alone");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::telemetry::{self, WrittenFormat};
 use crate::config::read::{Table, Value, scalar};
 use crate::model::declaration::{FileAccessLog, OtelAccessLog, ProviderKind};
-use crate::model::log_format::Layout;
+use crate::model::log_format::{Layout, LogFormat};
 
 const STDOUT: &str = "/dev/stdout";
 const OTEL_LOG: &str = "otel_envoy_accesslog";
@@ -15,11 +15,15 @@ const OTEL_LOG: &str = "otel_envoy_accesslog";
 pub(super) fn file(value: &Value<'_>) -> Option<ProviderKind> {
     let table = value.nested()?;
     let path = table.optional("path", absolute);
-    let layout = layout(&table);
+    let omit_empty = table.optional("omit-empty-values", Value::boolean);
+    let format = format(&table, "JSON");
     table.finish();
     Some(ProviderKind::FileAccessLog(FileAccessLog {
         path: path.unwrap_or_else(|| Arc::from(STDOUT)),
-        layout: layout?,
+        layout: Layout {
+            format: format?,
+            omit_empty: omit_empty.unwrap_or(false),
+        },
     }))
 }
 
@@ -27,10 +31,12 @@ pub(super) fn otel(value: &Value<'_>) -> Option<ProviderKind> {
     let table = value.nested()?;
     let service = service(&table);
     let log_name = table.optional("log-name", scalar::plain);
+    let format = format(&table, "attributes");
     table.finish();
     Some(ProviderKind::OtelAccessLog(OtelAccessLog {
         service: service?,
         log_name: Arc::from(log_name.unwrap_or(OTEL_LOG)),
+        format: format?,
     }))
 }
 
@@ -48,12 +54,10 @@ pub(in crate::config::mesh) fn absolute(value: &Value<'_>) -> Option<Arc<str>> {
     Some(Arc::from(text))
 }
 
-/// `{ text }` or `{ labels }`; Istio's text where neither is written.
-fn layout(table: &Table<'_>) -> Option<Layout> {
-    let omit_empty = table.optional("omit-empty-values", Value::boolean);
-    let omit_empty = omit_empty.unwrap_or(false);
+/// `{ text }` or `{ labels }`, which come out as `members`; Istio's text where neither is written.
+fn format(table: &Table<'_>, members: &str) -> Option<LogFormat> {
     let Some(value) = table.value("log-format") else {
-        return telemetry::layout(None, omit_empty);
+        return telemetry::log_format(None);
     };
     let table = value.nested()?;
     let text = table.value("text");
@@ -68,7 +72,7 @@ fn layout(table: &Table<'_>) -> Option<Layout> {
                 Diagnostic::new(Code::ConflictingKeys, labels.place().clone(), message)
                     .label("one of the two")
                     .related(text.place().clone(), "the other")
-                    .help("keep `text` for lines, or `labels` for JSON"),
+                    .help(format!("keep `text` for lines, or `labels` for {members}")),
             );
             return None;
         }
@@ -77,10 +81,10 @@ fn layout(table: &Table<'_>) -> Option<Layout> {
                 Code::MissingKey,
                 "says neither `text` nor `labels`",
                 "which format?",
-                "write `text` for lines, or `labels` for JSON, or leave it out for Istio's own text",
+                format!("write `text` for lines, or `labels` for {members}, or leave it out for Istio's own text"),
             );
             return None;
         }
     };
-    telemetry::layout(Some(written), omit_empty)
+    telemetry::log_format(Some(written))
 }

@@ -7,7 +7,7 @@ use super::{Mode, Scope, Use, expression, mode, names};
 use crate::config::mesh::no_effect;
 use crate::config::read::Value;
 use crate::config::source::At;
-use crate::model::log_format::{Layout, LogFormat, TextFormat};
+use crate::model::log_format::{LogFormat, TextFormat};
 use crate::model::telemetry::Logging;
 
 /// A format as it is written.
@@ -53,16 +53,12 @@ fn filter(value: &Value<'_>) -> Option<crate::model::expression::Expression> {
 }
 
 /// How records are written; Istio's text unless it is written.
-pub(in crate::config::mesh) fn layout(
-    written: Option<Written<'_, '_>>,
-    omit_empty: bool,
-) -> Option<Layout> {
-    let format = match written {
+pub(in crate::config::mesh) fn log_format(written: Option<Written<'_, '_>>) -> Option<LogFormat> {
+    Some(match written {
         None => LogFormat::text(),
         Some(Written::Text(value)) => LogFormat::Text(text_format(value)?),
         Some(Written::Labels(value)) => LogFormat::Json(members(value)?),
-    };
-    Some(Layout { format, omit_empty })
+    })
 }
 
 /// A text with command operators.

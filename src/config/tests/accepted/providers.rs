@@ -95,6 +95,7 @@ fn what_is_left_out_of_a_provider_is_filled_in() {
         ProviderKind::OtelAccessLog(OtelAccessLog {
             service: service(Some("ops"), "otel", 4317),
             log_name: Arc::from("otel_envoy_accesslog"),
+            format: LogFormat::text(),
         }),
         ProviderKind::OpenTelemetry(OpenTelemetry {
             service: service(Some("ops"), "otel", 4317),
@@ -147,6 +148,10 @@ name = "json"
 envoy-file-access-log = { log-format = { labels = { path = "%REQ(:PATH)%", b = "%PROTOCOL%" } } }
 
 [[mesh.extension-providers]]
+name = "records"
+envoy-otel-als = { service = "ops/otel", port = 4317, log-name = "shop", log-format = { labels = { path = "%REQ(:PATH)%", b = "%PROTOCOL%" } } }
+
+[[mesh.extension-providers]]
 name = "spans"
 opentelemetry = { service = "ops/otel", port = 4318, max-tag-length = 64, http = { path = "/v1/traces", timeout = "1s", headers = [{ name = "X-Tenant", value = "shop" }] } }
 
@@ -189,7 +194,12 @@ fn everything_there_is_to_say_of_a_provider_is_read() {
         }),
         ProviderKind::FileAccessLog(FileAccessLog {
             path: Arc::from("/dev/stdout"),
-            layout: layout(LogFormat::Json(labels), false),
+            layout: layout(LogFormat::Json(labels.clone()), false),
+        }),
+        ProviderKind::OtelAccessLog(OtelAccessLog {
+            service: service(Some("ops"), "otel", 4317),
+            log_name: Arc::from("shop"),
+            format: LogFormat::Json(labels),
         }),
         ProviderKind::OpenTelemetry(OpenTelemetry {
             service: service(Some("ops"), "otel", 4318),

@@ -37,11 +37,11 @@ pub(super) fn rows() -> Vec<Row> {
             (BadValue, "for what `envoy-file-access-log` does not do"),
         ),
         row(
-            "a log over OTLP",
-            &("[mesh]\nextension-providers = [{ name = \"a\", envoy-otel-als = { service = \"a/b\", port = 1 } }]\ndefault-providers = { access-logging = [\"a\"] }\n".to_owned() + COLLECTOR),
+            "spans for a log over OTLP",
+            &("[mesh]\nextension-providers = [{ name = \"a\", envoy-otel-als = { service = \"a/b\", port = 1 } }]\ndefault-providers = { tracing = [\"a\"], access-logging = [\"a\"] }\n".to_owned() + COLLECTOR),
             3,
-            41,
-            (Unsupported, "writes no access logs over OTLP"),
+            34,
+            (BadValue, "for what `envoy-otel-als` does not do"),
         ),
         row(
             "a provider that is built in for something else",

@@ -147,6 +147,7 @@ impl World<'_> {
             ProviderKind::OtelAccessLog(log) => Exporter::OtelLog {
                 to: to(&log.service),
                 log_name: Arc::clone(&log.log_name),
+                format: log.format.clone(),
             },
             ProviderKind::OpenTelemetry(collector) => Exporter::OpenTelemetry {
                 to: to(&collector.service),

@@ -1,24 +1,17 @@
 //! The tags of a request's spans.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 
-use super::{About, Clock, Ending};
+use super::{About, Ending};
 use crate::model::authorization::Mark;
 use crate::model::log_format::TextFormat;
-use crate::model::telemetry::{Facts, Request, Response, Upstream};
+use crate::model::telemetry::Facts;
 use crate::telemetry::trace::{Value, cut};
 use crate::waypoint::tracer::{Custom, Tag, Tracer};
-
-/// A request's head, as it came.
-pub(super) struct Head {
-    pub(super) target: String,
-    pub(super) authority: String,
-    pub(super) headers: HeaderMap,
-}
 
 /// What spans of both kinds say.
 pub(super) fn common(tags: &mut Vec<Tag>, url: &Arc<str>, ending: Ending<'_>, about: &About<'_>) {
@@ -79,54 +72,9 @@ pub(super) fn formats(tracer: &Tracer) -> impl Iterator<Item = (&Arc<str>, &Text
         })
 }
 
-pub(super) fn said(
-    tracer: &Tracer,
-    head: &Head,
-    clock: &Clock,
-    ending: Ending<'_>,
-    about: &About<'_>,
-) -> Vec<Tag> {
-    /// Of an answer no more is known here than how it ended.
-    static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-    let entry = about.entry;
-    let peer = entry.source_identity.as_ref().map(ToString::to_string);
-    let facts = Facts {
-        started: clock.wall,
-        took: clock.at.elapsed(),
-        peer: peer.as_deref(),
-        request: Some(Request {
-            method: about.method,
-            target: &head.target,
-            authority: &head.authority,
-            scheme: scheme(&head.headers),
-            protocol: about.protocol,
-            headers: &head.headers,
-            head: 0,
-        }),
-        response: (ending.code > 0).then(|| Response {
-            code: ending.code,
-            grpc_status: ending.grpc.and_then(|status| status.parse().ok()),
-            headers: &NONE,
-            trailers: None,
-            head: 0,
-        }),
-        flags: if ending.flags == "-" {
-            ""
-        } else {
-            ending.flags
-        },
-        upstream: about.cluster.as_deref().map(|cluster| Upstream {
-            address: Some(entry.destination),
-            local: None,
-            cluster: Some(cluster),
-            failure: None,
-        }),
-        received: about.received,
-        sent: about.sent,
-        ..Facts::of_connection(entry.source, entry.destination)
-    };
+pub(super) fn said(tracer: &Tracer, facts: &Facts<'_>) -> Vec<Tag> {
     let tags = formats(tracer).filter_map(|(key, format)| {
-        let text = format.render(&facts)?;
+        let text = format.render(facts)?;
         let text = cut(&text, tracer.longest).to_owned();
         Some((key.to_string().into(), text.into()))
     });

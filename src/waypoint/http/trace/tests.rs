@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
-use http::{HeaderName, Request};
+use http::HeaderName;
 use prometheus_client::metrics::counter::Counter;
 
 use super::*;
 use crate::model::log_format::TextFormat;
+use crate::model::telemetry::{Request, Response};
 use crate::model::testing::{service, workload};
 use crate::telemetry::batch::{self, Batches};
 use crate::telemetry::trace::{Propagation, Share};
@@ -30,7 +31,7 @@ fn tracer(share: u16) -> (Tracer, Batches<Span>) {
 }
 
 fn request(parent: Option<&str>) -> Parts {
-    let mut request = Request::get("/a/path?b=c")
+    let mut request = http::Request::get("/a/path?b=c")
         .header("user-agent", "curl/8")
         .header("x-tenant", "acme");
     if let Some(flags) = parent {
@@ -83,6 +84,33 @@ fn ending(code: u16, flags: &str) -> Ending<'_> {
     }
 }
 
+fn facts<'a>(
+    entry: &Entry,
+    headers: &'a HeaderMap,
+    (authority, answer): (&'a str, &'a HeaderMap),
+    code: u16,
+) -> Facts<'a> {
+    Facts {
+        request: Some(Request {
+            method: "GET",
+            target: "/a/path?b=c",
+            authority,
+            scheme: "http",
+            protocol: "HTTP/1.1",
+            headers,
+            head: 0,
+        }),
+        response: Some(Response {
+            code,
+            grpc_status: None,
+            headers: answer,
+            trailers: None,
+            head: 0,
+        }),
+        ..Facts::of_connection(entry.source, entry.destination)
+    }
+}
+
 /// A request that is asked of endpoints, which answer so; the headers that each was told by, and the spans.
 async fn traced(
     tracer: Tracer,
@@ -103,7 +131,9 @@ async fn traced(
             trace.asked(ending(*answer, "-"), &about(&entry));
         }
     }
-    trace.end(ending(*last, "-"), &about(&entry));
+    let (authority, answer) = (authority.as_str(), HeaderMap::new());
+    let facts = facts(&entry, &parts.headers, (authority, &answer), *last);
+    trace.end(ending(*last, "-"), &about(&entry), Some(&facts));
     batches.close();
     (told, batches.next().await.unwrap_or_default())
 }

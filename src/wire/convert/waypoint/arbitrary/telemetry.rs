@@ -111,13 +111,16 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
-fn exporter() -> impl Strategy<Value = Exporter> {
+fn log_format() -> impl Strategy<Value = LogFormat> {
     let members = list((word(), format()));
-    let format = prop_oneof![
+    prop_oneof![
         format().prop_map(LogFormat::Text),
         members.prop_map(LogFormat::Json)
-    ];
-    let file = (text(), format, any::<bool>());
+    ]
+}
+
+fn exporter() -> impl Strategy<Value = Exporter> {
+    let file = (text(), log_format(), any::<bool>());
     let file = file.prop_map(|(path, format, omit_empty)| FileAccessLog {
         path,
         layout: Layout { format, omit_empty },
@@ -136,7 +139,11 @@ fn exporter() -> impl Strategy<Value = Exporter> {
     prop_oneof![
         Just(Exporter::Prometheus),
         file.prop_map(Exporter::File),
-        (target(), text()).prop_map(|(to, log_name)| Exporter::OtelLog { to, log_name }),
+        (target(), text(), log_format()).prop_map(|(to, log_name, format)| Exporter::OtelLog {
+            to,
+            log_name,
+            format,
+        }),
         (target(), option::of(http), any::<u32>()).prop_map(|(to, http, max_tag_length)| {
             Exporter::OpenTelemetry {
                 to,

@@ -53,9 +53,14 @@ fn encode_exporter((name, exporter): (&Arc<str>, &Exporter)) -> proto::Exporter 
             format: Some(encode_format(&file.layout.format)),
             omit_empty: file.layout.omit_empty,
         }),
-        Exporter::OtelLog { to, log_name } => Is::OtelLog(OtelLog {
+        Exporter::OtelLog {
+            to,
+            log_name,
+            format,
+        } => Is::OtelLog(OtelLog {
             to: Some(encode_target(to)),
             log_name: log_name.to_string(),
+            format: Some(encode_format(format)),
         }),
         Exporter::OpenTelemetry {
             to,
@@ -99,6 +104,7 @@ fn exporter(exporter: proto::Exporter) -> Result<(Arc<str>, Exporter), Fault> {
         Is::OtelLog(log) => Exporter::OtelLog {
             to: part("to", log.to, target)?,
             log_name: Arc::from(log.log_name),
+            format: part("format", log.format, format)?,
         },
         Is::OpenTelemetry(collector) => Exporter::OpenTelemetry {
             to: part("to", collector.to, target)?,
