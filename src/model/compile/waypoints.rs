@@ -45,7 +45,7 @@ use extensions::Providers;
 pub use known::Backends;
 use sites::{Is, Site, Sites};
 pub use survey::{ParentState, RouteState, Routed, Surveyed, survey};
-use targets::Targets;
+use targets::{Attachable as _, Targets};
 use telemetry::Levels;
 pub use traffic::covers;
 use traffic::{Members, Traffic};
@@ -241,25 +241,25 @@ impl<'a> World<'a> {
     ) -> AttachedSet {
         let mut set = AttachedSet::default();
         for policy in self.policies.on(waypoint, site) {
-            let key = authorization::key(policy);
+            let key = policy.key();
             let known = told.policies.entry(key.clone());
             known.or_insert_with(|| Arc::new(authorization::of(policy, &self.bundle)));
             set.policies.push(key);
         }
         for policy in self.authentications.on(waypoint, site) {
-            let key = authentication::key(policy);
+            let key = policy.key();
             let known = told.authentications.entry(key.clone());
             known.or_insert_with(|| Arc::new(authentication::of(policy)));
             set.authentications.push(key);
         }
         for telemetry in self.telemetry.on(waypoint, site) {
-            let key = telemetry::key(telemetry);
+            let key = telemetry.key();
             let known = told.telemetry.entry(key.clone());
             known.or_insert_with(|| Arc::new(telemetry::of(telemetry)));
             set.telemetry.push(key);
         }
         for written in self.limits.on(waypoint, site) {
-            let key = limit::key(written);
+            let key = written.key();
             let known = told.limits.entry(key.clone());
             known.or_insert_with(|| Arc::new(limit::of(written)));
             set.limits.push(key);

@@ -1,8 +1,6 @@
 //! Authorization policies in the form that waypoints evaluate.
 
-use std::sync::Arc;
-
-use crate::model::attached::PolicyKey;
+use super::targets::Attachable as _;
 use crate::model::authorization::Authorization;
 use crate::model::compile::policies::Bundle;
 use crate::model::declaration::{AuthorizationPolicy, Condition, Rule, Source, Values};
@@ -35,17 +33,10 @@ pub(super) fn of(policy: &AuthorizationPolicy, bundle: &Bundle) -> Authorization
         rule
     };
     Authorization {
-        key: key(policy),
+        key: policy.key(),
         origin: policy.origin.clone(),
         action: policy.action.clone(),
         dry_run: policy.dry_run,
         rules: policy.rules.iter().map(rule).collect(),
-    }
-}
-
-pub(super) fn key(policy: &AuthorizationPolicy) -> PolicyKey {
-    PolicyKey {
-        namespace: Arc::clone(&policy.namespace),
-        name: Arc::clone(&policy.name),
     }
 }

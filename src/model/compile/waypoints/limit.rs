@@ -1,22 +1,13 @@
 //! Rate limits in the form that waypoints apply: as they are written.
 
-use std::sync::Arc;
-
-use crate::model::attached::PolicyKey;
+use super::targets::Attachable as _;
 use crate::model::declaration::RateLimit;
 use crate::model::limit::Limit;
 
 pub(super) fn of(written: &RateLimit) -> Limit {
     Limit {
-        key: key(written),
+        key: written.key(),
         origin: written.origin.clone(),
         rules: written.rules.clone(),
-    }
-}
-
-pub(super) fn key(written: &RateLimit) -> PolicyKey {
-    PolicyKey {
-        namespace: Arc::clone(&written.namespace),
-        name: Arc::clone(&written.name),
     }
 }

@@ -1,63 +1,57 @@
 //! What `target-refs` attach policies to at a waypoint (`spec/labels-and-policy.md` §2.2).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::sites::{Is, Site};
+use crate::model::attached::PolicyKey;
 use crate::model::binding::CLASSES;
 use crate::model::declaration::{
     Attachment, AuthorizationPolicy, Origin, RateLimit, RequestAuthentication, TargetKind,
-    TargetRef,
+    TargetRef, Telemetry,
 };
 use crate::model::waypoint::WaypointName;
 
 /// What can be attached.
 pub(super) trait Attachable {
     fn origin(&self) -> &Origin;
+    fn key(&self) -> PolicyKey;
     fn namespace(&self) -> &str;
     fn attachment(&self) -> &Attachment;
 }
 
-impl Attachable for AuthorizationPolicy {
-    fn origin(&self) -> &Origin {
-        &self.origin
-    }
+/// All of them have these fields.
+macro_rules! attachable {
+    ($($kind:ty),+) => {
+        $(impl Attachable for $kind {
+            fn origin(&self) -> &Origin {
+                &self.origin
+            }
 
-    fn namespace(&self) -> &str {
-        &self.namespace
-    }
+            fn key(&self) -> PolicyKey {
+                PolicyKey {
+                    namespace: Arc::clone(&self.namespace),
+                    name: Arc::clone(&self.name),
+                }
+            }
 
-    fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
+            fn namespace(&self) -> &str {
+                &self.namespace
+            }
+
+            fn attachment(&self) -> &Attachment {
+                &self.attachment
+            }
+        })+
+    };
 }
 
-impl Attachable for RequestAuthentication {
-    fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
-}
-
-impl Attachable for RateLimit {
-    fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
-}
+attachable!(
+    AuthorizationPolicy,
+    RateLimit,
+    RequestAuthentication,
+    Telemetry
+);
 
 /// The policies of one kind by what they are attached to.
 pub(super) struct Targets<'a, T> {

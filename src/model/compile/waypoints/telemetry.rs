@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::World;
 use super::sites::{Is, Site};
-use super::targets::{Attachable, Targets};
-use crate::model::attached::PolicyKey;
+use super::targets::{Attachable as _, Targets};
 use crate::model::declaration::{
     Attachment, FileAccessLog, Origin, Provider, ProviderKind, ProviderService, Settings,
     TargetKind, Telemetry,
@@ -16,20 +15,6 @@ use crate::model::log_format::{Layout, LogFormat};
 use crate::model::route::{BackendKind, BackendRef, Target};
 use crate::model::telemetry::{self as told, Defaults, ENVOY, Exporter, PROMETHEUS, Setup};
 use crate::model::waypoint::WaypointName;
-
-impl Attachable for Telemetry {
-    fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
-}
 
 /// The telemetry of a mesh.
 pub(super) struct Levels<'a> {
@@ -98,16 +83,9 @@ fn closeness(telemetry: &Telemetry, waypoint: &WaypointName, site: Option<&Site<
     near.max().unwrap_or(0)
 }
 
-pub(super) fn key(telemetry: &Telemetry) -> PolicyKey {
-    PolicyKey {
-        namespace: Arc::clone(&telemetry.namespace),
-        name: Arc::clone(&telemetry.name),
-    }
-}
-
 pub(super) fn of(telemetry: &Telemetry) -> told::Telemetry {
     told::Telemetry {
-        key: key(telemetry),
+        key: telemetry.key(),
         origin: telemetry.origin.clone(),
         says: telemetry.says.clone(),
     }
