@@ -27,6 +27,37 @@ impl Client {
         account.map_or("", |account| &account.namespace)
     }
 
+    /// What policies look at of what it asks.
+    fn asks<'a>(
+        &'a self,
+        told: &Resources,
+        bound: &Bound,
+        request: Option<&'a Read>,
+        token: Option<&'a Token>,
+    ) -> Asked<'a> {
+        let peer = self.peer.as_ref();
+        Asked {
+            peer,
+            source: self.source,
+            remote: request.map_or(self.source, |request| {
+                let usual = Options::default();
+                let options = told.gateway.as_ref().map_or(&usual, |g| &g.options);
+                options.trusted.remote(peer, self.source, &request.headers)
+            }),
+            destination: bound.asked(),
+            server_name: None,
+            http: request.map(|request| Http {
+                method: request.method.as_str(),
+                path: &request.path,
+                target: &request.target,
+                authority: &request.authority,
+                scheme: "http",
+                headers: &request.headers,
+                token,
+            }),
+        }
+    }
+
     /// A workload, as its node speaks for it.
     pub(super) fn new(workload: &Workload, source: IpAddr) -> Self {
         let identity = workload.identity().ok();
@@ -37,7 +68,8 @@ impl Client {
     }
 }
 
-/// Asks the policies, and tells what each has to say.
+/// Asks the policies in the order in which a waypoint does, and tells what each has to say. What tokens
+/// change of a request is changed.
 ///
 /// # Errors
 /// The status of the answer, where it is a request, and why it does not pass.
@@ -45,46 +77,26 @@ pub(super) fn judged(
     told: &Resources,
     bound: &Bound,
     client: &Client,
-    request: Option<&Read>,
+    mut request: Option<&mut Read>,
     steps: &mut Vec<Step>,
 ) -> Result<(), (u16, String)> {
     let Some(attached) = told.attached_to(bound) else {
         let why = "the waypoint was not told of what is asked for";
         return Err((503, why.to_owned()));
     };
-    let token = match request {
-        Some(request) => authenticated(told, attached, request, steps)?,
-        None => None,
-    };
     let set = told.policies_of(attached);
-    if set.is_empty() {
-        return Ok(());
-    }
-    let asked = Asked {
-        peer: client.peer.as_ref(),
-        source: client.source,
-        remote: request.map_or(client.source, |request| {
-            let usual = Options::default();
-            let options = told.gateway.as_ref().map_or(&usual, |g| &g.options);
-            let trusted = &options.trusted;
-            trusted.remote(client.peer.as_ref(), client.source, &request.headers)
-        }),
-        destination: bound.asked(),
-        server_name: None,
-        http: request.map(|request| Http {
-            method: request.method.as_str(),
-            path: &request.path,
-            target: &request.target,
-            authority: &request.authority,
-            scheme: "http",
-            headers: &request.headers,
-            token: token.as_ref(),
-        }),
-    };
-    for question in set.questions(&asked) {
+    for question in set.questions(&client.asks(told, bound, request.as_deref(), None)) {
         let text = provider(told, &question).map_err(|why| (403, why))?;
         steps.push(step("provider", text));
     }
+    let token = match &mut request {
+        Some(request) => authenticated(told, attached, request, steps)?,
+        None => None,
+    };
+    if set.is_empty() {
+        return Ok(());
+    }
+    let asked = client.asks(told, bound, request.as_deref(), token.as_ref());
     let marks = set.marks(&asked);
     steps.extend(marks.iter().map(|mark| step("mark", mark.to_string())));
     match set.judge(&asked) {
@@ -136,11 +148,11 @@ impl Keyring for Elsewhere {
     }
 }
 
-/// Judges the tokens of a request, and tells who believes them.
+/// Judges the tokens of a request, and tells who believes them; what they change of it is changed.
 fn authenticated(
     told: &Resources,
     attached: &AttachedSet,
-    request: &Read,
+    request: &mut Read,
     steps: &mut Vec<Step>,
 ) -> Result<Option<Token>, (u16, String)> {
     let set = told.authentications_of(attached);
@@ -158,6 +170,7 @@ fn authenticated(
     };
     let judged = set.judge(&asked, clock::seconds(clock::now()), &Elsewhere);
     let admitted = judged.map_err(|refused| (refused.invalid.status(), refused.to_string()))?;
+    request.change(&admitted.changes);
     let text = match (&admitted.by, &admitted.token) {
         (Some(by), Some(token)) => {
             let elsewhere = by

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::QuestionError;
 use super::{Step, step};
+use crate::model::authentication::Changes;
 use crate::model::route::{
     Asked, Filter, PathMatch, Route, Rule, Selection, Table, Target, TextMatch, TlsSelection,
     TlsTable, well_formed,
@@ -91,6 +92,21 @@ impl Read {
 }
 
 impl Read {
+    /// Changes it as a waypoint does that has judged its tokens.
+    pub(super) fn change(&mut self, changes: &Changes) {
+        let Ok(uri) = self.target.parse() else {
+            return;
+        };
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.uri = uri;
+        parts.headers = std::mem::take(&mut self.headers);
+        changes.apply(&mut parts);
+        self.headers = parts.headers;
+        self.query = parts.uri.query().map(str::to_owned);
+        let query = self.query.as_ref().map(|query| format!("?{query}"));
+        self.target = format!("{}{}", self.path, query.unwrap_or_default());
+    }
+
     /// What of it counts where it is asked `to` by somebody of a namespace.
     pub(super) fn asked<'a>(&'a self, to: SocketAddr, namespace: &'a str) -> Asked<'a> {
         Asked {

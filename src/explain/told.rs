@@ -2,40 +2,22 @@
 //! (`spec/labels-and-policy.md` §5.2), merged by the function that waypoints merge by.
 
 use super::{Step, step};
-use crate::model::telemetry::{Log, Merged, Metric, MetricChange, TagChange, Telemetry};
+use crate::model::telemetry::{Log, Metric, MetricChange, TagChange};
 use crate::model::waypoint::{Bound, Resources};
 
-/// Tells what is told, unless that is no more than usual.
+/// Tells what is told, unless that is no more than usual. Of traces there is more to say of a request.
 pub(super) fn telling(told: &Resources, bound: &Bound, steps: &mut Vec<Step>) {
-    let (Some(set), Some(gateway)) = (told.attached_to(bound), &told.gateway) else {
+    let Some(set) = told.attached_to(bound) else {
         return;
     };
-    let named = set.telemetry.iter();
-    let levels: Vec<&Telemetry> = named
-        .filter_map(|key| told.telemetry.get(key))
-        .map(|telemetry| &**telemetry)
-        .collect();
-    let sections = levels.iter().map(|telemetry| &telemetry.says);
-    let merged = Merged::new(&gateway.options.telemetry.defaults, sections);
-    for telemetry in &levels {
+    for telemetry in told.telemetry_of(set) {
         let (file, line) = (&telemetry.origin.file, telemetry.origin.line);
         let text = format!("telemetry {} holds ({file}:{line})", telemetry.key);
         steps.push(step("telemetry", text));
     }
-    steps.extend(
-        merged
-            .logs
-            .iter()
-            .map(|log| step("access log", written(log))),
-    );
-    if let Some(traces) = &merged.traces {
-        let share = f64::from(traces.sampling.0) / 100.0;
-        let text = format!(
-            "traced for `{}`: {share} % of the requests of which nobody has decided",
-            traces.provider
-        );
-        steps.push(step("trace", text));
-    }
+    let merged = told.merged_of(set);
+    let logs = merged.logs.iter();
+    steps.extend(logs.map(|log| step("access log", written(log))));
     let changes = merged.metering.changes.iter();
     steps.extend(changes.map(|(metric, change)| step("metric", changed(*metric, change))));
 }

@@ -19,7 +19,7 @@ use crate::model::route;
 use crate::model::service::{AppProtocol, Service, ServiceKey};
 use crate::model::view::View;
 use crate::model::waypoint::{
-    self, Bound, Destination, Picking, Resolution, Resources, WaypointName,
+    self, AttachedSet, Bound, Destination, Picking, Resolution, Resources, WaypointName,
 };
 use crate::model::workload::{TunnelProtocol, Workload};
 
@@ -156,10 +156,10 @@ impl Explaining<'_> {
             }
         };
         let request = self.request.as_ref();
-        let request = request.map(|r| told.map_or_else(|| r.clone(), |told| r.at(told)));
+        let mut request = request.map(|r| told.map_or_else(|| r.clone(), |told| r.at(told)));
         if let Some(told) = told
             && let Err((status, why)) =
-                self.filtered(told, route, &bound, request.as_ref(), explanation)
+                self.filtered(told, route, &bound, request.as_mut(), explanation)
         {
             return match request {
                 Some(_) if is_http(&bound) => answered(&name, status, &why, explanation),
@@ -191,14 +191,14 @@ impl Explaining<'_> {
         self.onward(told.map(|t| &**t), instance, &bound, explanation);
     }
 
-    /// Asks the policies of a waypoint, and its rate limits. Where those look at requests and none is asked about, they have
-    /// no say yet.
+    /// Asks the policies of a waypoint, and its rate limits. Where those look at requests and none is asked
+    /// about, they have no say yet.
     fn filtered(
         &self,
         told: &Resources,
         route: &Tunnelled,
         bound: &Bound,
-        request: Option<&Read>,
+        mut request: Option<&mut Read>,
         explanation: &mut Explanation,
     ) -> Result<(), (u16, String)> {
         let Some(source) = address(self.source, route.hop.ip()) else {
@@ -208,15 +208,25 @@ impl Explaining<'_> {
         let http = is_http(bound);
         if http && request.is_none() {
             let attached = told.attached_to(bound);
-            if attached.is_some_and(|set| !told.policies_of(set).is_empty()) {
+            let looks = |set: &AttachedSet| {
+                let AttachedSet {
+                    policies,
+                    authentications,
+                    limits,
+                    telemetry: _,
+                } = set;
+                !(policies.is_empty() && authentications.is_empty() && limits.is_empty())
+            };
+            if attached.is_some_and(looks) {
                 let text = "policies of the waypoint look at each request; `--path` and its like ask about one";
                 explanation.steps.push(step("policy", text));
             }
             return Ok(());
         }
         telling(told, bound, &mut explanation.steps);
-        let (request, steps) = (request.filter(|_| http), &mut explanation.steps);
-        judged(told, bound, &client, request, steps)?;
+        let steps = &mut explanation.steps;
+        request = request.filter(|_| http);
+        judged(told, bound, &client, request.as_deref_mut(), steps)?;
         match request {
             Some(request) => {
                 limited(told, bound, &client, request, steps).map_err(|why| (503, why))

@@ -113,3 +113,58 @@ fn tokens_are_judged_but_for_keys_that_are_elsewhere() {
         assert!(all.any(|text| text.contains(&said)), "{name}: {told:#?}");
     }
 }
+
+/// The mesh with another file, and what becomes of a request with a token.
+fn asked_with(more: &str, token: &str) -> crate::explain::Explanation {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.toml"), format!("{MESH}{more}")).unwrap();
+    let loaded = config::load(dir.path());
+    let report = loaded.report.to_string();
+    let mesh = intended(&loaded.mesh.expect(&report)).unwrap();
+    let question = Question {
+        from: "shop/web-1".to_owned(),
+        to: "cart:80".to_owned(),
+        request: Some(RequestAsked {
+            method: "GET".to_owned(),
+            path: format!("/?access_token={token}&a=b"),
+            host: None,
+            headers: vec![("authorization".to_owned(), format!("Bearer {token}"))],
+        }),
+    };
+    explain(&mesh.view, &mesh.waypoints, &question).unwrap()
+}
+
+fn believing(signer: &Signer) -> String {
+    format!(
+        "[[request-authentication]]\nname = \"jwt\"\ntarget-refs = [{{ kind = \"Service\", name = \"cart\" }}]\njwt-rules = [{{ issuer = \"i1\", jwks = '{}' }}]\n",
+        jwks(&[signer.jwk()])
+    )
+}
+
+#[test]
+fn providers_are_asked_before_tokens_are_looked_at() {
+    let signer = Signer::new("ES256", Some("k"));
+    let custom = "[[authorization-policy]]\nname = \"ask\"\naction = \"CUSTOM\"\nprovider.name = \"nobody\"\ntarget-refs = [{ kind = \"Service\", name = \"cart\" }]\nrules = [{}]\n";
+    let told = asked_with(&(believing(&signer) + custom), "no token");
+    assert_eq!(told.status, Some(403), "{}", told.reason);
+    assert!(told.reason.contains("asks provider nobody"), "{told:#?}");
+}
+
+#[test]
+fn policies_see_a_request_without_its_token() {
+    let signer = Signer::new("ES256", Some("k"));
+    let token = signer.token(
+        "ES256",
+        &json!({"iss": "i1", "sub": "sub", "exp": u64::MAX}),
+    );
+    let denies = |key: &str| {
+        format!(
+            "[[authorization-policy]]\nname = \"d\"\naction = \"DENY\"\ntarget-refs = [{{ kind = \"Service\", name = \"cart\" }}]\nrules = [{{ when = [{{ key = \"request.headers[{key}]\", values = [\"*\"] }}] }}]\n"
+        )
+    };
+    let told = asked_with(&(believing(&signer) + &denies("authorization")), &token);
+    assert_eq!(told.status, None, "{}", told.reason);
+    let path = denies(":path").replace("\"*\"", "\"/?a=b\"");
+    let told = asked_with(&(believing(&signer) + &path), &token);
+    assert_eq!(told.status, Some(403), "{}", told.reason);
+}

@@ -1,7 +1,7 @@
 //! What became of the policies of the other kinds that only waypoints enforce, for people
 //! (`spec/labels-and-policy.md` §1.9, §5).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Surveyed;
@@ -49,13 +49,21 @@ pub(super) fn surveyed(mesh: &Mesh, attachments: &Attachments<'_>) -> Vec<Survey
             rules: says.tracing.len() + says.metrics.len() + says.logging.len(),
         }
     });
-    let mut wide = HashSet::new();
+    let mut oldest: HashMap<&str, &Origin> = HashMap::new();
+    for telemetry in &mesh.telemetry {
+        if telemetry.attachment == Attachment::Namespace {
+            let first = oldest
+                .entry(&telemetry.namespace)
+                .or_insert(&telemetry.origin);
+            *first = (*first).min(&telemetry.origin);
+        }
+    }
     let all = tokens.chain(limits).chain(telemetry);
     let surveyed = all.map(|one| {
         let condition = match one.attachment {
             Attachment::Targets(refs) => attachments.condition(one.namespace, refs),
             Attachment::Namespace if one.kind == TELEMETRY => {
-                of_namespace(wide.insert(Arc::clone(one.namespace)))
+                of_namespace(oldest.get(&**one.namespace) == Some(&one.origin))
             }
             Attachment::Namespace | Attachment::Selector(_) => invalid(
                 "not in force: waypoints look at `target-refs` alone, and nobody else at this kind",
