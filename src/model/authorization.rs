@@ -7,6 +7,7 @@
 
 mod asked;
 mod claims;
+mod index;
 mod remote;
 mod rule;
 mod set;

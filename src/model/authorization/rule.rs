@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::asked::{Asked, Http};
-use super::{Token, template};
+use super::{Authorization, Token, template};
 use crate::model::declaration::{
-    Attribute, Condition, Operation, PathPattern, Rule, ServiceAccount, Source, Values,
+    Action, Attribute, Condition, Operation, PathPattern, Rule, ServiceAccount, Source, Values,
 };
 use crate::model::policy::{Pattern, Peer};
 
@@ -21,7 +21,15 @@ pub(super) struct Judge<'a> {
     pub(super) opens: bool,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    /// What the rules of a policy are asked.
+    pub(super) fn of(policy: &Authorization, asked: &'a Asked<'a>) -> Self {
+        Self {
+            asked,
+            opens: policy.action == Action::Allow,
+        }
+    }
+
     /// Whether a rule matches. Of a connection that is no HTTP, what only requests have is taken to
     /// match in rules that close, and rules that open by it do not (§3.4).
     pub(super) fn matches(self, rule: &Rule) -> bool {

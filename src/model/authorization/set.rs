@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::index::Index;
 use super::rule::Judge;
 use super::{Asked, Authorization};
 use crate::model::attached::PolicyKey;
@@ -14,11 +15,18 @@ use crate::model::declaration::Action;
 pub struct Set {
     custom: Vec<Arc<Authorization>>,
     audit: Vec<Arc<Authorization>>,
-    deny: Vec<Arc<Authorization>>,
-    allow: Vec<Arc<Authorization>>,
+    deny: Indexed,
+    allow: Indexed,
     dry_run: Vec<Arc<Authorization>>,
     /// One that holds and that nobody has told of.
     missing: Option<PolicyKey>,
+}
+
+/// Policies of which the first rule that matches decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Indexed {
+    policies: Vec<Arc<Authorization>>,
+    index: Index,
 }
 
 /// A policy and the rule of it that made a verdict.
@@ -87,16 +95,19 @@ impl Set {
             missing,
             ..Self::default()
         };
+        let (mut allow, mut deny) = (Vec::new(), Vec::new());
         for policy in policies {
             let of_its_kind = match (&policy.action, policy.dry_run) {
                 (_, true) => &mut set.dry_run,
-                (Action::Allow, false) => &mut set.allow,
-                (Action::Deny, false) => &mut set.deny,
+                (Action::Allow, false) => &mut allow,
+                (Action::Deny, false) => &mut deny,
                 (Action::Audit, false) => &mut set.audit,
                 (Action::Custom(_), false) => &mut set.custom,
             };
             of_its_kind.push(policy);
         }
+        set.allow = Indexed::new(allow);
+        set.deny = Indexed::new(deny);
         set
     }
 
@@ -127,17 +138,17 @@ impl Set {
         if let Some(key) = &self.missing {
             return Verdict::Denied(Denial::Missing(key.clone()));
         }
-        if let Some(cause) = first(&self.deny, asked) {
+        if let Some(cause) = self.deny.first(asked) {
             return Verdict::Denied(Denial::Rule(cause));
         }
-        let Some(allowing) = self.allow.first() else {
+        let Some(allowing) = self.allow.policies.first() else {
             return Verdict::Allowed(None);
         };
-        match first(&self.allow, asked) {
+        match self.allow.first(asked) {
             Some(cause) => Verdict::Allowed(Some(cause)),
             None => Verdict::Denied(Denial::NotAllowed {
                 first: Arc::clone(allowing),
-                count: self.allow.len(),
+                count: self.allow.policies.len(),
             }),
         }
     }
@@ -161,22 +172,28 @@ impl Set {
         let mut allowing = self.dry_run.iter();
         let allowing = allowing.find(|policy| policy.action == Action::Allow);
         let allowed = marks.iter().any(|m| matches!(m, Mark::WouldAllow(_)));
-        if let (Some(policy), false, true) = (allowing, allowed, self.allow.is_empty()) {
+        if let (Some(policy), false, true) = (allowing, allowed, self.allow.policies.is_empty()) {
             marks.push(Mark::WouldNotAllow(Arc::clone(policy)));
         }
         marks
     }
 }
 
-fn first(policies: &[Arc<Authorization>], asked: &Asked<'_>) -> Option<Cause> {
-    policies.iter().find_map(|policy| matched(policy, asked))
+impl Indexed {
+    fn new(policies: Vec<Arc<Authorization>>) -> Self {
+        let index = Index::new(&policies);
+        Self { policies, index }
+    }
+
+    fn first(&self, asked: &Asked<'_>) -> Option<Cause> {
+        let (policy, rule) = self.index.first(&self.policies, asked)?;
+        let policy = Arc::clone(self.policies.get(policy)?);
+        Some(Cause { policy, rule })
+    }
 }
 
 fn matched(policy: &Arc<Authorization>, asked: &Asked<'_>) -> Option<Cause> {
-    let judge = Judge {
-        asked,
-        opens: policy.action == Action::Allow,
-    };
+    let judge = Judge::of(policy, asked);
     let rule = policy.rules.iter().position(|rule| judge.matches(rule))?;
     Some(Cause {
         policy: Arc::clone(policy),

@@ -16,6 +16,11 @@ pub(super) fn matches(template: &str, path: &str) -> bool {
     }
 }
 
+/// What each path begins with that a template means.
+pub(super) fn beginning(template: &str) -> &str {
+    template.split('{').next().unwrap_or_default()
+}
+
 /// What is left of a path after what a template without [`REST`] means.
 fn begins<'p>(template: &str, path: &'p str) -> Option<&'p str> {
     let mut parts = template.split(ONE);

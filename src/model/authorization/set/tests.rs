@@ -1,6 +1,8 @@
 //! Verdicts on requests and connections (`spec/waypoint-l7.md` §11, rows 48 to 58, as far as they are
 //! policy's alone).
 
+mod indexed;
+
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
