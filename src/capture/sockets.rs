@@ -6,15 +6,24 @@
 //! and by its mark, so whoever opens them does it as the proxy's user, and leaves none unmarked.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 
+use super::apply::{CaptureError, clear};
+use super::attach::{AttachError, Target};
+use super::command::{self, Ran};
+use super::keeping::{By, Keeping};
 use super::netns::Netns;
-use super::ruleset::PROXY_MARK;
+use super::place::{Origin, Place};
+use super::privilege::Exemption;
+use super::reconcile::{Reconcile, State};
+use super::ruleset::{PROXY_MARK, plan};
 use crate::sys;
 
 /// Connections that may wait to be accepted (`spec/hbone-dataplane.md` §6.5).
@@ -26,9 +35,9 @@ const KEEPALIVE: Duration = Duration::from_secs(180);
 /// Keepalives without an answer that end a connection (§10).
 const KEEPALIVES: u32 = 9;
 
-/// Opens sockets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sockets(());
+/// Opens sockets, and has rules kept.
+#[derive(Clone, Debug)]
+pub struct Sockets(Exemption);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -66,21 +75,72 @@ pub enum ConnectError {
 }
 
 impl Sockets {
-    /// Sockets opened by this process itself, which must be privileged for it.
-    pub fn new() -> Self {
-        Self(())
+    /// Sockets opened by this process itself, which must be privileged for it, and by rules that
+    /// know it by `exemption`.
+    pub fn own(exemption: Exemption) -> Self {
+        Self(exemption)
     }
 
-    /// Listens on a port of every address of the namespace, IPv4 and IPv6. Accepted connections
+    /// The network of this host.
+    ///
+    /// # Errors
+    /// When /proc is not there.
+    pub async fn host(&self) -> io::Result<Place> {
+        Ok(Netns::current()?.into())
+    }
+
+    /// The network a workload is on.
+    ///
+    /// # Errors
+    /// [`AttachError`]; [`AttachError::Missing`] may pass when the workload starts.
+    pub async fn attach(&self, target: &Target) -> Result<Place, AttachError> {
+        Ok(target.attach()?.into())
+    }
+
+    /// Prepares to keep the rules in a place; the receiver tells how it goes.
+    ///
+    /// # Errors
+    /// When the place may not be entered, or the kernel's notices not be had there.
+    pub async fn keep(&self, place: &Place) -> io::Result<(Keeping, watch::Receiver<State>)> {
+        let Origin::Own(ns) = &place.0;
+        let (reconcile, state) = Reconcile::new(ns.clone(), plan(&self.0))?;
+        Ok((Keeping(By::Own(reconcile)), state))
+    }
+
+    /// Removes our rules from a place; what is not there is left alone.
+    ///
+    /// # Errors
+    /// [`CaptureError`] when something of ours could not be removed.
+    pub async fn release(&self, place: &Place) -> Result<(), CaptureError> {
+        let Origin::Own(ns) = &place.0;
+        clear(ns).await
+    }
+
+    /// Runs a command in a place, with none of this process's powers; `None` where it takes longer
+    /// than `timeout`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the command, at the end of its time at the latest.
+    ///
+    /// # Errors
+    /// When the place may not be entered, or the program not started.
+    pub async fn run(
+        &self,
+        place: &Place,
+        command: &[Arc<str>],
+        timeout: Duration,
+    ) -> io::Result<Option<Ran>> {
+        let Origin::Own(ns) = &place.0;
+        command::run(ns.clone(), command, timeout).await
+    }
+
+    /// Listens on a port of every address of the place, IPv4 and IPv6. Accepted connections
     /// inherit the mark. It does not block, and belongs to no event loop yet.
     ///
     /// # Errors
-    /// When the port is taken or the namespace may not be entered.
-    #[expect(
-        clippy::unused_async,
-        reason = "another process will be asked for the socket one day"
-    )]
-    pub async fn listen(&self, ns: &Netns, port: u16) -> io::Result<std::net::TcpListener> {
+    /// When the port is taken or the place may not be entered.
+    pub async fn listen(&self, place: &Place, port: u16) -> io::Result<std::net::TcpListener> {
+        let Origin::Own(ns) = &place.0;
         let listener = ns.within(|| {
             let both = listener(Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
             match both {
@@ -94,8 +154,31 @@ impl Sockets {
         Ok(listener.into())
     }
 
-    /// Whether an address is one of the namespace's own now.
-    pub fn owns(&self, ns: &Netns, ip: IpAddr) -> bool {
+    /// A datagram socket that is bound to `at` and answers from there. It does not block, and
+    /// belongs to no event loop yet.
+    ///
+    /// # Errors
+    /// When the address is taken or not there, or the place may not be entered.
+    pub async fn listen_udp(&self, place: &Place, at: SocketAddr) -> io::Result<UdpSocket> {
+        let Origin::Own(ns) = &place.0;
+        let socket = ns.within(|| datagrams(Domain::for_address(at), Some(at)))??;
+        Ok(socket.into())
+    }
+
+    /// A datagram socket to ask hosts of the same family as `to` with. It is neither bound nor
+    /// connected, does not block, and belongs to no event loop yet.
+    ///
+    /// # Errors
+    /// When the place may not be entered or has no such family.
+    pub async fn udp(&self, place: &Place, to: IpAddr) -> io::Result<UdpSocket> {
+        let Origin::Own(ns) = &place.0;
+        let domain = Domain::for_address(SocketAddr::new(to, 0));
+        Ok(ns.within(|| datagrams(domain, None))??.into())
+    }
+
+    /// Whether an address is one of the place's own now.
+    pub async fn owns(&self, place: &Place, ip: IpAddr) -> bool {
+        let Origin::Own(ns) = &place.0;
         let bound = ns.within(|| {
             let any_port = SocketAddr::new(ip, 0);
             let socket = Socket::new(Domain::for_address(any_port), Type::DGRAM, None)?;
@@ -104,17 +187,18 @@ impl Sockets {
         matches!(bound, Ok(Ok(())))
     }
 
-    /// Connects from inside the namespace, within 10 s; `from` is an address to appear as, and is
+    /// Connects from inside the place, within 10 s; `from` is an address to appear as, and is
     /// passed over where it is of the other family or the destination's own.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(
         &self,
-        ns: &Netns,
+        place: &Place,
         to: SocketAddr,
         from: Option<IpAddr>,
     ) -> Result<TcpStream, ConnectError> {
+        let Origin::Own(ns) = &place.0;
         let local = |source| ConnectError::Local { to, source };
         let socket = ns.within(|| connector(to, from));
         let socket = socket.map_err(local)?.map_err(local)?;
@@ -181,6 +265,16 @@ fn listener(domain: Domain, any: IpAddr, port: u16) -> io::Result<Socket> {
     tune(&socket)?;
     socket.bind(&SocketAddr::new(any, port).into())?;
     socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn datagrams(domain: Domain, at: Option<SocketAddr>) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_mark(PROXY_MARK)?;
+    socket.set_nonblocking(true)?;
+    if let Some(at) = at {
+        socket.bind(&at.into())?;
+    }
     Ok(socket)
 }
 
@@ -298,11 +392,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_address_is_owned_where_it_can_be_bound() {
-        let here = Netns::current().unwrap();
+    #[tokio::test]
+    async fn an_address_is_owned_where_it_can_be_bound() {
+        let sockets = Sockets::own(Exemption::Mark);
+        let here = sockets.host().await.unwrap();
         for (ip, owned) in [("127.0.0.1", true), ("192.0.2.77", false)] {
-            let owns = Sockets::new().owns(&here, ip.parse().unwrap());
+            let owns = sockets.owns(&here, ip.parse().unwrap()).await;
             assert_eq!(owns, owned, "{ip}");
         }
     }

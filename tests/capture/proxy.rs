@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use lateen::capture::reconcile::State;
 use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-use lateen::capture::{Netns, Reconcile, Sockets, original_destination};
+use lateen::capture::{Netns, Place, Reconcile, Sockets, original_destination};
 use rustix::thread::CapabilitySet;
 use tokio::io::{AsyncWriteExt as _, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +43,7 @@ impl Proxy {
         let stop = CancellationToken::new();
         let part = Part {
             ns: room.cart.clone(),
-            sockets: Sockets::new(),
+            sockets: Sockets::own(room.exemption()),
             tell,
         };
         let (plan, token) = (room.plan(), stop.clone());
@@ -59,7 +59,11 @@ impl Proxy {
                 let (reconcile, state) = Reconcile::new(part.ns.clone(), plan).unwrap();
                 let mut tasks = JoinSet::new();
                 for port in [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT] {
-                    let listener = part.sockets.listen(&part.ns, port).await.unwrap();
+                    let listener = part
+                        .sockets
+                        .listen(&Place::from(part.ns.clone()), port)
+                        .await
+                        .unwrap();
                     let listener = TcpListener::from_std(listener).unwrap();
                     tasks.spawn(part.clone().accept(listener, port));
                 }
@@ -130,7 +134,10 @@ impl Part {
         if [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT].contains(&to.port()) {
             return Ok(());
         }
-        let mut next = self.sockets.connect(&self.ns, to, from).await?;
+        let mut next = self
+            .sockets
+            .connect(&Place::from(self.ns.clone()), to, from)
+            .await?;
         copy_bidirectional(&mut stream, &mut next).await?;
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::agent::identity::{Keeper, NodeIdentity};
 use crate::agent::join::join;
 use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
-use crate::capture::Exemption;
+use crate::capture::{Exemption, Sockets};
 use crate::cli::Failure;
 use crate::config::daemon::{Bearer, Config};
 use crate::identity::token::TokenError;
@@ -76,7 +76,7 @@ pub(super) struct Followers {
 }
 
 struct StartingNode {
-    exemption: Exemption,
+    sockets: Sockets,
     workers: Workers,
 }
 
@@ -93,7 +93,8 @@ impl Followers {
         if roles.node {
             let workers = Workers::start(workers(config), config.busy_poll());
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
-            node = Some(StartingNode { exemption, workers });
+            let sockets = Sockets::own(exemption);
+            node = Some(StartingNode { sockets, workers });
         }
         let mut carrying = None;
         if !roles.waypoints.is_empty() {
@@ -169,7 +170,7 @@ impl Followers {
             let shared = Shared::new(
                 handle.mesh.clone(),
                 handle.certs.clone(),
-                node.exemption,
+                node.sockets,
                 Arc::clone(&metrics),
                 config.drain_deadline(),
                 names.clone(),
