@@ -105,7 +105,7 @@ impl Workload {
         self
     }
 
-    pub(super) fn host_network(mut self) -> Self {
+    pub(crate) fn host_network(mut self) -> Self {
         self.network_mode = NetworkMode::HostNetwork;
         self
     }
