@@ -47,8 +47,12 @@ fn build(room: &Room) {
 
 /// Does something inside the guest.
 fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    within("vm", work)
+}
+
+fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let act = || {
-        let guest = File::open("/run/netns/vm").unwrap();
+        let guest = File::open(format!("/run/netns/{name}")).unwrap();
         move_into_link_name_space(guest.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         work()
     };
@@ -149,6 +153,54 @@ cases! {
         proxy.capture(vec![]);
         eventually("no routes", || match room.sh("ip -4 rule; ip -6 rule") {
             now if now == before => Ok(()),
+            now => Err(now),
+        });
+    }
+
+    fn guests_of_a_bridge_are_captured_and_do_not_meet(room: &Room) {
+        build(room);
+        crate::room::sh("
+            ip -n cart link add br0 type bridge
+            ip -n cart address flush dev tap3
+            ip -n cart link set tap3 master br0
+            ip -n cart address add 10.2.0.1/24 dev br0
+            ip -n cart address add fd02::1/64 dev br0 nodad
+            ip -n cart link set br0 up
+            ip netns add other
+            ip -n cart link add tap4 type veth peer name eth0 netns other
+            ip -n cart link set tap4 master br0
+            ip -n cart link set tap4 up
+            ip -n other address add 10.2.0.3/24 dev eth0
+            ip -n other address add fd02::3/64 dev eth0 nodad
+            ip -n other link set eth0 up
+        ");
+        room.set("ipv4/conf/br0/rp_filter", "1");
+        let _server = Server::outside(80);
+        let _inside = Server::on(inside(|| listen(8080)));
+        let others = Server::on(within("other", || listen(8080)));
+        let proxy = start(room);
+        assert_eq!(proxy.standing(300), Some(Standing::Captured));
+        for (guest, outside) in GUEST.into_iter().zip(OUTSIDE) {
+            let (out, plain) = (at(outside, 80), at(guest, 8080));
+            inside(|| visit(out)).unwrap();
+            assert_eq!(visit(plain).unwrap(), format!("from {outside}"));
+            let came = [Came::Outbound(Mark::all().nth(300), out), Came::Plaintext(plain)];
+            assert_eq!(proxy.came(), came);
+        }
+        for (guest, other) in GUEST.into_iter().zip(["10.2.0.3", "fd02::3"]) {
+            assert!(inside(|| connect(at(other, 8080))).is_err(), "{other}");
+            assert!(within("other", || connect(at(guest, 8080))).is_err(), "{guest}");
+        }
+        assert_eq!(others.accepted(), 0);
+        // A neighbour that takes the guest's address is not heard.
+        crate::room::sh("ip -n other address add 10.2.0.2/32 dev eth0; ip -n other route add default via 10.2.0.1");
+        let from = Some(at("10.2.0.2", 0));
+        let stolen = within("other", || connect_how(at(OUTSIDE[0], 80), How { from, ..How::default() }));
+        assert!(stolen.is_err(), "{stolen:?}");
+        assert_eq!(proxy.came(), []);
+        proxy.capture(vec![]);
+        eventually("no table of the bridge", || match room.sh("nft list tables") {
+            now if now.is_empty() => Ok(()),
             now => Err(now),
         });
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lateen::capture::host::Standing;
-use lateen::capture::ruleset::{FIRST_MARK, OUTBOUND_PORT, PROXY_MARK};
+use lateen::capture::ruleset::{FIRST_MARK, GUEST_MARK, OUTBOUND_PORT, PROXY_MARK, RETURN_MARK};
 use lateen::capture::{Mark, Target};
 use rustix::thread::CapabilitySet;
 
@@ -161,10 +161,13 @@ cases! {
             stranger(room, || connect_how(to, forged(FIRST_MARK))).unwrap();
             assert_eq!(proxy.came(), []);
             // A workload with another's mark, or the proxy's, is itself.
-            for mark in [FIRST_MARK, PROXY_MARK, 0x111, 0x333] {
+            for mark in [FIRST_MARK, PROXY_MARK, GUEST_MARK] {
                 web(room, || connect_how(to, forged(mark))).unwrap();
                 proxy.eventually_came(&[outbound(1, to)]);
             }
+            // With that of answers it has no way at all: all is this host to it.
+            assert!(web(room, || connect_how(to, forged(RETURN_MARK))).is_err());
+            assert_eq!(proxy.came(), []);
             // Straight to the proxy's port nobody is anybody.
             let port = at(loopback, OUTBOUND_PORT);
             stranger(room, || connect_how(port, forged(FIRST_MARK))).unwrap();
@@ -205,6 +208,7 @@ cases! {
         terms.exclusions.probes.insert("fd01::1/128".parse().unwrap());
         let _outside = [22, 80, 9100].map(Server::outside);
         site.start("cart");
+        room.set("ipv4/ip_unprivileged_port_start", "0");
         let _inside = [22, 9100, CART_PORT].map(|port| Server::on(site.within("cart", || listen(port))));
         let mut cart = wanted(0, site.unit("cart"), CART_PORT);
         cart.ports.extend([22, 9100]);

@@ -93,7 +93,10 @@ impl<'a> Site<'a> {
 
     /// What systemd does when a unit's last program is gone.
     pub(crate) fn stop(&self, name: &str) {
-        fs::remove_dir(self.directory(name)).unwrap();
+        // What the proxy started while this process was in the unit may have to end first.
+        eventually("the unit's last program gone", || {
+            fs::remove_dir(self.directory(name))
+        });
     }
 
     /// Does something as a program of a unit: sockets made in it belong to its cgroup for good.
