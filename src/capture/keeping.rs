@@ -2,6 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::host::Host;
 use super::reconcile::Reconcile;
 
 /// The component that has a place's rules in force while it runs.
@@ -12,6 +13,8 @@ pub struct Keeping(pub(super) By);
 pub(super) enum By {
     /// This process.
     Own(Reconcile),
+    /// This process, on the host's network.
+    Host(Box<Host>),
 }
 
 impl Keeping {
@@ -20,6 +23,7 @@ impl Keeping {
     pub async fn run(self, shutdown: CancellationToken) {
         match self.0 {
             By::Own(reconcile) => reconcile.run(shutdown).await,
+            By::Host(host) => host.run(shutdown).await,
         }
     }
 }

@@ -21,9 +21,9 @@ use super::command::{self, Ran};
 use super::keeping::{By, Keeping};
 use super::netns::Netns;
 use super::place::{Origin, Place};
-use super::privilege::Exemption;
 use super::reconcile::{Reconcile, State};
-use super::ruleset::{PROXY_MARK, plan};
+use super::ruleset::{OUTBOUND_PORT, PROXY_MARK};
+use super::terms::Terms;
 use crate::sys;
 
 /// Connections that may wait to be accepted (`spec/hbone-dataplane.md` §6.5).
@@ -37,7 +37,7 @@ const KEEPALIVES: u32 = 9;
 
 /// Opens sockets, and has rules kept.
 #[derive(Clone, Debug)]
-pub struct Sockets(Exemption);
+pub struct Sockets(Arc<Terms>);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +75,14 @@ pub enum ConnectError {
 }
 
 impl Sockets {
-    /// Sockets opened by this process itself, which must be privileged for it, and by rules that
-    /// know it by `exemption`.
-    pub fn own(exemption: Exemption) -> Self {
-        Self(exemption)
+    /// Sockets opened by this process itself, which must be privileged for it, and rules on these
+    /// terms, which must know it.
+    pub fn own(terms: impl Into<Terms>) -> Self {
+        Self(Arc::new(terms.into()))
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.0
     }
 
     /// The network of this host.
@@ -103,7 +107,7 @@ impl Sockets {
     /// When the place may not be entered, or the kernel's notices not be had there.
     pub async fn keep(&self, place: &Place) -> io::Result<(Keeping, watch::Receiver<State>)> {
         let Origin::Own(ns) = &place.0;
-        let (reconcile, state) = Reconcile::new(ns.clone(), plan(&self.0))?;
+        let (reconcile, state) = Reconcile::on(self.terms(), ns.clone())?;
         Ok((Keeping(By::Own(reconcile)), state))
     }
 
@@ -135,19 +139,22 @@ impl Sockets {
     }
 
     /// Listens on a port of every address of the place, IPv4 and IPv6. Accepted connections
-    /// inherit the mark. It does not block, and belongs to no event loop yet.
+    /// inherit the mark; on the host's own network those of the outbound port bear the mark of the
+    /// workload that opened them. It does not block, and belongs to no event loop yet.
     ///
     /// # Errors
     /// When the port is taken or the place may not be entered.
     pub async fn listen(&self, place: &Place, port: u16) -> io::Result<std::net::TcpListener> {
         let Origin::Own(ns) = &place.0;
+        let kind = match Netns::current()? == *ns {
+            true => Kind::OnHost,
+            false => Kind::InNamespace,
+        };
         let listener = ns.within(|| {
-            let both = listener(Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+            let both = listener(kind, Ipv6Addr::UNSPECIFIED.into(), port);
             match both {
                 // IPv6 is switched off in this namespace.
-                Err(e) if is_no_ipv6(&e) => {
-                    listener(Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-                }
+                Err(e) if is_no_ipv6(&e) => listener(kind, Ipv4Addr::UNSPECIFIED.into(), port),
                 other => other,
             }
         })??;
@@ -250,20 +257,49 @@ fn is_no_ipv6(error: &io::Error) -> bool {
     no_family || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-fn listener(domain: Domain, any: IpAddr, port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if domain == Domain::IPV6 {
+/// Where a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// In a workload's own namespace. Not IP_TRANSPARENT: what is redirected comes to an address
+    /// there, and without it nobody reaches the listener under any other.
+    InNamespace,
+    /// On the host's network, where connections of guests come under the addresses they are for.
+    OnHost,
+}
+
+impl Kind {
+    /// What a listener bears. What it accepts takes the mark of its opener's packets where the
+    /// listener has none.
+    fn mark(self, port: u16) -> Option<u32> {
+        match self {
+            Self::OnHost if port == OUTBOUND_PORT => None,
+            Self::OnHost | Self::InNamespace => Some(PROXY_MARK),
+        }
+    }
+}
+
+fn listener(kind: Kind, any: IpAddr, port: u16) -> io::Result<Socket> {
+    let at = SocketAddr::new(any, port);
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    if kind == Kind::OnHost {
+        // Of an IPv6 socket this is said for what comes by IPv4.
+        socket.set_ip_transparent_v4(true)?;
+        if at.is_ipv6() {
+            socket.set_ip_transparent_v6(true)?;
+        }
+    }
     // Not SO_REUSEPORT: another program of the same user could take a share of the connections.
-    // Not IP_TRANSPARENT: what is redirected comes to an address of this host, and without it
-    // nobody reaches the listener under any other.
     socket.set_reuse_address(true)?;
-    socket.set_mark(PROXY_MARK)?;
+    if let Some(mark) = kind.mark(port) {
+        socket.set_mark(mark)?;
+    }
     socket.set_nonblocking(true)?;
     // What is accepted has these too.
     tune(&socket)?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
@@ -357,6 +393,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Exemption;
     use tokio::net::TcpListener;
 
     #[test]

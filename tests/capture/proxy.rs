@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use lateen::capture::reconcile::State;
 use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-use lateen::capture::{Netns, Place, Reconcile, Sockets, original_destination};
+use lateen::capture::{Netns, Place, Reconcile, Sockets, Terms, original_destination};
 use rustix::thread::CapabilitySet;
 use tokio::io::{AsyncWriteExt as _, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,9 @@ use crate::room::{PROXY, Room};
 
 /// Enough for what a case does before it looks.
 const SEEN: usize = 1024;
+
+/// Where the proxy goes on to nobody: what arrives there has gone beside it.
+pub(crate) const SINK: u16 = 81;
 
 /// A connection that came to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +41,21 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts it; the rules are in place on return.
     pub(crate) fn start(room: &Room) -> Self {
+        Self::start_on(room, room.exemption())
+    }
+
+    /// The same on terms of its own.
+    pub(crate) fn start_on(room: &Room, terms: impl Into<Terms>) -> Self {
+        let terms = terms.into();
         let (tell, seen) = sync_channel(SEEN);
         let (started, ready) = sync_channel(1);
         let stop = CancellationToken::new();
         let part = Part {
             ns: room.cart.clone(),
-            sockets: Sockets::own(room.exemption()),
+            sockets: Sockets::own(terms.clone()),
             tell,
         };
-        let (plan, token) = (room.plan(), stop.clone());
+        let token = stop.clone();
         let users = room.users;
         let thread = thread::spawn(move || {
             let needed =
@@ -56,7 +65,7 @@ impl Proxy {
                 .enable_all()
                 .build();
             runtime.unwrap().block_on(async move {
-                let (reconcile, state) = Reconcile::new(part.ns.clone(), plan).unwrap();
+                let (reconcile, state) = Reconcile::on(&terms, part.ns.clone()).unwrap();
                 let mut tasks = JoinSet::new();
                 for port in [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT] {
                     let listener = part
@@ -131,7 +140,7 @@ impl Part {
             _ => (Seen::Plaintext(to), Some(peer.ip())),
         };
         self.tell.send(seen).unwrap();
-        if [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT].contains(&to.port()) {
+        if [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT, SINK].contains(&to.port()) {
             return Ok(());
         }
         let mut next = self

@@ -17,6 +17,7 @@ use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
 use crate::capture::{Exemption, Sockets};
 use crate::cli::Failure;
+use crate::cli::terms::terms;
 use crate::config::daemon::{Bearer, Config};
 use crate::identity::token::TokenError;
 use crate::model::route::SessionKey;
@@ -93,7 +94,7 @@ impl Followers {
         if roles.node {
             let workers = Workers::start(workers(config), config.busy_poll());
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
-            let sockets = Sockets::own(exemption);
+            let sockets = Sockets::own(terms(config, exemption)?);
             node = Some(StartingNode { sockets, workers });
         }
         let mut carrying = None;
