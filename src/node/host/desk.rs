@@ -2,7 +2,6 @@
 //! then served by that workload's [`Lane`]. What is nobody's is refused.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -223,16 +222,14 @@ struct Handler {
 }
 
 impl hbone::Handler for Handler {
-    fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send {
-        async move {
-            let named = self.asked.identity();
-            match self.desk.meant(self.local_ip, &request, named) {
-                Ok(lane) => {
-                    let opening = inbound::open(Arc::clone(&lane), self.local_ip, request);
-                    lane.visited(carry(opening)).await;
-                }
-                Err(status) => request.refuse(status),
+    async fn handle(self: Arc<Self>, request: Incoming) {
+        let named = self.asked.identity();
+        match self.desk.meant(self.local_ip, &request, named) {
+            Ok(lane) => {
+                let opening = inbound::open(Arc::clone(&lane), self.local_ip, request);
+                lane.visited(carry(opening)).await;
             }
+            Err(status) => request.refuse(status),
         }
     }
 }
