@@ -73,6 +73,19 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// The keeper could not do it, in its own words.
+    #[error("{said}")]
+    Told {
+        /// What it said.
+        said: String,
+    },
+    /// The keeper does not answer.
+    #[error("nobody is there to do it")]
+    Keeper {
+        /// What is known.
+        #[source]
+        source: io::Error,
+    },
     /// Sockets would not tell whose connection they accepted.
     #[error(
         "cannot set net.ipv4.tcp_fwmark_accept, by which an accepted connection tells its workload; \

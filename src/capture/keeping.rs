@@ -1,8 +1,12 @@
 //! The rules of a place, kept by whoever can.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::host::Host;
+use super::host::{Host, Workloads};
+use super::kept::KeptPlace;
 use super::reconcile::Reconcile;
 
 /// The component that has a place's rules in force while it runs.
@@ -13,8 +17,12 @@ pub struct Keeping(pub(super) By);
 pub(super) enum By {
     /// This process.
     Own(Reconcile),
+    /// The keeper.
+    Kept(Arc<KeptPlace>),
     /// This process, on the host's network.
     Host(Box<Host>),
+    /// The keeper, there.
+    KeptHost(Arc<KeptPlace>, watch::Receiver<Workloads>),
 }
 
 impl Keeping {
@@ -23,7 +31,16 @@ impl Keeping {
     pub async fn run(self, shutdown: CancellationToken) {
         match self.0 {
             By::Own(reconcile) => reconcile.run(shutdown).await,
+            By::Kept(place) => {
+                shutdown.cancelled().await;
+                place.close().await;
+            }
             By::Host(host) => host.run(shutdown).await,
+            By::KeptHost(place, workloads) => {
+                let telling = place.tell(workloads);
+                let _stopped: Option<()> = shutdown.run_until_cancelled(telling).await;
+                place.close().await;
+            }
         }
     }
 }

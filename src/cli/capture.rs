@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::accounts;
 use super::output::{Output, USAGE};
-use super::run::{account, config};
+use super::run::config;
 use super::terms::terms;
 use crate::capture::{self, Netns, Terms, privilege};
 use crate::config::daemon::Config;
@@ -147,7 +148,7 @@ impl HostArgs {
     }
 
     fn terms(&self, config: &Config) -> Result<Terms, Failure> {
-        let account = account(config.user())?;
+        let account = accounts::keeper(config)?;
         let exemption = privilege::exemption(account.uid);
         terms(
             config,

@@ -18,6 +18,7 @@ mod escape;
 mod forgery;
 mod guests;
 mod host;
+mod keeper;
 mod privileges;
 mod programs;
 mod proxy;

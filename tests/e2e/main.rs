@@ -16,6 +16,7 @@ mod discovery;
 mod guest;
 mod health;
 mod joining;
+mod keeper;
 mod outage;
 mod policy;
 mod programs;

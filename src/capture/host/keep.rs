@@ -21,8 +21,17 @@ impl Sockets {
         place: &Place,
         workloads: watch::Receiver<Workloads>,
     ) -> io::Result<(Keeping, watch::Receiver<Arc<Outcome>>)> {
-        let Origin::Own(ns) = &place.0;
-        let (host, outcome) = Host::new(ns.clone(), self.terms().clone(), workloads)?;
-        Ok((Keeping(By::Host(Box::new(host))), outcome))
+        match (&place.0, self.terms()) {
+            (Origin::Own(ns), Some(terms)) => {
+                let (host, outcome) = Host::new(ns.clone(), terms.clone(), workloads)?;
+                Ok((Keeping(By::Host(Box::new(host))), outcome))
+            }
+            (Origin::Own(_), None) => Err(io::ErrorKind::Unsupported.into()),
+            (Origin::Kept(kept), _) => {
+                let outcome = kept.keep_host().await?;
+                let kept = Arc::clone(kept);
+                Ok((Keeping(By::KeptHost(kept, workloads)), outcome))
+            }
+        }
     }
 }
