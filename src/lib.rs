@@ -22,6 +22,7 @@ pub mod node;
 pub mod resolve;
 pub mod rig;
 pub mod sample;
+pub mod service;
 pub mod status;
 pub mod sys;
 pub mod table;

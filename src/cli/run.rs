@@ -1,6 +1,7 @@
 //! `lateen run`: the roles of this host.
 
 mod followers;
+mod reload;
 mod session_key;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +30,12 @@ use crate::capture::{Exemption, privilege};
 use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
-use crate::model::waypoint::WaypointName;
+use crate::model::waypoint::{WaypointName, WaypointNameError};
+use crate::service::{self, Manager, Upkeep};
 use crate::status;
 use crate::telemetry::{Metrics, log};
 use followers::Followers;
+use reload::Reload;
 
 /// Name of the socket by which the command line reaches a running process.
 pub const SOCKET: &str = "admin.sock";
@@ -48,11 +52,16 @@ pub struct RunArgs {
     node: bool,
     /// Be an instance of this waypoint, which the mesh files place on this node; any number of times.
     /// It goes by the routes, traffic policies and policies of what is behind it
-    #[arg(long, value_name = "NAMESPACE/NAME")]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = waypoint)]
     waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]
     #[arg(long)]
     config: Option<PathBuf>,
+}
+
+/// A waypoint's name. Of a unit's instance, which may have no slash, it is `NAMESPACE:NAME`.
+fn waypoint(text: &str) -> Result<WaypointName, WaypointNameError> {
+    text.replacen(':', "/", 1).parse()
 }
 
 /// What this process is to do.
@@ -88,9 +97,13 @@ impl Roles {
 
 /// The settings of this host, or their faults in full.
 pub(super) fn config(path: Option<&Path>) -> Result<Config, Failure> {
-    Config::load(path).map_err(|report| {
+    let config = Config::load(path).map_err(|report| {
         let text = report.text(&Style::for_stream(false, true, 100));
         Failure::plain(USAGE, format!("the settings do not pass:\n{text}"))
+    })?;
+    Ok(match service::credentials() {
+        Some(directory) => config.with_credentials(&directory),
+        None => config,
     })
 }
 
@@ -121,7 +134,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::no("cannot start", &e))?;
-    let outcome = runtime.block_on(serve(config, roles, exemption));
+    let path = args.config.clone();
+    let outcome = runtime.block_on(serve(config, path, roles, exemption));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -195,6 +209,14 @@ fn own(path: &Path, uid: Option<u32>) -> io::Result<()> {
     give(path, uid)
 }
 
+/// Gives what root has written in a directory to the user the directory belongs to.
+pub(super) fn give_to_owner(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path)?.uid() {
+        uid if uid != 0 && rustix::process::geteuid().is_root() => give(path, uid),
+        _ => Ok(()),
+    }
+}
+
 fn give(path: &Path, uid: u32) -> io::Result<()> {
     let meta = std::fs::symlink_metadata(path)?;
     if meta.uid() != uid {
@@ -246,21 +268,32 @@ pub(super) fn account(user: &ProxyUser) -> Result<Account, Failure> {
     })
 }
 
-async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<ExitCode, Failure> {
+async fn serve(
+    config: Config,
+    path: Option<PathBuf>,
+    roles: Roles,
+    exemption: Exemption,
+) -> Result<ExitCode, Failure> {
+    let manager = Manager::of_this_process();
+    let manager = manager.map_err(|e| Failure::no("service manager", &e))?;
+    let mut runtimes = vec![Handle::current()];
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
     let socket = Listener::unix(&config.runtime_dir().join(SOCKET));
     let socket = socket.map_err(|e| Failure::no("admin socket", &e))?;
     let mut tasks = JoinSet::new();
     let mut status = status::Sources::new(config.node());
+    let mut reload = Reload::new(path, config.clone());
     if roles.control {
         let control = Control::open(control(&config), Arc::clone(&metrics), &shutdown).await;
         let control = control.map_err(|e| Failure::no("control role", &e))?;
+        reload = reload.with_mesh_directory(&control.handle());
         status.control(control.handle());
         tasks.spawn(control.run(shutdown.clone()));
     }
     if roles.follows() {
         let followers = Followers::new(&config, &roles, exemption, &mut status)?;
+        runtimes.extend(followers.runtimes());
         let (config, metrics) = (config.clone(), Arc::clone(&metrics));
         tasks.spawn(followers.run(config, metrics, shutdown.clone()));
     }
@@ -287,7 +320,9 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
         waypoints,
         "lateen started"
     );
-    until_told(&shutdown, &mut tasks).await;
+    let upkeep = Upkeep::begin(manager, runtimes, move || status.service());
+    until_told(&shutdown, &mut tasks, &upkeep, reload).await;
+    upkeep.end().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -343,11 +378,18 @@ async fn listen(
     Ok(())
 }
 
-/// Waits for a signal, then for everything to end; a second signal ends the wait.
-async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
+/// Waits for a signal, then for everything to end; a second signal ends the wait. SIGHUP reads again
+/// what can be.
+async fn until_told(
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+    upkeep: &Upkeep,
+    mut reload: Reload,
+) {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
     ) else {
         error!("signals cannot be heard, stopping");
         return shutdown.cancel();
@@ -356,6 +398,7 @@ async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
         tokio::select! {
             _signal = terminate.recv() => break,
             _signal = interrupt.recv() => break,
+            () = reload.when_told(&mut hangup, upkeep) => {}
             () = shutdown.cancelled() => break,
             Some(done) = tasks.join_next() => match done {
                 Ok(()) => warn!("a part of this process ended"),
@@ -367,6 +410,7 @@ async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
         }
     }
     info!("stopping");
+    upkeep.stopping();
     shutdown.cancel();
     let all = async { while tasks.join_next().await.is_some() {} };
     tokio::select! {
