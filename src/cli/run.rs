@@ -30,6 +30,7 @@ use crate::capture::{Exemption, privilege};
 use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
+use crate::doctor::{self, Facts};
 use crate::model::waypoint::{WaypointName, WaypointNameError};
 use crate::service::{self, Manager, Upkeep};
 use crate::status;
@@ -85,6 +86,16 @@ impl Roles {
         }
     }
 
+    /// As what this host is looked at.
+    fn facts(&self) -> doctor::Roles {
+        doctor::Roles {
+            control: self.control,
+            node: self.node,
+            waypoint: !self.waypoints.is_empty(),
+            known: true,
+        }
+    }
+
     fn is_none(&self) -> bool {
         !self.control && !self.follows()
     }
@@ -128,6 +139,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     one_master(&config, &roles)?;
     no_foreign_waypoint(&config, &roles)?;
     let exemption = prepare(&config, &roles)?;
+    doctor::log(&doctor::examine(&Facts::at_start(&config, roles.facts())));
     let writing = log.start(io::stderr());
     let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
