@@ -40,7 +40,7 @@ pub use workers::Workers;
 use crate::agent::certs::Certs;
 use crate::agent::report::LocalStates;
 use crate::agent::{MeshState, Placement};
-use crate::capture::{Exemption, Sockets};
+use crate::capture::Sockets;
 use crate::identity::SpiffeId;
 use crate::model::declaration::Capture;
 use crate::model::workload::Health;
@@ -68,10 +68,8 @@ pub struct Shared {
     pub mesh: watch::Receiver<Arc<MeshState>>,
     /// Certificates of local identities.
     pub certs: Certs,
-    /// Where data-path sockets come from.
+    /// Where data-path sockets come from, and who keeps the rules.
     pub sockets: Sockets,
-    /// How the proxy's own packets are told from the workloads'.
-    pub exemption: Exemption,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What is open now.
@@ -95,7 +93,7 @@ impl Shared {
     pub fn new(
         mesh: watch::Receiver<Arc<MeshState>>,
         certs: Certs,
-        exemption: Exemption,
+        sockets: Sockets,
         metrics: Arc<Metrics>,
         drain: Duration,
         names: Names,
@@ -104,8 +102,7 @@ impl Shared {
         Self {
             mesh,
             certs,
-            sockets: Sockets::new(),
-            exemption,
+            sockets,
             metrics,
             connections: Connections::default(),
             drain,
@@ -165,7 +162,7 @@ impl Node {
     /// drains them.
     pub async fn run(self, shutdown: CancellationToken) {
         let (mesh, states) = (self.shared.mesh.clone(), self.states.clone());
-        let probes = Probes::new(mesh, states, self.shared.sockets);
+        let probes = Probes::new(mesh, states, self.shared.sockets.clone());
         let probed = probes.run(shutdown.clone());
         tokio::join!(self.serve(shutdown), probed);
     }

@@ -20,7 +20,7 @@ use super::privilege;
 ///
 /// # Errors
 /// When the namespace may not be entered, or the program not started.
-pub async fn spawn<T: Send + 'static>(
+pub(super) async fn spawn<T: Send + 'static>(
     ns: Netns,
     mut command: Command,
     guard: impl FnOnce(Child) -> T + Send + 'static,

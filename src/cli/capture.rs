@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Failure;
+use super::accounts;
 use super::output::{Output, USAGE};
-use super::run::{account, config};
+use super::run::config;
 use crate::capture::{self, Netns, Plan, Target, privilege};
 
 /// Show, apply or remove capture rules.
@@ -89,7 +90,7 @@ pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
 
 impl HostArgs {
     fn plan(&self) -> Result<Plan, Failure> {
-        let account = account(config(self.config.as_deref())?.user())?;
+        let account = accounts::keeper(&config(self.config.as_deref())?)?;
         let exemption = privilege::exemption(account.uid);
         let exemption = exemption.map_err(|e| Failure::no("there is no plan", &e))?;
         Ok(capture::plan(&exemption))

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Failure;
+use super::accounts::give_to_owner;
 use super::output::{NO, UNREACHABLE, USAGE};
-use super::run::{config, give_to_owner};
+use super::run::config;
 use crate::agent::join::{JoinError, join};
 use crate::hex::hex;
 use crate::identity::token::Token;

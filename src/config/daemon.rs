@@ -102,6 +102,7 @@ pub struct Config {
     state_dir: PathBuf,
     runtime_dir: PathBuf,
     user: ProxyUser,
+    keeper_user: Option<ProxyUser>,
     drain_deadline: Duration,
     transport: Transport,
     workers: Option<u32>,
@@ -174,6 +175,7 @@ impl Config {
             state_dir,
             runtime_dir,
             user,
+            keeper_user,
             drain_deadline,
             transport,
             workers,
@@ -191,6 +193,7 @@ impl Config {
             ("state-dir", *state_dir != other.state_dir),
             ("runtime-dir", *runtime_dir != other.runtime_dir),
             ("user", *user != other.user),
+            ("keeper-user", *keeper_user != other.keeper_user),
             ("drain-deadline", *drain_deadline != other.drain_deadline),
             ("transport", *transport != other.transport),
             ("workers", *workers != other.workers),
@@ -231,6 +234,12 @@ impl Config {
     /// Whom the proxy runs as; `lateen` unless set.
     pub fn user(&self) -> &ProxyUser {
         &self.user
+    }
+
+    /// Whom the keeper runs as; unless set `lateen-keeper` where there is such a user, and else the
+    /// proxy's.
+    pub fn keeper_user(&self) -> Option<&ProxyUser> {
+        self.keeper_user.as_ref()
     }
 
     /// How long connections may go on after a stop; 5 s unless set.
@@ -311,6 +320,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         user: root
             .optional("user", user)
             .unwrap_or_else(|| ProxyUser::Name(Arc::from("lateen"))),
+        keeper_user: root.optional("keeper-user", user),
         drain_deadline: root
             .optional("drain-deadline", drain)
             .unwrap_or(Duration::from_secs(5)),

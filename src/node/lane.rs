@@ -17,7 +17,7 @@ use super::registry::{Attributes, Judge, Registration, Registry, Unwelcome};
 use super::{Shared, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
-use crate::capture::{Netns, near};
+use crate::capture::{Place, near};
 use crate::hbone;
 use crate::model::inbound::Guarded;
 use crate::model::policy::{Guard, Peer, Policies, Rehearsal, Request};
@@ -51,7 +51,7 @@ struct Held {
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) uid: Arc<str>,
-    pub(super) ns: Netns,
+    pub(super) place: Place,
     pub(super) pool: hbone::Pool<Connector>,
     pub(super) stop: CancellationToken,
     server: Mutex<Option<(String, Arc<ServerSide>)>>,
@@ -108,18 +108,18 @@ impl Lane {
     pub(super) fn new(
         shared: Arc<Shared>,
         uid: Arc<str>,
-        ns: Netns,
+        place: Place,
         stop: CancellationToken,
     ) -> Self {
         let connector = Connector {
             shared: Arc::clone(&shared),
-            ns: ns.clone(),
+            place: place.clone(),
         };
         Self {
             pool: hbone::Pool::new(connector, hbone::Limits::default()),
             shared,
             uid,
-            ns,
+            place,
             stop,
             server: Mutex::new(None),
             held: Mutex::new(None),
@@ -349,7 +349,7 @@ impl Lane {
     /// Connects to a program in the workload, as the client's address where that is another's.
     pub(super) async fn deliver(&self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
         let from = (client != to.ip() && !client.is_loopback()).then_some(client);
-        let stream = self.shared.sockets.connect(&self.ns, to, from).await?;
+        let stream = self.shared.sockets.connect(&self.place, to, from).await?;
         near::local(&stream);
         Ok(stream)
     }
@@ -358,12 +358,12 @@ impl Lane {
 /// Makes TCP connections to next hops inside the workload's namespace.
 pub(super) struct Connector {
     shared: Arc<Shared>,
-    ns: Netns,
+    place: Place,
 }
 
 impl hbone::Connector for Connector {
     async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let stream = self.shared.sockets.connect(&self.ns, to, None).await?;
+        let stream = self.shared.sockets.connect(&self.place, to, None).await?;
         near::tunnel(&stream);
         Ok(stream)
     }

@@ -18,7 +18,7 @@ use super::load::Kind;
 use crate::agent::report::{CaptureState, LocalStates};
 use crate::agent::{MeshState, Placement};
 use crate::capture::reconcile::State;
-use crate::capture::{self, AttachError as NoNetwork, Netns, Reconcile, Target, near};
+use crate::capture::{self, AttachError as NoNetwork, Place, Target, near};
 use crate::model::declaration::Capture;
 use crate::telemetry::access_log::chain;
 
@@ -89,27 +89,27 @@ impl Local {
         let Some(Capture::Netns(name)) = &self.placement.capture else {
             return Ok(());
         };
-        let ns = Target::Netns(Arc::clone(name)).attach()?;
-        let outbound = self.listen(&ns, OUTBOUND).await?;
+        let sockets = &self.shared.sockets;
+        let place = sockets.attach(&Target::Netns(Arc::clone(name))).await?;
+        let outbound = self.listen(&place, OUTBOUND).await?;
         near::local(&outbound);
-        let plaintext = self.listen(&ns, INBOUND_PLAINTEXT).await?;
-        let tunnels = self.listen(&ns, HBONE).await?;
+        let plaintext = self.listen(&place, INBOUND_PLAINTEXT).await?;
+        let tunnels = self.listen(&place, HBONE).await?;
         // Listeners first: from the instant the rules hold, somebody answers.
-        let plan = capture::plan(&self.shared.exemption);
-        let reconcile = Reconcile::new(ns.clone(), plan);
-        let (reconcile, rules) = reconcile.map_err(|source| AttachError::Watch {
+        let kept = sockets.keep(&place).await;
+        let (keeping, rules) = kept.map_err(|source| AttachError::Watch {
             name: Arc::clone(name),
             source,
         })?;
         let inner = stop.child_token();
-        let lanes = self.lanes(&ns, &inner, [outbound, plaintext, tunnels]);
+        let lanes = self.lanes(&place, &inner, [outbound, plaintext, tunnels]);
         let ((), (), cut) = tokio::join!(
             async {
                 // One after the other, or rules might be put back that have just been removed.
-                reconcile.run(inner.clone()).await;
-                self.release(&ns).await;
+                keeping.run(inner.clone()).await;
+                self.release(&place).await;
             },
-            self.keep(&ns, &inner, rules),
+            self.keep(&place, &inner, rules),
             ended(lanes, &inner),
         );
         if cut > 0 {
@@ -123,7 +123,7 @@ impl Local {
     /// be accepted.
     fn lanes(
         &self,
-        ns: &Netns,
+        place: &Place,
         stop: &CancellationToken,
         [outbound, plaintext, tunnels]: [TcpListener; 3],
     ) -> JoinSet<io::Result<usize>> {
@@ -139,7 +139,7 @@ impl Local {
                 tunnels: tunnels.deal_to(worker),
             };
             let uid = Arc::clone(&self.placement.uid);
-            let lane = Lane::new(Arc::clone(&self.shared), uid, ns.clone(), stop.clone());
+            let lane = Lane::new(Arc::clone(&self.shared), uid, place.clone(), stop.clone());
             let served = async move { Ok(lane.run(hands).await) };
             lanes.spawn_on(served, worker.handle());
         }
@@ -153,10 +153,10 @@ impl Local {
         lanes
     }
 
-    async fn listen(&self, ns: &Netns, port: u16) -> Result<TcpListener, AttachError> {
-        let listener = self.shared.sockets.listen(ns, port).await;
+    async fn listen(&self, place: &Place, port: u16) -> Result<TcpListener, AttachError> {
+        let listener = self.shared.sockets.listen(place, port).await;
         listener.map_err(|source| AttachError::Listen {
-            name: Arc::from(ns.name()),
+            name: Arc::from(place.name()),
             port,
             source,
         })
@@ -164,31 +164,34 @@ impl Local {
 
     /// Tells how the rules are; returns when stopped, or when the namespace is not the one we serve
     /// any more, having stopped its listeners.
-    async fn keep(&self, ns: &Netns, stop: &CancellationToken, mut rules: watch::Receiver<State>) {
-        let mut tick = tokio::time::interval(RETRY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    async fn keep(
+        &self,
+        place: &Place,
+        stop: &CancellationToken,
+        mut rules: watch::Receiver<State>,
+    ) {
+        let gone = place.gone();
+        tokio::pin!(gone);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _now = tick.tick() => {
-                    if Netns::named(ns.name()).map_or(true, |now| now != *ns) {
-                        warn!(workload = %self.placement.uid, netns = ns.name(), "network namespace is gone or replaced");
-                        stop.cancel();
-                    }
+                () = &mut gone => {
+                    warn!(workload = %self.placement.uid, netns = place.name(), "network namespace is gone or replaced");
+                    return stop.cancel();
                 }
                 Ok(()) = rules.changed() => {
                     let state = rules.borrow_and_update().clone();
-                    self.tell(ns, state);
+                    self.tell(place, state);
                 }
             }
         }
     }
 
-    fn tell(&self, ns: &Netns, state: State) {
+    fn tell(&self, place: &Place, state: State) {
         match state {
             State::Pending => {}
             State::InPlace if self.publish(CaptureState::Captured) => {
-                info!(workload = %self.placement.uid, netns = ns.name(), "workload captured");
+                info!(workload = %self.placement.uid, netns = place.name(), "workload captured");
             }
             State::InPlace => {}
             State::Failed(e) => self.failed(&AttachError::Rules(e)),
@@ -198,18 +201,18 @@ impl Local {
     /// Removes the rules when the mesh no longer wants the workload captured; while the node is
     /// only stopping they stay. At once, not after the drain: until then new connections would be
     /// redirected to nobody.
-    async fn release(&self, ns: &Netns) {
+    async fn release(&self, place: &Place) {
         // By whichever name: rules that are there for another are not to be gone for a moment.
         let wanted = |p: &Arc<Placement>| p.enrolled && p.capture == self.placement.capture;
         if self.shared.mesh().placements.iter().any(wanted) {
             return;
         }
-        if let Err(e) = capture::clear(ns).await {
+        if let Err(e) = self.shared.sockets.release(place).await {
             warn!(workload = %self.placement.uid, error = chain(&e), "capture rules not removed");
             return;
         }
         self.publish(CaptureState::Released);
-        info!(workload = %self.placement.uid, netns = ns.name(), "workload released");
+        info!(workload = %self.placement.uid, netns = place.name(), "workload released");
     }
 
     fn failed(&self, error: &AttachError) {

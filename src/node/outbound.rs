@@ -164,7 +164,7 @@ impl Outbound<'_> {
                 destination: *to,
                 ..entry.clone()
             });
-            match sockets.connect(&self.local.ns, *to, None).await {
+            match sockets.connect(&self.local.place, *to, None).await {
                 Ok(onward) => {
                     return Some(Carried {
                         session,
@@ -316,7 +316,7 @@ impl Outbound<'_> {
         let lane = self.local.shared.neighbours.of(&route.workload)?;
         let (_mesh, now) = lane.workload().await?;
         let ip = route.hop.ip().to_canonical();
-        if !named(&now, ip) || !self.local.shared.sockets.owns(&lane.ns, ip) {
+        if !named(&now, ip) || !self.local.shared.sockets.owns(&lane.place, ip).await {
             return None;
         }
         let ours = self.local.svid(&self.workload).await.ok()?;

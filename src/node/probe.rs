@@ -181,7 +181,7 @@ impl Probes {
             address: subject.address,
             question,
             timeout,
-            sockets: self.sockets,
+            sockets: self.sockets.clone(),
             commands: Arc::clone(&self.commands),
         };
         Some((asker, rules))

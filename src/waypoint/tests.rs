@@ -15,7 +15,7 @@ mod outside;
 mod program;
 mod raw;
 mod routes;
-mod secure;
+pub(super) mod secure;
 mod sessions;
 mod silence;
 mod sniff;

@@ -12,6 +12,7 @@
 )]
 
 mod forgery;
+mod keeper;
 mod privileges;
 mod programs;
 mod proxy;

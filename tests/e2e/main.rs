@@ -17,6 +17,7 @@ mod doctor;
 mod guest;
 mod health;
 mod joining;
+mod keeper;
 mod outage;
 mod policy;
 mod programs;

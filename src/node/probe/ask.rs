@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::exec;
-use crate::capture::{AttachError, ConnectError, Netns, Sockets, Target};
+use crate::capture::{AttachError, ConnectError, Place, Sockets, Target};
 use crate::model::declaration::Probe;
 use crate::telemetry::access_log::chain;
 
@@ -90,19 +90,19 @@ impl Asker {
     /// # Cancel safety
     /// Dropping the future ends the question; a command that it had started is killed.
     pub(super) async fn ask(&self) -> Result<(), Failure> {
-        let network = self.network()?;
+        let place = self.place().await?;
         let probe = match &self.question {
             Question::Existence => return Ok(()),
             Question::Probe(probe) => probe,
         };
         match probe {
             Probe::Tcp { port } => {
-                let connect = self.connect(&network, *port);
+                let connect = self.connect(&place, *port);
                 self.in_time(connect).await.map(drop)
             }
             Probe::Http { path, port } => {
                 let asking = async {
-                    let stream = self.connect(&network, *port).await?;
+                    let stream = self.connect(&place, *port).await?;
                     let host = SocketAddr::new(self.address()?, *port).to_string();
                     get(stream, &host, path).await
                 };
@@ -112,7 +112,7 @@ impl Asker {
                 // Waiting for a turn is not the command's fault.
                 let turn = self.commands.acquire().await;
                 let _turn = turn.map_err(|e| Failure::of_node("exec-failed", e.to_string()))?;
-                exec::run(network, command, self.timeout).await
+                exec::run(&self.sockets, &place, command, self.timeout).await
             }
         }
     }
@@ -127,17 +127,16 @@ impl Asker {
         }
     }
 
-    fn network(&self) -> Result<Netns, Failure> {
+    async fn place(&self) -> Result<Place, Failure> {
         let Some(name) = &self.netns else {
-            let here = Netns::current();
+            let here = self.sockets.host().await;
             return here.map_err(|e| Failure::of_node("netns-unusable", chain(&e)));
         };
-        Target::Netns(Arc::clone(name))
-            .attach()
-            .map_err(|e| match e {
-                AttachError::Missing { .. } => Failure::new("netns-missing", e.to_string()),
-                other => Failure::of_node("netns-unusable", chain(&other)),
-            })
+        let attached = self.sockets.attach(&Target::Netns(Arc::clone(name))).await;
+        attached.map_err(|e| match e {
+            AttachError::Missing { .. } => Failure::new("netns-missing", e.to_string()),
+            other => Failure::of_node("netns-unusable", chain(&other)),
+        })
     }
 
     fn address(&self) -> Result<IpAddr, Failure> {
@@ -145,9 +144,9 @@ impl Asker {
         self.address.ok_or_else(missing)
     }
 
-    async fn connect(&self, network: &Netns, port: u16) -> Result<TcpStream, Failure> {
+    async fn connect(&self, place: &Place, port: u16) -> Result<TcpStream, Failure> {
         let to = SocketAddr::new(self.address()?, port);
-        let connected = self.sockets.connect(network, to, None).await;
+        let connected = self.sockets.connect(place, to, None).await;
         connected.map_err(|e| unconnected(&e))
     }
 }
@@ -206,6 +205,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::capture::Exemption;
 
     /// Asks a server that answers with `answer` and closes.
     async fn answered(answer: String) -> (Result<(), Failure>, String) {
@@ -275,7 +275,7 @@ mod tests {
             address: None,
             question: Question::Existence,
             timeout: Duration::from_secs(1),
-            sockets: Sockets::new(),
+            sockets: Sockets::own(Exemption::Mark),
             commands: Arc::new(Semaphore::new(1)),
         };
         let missing = ask("lateen-no-such").ask().await.unwrap_err();

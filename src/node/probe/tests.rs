@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::capture::Exemption;
 
 fn uid() -> Arc<str> {
     Arc::from("Kubernetes/lateen/Workload/shop/cart-1")
@@ -52,7 +53,7 @@ impl Working {
         let (mesh, seen) = watch::channel(mesh);
         let (told, states) = watch::channel(LocalStates::default());
         let shutdown = CancellationToken::new();
-        let probes = Probes::new(seen, told, Sockets::new());
+        let probes = Probes::new(seen, told, Sockets::own(Exemption::Mark));
         let mut tasks = JoinSet::new();
         tasks.spawn(probes.run(shutdown.clone()));
         Self {

@@ -151,6 +151,15 @@ impl Materials {
         })
     }
 
+    /// Those of a host that believes these roots.
+    #[cfg(test)]
+    pub(in crate::waypoint) fn believing(roots: Arc<RootCertStore>) -> Self {
+        Self {
+            made: Mutex::default(),
+            system: OnceCell::new_with(Some(roots)),
+        }
+    }
+
     async fn system(&self) -> Result<Arc<RootCertStore>, NoMaterial> {
         let roots = self.system.get_or_try_init(|| async {
             let loading = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);

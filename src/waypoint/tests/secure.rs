@@ -55,7 +55,7 @@ pub(super) async fn serve_tls(
     }
 }
 
-pub(super) fn certified(ca: &TestCa, name: &str) -> ServerConfig {
+pub(in crate::waypoint) fn certified(ca: &TestCa, name: &str) -> ServerConfig {
     let now = SystemTime::now();
     let (certificate, key) = ca.leaf(&Leaf {
         uris: &[],

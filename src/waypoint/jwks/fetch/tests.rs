@@ -2,15 +2,19 @@ use std::fs;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::resolve::testing::{Reply, Server};
 use crate::resolve::{self, System};
+use crate::tls::testing::TestCa;
 use crate::waypoint::testing::Mapped;
+use crate::waypoint::tests::secure::certified;
 
 const KEYS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIuaKvVLlA"}]}"#;
 
@@ -290,4 +294,49 @@ async fn who_is_silent_is_not_waited_for() {
     };
     let late = fetcher.fetch(&silent).await;
     assert!(matches!(late, Err(FetchError::Late { .. })));
+}
+
+/// Answers one connection by TLS as `name`, under the authority.
+async fn secured(ca: &TestCa, name: &str) -> (SocketAddr, JoinSet<()>) {
+    let acceptor = TlsAcceptor::from(Arc::new(certified(ca, name)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let Ok(mut stream) = acceptor.accept(stream).await else {
+            return;
+        };
+        let mut request = [0; 4096];
+        let _read = stream.read(&mut request).await.unwrap();
+        stream.write_all(ok(KEYS).as_bytes()).await.unwrap();
+    });
+    (at, tasks)
+}
+
+#[tokio::test]
+async fn by_https_only_whoever_this_host_believes_is_heard() {
+    let (believed, other) = (TestCa::new(), TestCa::new());
+    let mut roots = RootCertStore::empty();
+    roots.add(believed.root.clone()).unwrap();
+    let roots = Arc::new(roots);
+    for (case, ca, name, heard) in [
+        ("itself", &believed, "keys.example", true),
+        ("another's certificate", &believed, "other.example", false),
+        ("an authority unknown", &other, "keys.example", false),
+    ] {
+        let mut asking = Asking::new().await;
+        asking.materials = Materials::believing(Arc::clone(&roots));
+        let record = Reply::records("keys.example A 10.0.0.9 60");
+        asking.resolver.say("keys.example", "A", record);
+        let (at, _tasks) = secured(ca, name).await;
+        asking.connector.map("10.0.0.9:443".parse().unwrap(), at);
+        match asking.get("https://keys.example/").await {
+            Ok(keys) => assert!(heard && keys == 1, "{case}"),
+            Err(e) => assert!(
+                !heard && matches!(e, FetchError::Unsecured(_)),
+                "{case}: {e}"
+            ),
+        }
+    }
 }
