@@ -4,10 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::install::make;
 
+/// Machines of this process so far.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Longest wait for a condition.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,7 +92,11 @@ impl Machine {
             .into_iter()
             .find(|p| p.join("cgroup.procs").exists());
         let unified = unified.ok_or("cgroup v2 is not mounted")?;
-        let cgroup = unified.join(format!("lateen-test-{}", std::process::id()));
+        let cgroup = unified.join(format!(
+            "lateen-test-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         fs::create_dir_all(&cgroup).map_err(|e| format!("no cgroup can be made: {e}"))?;
         let home = tempfile::tempdir().map_err(|e| e.to_string())?;
         let stage = home.path().join("stage");
