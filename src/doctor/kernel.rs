@@ -150,10 +150,10 @@ fn age(release: &str) -> Option<Finding> {
 
 fn filled(count: u64, most: u64) -> Option<Finding> {
     let percent = count.saturating_mul(100).checked_div(most)?;
-    let code = match percent {
-        FULL.. => Code::ConntrackFull,
-        FILLING.. => Code::ConntrackFilling,
-        _ => return None,
+    let code = match () {
+        () if percent >= FULL => Code::ConntrackFull,
+        () if percent >= FILLING => Code::ConntrackFilling,
+        () => return None,
     };
     let seen =
         format!("{count} of {most} connections are tracked; when it is full new ones are dropped");

@@ -84,10 +84,10 @@ impl Facts {
     }
 
     fn room(&self, free: u64) -> Option<Finding> {
-        let code = match free {
-            ..FULL => Code::DiskFull,
-            ..LOW => Code::DiskLow,
-            _ => return None,
+        let code = match () {
+            () if free < FULL => Code::DiskFull,
+            () if free < LOW => Code::DiskLow,
+            () => return None,
         };
         let seen = format!("{} has {} MiB left", self.path.display(), free >> 20);
         let remedy = format!(
