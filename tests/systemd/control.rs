@@ -51,11 +51,7 @@ fn wrong_settings_are_not_tried_again(machine: &Machine, unit: &str) {
     assert!(!machine.run(&["systemctl", "start", unit]).status.success());
     assert_eq!(machine.property(unit, "ActiveState"), "failed");
     assert_eq!(machine.property(unit, "ExecMainStatus"), "2");
-    assert!(
-        machine.journal().contains("workerz"),
-        "{}",
-        machine.journal()
-    );
+    machine.logged("workerz");
     machine.write("/etc/lateen/lateen.toml", "[log]\nlevel = \"info\"\n");
 }
 
@@ -88,18 +84,16 @@ fn reloads(machine: &Machine, unit: &str) {
         "workers = 3\n[log]\nlevel = \"debug\"\n",
     );
     machine.ok(&["systemctl", "reload", unit]);
-    let journal = machine.journal();
     for line in [
         "the log has another level",
         "in force only after a restart keys=\"workers\"",
         "mesh directory read workloads=0 services=1",
     ] {
-        assert!(journal.contains(line), "{line}: {journal}");
+        machine.logged(line);
     }
     machine.write("/etc/lateen/lateen.toml", "workers = \"many\"\n");
     machine.ok(&["systemctl", "reload", unit]);
-    let journal = machine.journal();
-    assert!(journal.contains("the settings in force stay"), "{journal}");
+    machine.logged("the settings in force stay");
     machine.write("/etc/lateen/lateen.toml", "");
     for _ in 0..20 {
         machine.ok(&["systemctl", "reload", unit]);
@@ -127,8 +121,7 @@ fn is_restarted_when_it_hangs(machine: &Machine, unit: &str) {
         |o| said(o).trim() == "active",
     );
     assert_ne!(machine.property(unit, "MainPID"), pid);
-    let journal = machine.journal();
-    assert!(journal.contains("Watchdog timeout"), "{journal}");
+    machine.logged("Watchdog timeout");
 }
 
 fn stops(machine: &Machine, unit: &str) {

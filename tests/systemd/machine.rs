@@ -205,6 +205,12 @@ impl Machine {
         ]))
     }
 
+    /// Waits for a line of lateen's in the journal.
+    pub(crate) fn logged(&self, line: &str) {
+        let read = ["journalctl", "--no-pager", "-o", "cat", "-u", "lateen*"];
+        self.eventually(line, &read, |o| said(o).contains(line));
+    }
+
     /// Waits until what a program prints passes.
     pub(crate) fn eventually(&self, what: &str, command: &[&str], done: impl Fn(&Output) -> bool) {
         let deadline = Instant::now() + PATIENCE;

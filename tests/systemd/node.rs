@@ -144,11 +144,7 @@ fn joins_and_is_ready_then(machine: &Machine) {
 fn carries(machine: &Machine) {
     machine.ok(&["systemctl", "start", "cart.service"]);
     asks(machine, "web asks cart");
-    let journal = machine.journal();
-    assert!(
-        journal.contains("spiffe://cluster.local/ns/shop/sa/web"),
-        "{journal}"
-    );
+    machine.logged("spiffe://cluster.local/ns/shop/sa/web");
 }
 
 fn asks(machine: &Machine, what: &str) {
