@@ -16,6 +16,7 @@ default-namespace = "shop"
 [[service]]
 name = "cart"
 ports = [{ port = 80, target-port = 8080 }]
+selector = { app = "cart" }
 "#;
 
 /// Shorter than it ships, so that the test is.
