@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::holdings::{Holder, Holdings};
-use super::hosting::{Hosting, WORKLOADS};
+use super::hosting::{self, Hosting, WORKLOADS};
 use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
@@ -258,6 +258,9 @@ impl Session {
             let said = "no rules of the host's network are kept for this place";
             Fault::told(said)
         })?;
+        if let Some(odd) = some.iter().find(|w| !hosting::is_plain(&w.target)) {
+            return Err(Fault::told(format!("{} cannot be captured", odd.target)));
+        }
         host.coming.extend(some);
         if host.coming.len() > WORKLOADS {
             host.coming.clear();
