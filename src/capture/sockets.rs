@@ -139,7 +139,7 @@ impl Sockets {
         match (&place.0, &self.0) {
             (Origin::Own(ns), By::Own(terms)) => {
                 let (reconcile, state) = Reconcile::on(terms, ns.clone())?;
-                Ok((Keeping(keeping::By::Own(reconcile)), state))
+                Ok((Keeping(keeping::By::Own(Box::new(reconcile))), state))
             }
             (Origin::Own(_), By::Kept(_)) => Err(io::ErrorKind::Unsupported.into()),
             (Origin::Kept(kept), _) => {
