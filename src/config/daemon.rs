@@ -157,6 +157,61 @@ impl Config {
         }
     }
 
+    /// Takes for what the file does not name what the service manager has loaded (`LoadCredential=` of
+    /// systemd.exec(5)): a join token, the secret of session tokens, the files of an authority.
+    #[must_use]
+    pub fn with_credentials(mut self, directory: &Path) -> Self {
+        let loaded = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        self.session_key_file = self.session_key_file.or_else(|| loaded("session-key"));
+        self.control.take_credentials(directory);
+        self
+    }
+
+    /// The keys by which `self` differs from `other`, but for the level of the log.
+    pub fn changes(&self, other: &Self) -> Vec<&'static str> {
+        // Named one by one, so that none is forgotten here.
+        let Self {
+            node,
+            roles,
+            state_dir,
+            runtime_dir,
+            user,
+            keeper_user,
+            drain_deadline,
+            transport,
+            workers,
+            busy_poll,
+            session_key_file,
+            log_level: _,
+            log_format,
+            listeners,
+            control,
+            captures,
+        } = self;
+        let differs = [
+            ("node", *node != other.node),
+            ("roles", *roles != other.roles),
+            ("state-dir", *state_dir != other.state_dir),
+            ("runtime-dir", *runtime_dir != other.runtime_dir),
+            ("user", *user != other.user),
+            ("keeper-user", *keeper_user != other.keeper_user),
+            ("drain-deadline", *drain_deadline != other.drain_deadline),
+            ("transport", *transport != other.transport),
+            ("workers", *workers != other.workers),
+            ("busy-poll", *busy_poll != other.busy_poll),
+            (
+                "session-key-file",
+                *session_key_file != other.session_key_file,
+            ),
+            ("[log] format", *log_format != other.log_format),
+            ("[listen]", *listeners != other.listeners),
+            ("[control]", *control != other.control),
+            ("[[capture]]", *captures != other.captures),
+        ];
+        let changed = differs.into_iter().filter(|(_, differs)| *differs);
+        changed.map(|(key, _)| key).collect()
+    }
+
     /// The name this machine joins under; its host name unless set.
     pub fn node(&self) -> &Arc<str> {
         &self.node

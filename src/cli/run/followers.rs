@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,7 @@ impl Followers {
         let (started, seen) = watch::channel(None);
         status.node(seen);
         if let Some(powers) = powers {
+            status.captures();
             let workers = Workers::start(workers(config), config.busy_poll());
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
             node = Some(StartingNode { powers, workers });
@@ -137,6 +139,13 @@ impl Followers {
             carrying,
             started,
         })
+    }
+
+    /// The runtimes of the threads that move bytes.
+    pub(super) fn runtimes(&self) -> Vec<Handle> {
+        let node = self.node.as_ref().map(|node| &node.workers);
+        let all = node.into_iter().chain(&self.carrying);
+        all.flat_map(Workers::handles).collect()
     }
 
     /// Runs them once this machine has joined.

@@ -384,3 +384,43 @@ fn control_urls_are_read() {
         assert_eq!(got.as_deref(), want, "{text}");
     }
 }
+
+#[test]
+fn what_differs_between_two_settings_is_named() {
+    let before = parse("").unwrap();
+    for (text, want) in [
+        ("", vec![]),
+        ("[log]\nlevel = \"debug\"\n", vec![]),
+        ("[log]\nformat = \"json\"\n", vec!["[log] format"]),
+        (
+            "workers = 3\nbusy-poll = false\n",
+            vec!["workers", "busy-poll"],
+        ),
+        ("[listen]\nmetrics = \"[::1]:9\"\n", vec!["[listen]"]),
+        ("[control]\nnames = [\"c\"]\n", vec!["[control]"]),
+    ] {
+        assert_eq!(parse(text).unwrap().changes(&before), want, "{text}");
+    }
+}
+
+#[test]
+fn what_systemd_has_loaded_is_used_where_the_file_names_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let loaded = |name: &str| directory.path().join(name);
+    let with = |text: &str| parse(text).unwrap().with_credentials(directory.path());
+    assert_eq!(with(""), parse("").unwrap(), "nothing is loaded");
+    for name in ["join-token", "session-key", "ca-key.pem"] {
+        std::fs::write(loaded(name), "").unwrap();
+    }
+    let config = with("");
+    assert_eq!(config.session_key_file(), Some(&*loaded("session-key")));
+    let control = config.control();
+    assert_eq!(control.join_token_file(), Some(&*loaded("join-token")));
+    assert_eq!(control.authority(), Some(directory.path()));
+
+    let named = "session-key-file = \"/a\"\n[control]\njoin-token-file = \"/b\"\nca-dir = \"/c\"\n";
+    assert_eq!(with(named), parse(named).unwrap(), "the file goes before");
+    let guest = "[control]\naddresses = [\"https://istiod:15012\"]\ntoken-file = \"/t\"\nroot-file = \"/r\"\n";
+    let token = with(guest);
+    assert_eq!(token.control().join_token_file(), None, "it does not join");
+}
