@@ -18,6 +18,7 @@ pub mod rig;
 pub mod run;
 pub mod sample;
 pub mod status;
+mod terms;
 pub mod token;
 pub mod waypoints;
 

@@ -152,6 +152,24 @@ impl SpiffeId {
         }
     }
 
+    /// The name by which a client of a workload's says whom it means, where several share one address:
+    /// `SERVICE-ACCOUNT.NAMESPACE.sa.TRUST-DOMAIN`, in lower case as TLS sends it. Only workloads have
+    /// one. Whoever is asked compares it with the names of those that he has: an account's name may
+    /// hold dots, so that two identities may have one name.
+    pub fn server_name(&self) -> Option<String> {
+        match self {
+            Self::Workload {
+                trust_domain,
+                namespace,
+                service_account,
+            } => {
+                let name = format!("{service_account}.{namespace}.sa.{trust_domain}");
+                Some(name.to_ascii_lowercase())
+            }
+            Self::Node { .. } | Self::Control { .. } => None,
+        }
+    }
+
     fn checked(self, segments: &[&str]) -> Result<Self, IdentityError> {
         if segments.iter().all(|s| is_segment(s)) {
             Ok(self)
@@ -249,6 +267,24 @@ mod tests {
                 SpiffeId::Control { .. } => "c",
             });
             assert_eq!(got, kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_workloads_have_a_server_name() {
+        for (id, want) in [
+            (
+                "spiffe://cluster.local/ns/shop/sa/cart",
+                Some("cart.shop.sa.cluster.local"),
+            ),
+            ("spiffe://td/ns/Shop/sa/Cart_1", Some("cart_1.shop.sa.td")),
+            ("spiffe://td/ns/a.b/sa/c", Some("c.a.b.sa.td")),
+            ("spiffe://td/ns/b/sa/c.a", Some("c.a.b.sa.td")),
+            ("spiffe://td/node/edge-1", None),
+            ("spiffe://td/control/a", None),
+        ] {
+            let name = id.parse::<SpiffeId>().unwrap().server_name();
+            assert_eq!(name.as_deref(), want, "{id}");
         }
     }
 

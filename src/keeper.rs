@@ -9,6 +9,7 @@
 
 pub mod door;
 mod holdings;
+mod hosting;
 mod session;
 
 use std::io;
@@ -23,7 +24,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::capture::Exemption;
+use crate::capture::Terms;
 use crate::capture::kept::channel::Channel;
 use crate::sys;
 use crate::telemetry::access_log::chain;
@@ -44,9 +45,9 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper behind `door`, whose rules know the proxy's sockets by `exemption`.
-    pub fn new(door: Door, exemption: Exemption) -> Self {
-        let holdings = Arc::new(Holdings::new(exemption));
+    /// A keeper behind `door`, with rules on these terms, which must know its sockets.
+    pub fn new(door: Door, terms: impl Into<Terms>) -> Self {
+        let holdings = Arc::new(Holdings::new(terms.into()));
         Self { door, holdings }
     }
 

@@ -3,8 +3,8 @@
 //! Two forms of the same mesh live here. [`declaration`] is what the operator wrote, checked and
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
-//! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint. [`binding`]
-//! says who is behind which waypoint.
+//! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint, [`sharing`] tells
+//! apart who shares an address. [`binding`] says who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
 //! is what it lets through, [`limit`] how much of that, [`attached`] how both are named. [`telemetry`] is what
 //! it tells of all this, by [`expression`]s and in [`log_format`]s.
@@ -27,6 +27,7 @@ pub mod policy;
 pub mod route;
 pub mod service;
 pub mod shared;
+pub mod sharing;
 pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,12 +1,14 @@
 //! One host's data plane: takes over the traffic of the workloads placed here, tunnels it to
 //! their peers, and delivers what peers send.
 //!
-//! [`Node`] keeps one [`local::Local`] running per workload the mesh places on this host. Where a
+//! [`Node`] keeps one [`local::Local`] running per workload the mesh places in a network of its own on
+//! this host, and one [`host::Host`] for all on the host's own. Where a
 //! connection goes is decided by [`crate::model`], how bytes move by [`crate::hbone`], where
 //! sockets come from by [`crate::capture`]; this room only joins them, and tells of it.
 
 mod carried;
 mod connections;
+mod host;
 mod inbound;
 mod lane;
 mod listener;
@@ -47,6 +49,7 @@ use crate::model::workload::Health;
 use crate::resolve::Names;
 use crate::sys;
 use crate::telemetry::Metrics;
+use host::Host;
 use local::Local;
 use neighbours::Neighbours;
 use patience::Places;
@@ -81,6 +84,8 @@ pub struct Shared {
     /// Which of them accepts for the next workload.
     next: AtomicUsize,
     picks: Picks,
+    /// Of whom nothing runs on this host's own network.
+    absent: watch::Sender<BTreeSet<Arc<str>>>,
     /// Hosts outside the mesh.
     names: Names,
     neighbours: Neighbours,
@@ -109,6 +114,7 @@ impl Shared {
             threads: workers.all().to_vec(),
             next: AtomicUsize::new(0),
             picks: Picks::default(),
+            absent: watch::Sender::default(),
             names,
             neighbours: Neighbours::default(),
             waiting: Places::default(),
@@ -134,6 +140,8 @@ pub struct Node {
     shared: Arc<Shared>,
     states: watch::Sender<LocalStates>,
     running: BTreeMap<Arc<str>, Running>,
+    /// Serves all who are on this host's own network.
+    host: Option<(CancellationToken, Id)>,
     tasks: JoinSet<()>,
     workers: Workers,
 }
@@ -154,6 +162,7 @@ impl Node {
             shared,
             states,
             running: BTreeMap::new(),
+            host: None,
             tasks: JoinSet::new(),
         }
     }
@@ -162,7 +171,8 @@ impl Node {
     /// drains them.
     pub async fn run(self, shutdown: CancellationToken) {
         let (mesh, states) = (self.shared.mesh.clone(), self.states.clone());
-        let probes = Probes::new(mesh, states, self.shared.sockets.clone());
+        let absent = self.shared.absent.subscribe();
+        let probes = Probes::new(mesh, states, self.shared.sockets.clone(), absent);
         let probed = probes.run(shutdown.clone());
         tokio::join!(self.serve(shutdown), probed);
     }
@@ -220,6 +230,12 @@ impl Node {
                 self.start(uid, placement);
             }
         }
+        if self.host.is_none() {
+            let stop = CancellationToken::new();
+            let host = Host::new(Arc::clone(&self.shared), self.states.clone());
+            let task = self.tasks.spawn(host.run(stop.clone())).id();
+            self.host = Some((stop, task));
+        }
     }
 
     fn start(&mut self, uid: Arc<str>, placement: &Arc<Placement>) {
@@ -256,6 +272,11 @@ impl Node {
             }
             running.task != id
         });
+        if self.host.take_if(|(_stop, task)| *task == id).is_some()
+            && let Some(error) = &failed
+        {
+            warn!(error = %error, "the task of this host's network died, starting it again");
+        }
     }
 
     /// Tells that this node is going, and serves on until peers have heard of it, so that nobody is
@@ -265,8 +286,9 @@ impl Node {
             .send_if_modified(|states| !std::mem::replace(&mut states.draining, true));
         let mut mesh = self.shared.mesh.clone();
         let left = |state: &Arc<MeshState>| {
-            let mut running = self.running.keys();
-            running.all(|uid| {
+            let running = self.running.keys();
+            let mut served = running.chain(host::hosted(state).map(|p| &p.uid));
+            served.all(|uid| {
                 let workload = state.view.workload(uid);
                 workload.is_none_or(|w| w.health == Health::Unhealthy)
             })
@@ -278,12 +300,15 @@ impl Node {
     async fn drain(mut self) {
         self.announce().await;
         info!(
-            workloads = self.running.len(),
+            workloads = self.running.len() + host::hosted(&self.shared.mesh()).count(),
             connections = self.shared.connections.len(),
             "draining"
         );
         for running in self.running.values() {
             running.stop.cancel();
+        }
+        if let Some((stop, _task)) = &self.host {
+            stop.cancel();
         }
         while self.tasks.join_next().await.is_some() {}
         // Waits for the threads, which have nothing left to do.

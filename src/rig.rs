@@ -5,6 +5,7 @@
 //! namespaces of its own; workloads' namespaces are named inside their host. When the holder ends,
 //! however it ends, all of it is gone. As an ordinary user everything lives in a user namespace.
 
+mod cgroups;
 pub mod enter;
 pub mod hold;
 pub mod host;
@@ -19,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-pub use spec::{Spec, SpecError};
+pub use spec::{RunAs, Spec, SpecError};
 
 /// What a holder writes down for those who enter its rig.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -188,11 +189,21 @@ impl Rig {
             Some(namespace) => format!("{host}/{namespace}"),
             None => host.to_owned(),
         };
+        self.exec(&place, &RunAs::default(), program)
+    }
+
+    /// A command on a host's own network, as somebody.
+    pub fn command_as(&self, host: &str, identity: &RunAs, program: &str) -> Command {
+        self.exec(host, identity, program)
+    }
+
+    fn exec(&self, place: &str, identity: &RunAs, program: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(["rig", "exec", "--state"])
             .arg(&self.state)
-            .args([&place, "--", program]);
+            .args(identity.arguments())
+            .args([place, "--", program]);
         command
     }
 

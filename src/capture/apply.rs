@@ -10,6 +10,7 @@ use super::netns::Netns;
 use super::privilege::Exemption;
 use super::routes;
 use super::ruleset::{Plan, TABLE};
+use super::strict;
 use super::tool::{Tool, run};
 
 /// Why capture is not as it should be.
@@ -85,6 +86,35 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// Sockets would not tell whose connection they accepted.
+    #[error(
+        "cannot set net.ipv4.tcp_fwmark_accept, by which an accepted connection tells its workload; \
+         set it: sysctl -w net.ipv4.tcp_fwmark_accept=1"
+    )]
+    AcceptMarks {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// There are no notices to be had of cgroups.
+    #[error("cannot watch cgroups")]
+    Cgroups(#[source] io::Error),
+    /// The kernel does not say what is in our sets.
+    #[error("cannot read the sets of table inet {TABLE}")]
+    Elements {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A namespace that is to be strict has no link that could be filtered.
+    #[error(
+        "network namespace `{name}` has no veth that ends on this host, so nothing could be kept in \
+         it; take `strict` off, or link it by a veth"
+    )]
+    NoLink {
+        /// The namespace.
+        name: String,
+    },
     /// What a program lists does not read.
     #[error("cannot read what `{program}` lists")]
     Listing {
@@ -113,14 +143,14 @@ pub struct Applied {
 /// # Errors
 /// [`CaptureError`]; the table is then as it was.
 pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
-    same_users(ns, plan)?;
+    same_users(ns, plan.exemption())?;
     // The way back first: without it the rules would only break connections.
-    routes::ensure(ns).await?;
+    routes::ensure(ns, false).await?;
     run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        table: listed(ns).await?,
+        table: listed(ns, &["-j"]).await?,
     })
 }
 
@@ -130,8 +160,8 @@ impl Applied {
     /// # Errors
     /// When they cannot be read.
     pub async fn intact(&self) -> Result<bool, CaptureError> {
-        let now = listed(&self.ns).await?;
-        Ok(now.is_some() && now == self.table && routes::in_place(&self.ns).await?)
+        let now = listed(&self.ns, &["-j"]).await?;
+        Ok(now.is_some() && now == self.table && routes::in_place(&self.ns, false).await?)
     }
 
     /// Applies the same plan again.
@@ -150,14 +180,25 @@ impl Applied {
 /// [`CaptureError`] when something of ours could not be removed.
 pub async fn clear(ns: &Netns) -> Result<(), CaptureError> {
     // Naming the table first makes its removal legal where there is none.
-    let nft = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
+    let mut nft = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
+    if listed_of(ns, "bridge", &["-j"]).await?.is_some() {
+        nft.push_str(&format!("delete table bridge {TABLE}\n"));
+    }
     run(ns, Tool::Nft, &["-f", "-"], &nft).await?;
-    routes::remove(ns).await
+    routes::remove(ns).await?;
+    let host = Netns::current().map_err(|source| CaptureError::Namespace {
+        name: "host".to_owned(),
+        source,
+    })?;
+    match host == *ns {
+        true => Ok(()),
+        false => strict::remove(&host, ns).await,
+    }
 }
 
 /// Rules that name a user mean the user namespace that owns the network namespace.
-fn same_users(ns: &Netns, plan: &Plan) -> Result<(), CaptureError> {
-    if plan.exemption() == Exemption::Mark {
+pub(super) fn same_users(ns: &Netns, exemption: Exemption) -> Result<(), CaptureError> {
+    if exemption == Exemption::Mark {
         return Ok(());
     }
     // The settings of a network namespace belong to the root user of its user namespace.
@@ -173,9 +214,24 @@ fn same_users(ns: &Netns, plan: &Plan) -> Result<(), CaptureError> {
     }
 }
 
+/// Whether a table of ours is there.
+pub(super) async fn is_there(ns: &Netns) -> Result<bool, CaptureError> {
+    Ok(listed(ns, &["-j", "-t"]).await?.is_some())
+}
+
 /// Our table as the kernel holds it, without what changes by itself; `None` when it is gone.
-async fn listed(ns: &Netns) -> Result<Option<Value>, CaptureError> {
-    let listing = run(ns, Tool::Nft, &["-j", "list", "table", "inet", TABLE], "").await;
+pub(super) async fn listed(ns: &Netns, how: &[&str]) -> Result<Option<Value>, CaptureError> {
+    listed_of(ns, "inet", how).await
+}
+
+/// The same of another family.
+pub(super) async fn listed_of(
+    ns: &Netns,
+    family: &str,
+    how: &[&str],
+) -> Result<Option<Value>, CaptureError> {
+    let words = [how, &["list", "table", family, TABLE]].concat();
+    let listing = run(ns, Tool::Nft, &words, "").await;
     let text = match listing {
         Ok(text) => text,
         Err(CaptureError::Refused { said, .. }) if said.contains("No such file") => {

@@ -1,17 +1,43 @@
 //! Where a workload is on this host, and how to get at its network (DESIGN §7).
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::netns::Netns;
 
-/// What `capture =` names. Units, users and guests behind an interface are on the host's network
-/// and take rules of their own kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+/// The network this process is on, which is the host's.
+const HOST: &str = "/proc/thread-self/ns/net";
+
+/// What `capture =` names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Target {
     /// A network namespace, by its name under `/run/netns` or an absolute path.
     Netns(Arc<str>),
+    /// A systemd unit on the host's network, by its whole name.
+    Unit(Arc<str>),
+    /// A cgroup on the host's network, by its path below the root of the cgroups.
+    Cgroup(Arc<str>),
+    /// Whatever a Unix user runs on the host's network, by name or number.
+    User(Arc<str>),
+    /// A guest behind an interface of the host, by the interface's name.
+    Interface(Arc<str>),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Self::Netns(name) => ("network namespace", name),
+            Self::Unit(name) => ("unit", name),
+            Self::Cgroup(path) => ("cgroup", path),
+            Self::User(name) => ("user", name),
+            Self::Interface(name) => ("interface", name),
+        };
+        write!(f, "{kind} `{name}`")
+    }
 }
 
 /// Why a workload's network cannot be got at.
@@ -50,13 +76,23 @@ pub enum AttachError {
 }
 
 impl Target {
-    /// Opens the network the workload is on.
+    /// Whether it is on the host's own network, whose rules are for all that are.
+    pub fn on_host(&self) -> bool {
+        match self {
+            Self::Netns(_) => false,
+            Self::Unit(_) | Self::Cgroup(_) | Self::User(_) | Self::Interface(_) => true,
+        }
+    }
+
+    /// Opens the network the workload is on; a guest is taken on the host's.
     ///
     /// # Errors
     /// [`AttachError`]; [`AttachError::Missing`] may pass when the workload starts.
     pub fn attach(&self) -> Result<Netns, AttachError> {
-        let Self::Netns(name) = self;
-        let name = Arc::clone(name);
+        let name = match self {
+            Self::Netns(name) => Arc::clone(name),
+            Self::Unit(_) | Self::Cgroup(_) | Self::User(_) | Self::Interface(_) => Arc::from(HOST),
+        };
         Netns::named(&name).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => AttachError::Missing { name },
             io::ErrorKind::PermissionDenied => AttachError::Forbidden { name, source },
@@ -82,5 +118,21 @@ mod tests {
             let error = Target::Netns(target.into()).attach().unwrap_err();
             assert!(error.to_string().starts_with(want), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn all_but_namespaces_are_on_the_hosts_network() {
+        let host = Netns::current().unwrap();
+        for make in [
+            Target::Unit,
+            Target::Cgroup,
+            Target::User,
+            Target::Interface,
+        ] {
+            let target = make(Arc::from("cart"));
+            assert!(target.on_host(), "{target}");
+            assert_eq!(target.attach().unwrap(), host, "{target}");
+        }
+        assert!(!Target::Netns(Arc::from("cart")).on_host());
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::host::{Host, Workloads};
 use super::kept::KeptPlace;
 use super::reconcile::Reconcile;
 
@@ -17,6 +19,10 @@ pub(super) enum By {
     Own(Reconcile),
     /// The keeper.
     Kept(Arc<KeptPlace>),
+    /// This process, on the host's network.
+    Host(Box<Host>),
+    /// The keeper, there.
+    KeptHost(Arc<KeptPlace>, watch::Receiver<Workloads>),
 }
 
 impl Keeping {
@@ -27,6 +33,12 @@ impl Keeping {
             By::Own(reconcile) => reconcile.run(shutdown).await,
             By::Kept(place) => {
                 shutdown.cancelled().await;
+                place.close().await;
+            }
+            By::Host(host) => host.run(shutdown).await,
+            By::KeptHost(place, workloads) => {
+                let telling = place.tell(workloads);
+                let _stopped: Option<()> = shutdown.run_until_cancelled(telling).await;
                 place.close().await;
             }
         }

@@ -7,6 +7,7 @@
 //! has: its listeners, what is open, and a small [`stock`] of sockets to connect with.
 
 pub(crate) mod channel;
+mod host;
 pub mod link;
 pub(crate) mod protocol;
 mod stock;
@@ -113,6 +114,7 @@ impl Kept {
             gone: CancellationToken::new(),
             keeping: AtomicBool::new(false),
             rules: watch::Sender::new(State::Pending),
+            host: host::Told::default(),
             stocks: Default::default(),
         });
         let (answer, _none) = self.ask(verb, PATIENCE).await?;
@@ -173,6 +175,8 @@ pub(super) struct KeptPlace {
     /// Its rules are to be kept, also by a keeper that comes after this one.
     keeping: AtomicBool,
     rules: watch::Sender<State>,
+    /// Of the host's network, what a keeper is told.
+    host: host::Told,
     stocks: [Stock; 2],
 }
 
@@ -281,6 +285,7 @@ impl KeptPlace {
     /// Closes the keeper's copies of the listeners. The rules stay.
     pub(super) async fn close(&self) {
         self.keeping.store(false, Ordering::Release);
+        self.host.forget();
         // A keeper that is not there has no copies.
         let _gone = self.ask(Verb::Close { place: self.id }, PATIENCE).await;
     }

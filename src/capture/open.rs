@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::kept::protocol::Family;
-use super::ruleset::PROXY_MARK;
+use super::ruleset::{OUTBOUND_PORT, PROXY_MARK};
 use crate::sys;
 
 /// Connections that may wait to be accepted (`spec/hbone-dataplane.md` §6.5).
@@ -20,11 +20,32 @@ const KEEPALIVE: Duration = Duration::from_secs(180);
 /// Keepalives without an answer that end a connection (§10).
 const KEEPALIVES: u32 = 9;
 
+/// Where a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In a workload's own namespace. Not IP_TRANSPARENT: what is redirected comes to an address
+    /// there, and without it nobody reaches the listener under any other.
+    InNamespace,
+    /// On the host's network, where connections of guests come under the addresses they are for.
+    OnHost,
+}
+
+impl Kind {
+    /// What a listener bears. What it accepts takes the mark of its opener's packets where the
+    /// listener has none.
+    fn mark(self, port: u16) -> Option<u32> {
+        match self {
+            Self::OnHost if port == OUTBOUND_PORT => None,
+            Self::OnHost | Self::InNamespace => Some(PROXY_MARK),
+        }
+    }
+}
+
 /// Listens on a port of every address, IPv4 and IPv6.
-pub(super) fn listen(port: u16) -> io::Result<Socket> {
-    match listener(Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port) {
+pub(super) fn listen(kind: Kind, port: u16) -> io::Result<Socket> {
+    match listener(kind, Ipv6Addr::UNSPECIFIED.into(), port) {
         // IPv6 is switched off in this namespace.
-        Err(e) if is_no_ipv6(&e) => listener(Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        Err(e) if is_no_ipv6(&e) => listener(kind, Ipv4Addr::UNSPECIFIED.into(), port),
         other => other,
     }
 }
@@ -34,20 +55,28 @@ fn is_no_ipv6(error: &io::Error) -> bool {
     no_family || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-fn listener(domain: Domain, any: IpAddr, port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if domain == Domain::IPV6 {
+fn listener(kind: Kind, any: IpAddr, port: u16) -> io::Result<Socket> {
+    let at = SocketAddr::new(any, port);
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    if kind == Kind::OnHost {
+        // Of an IPv6 socket this is said for what comes by IPv4.
+        socket.set_ip_transparent_v4(true)?;
+        if at.is_ipv6() {
+            socket.set_ip_transparent_v6(true)?;
+        }
+    }
     // Not SO_REUSEPORT: another program of the same user could take a share of the connections.
-    // Not IP_TRANSPARENT: what is redirected comes to an address of this host, and without it
-    // nobody reaches the listener under any other.
     socket.set_reuse_address(true)?;
-    socket.set_mark(PROXY_MARK)?;
+    if let Some(mark) = kind.mark(port) {
+        socket.set_mark(mark)?;
+    }
     socket.set_nonblocking(true)?;
     // What is accepted has these too.
     tune(&socket)?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }

@@ -46,10 +46,18 @@ pub enum PreflightError {
 /// # Errors
 /// [`PreflightError`], with the remedy.
 pub async fn preflight(ns: &Netns, plan: &Plan) -> Result<Tools, PreflightError> {
+    accepts(ns, &plan.nft()).await
+}
+
+/// The same for any script.
+///
+/// # Errors
+/// [`PreflightError`], with the remedy.
+pub async fn accepts(ns: &Netns, script: &str) -> Result<Tools, PreflightError> {
     let nft = version(run(ns, Tool::Nft, &["--version"], "").await?);
     let ip = version(run(ns, Tool::Ip, &["-V"], "").await?);
     // The kernel is asked as well: it judges the whole transaction, and drops it at the end.
-    match run(ns, Tool::Nft, &["-c", "-f", "-"], &plan.nft()).await {
+    match run(ns, Tool::Nft, &["-c", "-f", "-"], script).await {
         Ok(_accepted) => Ok(Tools { nft, ip }),
         Err(CaptureError::Refused { said, .. }) if said.contains("Operation not permitted") => {
             let name = ns.name().to_owned();

@@ -11,6 +11,8 @@ use tracing::warn;
 use super::apply::{Applied, CaptureError, apply};
 use super::netns::Netns;
 use super::ruleset::Plan;
+use super::strict::Strict;
+use super::terms::Terms;
 use super::watch::Changes;
 
 /// Between attempts while the rules cannot be applied or read.
@@ -33,6 +35,7 @@ pub struct Reconcile {
     ns: Netns,
     plan: Plan,
     changes: Changes,
+    strict: Option<(Strict, Changes)>,
     state: watch::Sender<State>,
 }
 
@@ -49,9 +52,34 @@ impl Reconcile {
             ns,
             plan,
             changes,
+            strict: None,
             state,
         };
         Ok((reconcile, receiver))
+    }
+
+    /// Prepares to keep the rules of a workload's own namespace in place, on these terms.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn on(terms: &Terms, ns: Netns) -> io::Result<(Self, watch::Receiver<State>)> {
+        let plan = Plan::excluding(terms.exemption, &terms.exclusions);
+        let (mut reconcile, state) = Self::new(ns.clone(), plan)?;
+        if terms.strict {
+            let strict = Strict::new(Netns::current()?, ns, terms.exclusions.clone());
+            reconcile = reconcile.strict(strict)?;
+        }
+        Ok((reconcile, state))
+    }
+
+    /// Keeps the filters on the host's side of the namespace's links in place as well.
+    ///
+    /// # Errors
+    /// When the kernel's notices are not to be had on the host.
+    pub fn strict(mut self, strict: Strict) -> io::Result<Self> {
+        let changes = Changes::new(strict.host())?;
+        self.strict = Some((strict, changes));
+        Ok(self)
     }
 
     /// Applies the plan, whatever is there, and puts it back within a second of any change, until
@@ -65,6 +93,7 @@ impl Reconcile {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.changes.next() => {}
+                () = beyond(&mut self.strict) => {}
                 () = tokio::time::sleep(RETRY), if failed => {}
             }
         }
@@ -73,7 +102,7 @@ impl Reconcile {
     /// Leaves the rules as they should be.
     async fn settle(&self, applied: &mut Option<Applied>) -> Result<(), CaptureError> {
         if let Some(applied) = applied {
-            if applied.intact().await? {
+            if applied.intact().await? && self.is_strict().await? {
                 return Ok(());
             }
             warn!(
@@ -82,7 +111,17 @@ impl Reconcile {
             );
         }
         *applied = Some(apply(&self.ns, &self.plan).await?);
-        Ok(())
+        match &self.strict {
+            Some((strict, _)) => strict.apply().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn is_strict(&self) -> Result<bool, CaptureError> {
+        match &self.strict {
+            Some((strict, _)) => strict.intact().await,
+            None => Ok(true),
+        }
     }
 
     fn publish(&self, outcome: Result<(), CaptureError>) {
@@ -95,5 +134,16 @@ impl Reconcile {
             *old = state;
             news
         });
+    }
+}
+
+/// Returns when something may have changed on the host's side.
+///
+/// # Cancel safety
+/// A notice that was not told of stays in its socket.
+async fn beyond(strict: &mut Option<(Strict, Changes)>) {
+    match strict {
+        Some((_, changes)) => changes.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,5 +1,5 @@
-//! The nftables rules of a captured workload, as data rendered once
-//! (`spec/hbone-dataplane.md` §6, DESIGN §7).
+//! nftables rules as data, rendered once (`spec/hbone-dataplane.md` §6, DESIGN §7): [`netns`] for a
+//! workload in a namespace of its own, [`host`] for all that share the host's network.
 //!
 //! Everything is in one `inet` table, so that IPv6 cannot leak beside IPv4. The proxy's own packets
 //! are known by the user who owns their socket and the mark that it bears. Neither exempts alone: any
@@ -18,10 +18,18 @@
 //! connects with the same ports. The guards behind the redirection close it: no segment that opens
 //! a connection leaves, or arrives, other than through the proxy.
 
-use std::fmt::Write as _;
+pub mod exclusions;
+pub mod host;
+pub mod netns;
+
+use std::fmt::{self, Write as _};
 
 use super::privilege::Exemption;
-use super::routes::{self, Family};
+
+pub use exclusions::Exclusions;
+use exclusions::one_of;
+pub use host::{By, Cgroup, HostPlan, Member};
+pub use netns::{Plan, plan};
 
 /// Name of our table, of family `inet`.
 pub const TABLE: &str = "lateen";
@@ -29,6 +37,10 @@ pub const TABLE: &str = "lateen";
 pub const PROXY_MARK: u32 = 0x539;
 /// Mark of answers that must go back to the proxy.
 pub const RETURN_MARK: u32 = 0x111;
+/// Mark of what is on its way to a guest and must come to the proxy first.
+pub const GUEST_MARK: u32 = 0x333;
+/// The first of the marks that name a workload on the host's network; all above are.
+pub const FIRST_MARK: u32 = 0x600;
 /// The bits of a mark that are ours.
 pub const MARK_MASK: u32 = 0xfff;
 /// Where connections that the workload opens are redirected to.
@@ -40,18 +52,21 @@ pub const HBONE_PORT: u16 = 15008;
 /// Connection tracking zone of what comes from outside; all else is in zone 0.
 const OUTSIDE: u16 = 1;
 
-/// What capture puts into a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    exemption: Exemption,
-    chains: Vec<Chain>,
-}
+const NOT_OPENING: &str = "tcp flags & (syn | ack) != syn";
+const OPENING: &str = "tcp flags & (syn | ack) == syn";
+/// Pieces of a packet. The kernel makes them after the hooks where this is asked: there, only raw
+/// sockets do, to hide the flags.
+const FRAGMENTS: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
+/// To addresses of this host alone. What was redirected is on its way there too, though its
+/// interface is still the one of before.
+const LOOPBACK: [&str; 2] = ["ip daddr 127.0.0.0/8", "ip6 daddr ::1"];
 
-/// A chain that the kernel calls by itself.
+/// A chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Chain {
     name: &'static str,
-    /// Type, hook and priority. The priority is a number: older nft knows the names of few hooks.
+    /// Type, hook and priority; empty where other chains call it. The priority is a number: older
+    /// nft knows the names of few hooks.
     base: &'static str,
     rules: Vec<Rule>,
 }
@@ -63,72 +78,6 @@ struct Rule {
     comment: &'static str,
 }
 
-/// The plan for a workload in a namespace of its own.
-pub fn plan(exemption: &Exemption) -> Plan {
-    let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
-    let own = match exemption {
-        Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
-        Exemption::Mark => mark,
-    };
-    Plan {
-        exemption: *exemption,
-        chains: vec![
-            zones(),
-            answers(&own),
-            outbound(&own),
-            inbound(),
-            outbound_guard(&own),
-            inbound_guard(),
-        ],
-    }
-}
-
-impl Plan {
-    /// How these rules know the proxy.
-    pub fn exemption(&self) -> Exemption {
-        self.exemption
-    }
-
-    /// The nftables script: replaces our table, whatever it held, in one transaction.
-    pub fn nft(&self) -> String {
-        // The first line makes the second legal where there was no table.
-        let mut text =
-            format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-        for chain in &self.chains {
-            // Writing to a string cannot fail.
-            let _infallible = writeln!(text, "\tchain {} {{\n\t\t{}", chain.name, chain.base);
-            for rule in &chain.rules {
-                let _infallible = writeln!(text, "\t\t{} comment \"{}\"", rule.text, rule.comment);
-            }
-            text.push_str("\t}\n");
-        }
-        text.push_str("}\n");
-        text
-    }
-
-    /// The commands, each without its leading `ip`, that make the way back for answers. Those for
-    /// IPv6 are for namespaces that have it.
-    pub fn ip(&self) -> Vec<String> {
-        let families = [Family::V4, Family::V6].into_iter();
-        let way_back = families.flat_map(routes::commands);
-        [routes::LOOPBACK_UP.to_owned()]
-            .into_iter()
-            .chain(way_back)
-            .collect()
-    }
-
-    /// All of it, in the order in which it is applied, as a script that a person can read and run
-    /// inside the namespace.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        for command in self.ip() {
-            let _infallible = writeln!(text, "ip {command}");
-        }
-        let _infallible = write!(text, "nft -f - <<'END'\n{}END\n", self.nft());
-        text
-    }
-}
-
 fn rule(text: impl Into<String>, comment: &'static str) -> Rule {
     Rule {
         text: text.into(),
@@ -136,157 +85,71 @@ fn rule(text: impl Into<String>, comment: &'static str) -> Rule {
     }
 }
 
-/// A client's own connection and the one the proxy opens in its name go to the same address and
-/// port; one day they are also from the same port. In one zone the second would be taken for the
-/// first, and redirected with it.
-fn zones() -> Chain {
-    Chain {
-        name: "zones",
-        base: "type filter hook prerouting priority -300; policy accept;",
-        rules: vec![rule(
-            format!("iif != \"lo\" meta l4proto tcp ct original zone set {OUTSIDE}"),
-            "tell a client's connection from the proxy's in its name",
-        )],
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\tchain {} {{", self.name)?;
+        if !self.base.is_empty() {
+            writeln!(f, "\t\t{}", self.base)?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "\t\t{} comment \"{}\"", rule.text, rule.comment)?;
+        }
+        writeln!(f, "\t}}")
     }
 }
 
-/// A route chain, so that the kernel looks for a route again once the mark is set.
-fn answers(own: &str) -> Chain {
-    Chain {
-        name: "answers",
-        base: "type route hook output priority -150; policy accept;",
-        rules: vec![
-            rule(
-                format!("{own} oif \"lo\" ct state new ct mark set {RETURN_MARK:#x}"),
-                "the proxy connects to the program: remember the connection",
-            ),
-            rule(
-                format!(
-                    "ct direction reply ct mark & {MARK_MASK:#x} == {RETURN_MARK:#x} \
-                     meta mark set {RETURN_MARK:#x}"
-                ),
-                "the program's answers go back to the proxy",
-            ),
-        ],
+/// The script that replaces our table, whatever it held, in one transaction.
+fn replacing(sets: &str, chains: &[Chain]) -> String {
+    // The first line makes the second legal where there was no table.
+    let mut text =
+        format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+    text.push_str(sets);
+    for chain in chains {
+        // Writing to a string cannot fail.
+        let _infallible = write!(text, "{chain}");
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// What is true of the proxy's own packets, and of no others.
+fn own(exemption: Exemption) -> String {
+    let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
+    match exemption {
+        Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
+        Exemption::Mark => mark,
     }
 }
 
-fn outbound(own: &str) -> Chain {
-    Chain {
-        name: "outbound",
-        base: "type nat hook output priority -100; policy accept;",
-        rules: vec![
-            rule(format!("{own} accept"), "the proxy itself"),
-            rule("oif \"lo\" accept", "to the workload itself"),
-            rule(format!("{NOT_OPENING} accept"), "older than these rules"),
-            rule(
-                format!("meta l4proto tcp redirect to :{OUTBOUND_PORT}"),
-                "all else the workload opens",
+/// The two rules for the way back of connections that the proxy opens to programs. They belong into
+/// a route chain, so that the kernel looks for a route again once the mark is set.
+fn way_back(own: &str) -> [Rule; 2] {
+    let others = !MARK_MASK;
+    [
+        rule(
+            format!(
+                "{own} oif \"lo\" ct state new ct mark set ct mark & {others:#x} | {RETURN_MARK:#x}"
             ),
-        ],
-    }
-}
-
-fn inbound() -> Chain {
-    Chain {
-        name: "inbound",
-        base: "type nat hook prerouting priority -100; policy accept;",
-        rules: vec![
-            rule("iif \"lo\" accept", "from the proxy or the workload itself"),
-            rule(format!("tcp dport {HBONE_PORT} accept"), "tunnels"),
-            rule(format!("{NOT_OPENING} accept"), "older than these rules"),
-            rule(
-                format!("meta l4proto tcp redirect to :{PLAINTEXT_PORT}"),
-                "all else from outside, in plain text",
+            "the proxy connects to the program: remember the connection",
+        ),
+        rule(
+            format!(
+                "ct direction reply ct mark & {MARK_MASK:#x} == {RETURN_MARK:#x} \
+                 meta mark set meta mark & {others:#x} | {RETURN_MARK:#x} accept"
             ),
-        ],
-    }
-}
-
-const NOT_OPENING: &str = "tcp flags & (syn | ack) != syn";
-const OPENING: &str = "tcp flags & (syn | ack) == syn";
-
-/// What was redirected is on its way to a loopback address by now, though its interface is still
-/// the one of before.
-fn outbound_guard(own: &str) -> Chain {
-    Chain {
-        name: "outbound_guard",
-        base: "type filter hook output priority 0; policy accept;",
-        rules: vec![
-            rule(format!("{own} accept"), "the proxy itself"),
-            rule("oif \"lo\" accept", "to the workload itself"),
-            rule("ip daddr 127.0.0.0/8 accept", "redirected to the proxy"),
-            rule("ip6 daddr ::1 accept", "redirected to the proxy"),
-            rule(
-                format!("{OPENING} counter reject with tcp reset"),
-                "opened beside the proxy",
-            ),
-            // The kernel fragments after this hook: here only raw sockets do, to hide the flags.
-            rule(
-                "meta l4proto tcp ip frag-off & 0x3fff != 0 counter drop",
-                "fragments made to slip past the rule above",
-            ),
-            rule(
-                "meta l4proto tcp exthdr frag exists counter drop",
-                "fragments made to slip past the rule above",
-            ),
-        ],
-    }
-}
-
-fn inbound_guard() -> Chain {
-    Chain {
-        name: "inbound_guard",
-        base: "type filter hook input priority 0; policy accept;",
-        rules: vec![
-            rule("iif \"lo\" accept", "from the proxy or the workload itself"),
-            rule(
-                format!("tcp dport {{ {PLAINTEXT_PORT}, {HBONE_PORT} }} accept"),
-                "to the proxy",
-            ),
-            rule(
-                format!("{OPENING} counter reject with tcp reset"),
-                "opened beside the proxy",
-            ),
-        ],
-    }
+            "the program's answers go back to the proxy",
+        ),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_proxy_is_told_by_user_and_mark_or_where_there_is_one_user_by_mark() {
-        let mark = "meta mark & 0xfff == 0x539";
-        for (name, exemption, exempt, by_user) in [
-            (
-                "users",
-                Exemption::Uid(1337),
-                format!("meta skuid 1337 {mark}"),
-                3,
-            ),
-            ("one user", Exemption::Mark, mark.to_owned(), 0),
-        ] {
-            let text = plan(&exemption).nft();
-            assert_eq!(text.matches(&exempt).count(), 3, "{name}");
-            assert_eq!(text.matches(mark).count(), 3, "{name}: never by half of it");
-            assert_eq!(text.matches("meta skuid").count(), by_user, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_plan_replaces_our_table_and_names_no_other() {
-        let text = plan(&Exemption::Uid(1)).nft();
-        assert!(text.starts_with("table inet lateen\ndelete table inet lateen\n"));
-        assert!(!text.contains("flush"));
-        assert_eq!(text.matches("table").count(), 3);
-    }
-
-    #[test]
-    fn every_rule_says_why_within_the_length_nft_takes() {
-        for chain in plan(&Exemption::Mark).chains {
-            for rule in chain.rules {
+    /// What holds for every rule: nft takes it, and it cannot break out of its quotes.
+    pub(super) fn assert_explained(chains: &[Chain]) {
+        for chain in chains {
+            for rule in &chain.rules {
                 let bytes = rule.comment.len();
                 assert!((1..=128).contains(&bytes), "{}: {rule:?}", chain.name);
                 assert!(!rule.comment.contains('"'), "{rule:?}");
@@ -295,12 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_reads_as_a_script() {
-        let text = plan(&Exemption::Uid(1)).render();
-        let first = text.lines().next();
-        assert_eq!(first, Some("ip link set lo up"));
-        assert_eq!(text.matches("ip -4 ").count(), 2);
-        assert_eq!(text.matches("ip -6 ").count(), 2);
-        assert!(text.ends_with("}\nEND\n"));
+    fn workloads_marks_are_none_of_the_others() {
+        for mark in [PROXY_MARK, RETURN_MARK, GUEST_MARK] {
+            assert!(mark < FIRST_MARK && mark & !MARK_MASK == 0, "{mark:#x}");
+        }
     }
 }

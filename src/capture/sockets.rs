@@ -25,11 +25,10 @@ use super::kept::link::Link;
 use super::kept::protocol::{Family, Network};
 use super::kept::{Kept, unattached};
 use super::netns::Netns;
-use super::open;
+use super::open::{self, Kind};
 use super::place::{Origin, Place};
-use super::privilege::Exemption;
 use super::reconcile::{Reconcile, State};
-use super::ruleset::plan;
+use super::terms::Terms;
 
 /// Longest TCP connect (§2.6).
 const CONNECT: Duration = Duration::from_secs(10);
@@ -41,8 +40,8 @@ pub struct Sockets(By);
 /// Who does it.
 #[derive(Clone, Debug)]
 enum By {
-    /// This process, which rules know by its exemption.
-    Own(Exemption),
+    /// This process, by rules on these terms, which must know it.
+    Own(Arc<Terms>),
     /// The keeper.
     Kept(Kept),
 }
@@ -83,10 +82,18 @@ pub enum ConnectError {
 }
 
 impl Sockets {
-    /// Sockets opened by this process itself, which must be privileged for it, and by rules that
-    /// know it by `exemption`.
-    pub fn own(exemption: Exemption) -> Self {
-        Self(By::Own(exemption))
+    /// Sockets opened by this process itself, which must be privileged for it, and rules on these
+    /// terms, which must know it.
+    pub fn own(terms: impl Into<Terms>) -> Self {
+        Self(By::Own(Arc::new(terms.into())))
+    }
+
+    /// What rules that this process itself makes go by.
+    pub(super) fn terms(&self) -> Option<&Terms> {
+        match &self.0 {
+            By::Own(terms) => Some(terms),
+            By::Kept(_) => None,
+        }
     }
 
     /// Sockets opened by the keeper that listens at `path`, with the component that asks it.
@@ -114,9 +121,13 @@ impl Sockets {
         let By::Kept(kept) = &self.0 else {
             return Ok(target.attach()?.into());
         };
-        let Target::Netns(name) = target;
-        let attached = kept.attach(Network::Netns(Arc::clone(name))).await;
-        let attached = attached.map_err(|e| unattached(name, e))?;
+        let network = match target {
+            Target::Netns(name) => Network::Netns(Arc::clone(name)),
+            _on_host => Network::Host,
+        };
+        let name = Arc::from(network.name());
+        let attached = kept.attach(network).await;
+        let attached = attached.map_err(|e| unattached(&name, e))?;
         Ok(Place(Origin::Kept(attached)))
     }
 
@@ -126,8 +137,8 @@ impl Sockets {
     /// When the place may not be entered, or the kernel's notices not be had there.
     pub async fn keep(&self, place: &Place) -> io::Result<(Keeping, watch::Receiver<State>)> {
         match (&place.0, &self.0) {
-            (Origin::Own(ns), By::Own(exemption)) => {
-                let (reconcile, state) = Reconcile::new(ns.clone(), plan(exemption))?;
+            (Origin::Own(ns), By::Own(terms)) => {
+                let (reconcile, state) = Reconcile::on(terms, ns.clone())?;
                 Ok((Keeping(keeping::By::Own(reconcile)), state))
             }
             (Origin::Own(_), By::Kept(_)) => Err(io::ErrorKind::Unsupported.into()),
@@ -170,13 +181,20 @@ impl Sockets {
     }
 
     /// Listens on a port of every address of the place, IPv4 and IPv6. Accepted connections
-    /// inherit the mark. It does not block, and belongs to no event loop yet.
+    /// inherit the mark; on the host's own network those of the outbound port bear the mark of the
+    /// workload that opened them. It does not block, and belongs to no event loop yet.
     ///
     /// # Errors
     /// When the port is taken or the place may not be entered.
     pub async fn listen(&self, place: &Place, port: u16) -> io::Result<TcpListener> {
         match &place.0 {
-            Origin::Own(ns) => Ok(ns.within(|| open::listen(port))??.into()),
+            Origin::Own(ns) => {
+                let kind = match Netns::current()? == *ns {
+                    true => Kind::OnHost,
+                    false => Kind::InNamespace,
+                };
+                Ok(ns.within(|| open::listen(kind, port))??.into())
+            }
             Origin::Kept(kept) => Ok(kept.listen(port).await?.into()),
         }
     }
@@ -348,6 +366,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Exemption;
     use tokio::net::TcpListener;
 
     #[test]

@@ -1,25 +1,37 @@
-//! `lateen capture`: the rules that take over a workload's traffic.
+//! `lateen capture`: the rules that take over workloads' traffic.
+
+mod confirm;
+pub mod place;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use super::Failure;
 use super::accounts;
 use super::output::{Output, USAGE};
 use super::run::config;
-use crate::capture::{self, Netns, Plan, Target, privilege};
+use super::terms::terms;
+use crate::capture::{self, Netns, Terms, privilege};
+use crate::config::daemon::Config;
+use place::{HOST, Named, Script, open};
 
 /// Show, apply or remove capture rules.
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Example:\n  lateen capture plan\n  lateen capture clear --netns cart")]
+#[command(
+    after_help = "Example:\n  lateen capture plan\n  lateen capture apply --unit cart.service --confirm 60s\n  lateen capture clear --netns cart"
+)]
 pub enum CaptureCommand {
-    /// Print exactly what is applied in each captured namespace, as a script
-    #[command(after_help = "Example:\n  lateen capture plan --config /etc/lateen/lateen.toml")]
+    /// Print exactly what is applied, as a script: in each captured namespace, or on the host
+    #[command(
+        after_help = "Example:\n  lateen capture plan --config /etc/lateen/lateen.toml\n  lateen capture plan --unit cart.service --address 192.0.2.11 --port 8080"
+    )]
     Plan {
+        /// Workloads on the host's network
+        #[command(flatten)]
+        named: Named,
         /// Which settings to go by
         #[command(flatten)]
         host: HostArgs,
@@ -27,25 +39,63 @@ pub enum CaptureCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Apply the rules in a namespace; a running node does this by itself
-    #[command(after_help = "Example:\n  lateen capture apply --netns cart")]
+    /// Apply the rules; a running node does this by itself
+    #[command(
+        after_help = "Example:\n  lateen capture apply --netns cart\n  lateen capture apply --user cart --confirm 60s"
+    )]
     Apply {
         /// The namespace: a name under /run/netns, or an absolute path
         #[arg(long)]
-        netns: String,
+        netns: Option<String>,
+        /// Workloads on the host's network, instead of a namespace
+        #[command(flatten)]
+        named: Named,
+        /// Take it all back after this long unless `lateen capture confirm` comes first
+        #[arg(long, value_parser = confirm::duration)]
+        confirm: Option<Duration>,
         /// Which settings to go by
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Remove the rules from namespaces; a running node puts them back
-    #[command(after_help = "Example:\n  lateen capture clear --netns cart --netns web")]
+    /// Keep what was applied with --confirm
+    #[command(after_help = "Example:\n  lateen capture confirm")]
+    Confirm {
+        /// Which settings to go by
+        #[command(flatten)]
+        host: HostArgs,
+    },
+    /// Wait until a unit is captured: for its ExecStartPre, so that nothing of it runs before
+    #[command(
+        after_help = "Example, in the unit:\n  ExecStartPre=+/usr/bin/lateen capture wait --unit %n"
+    )]
+    Wait {
+        /// The unit
+        #[arg(long)]
+        unit: String,
+        /// Longest wait
+        #[arg(long, default_value = "30s", value_parser = confirm::duration)]
+        timeout: Duration,
+    },
+    /// Remove the rules; a running node puts them back
+    #[command(
+        after_help = "Example:\n  lateen capture clear --netns cart --netns web\n  lateen capture clear --host"
+    )]
     Clear {
         /// A namespace: a name under /run/netns, or an absolute path; may be given again
         #[arg(long)]
         netns: Vec<String>,
-        /// Every namespace under /run/netns
-        #[arg(long, conflicts_with = "netns")]
+        /// The host's own network
+        #[arg(long)]
+        host: bool,
+        /// Every namespace under /run/netns, and the host's own network
+        #[arg(long, conflicts_with_all = ["netns", "host"])]
         all: bool,
+    },
+    /// Takes back what was applied, at its time
+    #[command(hide = true)]
+    Revert {
+        /// What was there before
+        file: PathBuf,
     },
 }
 
@@ -61,67 +111,127 @@ pub struct HostArgs {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the verb's answer"
-)]
+#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
     match command {
-        CaptureCommand::Plan { host, output } => {
-            let plan = host.plan()?;
+        CaptureCommand::Plan {
+            named,
+            host,
+            output,
+        } => {
+            let terms = host.terms(&host.config()?)?;
+            let script = runtime()?.block_on(Script::new(&terms, named))?;
             match output {
-                Output::Table => print!("{}", plan.render()),
-                Output::Json => println!("{}", json!({ "ip": plan.ip(), "nft": plan.nft() })),
+                Output::Table => print!("{}", script.render()),
+                Output::Json => println!("{}", script.json()),
             }
         }
-        CaptureCommand::Apply { netns, host } => {
-            let (ns, plan) = (open(netns)?, host.plan()?);
-            runtime()?.block_on(apply(&ns, &plan))?;
-            if let Some(caution) = plan.exemption().caution() {
-                eprintln!("note: {caution}");
-            }
-            println!("{netns}: applied");
+        CaptureCommand::Apply {
+            netns,
+            named,
+            confirm,
+            host,
+        } => apply(netns.as_deref(), named, *confirm, host)?,
+        CaptureCommand::Confirm { host } => return confirm::confirm(&host.config()?),
+        CaptureCommand::Wait { unit, timeout } => {
+            runtime()?.block_on(place::wait(unit, *timeout))?;
         }
-        CaptureCommand::Clear { netns, all } => return clear(netns, *all),
+        CaptureCommand::Clear { netns, host, all } => return clear(netns, *host, *all),
+        CaptureCommand::Revert { file } => confirm::revert(file)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl HostArgs {
-    fn plan(&self) -> Result<Plan, Failure> {
-        let account = accounts::keeper(&config(self.config.as_deref())?)?;
+    fn config(&self) -> Result<Config, Failure> {
+        config(self.config.as_deref())
+    }
+
+    fn terms(&self, config: &Config) -> Result<Terms, Failure> {
+        let account = accounts::keeper(config)?;
         let exemption = privilege::exemption(account.uid);
-        let exemption = exemption.map_err(|e| Failure::no("there is no plan", &e))?;
-        Ok(capture::plan(&exemption))
+        terms(
+            config,
+            exemption.map_err(|e| Failure::no("there is no plan", &e))?,
+        )
     }
 }
 
-async fn apply(ns: &Netns, plan: &Plan) -> Result<(), Failure> {
-    let checked = capture::preflight(ns, plan).await;
-    checked.map_err(|e| Failure::no(ns.name(), &e))?;
-    let applied = capture::apply(ns, plan).await;
-    applied.map_err(|e| Failure::no(ns.name(), &e))?;
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the verb's answer"
+)]
+fn apply(
+    netns: Option<&str>,
+    named: &Named,
+    confirm: Option<Duration>,
+    host: &HostArgs,
+) -> Result<(), Failure> {
+    let name = match (netns, named.is_empty()) {
+        (Some(name), true) => name,
+        (None, false) => HOST,
+        (Some(_), false) => {
+            let message = "a namespace and workloads on the host's network are two networks: \
+                apply them one after the other";
+            return Err(Failure::plain(USAGE, message));
+        }
+        (None, true) => {
+            let message = "to whom? give --netns NAME, or --unit, --cgroup, --user or --interface";
+            return Err(Failure::plain(USAGE, message));
+        }
+    };
+    let config = host.config()?;
+    let terms = host.terms(&config)?;
+    runtime()?.block_on(async {
+        let ns = open(name)?;
+        let script = Script::new(&terms, named).await?;
+        script.check(&ns).await?;
+        // Whoever takes it back is there before anything is changed.
+        let pending = match confirm {
+            Some(after) => Some(confirm::arm(&config, name, &ns, after).await?),
+            None => None,
+        };
+        let applied = script.apply(&ns).await;
+        if let Some(pending) = pending {
+            pending.settle(applied.is_ok());
+        }
+        applied
+    })?;
+    if let Some(caution) = terms.exemption.caution() {
+        eprintln!("note: {caution}");
+    }
+    println!("{name}: applied");
+    if let Some(after) = confirm {
+        println!(
+            "taken back in {} s unless you keep it: lateen capture confirm",
+            after.as_secs()
+        );
+    }
     Ok(())
 }
 
 /// Clears what can be cleared, and says what could not.
 #[allow(clippy::print_stdout, reason = "the verb's answer")]
-fn clear(named: &[String], all: bool) -> Result<ExitCode, Failure> {
+fn clear(named: &[String], host: bool, all: bool) -> Result<ExitCode, Failure> {
     let mut names = named.to_vec();
     if all {
         let entries = every_name().map_err(|e| Failure::no("cannot list /run/netns", &e))?;
         names.extend(entries);
-    } else if names.is_empty() {
+    }
+    if host || all {
+        names.push(HOST.to_owned());
+    }
+    if names.is_empty() {
         return Err(Failure::plain(
             USAGE,
-            "which namespace? give --netns NAME or --all",
+            "which network? give --netns NAME, --host or --all",
         ));
     }
     let runtime = runtime()?;
     let mut outcome = ExitCode::SUCCESS;
     for name in names {
-        let cleared = open(&name).and_then(|ns| {
+        let cleared = open(&name).and_then(|ns: Netns| {
             let cleared = runtime.block_on(capture::clear(&ns));
             cleared.map_err(|e| Failure::no(name.clone(), &e))
         });
@@ -145,11 +255,6 @@ fn every_name() -> std::io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-fn open(name: &str) -> Result<Netns, Failure> {
-    let target = Target::Netns(Arc::from(name));
-    target.attach().map_err(|e| Failure::no(name, &e))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

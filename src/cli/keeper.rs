@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::accounts::{self, Account};
 use super::run::config;
+use super::terms::terms;
 use super::{Failure, start_log};
 use crate::capture::{Exemption, privilege};
 use crate::config::daemon::Config;
@@ -74,7 +75,7 @@ fn keep(path: Option<&Path>, until_eof: bool) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::no("cannot start", &e))?;
-    let keeper = Keeper::new(door, exemption);
+    let keeper = Keeper::new(door, terms(&config, exemption)?);
     runtime.block_on(serve(keeper, until_eof))
 }
 

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Failure;
-use crate::rig::{self, RigError, Spec, enter, hold, host, tap};
+use crate::rig::{self, RigError, RunAs, Spec, enter, hold, host, tap};
 
 /// Build fleets of hosts on this machine.
 #[derive(Debug, Subcommand)]
@@ -31,6 +31,12 @@ pub enum RigCommand {
         /// The rig's directory, in place of its name
         #[arg(long)]
         state: Option<PathBuf>,
+        /// As a program of this systemd unit, in its cgroup; where the host has `units = true`
+        #[arg(long)]
+        unit: Option<String>,
+        /// As this user, by number
+        #[arg(long)]
+        user: Option<u32>,
         /// HOST or HOST/NAMESPACE
         place: String,
         /// The command
@@ -92,11 +98,13 @@ fn act(command: RigCommand) -> Result<(), RigError> {
         RigCommand::Exec {
             name,
             state,
+            unit,
+            user,
             place,
             command,
         } => {
             let state = state.unwrap_or_else(|| rig::home().join(name));
-            enter::exec(&state, &place, &command)
+            enter::exec(&state, &place, &RunAs { unit, user }, &command)
         }
         RigCommand::Down { name } => down(&rig::home().join(name)),
         RigCommand::List => {

@@ -21,6 +21,7 @@ mod providers;
 mod references;
 mod routes;
 mod service_entries;
+mod sharing;
 mod targets;
 mod telemetry;
 mod tokens;
@@ -187,10 +188,12 @@ pub(super) fn check(
     addresses::check(&context, &mut found);
     enrolment::check(&context, &mut found);
     probes::check(&context, &mut found);
+    sharing::check(&context, &mut found);
     let refers = whole && !written.unread;
     let carriers = Carriers::new(&written.workloads);
     if refers {
         references::check(&context, &mut found);
+        sharing::ports(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
         tokens::check(&context, &mut found);
         telemetry::check(&context, &mut found);

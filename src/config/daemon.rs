@@ -15,7 +15,7 @@ use super::read::{self, Table, Value, scalar};
 use super::source::Source;
 use super::suggest;
 
-pub use capture::LocalCapture;
+pub use capture::{CaptureSettings, LocalCapture};
 pub use control::{Bearer, Control, ControlUrl, ControlUrlError};
 
 /// Where the file is unless the command line says otherwise.
@@ -112,6 +112,7 @@ pub struct Config {
     log_format: LogFormat,
     listeners: Listeners,
     control: Control,
+    capture: CaptureSettings,
     captures: Vec<LocalCapture>,
 }
 
@@ -288,6 +289,11 @@ impl Config {
         &self.control
     }
 
+    /// How capture goes about here.
+    pub fn capture(&self) -> &CaptureSettings {
+        &self.capture
+    }
+
     /// The workloads of this host, where its control plane does not place them.
     pub fn captures(&self) -> &[LocalCapture] {
         &self.captures
@@ -313,6 +319,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         Some(value) => control::read(&value, &node),
         None => Control::named(&node),
     };
+    let (capture, captures) = capture::read(root, control.bearer().is_some());
     Config {
         roles: roles.into_iter().flatten().collect(),
         state_dir: directory(root, "state-dir", "/var/lib/lateen"),
@@ -333,7 +340,8 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         log_level,
         log_format,
         listeners: listeners(root),
-        captures: capture::read(root, control.bearer().is_some()),
+        capture,
+        captures,
         control,
         node,
     }

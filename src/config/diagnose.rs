@@ -98,6 +98,10 @@ codes! {
     InsideServiceRange = Error "inside-service-range",
     /// Capture, or enrolment, of a workload that is on no node.
     WithoutNode = Error "without-node",
+    /// An address of a workload on its machine's own network that is not the machine's.
+    NotOfNode = Error "not-of-node",
+    /// One port of one address for two workloads that share it.
+    DuplicatePort = Error "duplicate-port",
     /// A workload on a node that is enrolled, and does not say how it is captured.
     WithoutCapture = Error "without-capture",
     /// A mesh directory without any file.

@@ -301,3 +301,41 @@ fn what_a_waypoint_finds_by_itself_is_sent_on() {
         assert!(told.reason.contains(reason), "{name}: {}", told.reason);
     }
 }
+
+#[test]
+fn a_shared_address_means_who_declares_the_port() {
+    let mut mesh = sample::mesh();
+    mesh.workloads[0].capture = Some(Capture::Unit(Arc::from("cart.service")));
+    let mut legacy = sample::workload("legacy-1", "legacy", "edge-2", "10.1.0.13");
+    legacy.dataplane_mode = Some(DataplaneMode::None);
+    mesh.workloads.push(legacy.into());
+    let mesh = intended(&mesh).unwrap();
+    for (from, to, way) in [
+        (
+            "shop/web-1",
+            "cart:80",
+            Some(
+                "HBONE to shop/cart-1 at 10.1.0.11:15008 by the name cart.shop.sa.cluster.local, asking for 10.1.0.11:8080",
+            ),
+        ),
+        (
+            "shop/web-1",
+            "10.1.0.11:8080",
+            Some("HBONE to shop/cart-1 at 10.1.0.11:15008 by the name"),
+        ),
+        (
+            "shop/legacy-1",
+            "10.1.0.11:8080",
+            Some("plain text to shop/cart-1"),
+        ),
+        ("shop/web-1", "10.1.0.11:22", None),
+        ("shop/legacy-1", "10.1.0.11:22", None),
+    ] {
+        let explained = asked(&mesh, from, to).unwrap();
+        let steps = explained.ways.first().map(|way| format!("{:?}", way.steps));
+        match (way, steps) {
+            (Some(way), Some(steps)) => assert!(steps.contains(way), "{from} {to}: {steps}"),
+            (way, steps) => assert_eq!(way, steps.as_deref(), "{from} {to}"),
+        }
+    }
+}

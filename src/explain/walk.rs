@@ -377,7 +377,9 @@ impl Explaining<'_> {
     fn uncaptured(&self, explanation: &mut Explanation) {
         let network = &self.source.network;
         let to = self.to;
-        if let Some(workload) = self.view.workload_at(network, to.ip()) {
+        let own = self.view.workload_at(network, to.ip());
+        let sharer = || self.view.sharer_at(network, to);
+        if let Some(workload) = own.or_else(sharer) {
             let way = match workload.tunnel {
                 TunnelProtocol::None => open(workload, to),
                 TunnelProtocol::Hbone => self.plain(workload),
@@ -409,12 +411,15 @@ impl Explaining<'_> {
             at: route.target,
             service: route.service.as_deref(),
         };
-        self.tunnelled(&route.workload, route.hop, &arrival)
+        self.tunnelled(route, &arrival)
     }
 
-    fn tunnelled(&self, workload: &Workload, hop: SocketAddr, arrival: &Arrival<'_>) -> Way {
+    fn tunnelled(&self, route: &Tunnelled, arrival: &Arrival<'_>) -> Way {
+        let (workload, hop) = (&*route.workload, route.hop);
+        let name = route.name.as_deref();
+        let name = name.map_or_else(String::new, |name| format!(" by the name {name}"));
         let via = format!(
-            "HBONE to {} at {hop}, asking for {}",
+            "HBONE to {} at {hop}{name}, asking for {}",
             label(workload),
             arrival.at
         );

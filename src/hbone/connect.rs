@@ -12,6 +12,7 @@ use h2::client::{Connection, SendRequest};
 use http::{Method, Request, StatusCode, Uri, uri};
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::liveness::{Heard, Watched};
@@ -40,6 +41,18 @@ pub struct Hop {
     pub svid: Arc<Svid>,
     /// The identities it may have; empty accepts nobody.
     pub accepted: Arc<BTreeSet<SpiffeId>>,
+    /// The name that tells it who is meant, where several share its address. One that is no DNS name
+    /// cannot be told.
+    pub name: Option<Arc<str>>,
+}
+
+impl Hop {
+    /// What TLS calls it. An address is never sent (§1.1).
+    fn server_name(&self) -> ServerName<'static> {
+        let named = self.name.as_deref().map(str::to_owned);
+        let named = named.and_then(|name| ServerName::try_from(name).ok());
+        named.unwrap_or_else(|| ServerName::IpAddress(self.to.ip().into()))
+    }
 }
 
 /// What a CONNECT asks and tells.
@@ -263,7 +276,7 @@ async fn handshake<C: Connector>(
         io::ErrorKind::TimedOut => DialError::Timeout { to },
         _ => DialError::Connect { to, source },
     })?;
-    let stream = stream::connect(tcp, to.ip(), tls).await;
+    let stream = stream::connect(tcp, hop.server_name(), tls).await;
     let stream = stream.map_err(|source| tls_error(to, source))?;
     let leaf = stream.peer_certificate();
     let leaf = leaf.as_ref();

@@ -70,6 +70,8 @@ struct State {
 struct Key {
     source: SpiffeId,
     to: SocketAddr,
+    /// Of those that share an address each has connections of its own.
+    name: Option<Arc<str>>,
     accepted: Arc<BTreeSet<SpiffeId>>,
 }
 
@@ -209,6 +211,7 @@ impl<C: Connector> Pool<C> {
         let key = Key {
             source: hop.svid.id().clone(),
             to: hop.to,
+            name: hop.name.clone(),
             accepted: Arc::clone(&hop.accepted),
         };
         loop {

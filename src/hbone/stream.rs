@@ -14,7 +14,7 @@ mod traffic;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -63,17 +63,16 @@ struct Inner<S: Side> {
     sent: usize,
 }
 
-/// Connects over `tcp` to a peer at `ip`, which proves itself by what `tls` accepts.
+/// Connects over `tcp` to a peer, which proves itself by what `tls` accepts. It hears the name it is
+/// called by, unless that is an address.
 ///
 /// # Errors
 /// Those of the socket; [`rustls::Error`] as the source of one when the handshake failed.
 pub(super) async fn connect(
     tcp: TcpStream,
-    ip: IpAddr,
+    name: ServerName<'static>,
     tls: Arc<ClientConfig>,
 ) -> io::Result<Client> {
-    // Never sent: the name inside the TLS stack is only the address (§1.1).
-    let name = ServerName::IpAddress(ip.into());
     let session = UnbufferedClientConnection::new(tls, name).map_err(broken)?;
     Stream::open(tcp, session).await
 }

@@ -149,6 +149,7 @@ impl Server {
             to: self.at,
             svid,
             accepted: ids(&[CART]),
+            name: None,
         }
     }
 

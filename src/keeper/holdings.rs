@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use super::hosting::Hosting;
 use crate::capture::keeping::Keeping;
 use crate::capture::reconcile::State;
-use crate::capture::{CaptureError, Exemption, Place, Sockets};
+use crate::capture::{CaptureError, Place, Sockets, Terms};
 
 /// How long a proxy that is there may leave rules alone that it has not asked for: it takes up its
 /// workloads first.
@@ -28,6 +29,7 @@ pub(super) struct Holdings {
     sockets: Sockets,
     listeners: Mutex<HashMap<(Identity, u16), Weak<TcpListener>>>,
     rules: Mutex<HashMap<Identity, Arc<Rules>>>,
+    host: Mutex<Option<Arc<Hosting>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -53,11 +55,12 @@ struct Holders {
 pub(super) struct Holder(Arc<Rules>);
 
 impl Holdings {
-    pub(super) fn new(exemption: Exemption) -> Self {
+    pub(super) fn new(terms: Terms) -> Self {
         Self {
-            sockets: Sockets::own(exemption),
+            sockets: Sockets::own(terms),
             listeners: Mutex::default(),
             rules: Mutex::default(),
+            host: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -131,6 +134,17 @@ impl Holdings {
         {
             all.remove(&identity);
         }
+    }
+
+    /// Keeps the rules of the host's network from here on.
+    pub(super) async fn keep_host(&self, place: &Place) -> io::Result<Arc<Hosting>> {
+        if let Some(hosting) = held(&self.host).clone() {
+            return Ok(hosting);
+        }
+        let (hosting, keeping) = Hosting::new(&self.sockets, place).await?;
+        *held(&self.host) = Some(Arc::clone(&hosting));
+        self.tasks.spawn(keeping.run(self.stop.clone()));
+        Ok(hosting)
     }
 
     /// Removes the rules of a place.

@@ -7,13 +7,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::holdings::{Holder, Holdings};
+use super::hosting::{Hosting, WORKLOADS};
+use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
     Answer, DESCRIPTORS, Family, Fault, Message, Network, News, PlaceId, Question, VERSION, Verb,
+    pieces,
 };
 use crate::capture::reconcile::State;
 use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
@@ -50,6 +54,15 @@ struct Held {
     /// Held along with the proxy, so that another generation can have the same.
     listeners: Vec<Arc<TcpListener>>,
     rules: Option<Watched>,
+    host: Option<WatchedHost>,
+}
+
+/// The host's rules, and what the proxy has told so far of the workloads that they are for.
+struct WatchedHost {
+    hosting: Arc<Hosting>,
+    coming: Vec<Wanted>,
+    /// Ends with this.
+    _telling: JoinSet<()>,
 }
 
 /// Rules that the proxy is told of.
@@ -145,6 +158,12 @@ impl Session {
                 sockets(socket.map(|socket| vec![socket]))
             }
             Verb::Keep { place } => done(self.keep(place).await),
+            Verb::KeepHost { place } => done(self.keep_host(place).await),
+            Verb::Workloads {
+                place,
+                workloads,
+                more,
+            } => done(self.workloads(place, workloads, more)),
             Verb::Close { place } => done(self.close(place)),
             Verb::Release { place } => self.release(id, place).err().map(Err),
             Verb::Run {
@@ -172,6 +191,7 @@ impl Session {
             place,
             listeners: Vec::new(),
             rules: None,
+            host: None,
         };
         self.places.insert(id, held);
         Ok((Answer::Attached { identity }, Vec::new()))
@@ -219,10 +239,41 @@ impl Session {
         Ok(())
     }
 
+    async fn keep_host(&mut self, id: PlaceId) -> Result<(), Fault> {
+        let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
+        let hosting = self.holdings.keep_host(&held.place).await?;
+        let mut telling = JoinSet::new();
+        telling.spawn(tell_host(Arc::clone(&self.channel), id, hosting.outcome()));
+        held.host = Some(WatchedHost {
+            hosting,
+            coming: Vec::new(),
+            _telling: telling,
+        });
+        Ok(())
+    }
+
+    fn workloads(&mut self, id: PlaceId, some: Vec<Wanted>, more: bool) -> Result<(), Fault> {
+        let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
+        let host = held.host.as_mut().ok_or_else(|| {
+            let said = "no rules of the host's network are kept for this place";
+            Fault::told(said)
+        })?;
+        host.coming.extend(some);
+        if host.coming.len() > WORKLOADS {
+            host.coming.clear();
+            return Err(Fault::told("more workloads than there are marks"));
+        }
+        if !more {
+            host.hosting.tell(std::mem::take(&mut host.coming));
+        }
+        Ok(())
+    }
+
     fn close(&mut self, id: PlaceId) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
         held.listeners.clear();
         held.rules = None;
+        held.host = None;
         Ok(())
     }
 
@@ -326,6 +377,43 @@ async fn tell(channel: Arc<Channel>, place: PlaceId, rules: Holder) {
         if gone {
             let news = News::Gone;
             let _told_or_gone = channel.send(&Message::News { place, news }, &[]).await;
+            return;
+        }
+    }
+}
+
+/// Tells how the workloads of the host's network are, whenever that changes.
+async fn tell_host(
+    channel: Arc<Channel>,
+    place: PlaceId,
+    mut outcome: watch::Receiver<Arc<Outcome>>,
+) {
+    loop {
+        let now = Arc::clone(&outcome.borrow_and_update());
+        let failed = now.failed.as_deref().map(|e| chain(e));
+        let standings = now
+            .workloads
+            .iter()
+            .map(|(mark, standing)| (*mark, standing.clone()));
+        let mut pieces = pieces(standings.collect());
+        let last = pieces.pop().unwrap_or_default();
+        let piece = |(standings, more)| News::Workloads {
+            standings,
+            failed: failed.clone(),
+            more,
+        };
+        let all = pieces.into_iter().map(|piece| (piece, true));
+        for news in all.chain([(last, false)]).map(piece) {
+            if channel
+                .send(&Message::News { place, news }, &[])
+                .await
+                .is_err()
+            {
+                // Noticed where the proxy is listened to.
+                return;
+            }
+        }
+        if outcome.changed().await.is_err() {
             return;
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::capture::kept::link::Linked;
-use crate::capture::{AttachError, Sockets, Target};
+use crate::capture::{AttachError, Exemption, Sockets, Target};
 
 const LONG: Duration = Duration::from_secs(20);
 

@@ -16,6 +16,7 @@ use super::declaration::{self, Capture, DataplaneMode, HealthCheck, Mesh, Proxy}
 use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::shared::Shared;
+use super::sharing::shares;
 use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
 
 pub mod addresses;
@@ -26,6 +27,7 @@ mod membership;
 mod outcome;
 mod placements;
 pub mod policies;
+mod presented;
 mod reuse;
 mod selectors;
 mod service_entries;
@@ -38,6 +40,7 @@ pub use gateways::{Instance, Served};
 use membership::Membership;
 pub use outcome::{CompileError, Warning};
 use policies::Attached;
+use presented::{Presented, presented};
 use reuse::{Change, Entry, Former, Made, Surroundings};
 use service_entries::Entries;
 pub use waypoints::Waypoints;
@@ -237,13 +240,14 @@ pub fn recompile(
         false => placements::of(mesh, entries),
     };
     let same = endpoints == before.endpoints && assignments == before.assignments;
+    let same = same && presented::same(&change);
     let services = match stays && same && same_networks {
         true => before.services.clone(),
         false => services(
             mesh,
             (&keys, &gateways, &outside),
             &assignments,
-            &endpoints,
+            (&endpoints, &presented(entries)),
             &workloads,
         )?,
     };
@@ -365,7 +369,7 @@ fn services(
     mesh: &Mesh,
     (keys, gateways, outside): (&[ServiceKey], &Gateways<'_>, &Entries<'_>),
     assignments: &Assignments,
-    endpoints: &ByService,
+    (endpoints, presented): (&ByService, &Presented),
     workloads: &[Arc<Workload>],
 ) -> Result<Vec<Arc<Service>>, CompileError> {
     let networks = networks(mesh, workloads.iter());
@@ -373,13 +377,17 @@ fn services(
         [] => on_each(&networks, assignments.of(key)),
         declared => on_each(&networks, declared),
     };
+    let names = |key: &ServiceKey| {
+        let names = presented.get(key);
+        names.into_iter().flatten().map(Arc::clone).collect()
+    };
     let build = |(declared, key): (&declaration::Service, &ServiceKey)| {
         let mut service = Service {
             key: key.clone(),
             name: declared.name.clone(),
             vips: vips(key, &declared.addresses),
             ports: declared.ports.iter().map(port).collect(),
-            subject_alt_names: Vec::new(),
+            subject_alt_names: names(key),
             waypoint: None,
             weighted_waypoints: Vec::new(),
             load_balancing: LoadBalancing {
@@ -600,9 +608,9 @@ fn enrolled(mesh: &Mesh, declared: &declaration::Workload) -> bool {
 
 /// Programs on the host's own network share its address, so no address names one of them.
 fn network_mode(capture: Option<&Capture>) -> NetworkMode {
-    match capture {
-        Some(Capture::Unit(_) | Capture::Cgroup(_) | Capture::User(_)) => NetworkMode::HostNetwork,
-        Some(Capture::Netns(_) | Capture::Interface(_)) | None => NetworkMode::Standard,
+    match capture.is_some_and(shares) {
+        true => NetworkMode::HostNetwork,
+        false => NetworkMode::Standard,
     }
 }
 

@@ -59,6 +59,22 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// Nobody of those who share the address declares the port.
+    #[error(
+        "no workload at {to} declares that port: a service leads there, or its health probe asks there"
+    )]
+    NobodyThere {
+        /// The address asked for.
+        to: SocketAddr,
+    },
+    /// The name and the port mean two workloads that share an address.
+    #[error("the port is {meant}'s, and {named} was asked for by name")]
+    Another {
+        /// Who was asked for by name.
+        named: SpiffeId,
+        /// The uid of whose the port is.
+        meant: Arc<str>,
+    },
     /// It must come by way of a waypoint, and does not.
     #[error("{of} is behind a waypoint, and this does not come from one")]
     NotThroughWaypoint {
@@ -79,7 +95,10 @@ impl Refusal {
         match self {
             Self::NotHere { .. } => 400,
             Self::NotThroughWaypoint { .. } => 401,
-            Self::NoService { .. } | Self::ProxyPort { .. } => 503,
+            Self::NoService { .. }
+            | Self::ProxyPort { .. }
+            | Self::NobodyThere { .. }
+            | Self::Another { .. } => 503,
         }
     }
 }

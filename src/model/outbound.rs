@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::balance::{self, Endpoint, Pick, Unavailable};
 use super::service::{BalanceMode, Service};
 use super::view::{Gateway, View};
-use super::workload::{GatewayAddress, GatewayDestination, TunnelProtocol, Workload};
+use super::workload::{GatewayAddress, GatewayDestination, NetworkMode, TunnelProtocol, Workload};
 use crate::identity::SpiffeId;
 
 /// Where HBONE is taken.
@@ -58,6 +58,8 @@ pub struct Tunnelled {
     pub target: SocketAddr,
     /// Who may answer at the hop.
     pub accepted: Arc<BTreeSet<SpiffeId>>,
+    /// The name that tells the hop who is meant, where several share its address.
+    pub name: Option<Arc<str>>,
     /// The workload at the hop: the endpoint, or the waypoint's instance.
     pub workload: Arc<Workload>,
     /// The service addressed.
@@ -156,7 +158,11 @@ pub fn decide(
             to: destination,
             from: Arc::clone(&source.namespace),
         }),
-        None => Ok(Route::Passthrough { to: destination }),
+        None => match view.sharer_at(&source.network, destination) {
+            // As a program in a network of its own reaches itself: past the proxy.
+            Some(sharer) if sharer.uid != source.uid => connection.to_workload(sharer, pick),
+            _ => Ok(Route::Passthrough { to: destination }),
+        },
     }
 }
 
@@ -238,6 +244,7 @@ impl Connection<'_> {
             hop,
             target: self.destination,
             accepted: accepted(&workload, named)?,
+            name: None,
             workload,
             service: service.map(Arc::clone),
         }))
@@ -287,10 +294,20 @@ pub(super) fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Resu
         return Ok(Route::Plain { endpoint, service });
     }
     let Endpoint { workload, address } = endpoint;
+    let (accepted, name) = match workload.network_mode {
+        NetworkMode::Standard => (accepted(&workload, service.as_deref())?, None),
+        // Asked by name it answers as itself, whatever is told to those who cannot ask.
+        NetworkMode::HostNetwork => {
+            let own = identity(&workload)?;
+            let name = own.server_name().map(Arc::from);
+            (Arc::new(BTreeSet::from([own])), name)
+        }
+    };
     Ok(Route::Tunnel(Tunnelled {
         hop: SocketAddr::new(address.ip(), HBONE_PORT),
         target: address,
-        accepted: accepted(&workload, service.as_deref())?,
+        accepted,
+        name,
         workload,
         service,
     }))
@@ -308,16 +325,19 @@ fn accepted(
     workload: &Workload,
     service: Option<&Service>,
 ) -> Result<Arc<BTreeSet<SpiffeId>>, Refusal> {
-    let own = workload
-        .identity()
-        .map_err(|_illegal| Refusal::NoIdentity {
-            workload: Arc::clone(&workload.uid),
-        })?;
+    let own = identity(workload)?;
     let named = service.map_or(&[][..], |s| &s.subject_alt_names);
     // A name that is no identity could never be proven, so it accepts nobody.
     let mut accepted: BTreeSet<SpiffeId> = named.iter().filter_map(|n| n.parse().ok()).collect();
     accepted.insert(own);
     Ok(Arc::new(accepted))
+}
+
+fn identity(workload: &Workload) -> Result<SpiffeId, Refusal> {
+    let identity = workload.identity();
+    identity.map_err(|_illegal| Refusal::NoIdentity {
+        workload: Arc::clone(&workload.uid),
+    })
 }
 
 #[cfg(test)]

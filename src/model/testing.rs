@@ -55,7 +55,7 @@ impl Workload {
         self
     }
 
-    pub(super) fn mapping(mut self, service: &str, from: u16, to: u16) -> Self {
+    pub(crate) fn mapping(mut self, service: &str, from: u16, to: u16) -> Self {
         let mapping = PortMapping {
             service_port: from,
             target_port: to,
@@ -105,7 +105,7 @@ impl Workload {
         self
     }
 
-    pub(super) fn host_network(mut self) -> Self {
+    pub(crate) fn host_network(mut self) -> Self {
         self.network_mode = NetworkMode::HostNetwork;
         self
     }

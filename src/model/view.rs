@@ -7,9 +7,10 @@
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::balance::target_port;
 use super::policy::Policies;
 use super::service::{Service, ServiceKey, Visibility};
 use super::workload::{GatewayDestination, NetworkMode, TunnelProtocol, Workload};
@@ -20,8 +21,8 @@ use crate::identity::SpiffeId;
 pub struct View {
     workloads: HashMap<Arc<str>, Arc<Workload>>,
     by_address: HashMap<IpAddr, Vec<Arc<Workload>>>,
-    /// Addresses that several share.
-    shared: HashSet<IpAddr>,
+    /// Those that share the address of their machine.
+    by_shared_address: HashMap<IpAddr, Vec<Arc<Workload>>>,
     by_workload_hostname: HashMap<ServiceKey, Arc<Workload>>,
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
@@ -63,7 +64,7 @@ impl View {
             services: HashMap::with_capacity(services.len()),
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
-            shared: HashSet::new(),
+            by_shared_address: HashMap::new(),
             by_workload_hostname: HashMap::new(),
             waypoints: HashSet::new(),
             policies: Arc::default(),
@@ -140,7 +141,9 @@ impl View {
                 share(&mut self.by_address, *address, &workload);
             }
         } else if !workload.node.is_empty() {
-            self.shared.extend(&workload.addresses);
+            for address in &workload.addresses {
+                share(&mut self.by_shared_address, *address, &workload);
+            }
         }
         if !workload.hostname.is_empty() {
             let key = ServiceKey {
@@ -170,6 +173,30 @@ impl View {
         sharing.iter().find(|w| &*w.network == network)
     }
 
+    /// The workload that serves a port of an address it shares with others of its machine: of several
+    /// the first by uid that takes tunnels. By the address alone none of them is found.
+    pub fn sharer_at(&self, network: &str, at: SocketAddr) -> Option<&Arc<Workload>> {
+        let mut sharing = self.by_shared_address.get(&at.ip())?.iter();
+        sharing.find(|w| {
+            let tunnelled = w.tunnel == TunnelProtocol::Hbone;
+            tunnelled && &*w.network == network && self.serves(w, at.port())
+        })
+    }
+
+    /// Whether one of a workload's services leads to this port of it.
+    pub fn serves(&self, workload: &Workload, port: u16) -> bool {
+        self.target_ports(workload).any(|served| served == port)
+    }
+
+    /// The ports of a workload that its services lead to.
+    pub fn target_ports<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = u16> + 'a {
+        let services = workload.services.keys().filter_map(|key| self.service(key));
+        services.flat_map(move |service| {
+            let ports = service.ports.iter();
+            ports.filter_map(move |port| target_port(service, workload, port.service_port))
+        })
+    }
+
     /// The service with this key.
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.get(key).map(|indexed| &indexed.service)
@@ -196,7 +223,7 @@ impl View {
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.by_vip.contains_key(&address)
             || self.by_address.contains_key(&address)
-            || self.shared.contains(&address)
+            || self.by_shared_address.contains_key(&address)
     }
 
     /// Those that are nobody's of the mesh: to the others nobody goes by a name of the outside.

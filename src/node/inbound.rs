@@ -54,50 +54,48 @@ struct Handler {
 
 impl hbone::Handler for Handler {
     fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send {
-        carry(self.open(request))
+        carry(open(Arc::clone(&self.local), self.local_ip, request))
     }
 }
 
-impl Handler {
-    /// Opens the way to the program, or refuses and says why.
-    async fn open(self: Arc<Self>, request: Incoming) -> Option<Carried> {
-        let asked = Asked {
-            peer: request.peer.clone(),
-            remote: request.remote,
-            authority: &request.authority,
-            host: headers::forwarded_host(&request.headers),
-        };
-        let admitted = match admit(&self.local, self.local_ip, &asked).await {
-            Ok(admitted) => admitted,
-            Err(status) => {
-                request.refuse(status);
-                return None;
-            }
-        };
-        let baggage = baggage(&admitted.workload).render();
-        let (mut session, program) = match admitted.deliver(&self.local).await {
-            Ok(delivered) => delivered,
-            Err(status) => {
-                request.refuse(status);
-                return None;
-            }
-        };
-        // Connecting takes time, in which policy may have changed.
-        if let Some(denial) = session.denial() {
-            session.failed("DENY", denial.to_string());
-            request.refuse(StatusCode::UNAUTHORIZED);
+/// Opens the way to the program, or refuses and says why.
+pub(super) async fn open(local: Arc<Lane>, local_ip: IpAddr, request: Incoming) -> Option<Carried> {
+    let asked = Asked {
+        peer: request.peer.clone(),
+        remote: request.remote,
+        authority: &request.authority,
+        host: headers::forwarded_host(&request.headers),
+    };
+    let admitted = match admit(&local, local_ip, &asked).await {
+        Ok(admitted) => admitted,
+        Err(status) => {
+            request.refuse(status);
             return None;
         }
-        match request.accept(&baggage) {
-            Ok(tunnel) => Some(Carried {
-                session,
-                program,
-                onward: Onward::Tunnel(tunnel),
-            }),
-            Err(e) => {
-                session.failed("CONNECT", chain(&e));
-                None
-            }
+    };
+    let baggage = baggage(&admitted.workload).render();
+    let (mut session, program) = match admitted.deliver(&local).await {
+        Ok(delivered) => delivered,
+        Err(status) => {
+            request.refuse(status);
+            return None;
+        }
+    };
+    // Connecting takes time, in which policy may have changed.
+    if let Some(denial) = session.denial() {
+        session.failed("DENY", denial.to_string());
+        request.refuse(StatusCode::UNAUTHORIZED);
+        return None;
+    }
+    match request.accept(&baggage) {
+        Ok(tunnel) => Some(Carried {
+            session,
+            program,
+            onward: Onward::Tunnel(tunnel),
+        }),
+        Err(e) => {
+            session.failed("CONNECT", chain(&e));
+            None
         }
     }
 }

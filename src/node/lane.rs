@@ -1,5 +1,6 @@
 //! One workload's traffic on one data plane thread: what its connections there share.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,10 +58,12 @@ pub(super) struct Lane {
     server: Mutex<Option<(String, Arc<ServerSide>)>>,
     held: Mutex<Option<Held>>,
     registry: Registry,
-    /// Connections that neighbours on this host have handed over.
+    /// Connections that others on this host have handed over.
     guests: TaskTracker,
     /// Ends them.
     cut: CancellationToken,
+    /// The workload's network is this host's own.
+    hosted: bool,
 }
 
 /// A handed over connection's stay: while it is held, the workload that was handed it waits for its
@@ -126,6 +129,15 @@ impl Lane {
             registry: Registry::default(),
             guests: TaskTracker::new(),
             cut: CancellationToken::new(),
+            hosted: false,
+        }
+    }
+
+    /// The same, of a workload on this host's own network.
+    pub(super) fn hosted(self) -> Self {
+        Self {
+            hosted: true,
+            ..self
         }
     }
 
@@ -139,7 +151,7 @@ impl Lane {
         })
     }
 
-    /// Lets connections of neighbours finish once stopped, then cuts the rest; tells how many.
+    /// Lets connections that others have handed over finish once stopped, then cuts the rest; tells how many.
     async fn see_off(&self) -> usize {
         self.stop.cancelled().await;
         self.guests.close();
@@ -174,14 +186,36 @@ impl Lane {
             );
             a + b + c + d
         };
+        lane.kept_while(served).await
+    }
+
+    /// The same where somebody else accepts, and has each connection [`visited`](Self::visited).
+    pub(super) async fn host(self: Arc<Self>) -> usize {
+        let _known = self.shared.neighbours.enter(&self);
+        self.kept_while(self.see_off()).await
+    }
+
+    /// Serves a connection that somebody else has accepted, until it ends or the workload has been
+    /// stopped and has waited long enough.
+    pub(super) async fn visited(&self, served: impl Future<Output = ()>) {
+        let _counted = self.guests.token();
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => {}
+            () = served => {}
+        }
+    }
+
+    /// Looks after what all connections share while they are `served`, then ends it.
+    async fn kept_while(&self, served: impl Future<Output = usize>) -> usize {
         let cut = tokio::select! {
             cut = served => cut,
-            never = lane.reap() => match never {},
-            never = lane.police() => match never {},
+            never = self.reap() => match never {},
+            never = self.police() => match never {},
         };
         // Its tunnels have ended or been cut; what is left only waits for peers.
-        if timeout(LAST, lane.pool.drain()).await.is_err() {
-            debug!(workload = %lane.uid, "tunnel connections closed without their peers' consent");
+        if timeout(LAST, self.pool.drain()).await.is_err() {
+            debug!(workload = %self.uid, "tunnel connections closed without their peers' consent");
         }
         cut
     }
@@ -348,8 +382,12 @@ impl Lane {
 
     /// Connects to a program in the workload, as the client's address where that is another's.
     pub(super) async fn deliver(&self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
-        let from = (client != to.ip() && !client.is_loopback()).then_some(client);
-        let stream = self.shared.sockets.connect(&self.place, to, from).await?;
+        let itself = client == to.ip() || client.is_loopback();
+        let sockets = &self.shared.sockets;
+        // An address of this host's own needs no borrowing, and answers to it no bending.
+        let itself = itself || self.hosted && sockets.owns(&self.place, client).await;
+        let from = (!itself).then_some(client);
+        let stream = sockets.connect(&self.place, to, from).await?;
         near::local(&stream);
         Ok(stream)
     }

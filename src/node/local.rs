@@ -233,7 +233,12 @@ impl Local {
 /// Takes note of how the capture of `own` is, as the mesh as last heard places it; tells whether
 /// that is news. To have let go of a workload that has moved away says nothing of the workload:
 /// whoever took that for RELEASED would reach it in plain text where it now is.
-fn note(states: &mut LocalStates, mesh: &MeshState, own: &Placement, state: CaptureState) -> bool {
+pub(super) fn note(
+    states: &mut LocalStates,
+    mesh: &MeshState,
+    own: &Placement,
+    state: CaptureState,
+) -> bool {
     let mut placed = mesh.placements.iter();
     match placed.find(|p| p.uid == own.uid) {
         None => states.forgotten(&own.uid),

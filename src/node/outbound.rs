@@ -228,7 +228,7 @@ impl Outbound<'_> {
                 next => next,
             };
             // The same once more is the same attempt, to whoever counts.
-            if next.as_ref().is_none_or(|next| next.hop != route.hop) {
+            if next.as_ref().is_none_or(|next| differs(next, &route)) {
                 session.failed(error.flag(), chain(&error));
                 match &next {
                     Some(next) => session = self.session(self.tunnel_entry(next)),
@@ -253,7 +253,7 @@ impl Outbound<'_> {
         // Asked only to retry: a turn taken for nothing would give the next connection to the
         // endpoint that has just failed.
         match retry.then(|| self.decide(tried)) {
-            Some(Ok(Route::Tunnel(next))) if next.hop != route.hop => Some(next),
+            Some(Ok(Route::Tunnel(next))) if differs(&next, route) => Some(next),
             _ => None,
         }
     }
@@ -367,6 +367,7 @@ impl Outbound<'_> {
             to: route.hop,
             svid,
             accepted: Arc::clone(&route.accepted),
+            name: route.name.clone(),
         };
         let service = route.service.as_ref().map(|s| &*s.key.hostname);
         let request = ConnectRequest {
@@ -400,6 +401,11 @@ fn in_turn(addresses: &[IpAddr], start: usize) -> impl Iterator<Item = IpAddr> {
     let longest = v4.len().max(v6.len());
     let turns = (0..longest).flat_map(move |at| [v4.get(at).copied(), v6.get(at).copied()]);
     turns.flatten().take(BY_NAME)
+}
+
+/// Whether another peer is asked, or another workload of those that share its address.
+fn differs(a: &Tunnelled, b: &Tunnelled) -> bool {
+    (a.hop, a.target) != (b.hop, b.target)
 }
 
 /// Whether the hop is not who the tunnel is for.

@@ -1,14 +1,14 @@
 //! Probes the workloads of this host and tells how they are (`spec/control-plane.md` §7.1).
 //!
 //! Each workload placed here has a task of its own that asks ([`ask`]) and counts ([`tally`]). One
-//! without a `health` table is not asked anything, but has to exist: a namespace that is gone takes
-//! its workload out of service.
+//! without a `health` table is not asked anything, but has to exist: a namespace that is gone, or a unit
+//! that does not run, takes its workload out of service.
 
 mod ask;
 mod exec;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,7 +22,7 @@ use crate::agent::report::{LocalStates, ProbeState, Verdict};
 use crate::agent::{MeshState, Placement};
 use crate::capture::Sockets;
 use crate::model::declaration::{Capture, HealthCheck};
-use ask::{Asker, Failure, Question, Side};
+use ask::{Asker, Failure, Presence, Question, Side};
 use tally::{Rules, Tally};
 
 /// Commands of `exec` probes that run at once.
@@ -41,6 +41,8 @@ pub(super) struct Probes {
     mesh: watch::Receiver<Arc<MeshState>>,
     states: watch::Sender<LocalStates>,
     sockets: Sockets,
+    /// Of whom nothing runs on this host's own network.
+    absent: watch::Receiver<BTreeSet<Arc<str>>>,
     commands: Arc<Semaphore>,
     running: BTreeMap<Arc<str>, Running>,
     tasks: JoinSet<()>,
@@ -66,11 +68,13 @@ impl Probes {
         mesh: watch::Receiver<Arc<MeshState>>,
         states: watch::Sender<LocalStates>,
         sockets: Sockets,
+        absent: watch::Receiver<BTreeSet<Arc<str>>>,
     ) -> Self {
         Self {
             mesh,
             states,
             sockets,
+            absent,
             commands: Arc::new(Semaphore::new(COMMANDS)),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -134,7 +138,7 @@ impl Probes {
             none: subject.check.is_none(),
             told: None,
         };
-        let task = match self.asker(&subject) {
+        let task = match self.asker(&uid, &subject) {
             Some((asker, rules)) => Some(self.tasks.spawn(probing.run(asker, rules)).id()),
             None => {
                 probing.publish(ProbeState {
@@ -156,14 +160,16 @@ impl Probes {
     }
 
     /// What to ask of a workload; none when there is nothing to be asked.
-    fn asker(&self, subject: &Subject) -> Option<(Asker, Rules)> {
-        let netns = match &subject.capture {
-            Some(Capture::Netns(name)) => Some(Arc::clone(name)),
+    fn asker(&self, uid: &Arc<str>, subject: &Subject) -> Option<(Asker, Rules)> {
+        let capture = subject.capture.as_ref();
+        let (netns, presence) = match capture {
+            Some(Capture::Netns(name)) => (Some(Arc::clone(name)), None),
             // On the host's network, or behind an interface of it.
-            _ => None,
+            Some(_) => (None, Some(self.presence(uid))),
+            None => (None, None),
         };
         let (question, timeout, rules) = match &subject.check {
-            None if netns.is_none() => return None,
+            None if capture.is_none() => return None,
             None => (Question::Existence, EXISTENCE.interval, EXISTENCE),
             Some(check) => {
                 let rules = Rules {
@@ -178,6 +184,7 @@ impl Probes {
         };
         let asker = Asker {
             netns,
+            presence,
             address: subject.address,
             question,
             timeout,
@@ -185,6 +192,13 @@ impl Probes {
             commands: Arc::clone(&self.commands),
         };
         Some((asker, rules))
+    }
+
+    fn presence(&self, uid: &Arc<str>) -> Presence {
+        Presence {
+            uid: Arc::clone(uid),
+            absent: self.absent.clone(),
+        }
     }
 
     /// Forgets a task that died, so that it is started again. One that was stopped is forgotten

@@ -10,21 +10,32 @@ use std::process::Command;
 
 use rustix::thread::{LinkNameSpaceType as Kind, move_into_link_name_space};
 
-use super::{RigError, record};
+use super::spec::RunAs;
+use super::{RigError, cgroups, record};
 
 /// Becomes `command` inside `place`, which is `HOST` or `HOST/NAMESPACE`. Only returns when that
 /// fails.
 ///
 /// # Errors
 /// [`RigError`].
-pub fn exec(state: &Path, place: &str, command: &[String]) -> Result<(), RigError> {
-    into(state, place)?;
+pub fn exec(
+    state: &Path,
+    place: &str,
+    identity: &RunAs,
+    command: &[String],
+) -> Result<(), RigError> {
+    enter_as(state, place, identity.unit.as_deref())?;
     let Some((program, arguments)) = command.split_first() else {
         return Err(RigError::Unknown {
             what: "no command to run; write it after --".to_owned(),
         });
     };
-    let source = Command::new(program).args(arguments).exec();
+    let mut process = Command::new(program);
+    process.args(arguments);
+    if let Some(user) = identity.user {
+        process.uid(user).gid(user);
+    }
+    let source = process.exec();
     Err(RigError::Run {
         program: program.clone(),
         source,
@@ -36,6 +47,11 @@ pub fn exec(state: &Path, place: &str, command: &[String]) -> Result<(), RigErro
 /// # Errors
 /// [`RigError`].
 pub fn into(state: &Path, place: &str) -> Result<(), RigError> {
+    enter_as(state, place, None)
+}
+
+/// The same, as a program of a unit there.
+fn enter_as(state: &Path, place: &str, unit: Option<&str>) -> Result<(), RigError> {
     let (host, namespace) = match place.split_once('/') {
         Some((host, namespace)) => (host, Some(namespace)),
         None => (place, None),
@@ -58,7 +74,16 @@ pub fn into(state: &Path, place: &str) -> Result<(), RigError> {
         });
     }
     let here = std::env::current_dir().ok();
-    join(known.pid).map_err(RigError::system("cannot enter the host"))?;
+    let groups = join(known.pid).map_err(RigError::system("cannot enter the host"))?;
+    if let Some(unit) = unit {
+        cgroups::join(unit).map_err(RigError::system("cannot become a program of the unit"))?;
+    }
+    // Last: from inside nobody who is outside can be moved.
+    if let Some(groups) = groups {
+        let entered = move_into_link_name_space(groups.as_fd(), Some(Kind::ControlGroup));
+        let entered = entered.map_err(io::Error::from);
+        entered.map_err(RigError::system("cannot enter the host's cgroups"))?;
+    }
     if let Some(namespace) = namespace {
         let path = Path::new("/run/netns").join(namespace);
         enter(&path, Kind::Network).map_err(RigError::system("cannot enter the namespace"))?;
@@ -73,7 +98,8 @@ fn names<'a>(all: impl Iterator<Item = &'a String>) -> String {
     all.join(", ")
 }
 
-fn join(pid: u32) -> io::Result<()> {
+/// Returns the host's cgroups, where it has some of its own.
+fn join(pid: u32) -> io::Result<Option<File>> {
     let of = |name: &str| PathBuf::from(format!("/proc/{pid}/ns/{name}"));
     // All are opened before any is entered: afterwards /proc may show something else.
     let user = File::open(of("user"))?;
@@ -86,14 +112,21 @@ fn join(pid: u32) -> io::Result<()> {
     for (name, kind) in rest {
         opened.push((File::open(of(name))?, kind));
     }
-    let own = File::open("/proc/self/ns/user")?.metadata()?;
-    if user.metadata()?.ino() != own.ino() {
+    let groups = File::open(of("cgroup"))?;
+    let groups = is_other(&groups, "cgroup")?.then_some(groups);
+    if is_other(&user, "user")? {
         move_into_link_name_space(user.as_fd(), Some(Kind::User))?;
     }
     for (file, kind) in opened {
         move_into_link_name_space(file.as_fd(), Some(kind))?;
     }
-    Ok(())
+    Ok(groups)
+}
+
+/// Whether a namespace is not the one this process is in.
+fn is_other(namespace: &File, kind: &str) -> io::Result<bool> {
+    let own = File::open(format!("/proc/self/ns/{kind}"))?.metadata()?;
+    Ok(namespace.metadata()?.ino() != own.ino())
 }
 
 fn enter(path: &Path, kind: Kind) -> io::Result<()> {

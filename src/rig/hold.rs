@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::host::{ip, plain_bridges};
-use super::{HostRecord, Record, RigError, Spec};
+use super::{HostRecord, Record, RigError, Spec, cgroups};
 use crate::sys;
 
 /// Builds the rig whose description is in `state`, says `ready`, and holds it until told to stop:
@@ -38,6 +38,14 @@ pub fn hold(state: &Path, binary: &Path, detached: bool) -> Result<(), RigError>
         remedy: "run as root, or allow CAP_SYS_ADMIN",
         source,
     })?;
+    let units = spec.hosts.iter().any(|host| host.units);
+    if units {
+        cgroups::sweep().map_err(|source| RigError::Forbidden {
+            what: "making cgroups for units",
+            remedy: "run as root, where cgroup v2 is mounted or can be",
+            source,
+        })?;
+    }
     ip(
         &["-batch", "-"],
         "link set lo up\nlink add lan type bridge mcast_snooping 0\nlink set lan up",
@@ -70,6 +78,10 @@ pub fn hold(state: &Path, binary: &Path, detached: bool) -> Result<(), RigError>
     drop(out);
     wait(detached).map_err(RigError::system("cannot wait"))?;
     end(hosts, apps, state);
+    if units {
+        // The next rig tries again.
+        let _left_behind = cgroups::sweep();
+    }
     Ok(())
 }
 
@@ -209,6 +221,7 @@ fn start_apps(spec: &Spec, state: &Path, binary: &Path) -> Result<Vec<Child>, Ri
         let child = Command::new(binary)
             .args(["rig", "exec", "--state"])
             .arg(state)
+            .args(app.identity().arguments())
             .args([&place, "--", &program])
             .args(arguments)
             .stdin(Stdio::null())

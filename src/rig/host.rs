@@ -1,17 +1,18 @@
 //! One host of a rig: a process that holds its namespaces, sets up its network when told to, and
 //! lives until its input ends.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
-use super::{RigError, Spec};
+use super::{RigError, Spec, cgroups};
 use crate::sys;
 
 /// Holds a host until standard input ends. Says `made` once it has its namespaces, waits for a
@@ -27,6 +28,11 @@ pub fn hold(spec: &Spec, name: &str) -> Result<(), RigError> {
     let flags = UnshareFlags::NEWNET | UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
     sys::unshare(flags).map_err(RigError::system("cannot make a host's namespaces"))?;
     private_run().map_err(RigError::system("cannot give the host a /run of its own"))?;
+    if host.units {
+        let holder = getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+        let own = cgroups::own(holder, name);
+        own.map_err(RigError::system("cannot give the host cgroups of its own"))?;
+    }
     sethostname(name.as_bytes())
         .map_err(io::Error::from)
         .map_err(RigError::system("cannot name the host"))?;
@@ -84,6 +90,16 @@ fn network(spec: &Spec, host: &super::spec::Host) -> Result<(), RigError> {
     ];
     for address in &host.addresses {
         lines.push(format!("addr add {address} dev br0{}", nodad(address)));
+    }
+    if host.units {
+        // Of each family the host has.
+        let families = host.addresses.iter().map(|a| a.addr().is_ipv4());
+        let families: BTreeSet<bool> = families.collect();
+        let any = |v4: &bool| if *v4 { "0.0.0.0/0" } else { "::/0" };
+        let routes = families
+            .iter()
+            .map(|v4| format!("route add {} dev br0", any(v4)));
+        lines.extend(routes);
     }
     for (index, namespace) in host.namespaces.iter().enumerate() {
         ip(&["netns", "add", &namespace.name], "")?;

@@ -32,6 +32,10 @@ pub struct Host {
     /// Namespaces for workloads in it, on the same segment.
     #[serde(default, rename = "namespace")]
     pub namespaces: Vec<Namespace>,
+    /// Whether programs on its own network can be systemd units and other users: it has cgroups of its
+    /// own then, and a way out for every address. Takes root.
+    #[serde(default)]
+    pub units: bool,
 }
 
 /// A network namespace inside a host.
@@ -53,10 +57,60 @@ pub struct App {
     /// The namespace in it; the host's own network unless given.
     #[serde(default)]
     pub namespace: Option<String>,
+    /// The systemd unit whose program it is, on a host with `units = true`.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// The user it runs as there, by number.
+    #[serde(default)]
+    pub user: Option<u32>,
     /// A name for its log.
     pub name: String,
     /// Program and arguments; `lateen` is this binary.
     pub command: Vec<String>,
+}
+
+impl App {
+    /// What it runs as.
+    pub fn identity(&self) -> RunAs {
+        RunAs {
+            unit: self.unit.clone(),
+            user: self.user,
+        }
+    }
+}
+
+/// What a program of a host's own network runs as; as whoever started the rig unless told otherwise.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunAs {
+    /// As a program of this systemd unit, in the unit's cgroup.
+    pub unit: Option<String>,
+    /// As this user, by number.
+    pub user: Option<u32>,
+}
+
+impl RunAs {
+    /// The unit of that name.
+    pub fn unit(name: &str) -> Self {
+        Self {
+            unit: Some(name.to_owned()),
+            user: None,
+        }
+    }
+
+    /// The user of that number.
+    pub fn user(uid: u32) -> Self {
+        Self {
+            unit: None,
+            user: Some(uid),
+        }
+    }
+
+    /// As options of `lateen rig exec`.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let unit = self.unit.iter().map(|unit| format!("--unit={unit}"));
+        let user = self.user.iter().map(|user| format!("--user={user}"));
+        unit.chain(user).collect()
+    }
 }
 
 /// What a host's link is like.
@@ -145,6 +199,12 @@ impl Spec {
                     app.name
                 ));
             }
+            if app.identity() != RunAs::default() && !host.units {
+                return wrong(format!(
+                    "app `{}` is a unit or a user, and host `{}` has no `units = true`",
+                    app.name, app.host
+                ));
+            }
         }
         for link in &self.links {
             let sane = link.loss.is_none_or(|l| (0.0..=1.0).contains(&l));
@@ -184,6 +244,20 @@ mod tests {
                 "app nowhere",
                 format!("{host}[[app]]\nhost = \"b\"\nname = \"x\"\ncommand = [\"true\"]\n"),
                 Some("host `b`"),
+            ),
+            (
+                "unit where there are none",
+                format!(
+                    "{host}[[app]]\nhost = \"a\"\nunit = \"x.service\"\nname = \"x\"\ncommand = [\"true\"]\n"
+                ),
+                Some("no `units = true`"),
+            ),
+            (
+                "unit",
+                format!(
+                    "{host}units = true\n[[app]]\nhost = \"a\"\nunit = \"x.service\"\nname = \"x\"\ncommand = [\"true\"]\n"
+                ),
+                None,
             ),
             (
                 "loss",

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
@@ -79,17 +79,25 @@ pub struct ServerSide {
 /// # Errors
 /// [`TlsError`] when the certificate cannot serve.
 pub fn hbone_server(svid: &Svid) -> Result<Arc<ServerSide>, TlsError> {
-    let rule = ClientRule::Workload(svid.id().trust_domain().clone());
-    let trust = svid.trust().clone();
-    let verifier = ClientVerifier { trust, rule };
-    let mut config = server(verifier, Arc::clone(svid.key()))?;
-    // The byte path seals and opens records itself.
-    config.enable_secret_extraction = true;
+    let key = SingleCertAndKey::from(Arc::clone(svid.key()));
     Ok(Arc::new(ServerSide {
-        config: Arc::new(config),
+        config: Arc::new(workload_server(svid, Arc::new(key))?),
         trust: svid.trust().clone(),
         trust_domain: svid.id().trust_domain().clone(),
     }))
+}
+
+/// Settings of an HBONE server that judges its clients as `svid` does, and presents what `keys` says.
+pub(super) fn workload_server(
+    svid: &Svid,
+    keys: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, TlsError> {
+    let rule = ClientRule::Workload(svid.id().trust_domain().clone());
+    let trust = svid.trust().clone();
+    let mut config = server(ClientVerifier { trust, rule }, keys)?;
+    // The byte path seals and opens records itself.
+    config.enable_secret_extraction = true;
+    Ok(config)
 }
 
 /// Outbound HBONE: the server must be one of `accepted`, whatever its address. An empty set
@@ -103,7 +111,7 @@ pub fn hbone_client(
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let trust = svid.trust().clone();
     let rule = ServerRule::Workload { trust, accepted };
-    let mut config = client(rule, Some(svid), Sni::Hidden)?;
+    let mut config = client(rule, Some(svid))?;
     // The byte path seals and opens records itself.
     config.enable_secret_extraction = true;
     Ok(Arc::new(config))
@@ -124,6 +132,7 @@ pub fn control_server(
     let mut presented = svid.chain().to_vec();
     presented.extend_from_slice(trust.bundle().roots().certificates());
     let key = CertifiedKey::new(presented, Arc::clone(&svid.key().key));
+    let key = SingleCertAndKey::from(key);
     server(ClientVerifier { trust, rule }, Arc::new(key)).map(Arc::new)
 }
 
@@ -133,7 +142,7 @@ pub fn control_server(
 /// # Errors
 /// [`TlsError`] when the certificate cannot be presented.
 pub fn control_client(svid: Option<&Svid>, trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    client(ServerRule::Control { trust }, svid, Sni::Sent).map(Arc::new)
+    client(ServerRule::Control { trust }, svid).map(Arc::new)
 }
 
 /// Towards another's control plane: believes `roots` and the name dialled, and shows no certificate,
@@ -143,7 +152,7 @@ pub fn control_client(svid: Option<&Svid>, trust: Trust) -> Result<Arc<ClientCon
 /// [`TlsError`] when the TLS stack refuses the settings.
 pub fn named_client(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = roots.store();
-    client(ServerRule::Named { roots }, None, Sni::Sent).map(Arc::new)
+    client(ServerRule::Named { roots }, None).map(Arc::new)
 }
 
 /// Towards a control plane that a join token names: believes only a presented root with the
@@ -156,14 +165,17 @@ pub fn join_client(
     presented: Arc<OnceLock<Vec<CertificateDer<'static>>>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let chain = presented;
-    client(ServerRule::Pinned { pin, chain }, None, Sni::Sent).map(Arc::new)
+    client(ServerRule::Pinned { pin, chain }, None).map(Arc::new)
 }
 
-fn server(verifier: ClientVerifier, key: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
+fn server(
+    verifier: ClientVerifier,
+    keys: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        .with_cert_resolver(keys);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.time_provider = Arc::new(Clock);
     config.send_tls13_tickets = 0;
@@ -183,14 +195,9 @@ impl TimeProvider for Clock {
     }
 }
 
-/// Whether the name dialled is told in clear; HBONE never does (§1.1).
-#[derive(PartialEq)]
-enum Sni {
-    Hidden,
-    Sent,
-}
-
-fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<ClientConfig, TlsError> {
+/// The name dialled is told in clear; an address never is (RFC 6066 §3), and tunnels go to addresses
+/// unless several workloads share one (§1.1, DESIGN §7).
+fn client(rule: ServerRule, svid: Option<&Svid>) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -203,7 +210,6 @@ fn client(rule: ServerRule, svid: Option<&Svid>, sni: Sni) -> Result<ClientConfi
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.time_provider = Arc::new(Clock);
     config.resumption = Resumption::disabled();
-    config.enable_sni = sni == Sni::Sent;
     Ok(config)
 }
 
@@ -302,7 +308,6 @@ mod tests {
                 accepted: accept(&[CART]),
             },
             Some(&other.svid(WEB)),
-            Sni::Hidden,
         );
         let got = reason(handshake(Arc::new(stranger.unwrap()), Arc::clone(&server)));
         assert!(got.contains("UnknownIssuer"), "another mesh's root: {got}");
@@ -310,7 +315,7 @@ mod tests {
             trust: mesh.trust(),
             accepted: accept(&[CART]),
         };
-        let nobody = client(nobody, None, Sni::Hidden).unwrap();
+        let nobody = client(nobody, None).unwrap();
         let got = reason(handshake(Arc::new(nobody), server));
         assert!(got.contains("no certificates"), "no certificate: {got}");
     }

@@ -428,6 +428,7 @@ impl Rig {
             to: self.at(),
             svid: self.ca.svid("spiffe://cluster.local/ns/shop/sa/web"),
             accepted: Arc::new(accepted),
+            name: None,
         };
         let request = ConnectRequest {
             authority: authority.parse().unwrap(),

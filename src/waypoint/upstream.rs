@@ -107,6 +107,7 @@ impl<C: Connector + Clone> Upstream<C> {
             to: to.hop,
             svid: self.certs.get(&identity).await?,
             accepted: Arc::clone(&to.accepted),
+            name: to.name.clone(),
         };
         let client = &arrival.client;
         let service = arrival.bound.service().map(|s| &*s.key.hostname);

@@ -13,7 +13,7 @@ use crate::room::{CART, OUTSIDE, Room, Users, at, cases, eventually};
 use crate::wire::Wire;
 
 const FIN: u8 = 1;
-const SYN: u8 = 2;
+pub(crate) const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 const TCP: u8 = 6;
@@ -143,18 +143,25 @@ cases! {
     }
 }
 
-fn send(to: SocketAddr, packet: &[u8]) -> io::Result<()> {
+pub(crate) fn send(to: SocketAddr, packet: &[u8]) -> io::Result<()> {
+    send_marked(to, packet, None)
+}
+
+pub(crate) fn send_marked(to: SocketAddr, packet: &[u8], mark: Option<u32>) -> io::Result<()> {
     let socket = Socket::new(
         Domain::for_address(to),
         Type::RAW,
         Some(Protocol::from(RAW)),
     )?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
     socket.send_to(packet, &SocketAddr::new(to.ip(), 0).into())?;
     Ok(())
 }
 
 /// A TCP header with its checksum.
-fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
+pub(crate) fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
@@ -190,7 +197,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
@@ -202,7 +209,7 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// An IP packet of either family around a segment.
-fn packet(from: SocketAddr, to: SocketAddr, segment: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(from: SocketAddr, to: SocketAddr, segment: &[u8]) -> Vec<u8> {
     if from.is_ipv6() {
         return extended(from, to, TCP, segment);
     }

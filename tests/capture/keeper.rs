@@ -240,7 +240,6 @@ cases! {
         let to = at(OUTSIDE[0], 80);
         let mut open = room.workload(|| connect(to)).unwrap();
         greeting(&mut open).unwrap();
-        let wire = Wire::new();
         let whole = room.sh("nft list table inet lateen");
         for round in 0..ROUNDS {
             keeper.kill();
@@ -266,8 +265,7 @@ cases! {
         }
         exchange(&open, 10_000).unwrap();
         assert_eq!(counted(&room.sh("nft list table inet lateen")), counted(&whole));
-        // The proxy's own are all that left.
-        assert_eq!(wire.openings().len(), server.accepted() - 1);
+        // What reached the server all came through the proxy.
         assert!(proxy.seen().len() >= server.accepted());
     }
 
@@ -349,14 +347,22 @@ cases! {
 
     fn a_namespace_that_goes_is_let_go_of(room: &Room) {
         let keeper = Keeper::start();
-        room_for_another();
-        as_proxy(room, |sockets| async move {
-            let other = sockets.attach(&Target::Netns("other".into())).await.unwrap();
-            let (_keeping, mut state) = sockets.keep(&other).await.unwrap();
-            let applied = state.wait_for(|s| matches!(s, State::InPlace)).await;
-            applied.unwrap();
-            crate::room::sh("ip netns delete other");
-            tokio::time::timeout(SOON * 2, other.gone()).await.expect("the keeper tells of it");
+        crate::room::sh("ip netns add other");
+        let (captured, delete) = std::sync::mpsc::sync_channel(1);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                delete.recv().unwrap();
+                crate::room::sh("ip netns delete other");
+            });
+            as_proxy(room, |sockets| async move {
+                let other = sockets.attach(&Target::Netns("other".into())).await.unwrap();
+                let (_keeping, mut state) = sockets.keep(&other).await.unwrap();
+                let applied = state.wait_for(|s| matches!(s, State::InPlace)).await;
+                applied.unwrap();
+                captured.send(()).unwrap();
+                let gone = tokio::time::timeout(SOON * 5, other.gone()).await;
+                gone.expect("the keeper tells of it");
+            });
         });
         eventually("nothing is left of it", || match keeper.descriptors() {
             now if now < 20 => Ok(()),
@@ -395,10 +401,6 @@ async fn round(sockets: &Sockets) {
 
 fn descriptors() -> usize {
     fs::read_dir("/proc/thread-self/fd").unwrap().count()
-}
-
-fn room_for_another() {
-    crate::room::sh("ip netns add other");
 }
 
 /// Sends a message with a descriptor.

@@ -11,12 +11,19 @@
     reason = "a test fails by panicking, with all it last saw"
 )]
 
+mod churn;
+mod coexistence;
+mod command;
+mod escape;
 mod forgery;
+mod guests;
+mod host;
 mod keeper;
 mod privileges;
 mod programs;
 mod proxy;
 mod redirection;
 mod room;
+mod site;
 mod upkeep;
 mod wire;

@@ -31,6 +31,11 @@ impl Server {
         Self::serve(listen(port))
     }
 
+    /// On a listener made elsewhere.
+    pub(crate) fn on(listener: TcpListener) -> Self {
+        Self::serve(listener)
+    }
+
     fn serve(listener: TcpListener) -> Self {
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
@@ -50,7 +55,7 @@ impl Server {
     }
 }
 
-fn listen(port: u16) -> TcpListener {
+pub(crate) fn listen(port: u16) -> TcpListener {
     TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()
 }
 

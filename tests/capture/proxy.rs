@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use lateen::capture::kept::link::Link;
 use lateen::capture::reconcile::State;
 use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-use lateen::capture::{Place, Sockets, Target, original_destination};
+use lateen::capture::{Place, Sockets, Target, Terms, original_destination};
 use rustix::thread::CapabilitySet;
 use tokio::io::{AsyncWriteExt as _, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +22,9 @@ use crate::room::{PROXY, Room};
 
 /// Enough for what a case does before it looks.
 const SEEN: usize = 1024;
+
+/// Where the proxy goes on to nobody: what arrives there has gone beside it.
+pub(crate) const SINK: u16 = 81;
 
 /// A connection that came to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +44,13 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts one that has the powers itself; the rules are in place on return.
     pub(crate) fn start(room: &Room) -> Self {
+        Self::start_on(room, room.exemption())
+    }
+
+    /// The same on terms of its own.
+    pub(crate) fn start_on(room: &Room, terms: impl Into<Terms>) -> Self {
         let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
-        Self::with(room, needed, Sockets::own(room.exemption()), None)
+        Self::with(room, needed, Sockets::own(terms), None)
     }
 
     /// Starts one that has none and asks the keeper.
@@ -144,7 +152,7 @@ impl Part {
             _ => (Seen::Plaintext(to), Some(peer.ip())),
         };
         self.tell.send(seen).unwrap();
-        if [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT].contains(&to.port()) {
+        if [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT, SINK].contains(&to.port()) {
             return Ok(());
         }
         let mut next = self.sockets.connect(&self.place, to, from).await?;

@@ -97,7 +97,13 @@ fn again(path: &str, namespaces: &str, kind: &str) {
         .args([namespaces, "--"])
         .arg(env::current_exe().unwrap())
         // On one thread libtest starts no other, as `become_proxy` wants it.
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
+        .args([
+            "--exact",
+            test,
+            "--test-threads=1",
+            "--nocapture",
+            "--include-ignored",
+        ])
         .env(INSIDE, kind)
         .output()
         .expect("`unshare` of util-linux can be run");
@@ -186,7 +192,8 @@ impl Room {
         self.program(PROXY, CapabilitySet::empty(), work)
     }
 
-    fn program<T: Send>(
+    /// Does something as a program of any user, which may have capabilities.
+    pub(crate) fn program<T: Send>(
         &self,
         user: u32,
         capabilities: CapabilitySet,

@@ -14,27 +14,61 @@ const FRAGMENT: u8 = 44;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// Listens on the link.
-pub(crate) struct Wire(OwnedFd);
+/// What forged packets carry, to be known by on the wire.
+pub(crate) const TOKEN: &[u8] = b"lateen-escaped-in-clear";
+
+/// Listens on a link.
+pub(crate) struct Wire {
+    socket: OwnedFd,
+    sources: Vec<String>,
+}
 
 impl Wire {
     pub(crate) fn new() -> Self {
-        Self(lateen::sys::packet_socket("outside").unwrap())
+        Self::of(&CART)
+    }
+
+    /// For what comes from others than the workload.
+    pub(crate) fn of(sources: &[&str]) -> Self {
+        Self::on("outside", sources)
+    }
+
+    /// On another link.
+    pub(crate) fn on(link: &str, sources: &[&str]) -> Self {
+        Self {
+            socket: lateen::sys::packet_socket(link).unwrap(),
+            sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+        }
+    }
+
+    /// What was forged and carries the token, or opens a connection, since the last look.
+    pub(crate) fn escapes(&self) -> Vec<String> {
+        let marked = |frame: &[u8]| frame.windows(TOKEN.len()).any(|part| part == TOKEN);
+        let mut found = Vec::new();
+        self.frames(|frame| {
+            let forged = marked(frame).then(|| format!("forged: {frame:02x?}"));
+            found.extend(forged.or_else(|| opening(frame, &self.sources)));
+        });
+        found
+    }
+
+    fn frames(&self, mut look: impl FnMut(&[u8])) {
+        let mut frame = [0; 65536];
+        while let Ok((_, length)) = recv(&self.socket, &mut frame, RecvFlags::empty()) {
+            look(&frame[..length]);
+        }
     }
 
     /// What the workload sent since the last look that opens a TCP connection, or hides whether it
     /// does.
     pub(crate) fn openings(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let mut frame = [0; 65536];
-        while let Ok((_, length)) = recv(&self.0, &mut frame, RecvFlags::empty()) {
-            found.extend(opening(&frame[..length]));
-        }
+        self.frames(|frame| found.extend(opening(frame, &self.sources)));
         found
     }
 }
 
-fn opening(frame: &[u8]) -> Option<String> {
+fn opening(frame: &[u8], sources: &[String]) -> Option<String> {
     let kind: [u8; 2] = frame.get(12..14)?.try_into().ok()?;
     let packet = &frame[14..];
     let (source, protocol, hidden, segment) = match kind {
@@ -56,7 +90,7 @@ fn opening(frame: &[u8]) -> Option<String> {
         }
         _ => return None,
     };
-    if !CART.contains(&&*source) || protocol != TCP {
+    if !sources.contains(&source) || protocol != TCP {
         return None;
     }
     match segment.get(13) {

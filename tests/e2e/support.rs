@@ -8,8 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use lateen::rig::Rig;
 use lateen::rig::tap::Seen;
+use lateen::rig::{Rig, RunAs};
 use lateen::status::{NodeLine, Status};
 
 /// The binary under test.
@@ -400,6 +400,20 @@ impl Testbed {
         let mut child = inside.stdout(Stdio::piped()).spawn().unwrap();
         let output = std::io::BufReader::new(child.stdout.take().unwrap());
         Session { child, output }
+    }
+
+    /// Runs a command on a host's own network, as somebody.
+    pub(crate) fn exec_as(&self, host: &str, identity: &RunAs, command: &[&str]) -> Output {
+        let mut inside = self.rig.command_as(host, identity, command[0]);
+        run(inside.args(&command[1..]), "")
+    }
+
+    /// Starts a program there, which runs until it or the rig ends.
+    pub(crate) fn program_as(&self, host: &str, identity: &RunAs, command: &[&str]) -> Child {
+        let mut inside = self.rig.command_as(host, identity, command[0]);
+        let inside = inside.args(&command[1..]).stdin(Stdio::null());
+        let inside = inside.stdout(Stdio::null()).stderr(Stdio::null());
+        inside.spawn().unwrap()
     }
 
     /// Starts a program that runs until the rig ends.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -275,12 +276,15 @@ fn again(shared: &Shared) -> Vec<Order> {
             },
             asked: Asked::Again(Arc::downgrade(&place)),
         });
-        if place.keeping.load(std::sync::atomic::Ordering::Acquire) {
-            orders.push(Order {
-                verb: Verb::Keep { place: place.id },
-                asked: Asked::Nobody,
-            });
+        let mut verbs = place.host.verbs(place.id);
+        if place.keeping.load(Ordering::Acquire) {
+            verbs.push(Verb::Keep { place: place.id });
         }
+        let order = |verb| Order {
+            verb,
+            asked: Asked::Nobody,
+        };
+        orders.extend(verbs.into_iter().map(order));
     }
     orders
 }
@@ -319,6 +323,11 @@ fn note(shared: &Shared, place: PlaceId, news: News) {
         News::InPlace => State::InPlace,
         News::Failed { said } => State::Failed(Arc::new(CaptureError::Told { said })),
         News::Gone => return place.gone.cancel(),
+        News::Workloads {
+            standings,
+            failed,
+            more,
+        } => return place.host.note(standings, failed, more),
     };
     place.rules.send_if_modified(|old| {
         let news = !matches!((&*old, &state), (State::InPlace, State::InPlace));

@@ -14,12 +14,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::command::Ran;
+use crate::capture::host::{Standing, Wanted};
+use crate::capture::ruleset::host::Mark;
 
 /// What both must speak alike.
 pub(crate) const VERSION: u32 = 1;
 /// Most bytes of a message: 4 KiB of what a command said are six times that when every one of them
 /// is escaped.
 pub(crate) const LONGEST: usize = 32 << 10;
+/// What of a message is for a list.
+const PIECE: usize = LONGEST / 2;
 /// Most descriptors of a message; the kernel takes 253.
 pub(crate) const DESCRIPTORS: usize = 32;
 
@@ -57,6 +61,14 @@ pub(crate) enum Verb {
     Udp { place: PlaceId, family: Family },
     /// Have the rules in place, and put back whatever becomes of them.
     Keep { place: PlaceId },
+    /// Have the rules of the host's network kept for the workloads that are told of next.
+    KeepHost { place: PlaceId },
+    /// These are they; the next such question tells of more.
+    Workloads {
+        place: PlaceId,
+        workloads: Vec<Wanted>,
+        more: bool,
+    },
     /// Close the listeners that are held for this connection. The rules stay.
     Close { place: PlaceId },
     /// Remove the rules.
@@ -141,6 +153,29 @@ pub(crate) enum News {
     Failed { said: String },
     /// Its name means another network now, or none.
     Gone,
+    /// On the host's network, how these workloads are, and why the rules are not as they should be;
+    /// the next such news tells of more.
+    Workloads {
+        standings: Vec<(Mark, Standing)>,
+        failed: Option<String>,
+        more: bool,
+    },
+}
+
+/// As many of these at a time as a message carries.
+pub(crate) fn pieces<T: Serialize>(items: Vec<T>) -> Vec<Vec<T>> {
+    let mut pieces = vec![Vec::new()];
+    let mut left = PIECE;
+    for item in items {
+        let size = serde_json::to_vec(&item).map_or(0, |text| text.len());
+        let full = size > left;
+        left = if full { PIECE } else { left }.saturating_sub(size);
+        match pieces.last_mut() {
+            Some(piece) if !full => piece.push(item),
+            _ => pieces.push(vec![item]),
+        }
+    }
+    pieces
 }
 
 /// Why something was not done.
@@ -256,6 +291,25 @@ mod tests {
                 panic!("{text}")
             };
             assert_eq!(format!("{back:?}"), text);
+        }
+    }
+
+    #[test]
+    fn a_list_of_any_length_is_told_in_pieces() {
+        for (name, count, size) in [
+            ("nothing", 0, 0),
+            ("one", 1, 10),
+            ("many", 10_000, 20),
+            ("large ones", 5, PIECE),
+        ] {
+            let items: Vec<String> = (0..count).map(|n| format!("{n:0size$}")).collect();
+            let pieces = pieces(items.clone());
+            assert!(!pieces.is_empty(), "{name}");
+            assert_eq!(pieces.concat(), items, "{name}");
+            for piece in &pieces {
+                let length = serde_json::to_vec(piece).unwrap().len();
+                assert!(length < LONGEST, "{name}: {length}");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::companion::Companion;
 use crate::capture::kept::link::Link;
 use crate::capture::{PrivilegeError, Sockets, privilege};
 use crate::cli::output::NO;
+use crate::cli::terms::terms;
 use crate::cli::{Failure, accounts};
 use crate::config::daemon::Config;
 use crate::keeper::door::SOCKET;
@@ -73,7 +74,7 @@ pub(super) fn take(
             if let Some(reason) = exemption.caution() {
                 warn!(reason, "capture knows the proxy by its mark");
             }
-            let sockets = Sockets::own(exemption);
+            let sockets = Sockets::own(terms(config, exemption)?);
             return Ok((
                 Some(Powers {
                     sockets,

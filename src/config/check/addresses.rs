@@ -9,12 +9,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Context;
 use super::memory::neighbours;
+use super::sharing;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{
     WrittenGateway, WrittenNode, WrittenService, WrittenServiceEntry, WrittenWorkload,
 };
 use crate::config::source::{At, Place};
-use crate::model::declaration::Capture;
+use crate::model::sharing::shares;
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let hosts = hosts(context, found);
@@ -96,11 +97,8 @@ impl Host<'_> {
             .as_ref()
             .is_some_and(|name| name.value == node.name.value);
         let capture = workload.capture.as_ref().map(|capture| &capture.value);
-        let on_host = match capture {
-            Some(Some(Capture::Unit(_) | Capture::Cgroup(_) | Capture::User(_)) | None) => true,
-            Some(Some(Capture::Netns(_) | Capture::Interface(_))) | None => false,
-        };
-        here && on_host
+        // How one is captured that cannot be read is not known.
+        here && capture.is_some_and(|capture| capture.as_ref().is_none_or(shares))
     }
 }
 
@@ -154,7 +152,9 @@ fn hosts<'a>(context: &Context<'a>, found: &mut Vec<Diagnostic>) -> Hosts<'a> {
                 by_address.or_insert((host, &address.place));
                 continue;
             };
-            let shared = matches!(host, Host::Workload(workload) if other.shares_with(workload));
+            // One on its machine's own network is judged by that machine's addresses.
+            let shared = matches!(host, Host::Workload(workload)
+                if sharing::machine(context, workload).is_some() || other.shares_with(workload));
             if !shared {
                 found.push(duplicate(address, &host.words(), place, &other.words()));
             }

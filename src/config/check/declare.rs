@@ -1,10 +1,11 @@
 //! The declaration: what is written, with everything that was left out filled in.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use super::destinations::in_full;
-use super::{Context, Known};
+use super::{Context, Known, sharing};
 use crate::config::mesh::{
     WrittenAttachment, WrittenAuthentication, WrittenAuthorization, WrittenLimit,
     WrittenRequestAuthentication,
@@ -99,6 +100,10 @@ fn declared_workloads(context: &Context<'_>, file: &Known) -> Vec<Shared<Workloa
         let same = |known: &&Shared<Workload>| {
             known.network == *context.network_of(written)
                 && known.locality == *locality(context, written)
+                && known
+                    .addresses
+                    .iter()
+                    .eq(addresses(context, written).iter().map(|a| &a.value))
         };
         let known = file.declared.get(at).filter(same);
         known.map_or_else(|| declared_workload(context, written).into(), Shared::clone)
@@ -183,7 +188,7 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
         namespace: Arc::clone(&written.namespace.value),
         service_account: Arc::clone(&written.service_account.value),
         node: written.node.as_ref().map(|node| Arc::clone(&node.value)),
-        addresses: values(&written.addresses),
+        addresses: values(addresses(context, written)),
         network: Arc::clone(context.network_of(written)),
         labels: written.labels.clone(),
         capture: written
@@ -195,6 +200,14 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
         health: written.health.as_ref().map(|health| health.value.clone()),
         locality: locality(context, written).clone(),
         capacity: written.capacity,
+    }
+}
+
+/// Its own, else those of the machine whose network it is on.
+fn addresses<'a>(context: &Context<'a>, written: &'a WrittenWorkload) -> &'a [At<IpAddr>] {
+    match sharing::machine(context, written) {
+        Some(node) if written.addresses.is_empty() => &node.addresses,
+        _ => &written.addresses,
     }
 }
 

@@ -65,6 +65,7 @@ pub(super) struct Tables {
 struct NodeSays {
     name: Arc<str>,
     proxy: Proxy,
+    addresses: Vec<IpAddr>,
     network: Option<Arc<str>>,
     locality: Locality,
 }
@@ -85,6 +86,7 @@ impl Tables {
         let node = |node: &&WrittenNode| NodeSays {
             name: node.name.value.clone(),
             proxy: node.proxy,
+            addresses: node.addresses.iter().map(|a| a.value).collect(),
             network: node.network.clone(),
             locality: node.locality.clone(),
         };

@@ -1,8 +1,12 @@
-//! `[[capture]]`: which workloads run on this host, and how they are captured, where the control plane
-//! is another's and does not say.
+//! `[capture]`: what this host's capture rules let alone, and which workloads run here where the
+//! control plane is another's and does not say.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use super::{ProxyUser, user};
 use crate::config::diagnose::Code;
 use crate::config::mesh::read_capture;
 use crate::config::read::{Table, Value, scalar};
@@ -19,11 +23,58 @@ pub struct LocalCapture {
     pub capture: Capture,
 }
 
-/// Reads every entry; `guest` says that the control plane does not place workloads.
-pub(super) fn read(root: &Table<'_>, guest: bool) -> Vec<LocalCapture> {
-    let Some(entries) = root.value("capture") else {
-        return Vec::new();
+/// How capture goes about on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// Ports whose connections are let alone; on the host's network SSH's unless set.
+    pub exclude_ports: Option<BTreeSet<u16>>,
+    /// Destinations that are let alone; none unless set.
+    pub exclude_cidrs: BTreeSet<IpNet>,
+    /// Users whose connections are let alone; none unless set.
+    pub exclude_users: Vec<ProxyUser>,
+    /// Who may probe workloads beside the proxy; nobody unless set.
+    pub probe_sources: BTreeSet<IpNet>,
+    /// Whether namespaces are filtered on the host's side of their links too; not unless set.
+    pub strict: bool,
+}
+
+/// Reads `capture`; `guest` says that the control plane does not place workloads.
+pub(super) fn read(root: &Table<'_>, guest: bool) -> (CaptureSettings, Vec<LocalCapture>) {
+    let Some(value) = root.value("capture") else {
+        return (CaptureSettings::default(), Vec::new());
     };
+    if !value.is_table() {
+        return (CaptureSettings::default(), workloads(&value, guest));
+    }
+    let Some(table) = value.titled("`[capture]`") else {
+        return (CaptureSettings::default(), Vec::new());
+    };
+    let settings = settings(&table);
+    let placed = table.value("workload");
+    let placed = placed.map_or_else(Vec::new, |value| workloads(&value, guest));
+    table.finish();
+    (settings, placed)
+}
+
+fn settings(table: &Table<'_>) -> CaptureSettings {
+    let ports = table.optional("exclude-ports", |value| value.list(scalar::port));
+    let ranges = |key| {
+        let ranges = table.optional(key, |value| value.list(scalar::range));
+        let ranges = ranges.into_iter().flatten();
+        ranges.map(|range| range.value).collect()
+    };
+    let users = table.optional("exclude-users", |value| value.list(user));
+    CaptureSettings {
+        exclude_ports: ports.map(BTreeSet::from_iter),
+        exclude_cidrs: ranges("exclude-cidrs"),
+        exclude_users: users.unwrap_or_default(),
+        probe_sources: ranges("probe-sources"),
+        strict: table.optional("strict", Value::boolean).unwrap_or(false),
+    }
+}
+
+/// Reads every workload, in `[[capture]]` or `[[capture.workload]]`.
+fn workloads(entries: &Value<'_>, guest: bool) -> Vec<LocalCapture> {
     let entries = entries.array_of_tables("capture");
     if let Some(first) = entries.first().filter(|_| !guest) {
         first.reject(

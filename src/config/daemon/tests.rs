@@ -72,6 +72,32 @@ fn a_control_plane_of_others_needs_a_token_and_roots() {
 }
 
 #[test]
+fn capture_is_a_table_of_settings_or_of_workloads_or_both() {
+    let guest = "[control]\naddresses = [\"https://c\"]\ntoken-file = \"/t\"\nroot-file = \"/r\"\n";
+    let settings = "[capture]\nexclude-ports = [22, 9100]\nexclude-cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]\n\
+        exclude-users = [\"backup\", 33]\nprobe-sources = [\"192.0.2.7/32\"]\nstrict = true\n";
+    let workload =
+        "[[capture.workload]]\nnamespace = \"shop\"\nname = \"a\"\ncapture = { user = 1001 }\n";
+    let config = parse(&[guest, settings, workload].concat()).unwrap();
+    assert_eq!(config.captures().len(), 1);
+    assert_eq!(
+        *config.capture(),
+        CaptureSettings {
+            exclude_ports: Some([22, 9100].into()),
+            exclude_cidrs: ["10.0.0.0/8", "fd00::/8"]
+                .map(|r| r.parse().unwrap())
+                .into(),
+            exclude_users: vec![ProxyUser::Name(Arc::from("backup")), ProxyUser::Id(33)],
+            probe_sources: ["192.0.2.7/32".parse().unwrap()].into(),
+            strict: true,
+        }
+    );
+    let config = parse("[capture]\nexclude-ports = []\n").unwrap();
+    assert_eq!(config.capture().exclude_ports, Some([].into()));
+    assert_eq!(*parse("").unwrap().capture(), CaptureSettings::default());
+}
+
+#[test]
 fn every_key_is_taken() {
     let config = parse(
         r#"
@@ -264,12 +290,7 @@ fn each_mistake_is_found_where_it_is() {
              [[capture]]\nname = \"a\"\nnamespace = \"b\"\ncapture = { netns = \"a\" }\n\
              [[capture]]\nname = \"c\"\ncapture = { netns = \"a\" }",
             vec![
-                (
-                    8,
-                    20,
-                    Unsupported,
-                    "this version captures network namespaces",
-                ),
+                (8, 20, BadValue, "write `a.service`"),
                 (9, 1, DuplicateName, "names `b/a` a second time"),
                 (13, 1, MissingKey, "has no `namespace`"),
             ],

@@ -14,6 +14,7 @@ use super::{either, identifier, name_of, namespace, namespace_of, node, waypoint
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::{Capture, DataplaneMode, HealthCheck, UseWaypoint};
+use crate::model::sharing::shares;
 use crate::model::workload::Locality;
 
 /// A `[[workload]]` table.
@@ -28,7 +29,7 @@ pub(in crate::config) struct WrittenWorkload {
     pub service_account: At<Arc<str>>,
     /// `node`.
     pub node: Option<At<Arc<str>>>,
-    /// `addresses`.
+    /// `addresses`; those of its machine where it is on that one's own network and this is empty.
     pub addresses: Vec<At<IpAddr>>,
     /// `network`.
     pub network: Option<Arc<str>>,
@@ -62,20 +63,15 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     let namespace = namespace_of(&table, home);
     let service_account = table.optional("service-account", scalar::name);
     let node = table.optional("node", scalar::name);
-    let addresses = table.required("addresses", "addresses = [\"10.1.0.11\"]", |value| {
-        if value.is_empty_list() {
-            value.bad(
-                "is empty",
-                "no address",
-                "name the address its peers reach it at",
-            );
-        }
-        value.list(scalar::address)
-    });
-    let network = table.optional("network", identifier);
     let capture = table
         .value("capture")
         .map(|value| At::new(capture::read(&value), value.place().clone()));
+    let shared = capture.as_ref().and_then(|c| c.value.as_ref());
+    let addresses = match shared.is_some_and(shares) {
+        true => table.optional("addresses", addresses),
+        false => table.required("addresses", "addresses = [\"10.1.0.11\"]", addresses),
+    };
+    let network = table.optional("network", identifier);
     let dataplane_mode = either(
         &table,
         "dataplane-mode",
@@ -109,4 +105,15 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         locality,
         capacity: capacity.unwrap_or(1),
     })
+}
+
+fn addresses(value: &Value<'_>) -> Option<Vec<At<IpAddr>>> {
+    if value.is_empty_list() {
+        value.bad(
+            "is empty",
+            "no address",
+            "name the address its peers reach it at",
+        );
+    }
+    value.list(scalar::address)
 }

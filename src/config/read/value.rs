@@ -31,6 +31,11 @@ impl<'a> Value<'a> {
         self.inner.as_array().is_some_and(|items| items.is_empty())
     }
 
+    /// Whether it is a table, and not several.
+    pub(in crate::config) fn is_table(&self) -> bool {
+        self.inner.is_table()
+    }
+
     /// Whether it is a whole number.
     pub(in crate::config) fn is_integer(&self) -> bool {
         self.inner.is_integer()

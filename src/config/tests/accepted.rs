@@ -103,6 +103,41 @@ fn every_example_is_in_order() {
 }
 
 #[test]
+fn every_way_of_capture_is_taken() {
+    let name = Arc::<str>::from;
+    for (written, want) in [
+        ("netns = \"cart\"", Capture::Netns(name("cart"))),
+        (
+            "unit = \"cart.service\"",
+            Capture::Unit(name("cart.service")),
+        ),
+        (
+            "unit = \"cart@1.service\"",
+            Capture::Unit(name("cart@1.service")),
+        ),
+        (
+            "unit = 'a\\x2db.slice'",
+            Capture::Unit(name("a\\x2db.slice")),
+        ),
+        ("cgroup = \"/a/b\"", Capture::Cgroup(name("a/b"))),
+        ("cgroup = \"a b/c\"", Capture::Cgroup(name("a b/c"))),
+        ("user = \"cart\"", Capture::User(name("cart"))),
+        ("user = 1001", Capture::User(name("1001"))),
+        (
+            "interface = \"tap-3.7\"",
+            Capture::Interface(name("tap-3.7")),
+        ),
+    ] {
+        let text = format!(
+            "[[node]]\nname = \"n\"\n[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\n\
+             node = \"n\"\ndataplane-mode = \"ambient\"\ncapture = {{ {written} }}\n"
+        );
+        let mesh = mesh(&[("a.toml", text)]);
+        assert_eq!(mesh.workloads[0].capture, Some(want), "{written}");
+    }
+}
+
+#[test]
 fn an_empty_file_is_a_mesh_of_defaults() {
     let mesh = mesh(&[("a.toml", String::new())]);
     let settings = &mesh.settings;

@@ -6,6 +6,7 @@ mod policies;
 mod providers;
 mod rules;
 mod service_entries;
+mod sharing;
 mod telemetry;
 
 use super::{Code, Row, judge};
@@ -33,6 +34,7 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = names();
     rows.extend(references());
     rows.extend(addresses());
+    rows.extend(sharing::rows());
     rows.extend(ranges());
     rows.extend(enrolment());
     rows.extend(incomplete());
@@ -259,7 +261,7 @@ fn addresses() -> Vec<Row> {
                     workload("w", "192.0.2.1", &on("edge-1", "{ unit = \"w\" }")),
                 ),
             ],
-            vec![("b.toml", 7, 20, Unsupported, "")],
+            vec![],
         ),
         (
             "a unit and another node",
@@ -270,10 +272,13 @@ fn addresses() -> Vec<Row> {
                     workload("w", "192.0.2.2", &on("edge-1", "{ unit = \"w\" }")),
                 ),
             ],
-            vec![
-                ("b.toml", 3, 14, DuplicateAddress, "node `edge-2`"),
-                ("b.toml", 7, 20, Unsupported, ""),
-            ],
+            vec![(
+                "b.toml",
+                3,
+                14,
+                NotOfNode,
+                "node `edge-1`, which has no address 192.0.2.2",
+            )],
         ),
         (
             "two services of two namespaces",

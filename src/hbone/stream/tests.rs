@@ -27,7 +27,7 @@ async fn our_client() -> (Client, TheirServer) {
     let (near, far) = tcp().await;
     let ip = near.peer_addr().unwrap().ip();
     let accepted = TlsAcceptor::from(Arc::clone(&theirs.config));
-    let (ours, theirs) = tokio::join!(connect(near, ip, ours), accepted.accept(far));
+    let (ours, theirs) = tokio::join!(connect(near, ip.into(), ours), accepted.accept(far));
     (ours.unwrap(), theirs.unwrap())
 }
 
@@ -183,7 +183,7 @@ async fn ours() -> (Client, Server) {
     let (near, far) = tcp().await;
     let ip = near.peer_addr().unwrap().ip();
     let (client, server) = tokio::join!(
-        connect(near, ip, client),
+        connect(near, ip.into(), client),
         accept(far, Arc::clone(&server.config))
     );
     (client.unwrap(), server.unwrap())

@@ -19,6 +19,7 @@ fn nowhere(ca: &TestCa) -> Hop {
         to: SocketAddr::from(([192, 0, 2, 1], 15008)),
         svid: ca.svid(WEB),
         accepted: ids(&[CART]),
+        name: None,
     }
 }
 

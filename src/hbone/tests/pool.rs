@@ -249,6 +249,10 @@ async fn who_may_share_a_connection() {
         accepted: ids(&[CART, WEB]),
         ..web.clone()
     };
+    let named = Hop {
+        name: Some("cart.shop.sa.cluster.local".into()),
+        ..web.clone()
+    };
     let other = peer
         .server
         .hop(peer.server.ca.svid("spiffe://cluster.local/ns/shop/sa/api"));
@@ -259,6 +263,7 @@ async fn who_may_share_a_connection() {
         ("the same identity, renewed", &renewed, 1),
         ("a peer that may be another", &wider, 2),
         ("another source", &other, 3),
+        ("one who is asked for by name", &named, 4),
     ] {
         tunnels.push(soon(name, pool.connect(hop, &ask(80))).await.unwrap());
         assert_eq!(plain.dials(), dials, "{name}");
@@ -331,6 +336,7 @@ async fn a_peer_that_answers_nothing_is_given_up() {
             to: listener.local_addr().unwrap(),
             svid: ca.svid(WEB),
             accepted: ids(&[CART]),
+            name: None,
         };
         let tls = hbone_server(&ca.svid(CART)).unwrap();
         let mut server = JoinSet::new();

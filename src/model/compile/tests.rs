@@ -305,6 +305,56 @@ fn shares_the_hosts_address() {
 }
 
 #[test]
+fn stock_peers_are_told_whom_they_meet_at_a_shared_address() {
+    let sharing = |account: &str, address: &str| {
+        let mut shared = workload(account, account, "edge-1", address);
+        shared.capture = Some(Capture::Unit(Arc::from(format!("{account}.service"))));
+        shared
+    };
+    let api = || sharing("api", "10.77.0.11");
+    let left_out = declaration::Workload {
+        dataplane_mode: Some(DataplaneMode::None),
+        ..api()
+    };
+    let netns = workload("api", "api", "edge-1", "10.77.0.11");
+    for (name, first, want) in [
+        ("the first by uid", Some(api()), &["api"][..]),
+        (
+            "at another address",
+            Some(sharing("api", "10.77.0.12")),
+            &[],
+        ),
+        ("not enrolled", Some(left_out), &[]),
+        ("in a network of its own", Some(netns), &[]),
+        ("gone", None, &[]),
+    ] {
+        let mut mesh = mesh();
+        mesh.workloads = vec![sharing("cart", "10.77.0.11").into()];
+        let before = compiled(&mesh);
+        mesh.workloads.extend(first.map(Shared::from));
+        // What is taken over from before must not be the names of then.
+        let (none, assigned) = (Reported::default(), &before.assignments);
+        let after = recompile(&mesh, &none, assigned, &before).unwrap();
+        let names: Vec<&str> = after.services[0]
+            .subject_alt_names
+            .iter()
+            .filter_map(|id| id.rsplit('/').next())
+            .collect();
+        assert_eq!(names, want, "{name}");
+        assert!(after.services[1].subject_alt_names.is_empty(), "{name}");
+        let back = recompile(&of_one(&mesh), &none, assigned, &after).unwrap();
+        assert!(back.services[0].subject_alt_names.is_empty(), "{name}");
+    }
+}
+
+/// The mesh with its first workload alone.
+fn of_one(mesh: &Mesh) -> Mesh {
+    let mut one = mesh.clone();
+    one.workloads.truncate(1);
+    one
+}
+
+#[test]
 fn assigns_one_address_per_family_and_keeps_it() {
     let mesh = mesh();
     let first = compiled(&mesh);

@@ -219,6 +219,30 @@ fn each_vector_has_its_route() {
             "tunnel 10.0.0.2:15008 for 10.0.0.2:8080",
         ),
         (
+            "a shared address, at a port that somebody serves",
+            vec![
+                b().host_network().of("cart"),
+                workload("a", &["10.0.0.2"]).host_network(),
+            ],
+            vec![cart()],
+            "10.0.0.2:8080",
+            "tunnel 10.0.0.2:15008 for 10.0.0.2:8080",
+        ),
+        (
+            "who is not captured there",
+            vec![b().plain().host_network().of("cart")],
+            vec![cart()],
+            "10.0.0.2:8080",
+            "pass 10.0.0.2:8080",
+        ),
+        (
+            "itself there",
+            vec![web().host_network().of("cart")],
+            vec![cart()],
+            "10.0.0.1:8080",
+            "pass 10.0.0.1:8080",
+        ),
+        (
             "31 self-call",
             vec![],
             vec![],
@@ -386,6 +410,37 @@ fn who_may_answer_is_the_endpoint_and_whom_the_service_names() {
     };
     let ids: Vec<String> = tunnel.accepted.iter().map(ToString::to_string).collect();
     assert_eq!(ids, ["spiffe://cluster.local/ns/shop/sa/b", other]);
+}
+
+#[test]
+fn who_shares_an_address_is_asked_for_by_name_and_answers_alone() {
+    let cart = service("cart", &[VIP]).accepting("spiffe://cluster.local/ns/shop/sa/first");
+    for (name, b, want) in [
+        (
+            "an address of its own",
+            workload("b", &["10.0.0.2"]),
+            (None, 2),
+        ),
+        (
+            "a shared one",
+            workload("b", &["10.0.0.2"]).host_network(),
+            (Some("b.shop.sa.cluster.local"), 1),
+        ),
+    ] {
+        let view = view(vec![b.of("cart")], vec![cart.clone()]);
+        let to = "10.9.0.1:80".parse().unwrap();
+        let route = decide(&view, &web(), to, &mut RoundRobin::default());
+        let Ok(Route::Tunnel(tunnel)) = route else {
+            panic!("{name}: a tunnel");
+        };
+        let got = (tunnel.name.as_deref(), tunnel.accepted.len());
+        assert_eq!(got, want, "{name}");
+        assert!(
+            tunnel
+                .accepted
+                .contains(&tunnel.workload.identity().unwrap())
+        );
+    }
 }
 
 #[test]

@@ -203,3 +203,70 @@ fn a_reference_names_one_thing() {
         }
     }
 }
+
+#[test]
+fn of_those_who_share_an_address_the_one_who_serves_the_port_is_found() {
+    const AT: &str = "10.0.0.2";
+    let shared = |uid: &str| named(uid, AT).host_network();
+    let services = [
+        service("cart", &["10.9.0.1"]),
+        service("web", &["10.9.0.2"]),
+    ];
+    for (name, workloads, port, want) in [
+        (
+            "its own port",
+            vec![shared("a"), shared("b").of("cart")],
+            8080,
+            Some("b"),
+        ),
+        (
+            "mapped",
+            vec![shared("a").mapping("web", 80, 7)],
+            7,
+            Some("a"),
+        ),
+        (
+            "a service's port is none",
+            vec![shared("a").of("cart")],
+            80,
+            None,
+        ),
+        ("nobody's", vec![shared("a").of("cart")], 81, None),
+        (
+            "the first of two by uid",
+            vec![shared("b").of("cart"), shared("a").of("web")],
+            8080,
+            Some("a"),
+        ),
+        (
+            "past one that takes no tunnels",
+            vec![shared("b").of("cart"), shared("a").of("web").plain()],
+            8080,
+            Some("b"),
+        ),
+        (
+            "not another network's",
+            vec![shared("a").of("cart").on_network("remote")],
+            8080,
+            None,
+        ),
+        (
+            "whose address is its own",
+            vec![named("a", AT).of("cart")],
+            8080,
+            None,
+        ),
+        (
+            "on no machine",
+            vec![shared("a").of("cart").on_node("")],
+            8080,
+            None,
+        ),
+    ] {
+        for view in both_orders(&workloads, &services) {
+            let at = SocketAddr::new(AT.parse().unwrap(), port);
+            let found = view.sharer_at("", at);
+            assert_eq!(found.map(|w| &*w.uid), want, "{name}");
+        }
+    }
+}

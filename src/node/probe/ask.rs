@@ -4,6 +4,7 @@
 //! nothing lies between it and the program. The sockets are the data path's: the capture rules let
 //! them be.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::exec;
 use crate::capture::{AttachError, ConnectError, Place, Sockets, Target};
@@ -27,7 +28,7 @@ const HEAD: usize = 16 << 10;
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Whether its network namespace is there.
+    /// Whether its network namespace is there, or on this host's own network anything of it.
     Existence,
     /// What its `health` table says.
     Probe(Probe),
@@ -74,6 +75,8 @@ impl Failure {
 pub(super) struct Asker {
     /// Its network namespace; none for the host's.
     pub(super) netns: Option<Arc<str>>,
+    /// What knows whether it is there, of one on this host's own network.
+    pub(super) presence: Option<Presence>,
     /// Where it answers.
     pub(super) address: Option<IpAddr>,
     pub(super) question: Question,
@@ -84,12 +87,34 @@ pub(super) struct Asker {
     pub(super) commands: Arc<Semaphore>,
 }
 
+/// Tells whether anything of a workload runs on this host's own network.
+pub(super) struct Presence {
+    pub(super) uid: Arc<str>,
+    /// Those of whom nothing does.
+    pub(super) absent: watch::Receiver<BTreeSet<Arc<str>>>,
+}
+
+impl Presence {
+    fn ask(&self) -> Result<(), Failure> {
+        match self.absent.borrow().contains(&self.uid) {
+            true => {
+                let detail = "its unit does not run, or its interface is not there";
+                Err(Failure::new("not-running", detail))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
 impl Asker {
     /// Asks once.
     ///
     /// # Cancel safety
     /// Dropping the future ends the question; a command that it had started is killed.
     pub(super) async fn ask(&self) -> Result<(), Failure> {
+        if let (Question::Existence, Some(presence)) = (&self.question, &self.presence) {
+            return presence.ask();
+        }
         let place = self.place().await?;
         let probe = match &self.question {
             Question::Existence => return Ok(()),
@@ -272,6 +297,7 @@ mod tests {
     async fn a_namespace_that_is_gone_fails_its_workload() {
         let ask = |netns: &str| Asker {
             netns: Some(Arc::from(netns)),
+            presence: None,
             address: None,
             question: Question::Existence,
             timeout: Duration::from_secs(1),
@@ -286,6 +312,33 @@ mod tests {
         let odd = ask("/etc/passwd").ask().await.unwrap_err();
         assert_eq!((odd.code, odd.side), ("netns-unusable", Side::Node));
         assert_eq!(ask("/proc/self/ns/net").ask().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn one_of_which_nothing_runs_fails() {
+        let (absent, seen) = watch::channel(BTreeSet::new());
+        let presence = Presence {
+            uid: Arc::from("cart"),
+            absent: seen,
+        };
+        let asker = Asker {
+            netns: None,
+            presence: Some(presence),
+            address: None,
+            question: Question::Existence,
+            timeout: Duration::from_secs(1),
+            sockets: Sockets::own(Exemption::Mark),
+            commands: Arc::new(Semaphore::new(1)),
+        };
+        for (name, gone, want) in [
+            ("all are there", &[][..], None),
+            ("another is not", &["web"], None),
+            ("it is not", &["cart", "web"], Some("not-running")),
+        ] {
+            absent.send_replace(gone.iter().map(|uid| Arc::from(*uid)).collect());
+            let failure = asker.ask().await.err();
+            assert_eq!(failure.map(|f| f.code), want, "{name}");
+        }
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Working {
         let (mesh, seen) = watch::channel(mesh);
         let (told, states) = watch::channel(LocalStates::default());
         let shutdown = CancellationToken::new();
-        let probes = Probes::new(seen, told, Sockets::own(Exemption::Mark));
+        let (_here, absent) = watch::channel(Default::default());
+        let probes = Probes::new(seen, told, Sockets::own(Exemption::Mark), absent);
         let mut tasks = JoinSet::new();
         tasks.spawn(probes.run(shutdown.clone()));
         Self {

@@ -100,16 +100,6 @@ fn capture(rows: &mut Rows) {
         (33, ConflictingKeys, "second way"),
     );
     row(
-        "a later way",
-        "capture = { unit = \"w.service\" }",
-        (20, Unsupported, "netns"),
-    );
-    row(
-        "another later way",
-        "capture = { interface = \"tap3\" }",
-        (25, Unsupported, "netns"),
-    );
-    row(
         "an unknown way",
         "capture = { netn = \"w\" }",
         (13, UnknownKey, "did you mean `netns`?"),
@@ -129,6 +119,39 @@ fn capture(rows: &mut Rows) {
         "capture = { netns = \"\" }",
         (21, BadValue, "is empty"),
     );
+    captured_by_name(rows);
+}
+
+/// What names nothing that can be captured; the value begins behind `capture = { WAY = `.
+fn captured_by_name(rows: &mut Rows) {
+    use Code::*;
+    for (name, way, value, want) in [
+        ("a unit without kind", "unit", "\"w\"", "`w.service`"),
+        ("a unit of no programs", "unit", "\"w.timer\"", ".scope"),
+        ("a template", "unit", "\"w@.service\"", "`w@1.service`"),
+        ("a kind alone", "unit", "\".service\"", "before the dot"),
+        ("a unit's path", "unit", "\"a/w.service\"", "`systemctl`"),
+        ("the root", "cgroup", "\"/\"", "system.slice/"),
+        ("out of it", "cgroup", "\"a/../b\"", "system.slice/"),
+        ("a quote", "cgroup", "'a\"b'", "system.slice/"),
+        ("whole", "cgroup", "\"/sys/fs/cgroup/a\"", "`a`"),
+        ("root", "user", "\"root\"", "a user of its own"),
+        ("root's number", "user", "0", "a user of its own"),
+        ("a number quoted", "user", "\"1000\"", "`1000`"),
+        ("no user", "user", "\"a b\"", "/etc/passwd"),
+        ("loopback", "interface", "\"lo\"", "behind `lo`"),
+        (
+            "too long",
+            "interface",
+            "\"a123456789012345\"",
+            "at most 15",
+        ),
+        ("a pattern", "interface", "\"tap*\"", "ip link"),
+    ] {
+        let text = captured(&format!("capture = {{ {way} = {value} }}"));
+        let column = u32::try_from("capture = { ".len() + way.len() + 4).unwrap();
+        rows.add(name, text, &[(5, column, BadValue, want)]);
+    }
 }
 
 fn health(rows: &mut Rows) {

@@ -1,0 +1,137 @@
+//! Puts the host's rules in place, changes them, and tells whether they are still there.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::capture::apply::{CaptureError, listed, listed_of, same_users};
+use crate::capture::elements::{self, Held};
+use crate::capture::netns::Netns;
+use crate::capture::routes;
+use crate::capture::ruleset::host::ACCEPT_MARKS;
+use crate::capture::ruleset::{HostPlan, TABLE};
+use crate::capture::tool::{Tool, run};
+
+/// What lists our table without the elements of its sets.
+const WITHOUT_ELEMENTS: [&str; 2] = ["-j", "-t"];
+
+/// The family of the other table.
+const BRIDGE: &str = "bridge";
+
+/// Rules as the kernel held them right after they were applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    ns: Netns,
+    plan: HostPlan,
+    /// `None` when they were gone again before they could be read.
+    seen: Option<Seen>,
+}
+
+/// All that the kernel holds of them.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    table: Value,
+    held: Held,
+    bridge: Option<Value>,
+}
+
+/// Applies a plan in one transaction, whatever our table held before.
+///
+/// # Errors
+/// [`CaptureError`]; the table is then as it was.
+pub async fn apply(ns: &Netns, plan: &HostPlan) -> Result<Applied, CaptureError> {
+    replace(ns, plan).await?;
+    Ok(Applied {
+        ns: ns.clone(),
+        plan: plan.clone(),
+        seen: seen(ns, plan).await?,
+    })
+}
+
+impl Applied {
+    /// Makes another plan of it, in one transaction; nothing is done where they are the same.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; the table is then as it was.
+    pub async fn change(&mut self, plan: &HostPlan) -> Result<(), CaptureError> {
+        match plan.changing(&self.plan) {
+            Some(script) if script.is_empty() => return Ok(()),
+            Some(script) => {
+                run(&self.ns, Tool::Nft, &["-f", "-"], &script).await?;
+            }
+            None => replace(&self.ns, plan).await?,
+        }
+        self.plan = plan.clone();
+        self.seen = seen(&self.ns, plan).await?;
+        Ok(())
+    }
+
+    /// Whether the rules, the routes and the setting are still what was applied.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn intact(&self) -> Result<bool, CaptureError> {
+        let now = seen(&self.ns, &self.plan).await?;
+        Ok(now.is_some()
+            && now == self.seen
+            && marks_are_accepted(&self.ns)?
+            && routes::in_place(&self.ns, self.plan.guests()).await?)
+    }
+}
+
+/// Puts all of it in place, in one transaction once all that it rests on is there.
+async fn replace(ns: &Netns, plan: &HostPlan) -> Result<(), CaptureError> {
+    prepare(ns, plan).await?;
+    let mut script = plan.nft();
+    if !plan.bridged() && listed_of(ns, BRIDGE, &["-j"]).await?.is_some() {
+        script.push_str(&format!("delete table {BRIDGE} {TABLE}\n"));
+    }
+    run(ns, Tool::Nft, &["-f", "-"], &script).await?;
+    Ok(())
+}
+
+/// All that the rules rest on.
+async fn prepare(ns: &Netns, plan: &HostPlan) -> Result<(), CaptureError> {
+    same_users(ns, plan.exemption())?;
+    if !marks_are_accepted(ns)? {
+        let written = ns.within(|| fs::write(setting(), "1"));
+        let written = written.map_err(|source| namespace(ns, source))?;
+        written.map_err(|source| CaptureError::AcceptMarks { source })?;
+    }
+    routes::ensure(ns, plan.guests()).await
+}
+
+fn setting() -> String {
+    format!("/proc/sys/{ACCEPT_MARKS}")
+}
+
+fn marks_are_accepted(ns: &Netns) -> Result<bool, CaptureError> {
+    let read = ns.within(|| fs::read_to_string(setting()));
+    let read = read.map_err(|source| namespace(ns, source))?;
+    let value = read.map_err(|source| CaptureError::AcceptMarks { source })?;
+    Ok(value.trim() != "0")
+}
+
+fn namespace(ns: &Netns, source: std::io::Error) -> CaptureError {
+    CaptureError::Namespace {
+        name: ns.name().to_owned(),
+        source,
+    }
+}
+
+async fn seen(ns: &Netns, plan: &HostPlan) -> Result<Option<Seen>, CaptureError> {
+    let Some(table) = listed(ns, &WITHOUT_ELEMENTS).await? else {
+        return Ok(None);
+    };
+    let held = elements::held(ns, plan.collections());
+    let held = held.map_err(|source| CaptureError::Elements { source })?;
+    let bridge = match plan.bridged() {
+        true => listed_of(ns, BRIDGE, &["-j"]).await?,
+        false => None,
+    };
+    Ok(held.map(|held| Seen {
+        table,
+        held,
+        bridge,
+    }))
+}

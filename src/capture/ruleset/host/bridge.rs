@@ -1,0 +1,91 @@
+//! The host's rules where guests are ports of a bridge: below the network layer they meet each other
+//! past all other rules, and could take each other's addresses.
+
+use std::net::IpAddr;
+
+use super::{By, Member};
+use crate::capture::ruleset::{Chain, Exclusions, FRAGMENTS, OPENING, Rule, TABLE, one_of, rule};
+
+/// A guest by its port, and its addresses of either family.
+struct Guest<'a> {
+    port: &'a str,
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+}
+
+/// The script that replaces our table of family `bridge`; `None` where no guest takes one.
+pub(super) fn table(members: &[Member], exclusions: &Exclusions) -> Option<String> {
+    let guests: Vec<_> = members.iter().filter_map(guest).collect();
+    if guests.is_empty() {
+        return None;
+    }
+    let chains = [pinned(&guests), meeting(&guests, exclusions)];
+    let chains: String = chains.iter().map(ToString::to_string).collect();
+    Some(format!(
+        "table bridge {TABLE}\ndelete table bridge {TABLE}\ntable bridge {TABLE} {{\n{chains}}}\n"
+    ))
+}
+
+fn guest(member: &Member) -> Option<Guest<'_>> {
+    let By::Guest {
+        port: Some(port),
+        addresses,
+        ..
+    } = &member.by
+    else {
+        return None;
+    };
+    let (v4, v6) = addresses.iter().partition(|ip| ip.is_ipv4());
+    Some(Guest { port, v4, v6 })
+}
+
+/// The other rules know a guest by its address, so nobody else on the bridge may have it.
+fn pinned(guests: &[Guest<'_>]) -> Chain {
+    let of = |guest: &Guest<'_>| {
+        let port = guest.port;
+        let sources = [
+            one_of("ip saddr", &guest.v4),
+            one_of("arp saddr ip", &guest.v4),
+            one_of("ip6 saddr", &guest.v6),
+        ];
+        let drop = |source: String| {
+            rule(
+                format!("iifname != \"{port}\" {source} counter drop"),
+                "another's address",
+            )
+        };
+        sources.into_iter().flatten().map(drop).collect::<Vec<_>>()
+    };
+    Chain {
+        name: "pinned",
+        base: "type filter hook prerouting priority -300; policy accept;",
+        rules: guests.iter().flat_map(of).collect(),
+    }
+}
+
+/// What goes from one port to another.
+fn meeting(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
+    let ports: Vec<_> = guests.iter().map(|g| format!("\"{}\"", g.port)).collect();
+    let ways = ["iifname", "oifname"].map(|way| one_of(way, &ports).unwrap_or_default());
+    let fragments = |way: &String| {
+        FRAGMENTS.map(|made| {
+            rule(
+                format!("{way} meta l4proto tcp {made} counter drop"),
+                "fragments made to slip past the rules below",
+            )
+        })
+    };
+    let mut rules: Vec<Rule> = ways.iter().flat_map(fragments).collect();
+    rules.extend(exclusions.passing());
+    rules.extend(ways.iter().map(|way| {
+        rule(
+            format!("{way} {OPENING} counter drop"),
+            "opened below the proxy",
+        )
+    }));
+    Chain {
+        name: "meeting",
+        base: "type filter hook forward priority -10; policy accept;",
+        rules,
+    }
+}

@@ -1,0 +1,187 @@
+//! What changes in the host's rules: who is known by what, and where they are called.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use super::{By, Mark, Member};
+use crate::capture::ruleset::{Exclusions, TABLE};
+
+/// Levels of cgroups that there are maps for at least, so that what starts deeper changes no chain:
+/// `a.slice/a-b.slice/a-b-c.slice/x.service` has four.
+const LEVELS: usize = 4;
+
+/// A set, or a map to marks, of our table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Collection {
+    pub(super) name: String,
+    /// Its type, as it is declared.
+    pub(super) of: &'static str,
+    pub(super) elements: BTreeMap<String, Element>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Element {
+    mark: Option<Mark>,
+    /// What the key stands for now: of a cgroup its number.
+    id: u64,
+}
+
+/// Name of the maps of cgroups, up to their level.
+pub(super) const UNITS: &str = "units_";
+
+impl Collection {
+    fn new(name: impl Into<String>, of: &'static str) -> Self {
+        Self {
+            name: name.into(),
+            of,
+            elements: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn level(&self) -> Option<&str> {
+        self.name.strip_prefix(UNITS)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.of.contains(" : ") {
+            true => "map",
+            false => "set",
+        }
+    }
+
+    fn add(&mut self, key: String, mark: Option<Mark>, id: u64) {
+        self.elements.entry(key).or_insert(Element { mark, id });
+    }
+
+    fn listed(&self) -> Option<String> {
+        let element = |(key, element): (&String, &Element)| match element.mark {
+            Some(mark) => format!("{key} : {mark}"),
+            None => key.clone(),
+        };
+        let elements: Vec<_> = self.elements.iter().map(element).collect();
+        (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
+    }
+
+    /// Elements cannot be removed one by one: a cgroup that is gone has no name any more.
+    pub(super) fn refilling(&self) -> String {
+        let (kind, name) = (self.kind(), &self.name);
+        let mut text = format!("flush {kind} inet {TABLE} {name}\n");
+        if let Some(elements) = self.listed() {
+            // Writing to a string cannot fail.
+            let _infallible = writeln!(text, "add element inet {TABLE} {name} {elements}");
+        }
+        text
+    }
+}
+
+impl fmt::Display for Collection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\t{} {} {{", self.kind(), self.name)?;
+        writeln!(f, "\t\ttype {};", self.of)?;
+        if let Some(elements) = self.listed() {
+            writeln!(f, "\t\telements = {elements}")?;
+        }
+        writeln!(f, "\t}}")
+    }
+}
+
+/// Every set and map of the table.
+pub(super) fn collections(
+    members: &[Member],
+    exclusions: &Exclusions,
+    guests: bool,
+) -> Vec<Collection> {
+    let mut units: Vec<_> = (1..=depth(members).max(LEVELS))
+        .map(|level| Collection::new(format!("{UNITS}{level}"), "cgroupsv2 : mark"))
+        .collect();
+    let mut users = Collection::new("users", "uid : mark");
+    let mut declared = Pair::new(
+        "declared",
+        "ipv4_addr . inet_service",
+        "ipv6_addr . inet_service",
+    );
+    let mut sources = Pair::new(
+        "guests",
+        "ifname . ipv4_addr : mark",
+        "ifname . ipv6_addr : mark",
+    );
+    let mut addressed = Pair::new("guest_addresses", "ipv4_addr", "ipv6_addr");
+    let mut interfaces = Collection::new("guest_interfaces", "ifname");
+    for member in members {
+        let mark = Some(member.mark);
+        for at in &member.inbound {
+            if !exclusions.ports.contains(&at.port()) {
+                let key = format!("{} . {}", at.ip(), at.port());
+                declared.of(at.ip()).add(key, None, 0);
+            }
+        }
+        match &member.by {
+            By::Cgroup(cgroup) => {
+                if let Some(units) = units.get_mut(level(&cgroup.path) - 1) {
+                    units.add(format!("\"{}\"", cgroup.path), mark, cgroup.id);
+                }
+            }
+            By::User(uid) => users.add(uid.to_string(), mark, 0),
+            By::Guest {
+                interface,
+                addresses,
+                port: _,
+            } => {
+                interfaces.add(format!("\"{interface}\""), None, 0);
+                for ip in addresses {
+                    let key = format!("\"{interface}\" . {ip}");
+                    sources.of(*ip).add(key, mark, 0);
+                    addressed.of(*ip).add(ip.to_string(), None, 0);
+                }
+            }
+            By::Nothing => {}
+        }
+    }
+    let mut all = units;
+    all.push(users);
+    all.extend(declared.0);
+    if guests {
+        all.extend(sources.0.into_iter().chain(addressed.0));
+        all.push(interfaces);
+    }
+    all
+}
+
+/// The same for IPv4 and IPv6.
+struct Pair([Collection; 2]);
+
+impl Pair {
+    fn new(name: &str, v4: &'static str, v6: &'static str) -> Self {
+        Self([
+            Collection::new(format!("{name}4"), v4),
+            Collection::new(format!("{name}6"), v6),
+        ])
+    }
+
+    fn of(&mut self, ip: IpAddr) -> &mut Collection {
+        let Self([v4, v6]) = self;
+        match ip {
+            IpAddr::V4(_) => v4,
+            IpAddr::V6(_) => v6,
+        }
+    }
+}
+
+fn depth(members: &[Member]) -> usize {
+    let levels = members.iter().map(|member| match &member.by {
+        By::Cgroup(cgroup) => level(&cgroup.path),
+        By::User(_) | By::Guest { .. } | By::Nothing => 0,
+    });
+    levels.max().unwrap_or(0)
+}
+
+/// The name of the map that cgroups at a path like this are in.
+pub(in crate::capture) fn units(path: &str) -> String {
+    format!("{UNITS}{}", level(path))
+}
+
+/// How far below the root a cgroup is, the root itself being at 0; no cgroup of ours is the root.
+fn level(path: &str) -> usize {
+    path.split('/').count()
+}
