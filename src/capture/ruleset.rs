@@ -18,6 +18,8 @@
 //! connects with the same ports. The guards behind the redirection close it: no segment that opens
 //! a connection leaves, or arrives, other than through the proxy.
 
+mod dns;
+
 use std::fmt::Write as _;
 
 use super::privilege::Exemption;
@@ -65,11 +67,7 @@ struct Rule {
 
 /// The plan for a workload in a namespace of its own.
 pub fn plan(exemption: &Exemption) -> Plan {
-    let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
-    let own = match exemption {
-        Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
-        Exemption::Mark => mark,
-    };
+    let own = own(exemption);
     Plan {
         exemption: *exemption,
         chains: vec![
@@ -80,6 +78,15 @@ pub fn plan(exemption: &Exemption) -> Plan {
             outbound_guard(&own),
             inbound_guard(),
         ],
+    }
+}
+
+/// What matches the proxy's own packets.
+fn own(exemption: &Exemption) -> String {
+    let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
+    match exemption {
+        Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
+        Exemption::Mark => mark,
     }
 }
 

@@ -97,13 +97,20 @@ impl Sockets {
         Ok(target.attach()?.into())
     }
 
-    /// Prepares to keep the rules in a place; the receiver tells how it goes.
+    /// Prepares to keep the rules in a place, with those for questions for names or without; the
+    /// receiver tells how it goes.
     ///
     /// # Errors
     /// When the place may not be entered, or the kernel's notices not be had there.
-    pub async fn keep(&self, place: &Place) -> io::Result<(Keeping, watch::Receiver<State>)> {
+    pub async fn keep(
+        &self,
+        place: &Place,
+        dns: bool,
+    ) -> io::Result<(Keeping, watch::Receiver<State>)> {
         let Origin::Own(ns) = &place.0;
-        let (reconcile, state) = Reconcile::new(ns.clone(), plan(&self.0))?;
+        let plan = plan(&self.0);
+        let plan = if dns { plan.with_dns() } else { plan };
+        let (reconcile, state) = Reconcile::new(ns.clone(), plan)?;
         Ok((Keeping(By::Own(reconcile)), state))
     }
 

@@ -89,10 +89,17 @@ pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
 
 impl HostArgs {
     fn plan(&self) -> Result<Plan, Failure> {
-        let account = account(config(self.config.as_deref())?.user())?;
+        let config = config(self.config.as_deref())?;
+        let account = account(config.user())?;
         let exemption = privilege::exemption(account.uid);
         let exemption = exemption.map_err(|e| Failure::no("there is no plan", &e))?;
-        Ok(capture::plan(&exemption))
+        let plan = capture::plan(&exemption);
+        // As of workloads that do not say otherwise.
+        Ok(if config.dns().capture() {
+            plan.with_dns()
+        } else {
+            plan
+        })
     }
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod forgery;
+mod names;
 mod privileges;
 mod programs;
 mod proxy;
