@@ -13,6 +13,7 @@
 
 mod demo;
 mod discovery;
+mod dns;
 mod guest;
 mod health;
 mod joining;
