@@ -3,16 +3,18 @@
 //!
 //! [`attach`] finds the namespace. [`ruleset`] says what the rules are, [`mod@apply`] puts them in
 //! place and removes them, [`reconcile`] keeps them there. [`sockets`] is the only place data-path
-//! sockets come from, and opens them in a [`place`], so that the half of this that needs privileges
-//! can become a process of its own; [`privilege`] is about having them, and [`mod@command`] about
+//! sockets come from, and opens them in a [`place`], by itself or by asking [the
+//! keeper](kept), which is where the powers are; [`privilege`] is about having them, and [`mod@command`] about
 //! programs that have none. Nothing here knows what the mesh means.
 
 pub mod apply;
 pub mod attach;
 pub mod command;
 pub mod keeping;
+pub mod kept;
 pub mod near;
 pub mod netns;
+mod open;
 pub mod place;
 pub mod preflight;
 pub mod privilege;

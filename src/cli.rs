@@ -2,6 +2,7 @@
 //!
 //! Exit codes are the same everywhere: 0 done, 1 the answer is no, 2 wrong usage, 3 cannot reach.
 
+mod accounts;
 pub mod ca;
 pub mod capture;
 pub mod certificates;
@@ -9,6 +10,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod join;
+pub mod keeper;
 pub mod node;
 pub mod output;
 pub mod rig;
@@ -22,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::config::daemon::{Config, LogFormat};
+use crate::telemetry::log::{self, Behind};
 pub use output::Failure;
 
 /// A service mesh for machines that run no Kubernetes.
@@ -37,6 +41,8 @@ pub struct Cli {
 enum Verb {
     /// Start the roles of this host
     Run(run::RunArgs),
+    /// Hold listeners and capture rules for the node on this host, which then needs no privileges
+    Keeper(keeper::KeeperArgs),
     /// Show a mesh of three hosts on this machine, with traffic
     Demo(demo::DemoArgs),
     /// Say what is wrong with a mesh directory, and where
@@ -87,6 +93,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Keeper(args) => keeper::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Check(args) => return check::run(&args),
         Verb::Status(args) => status::run(&args),
@@ -109,6 +116,16 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
+}
+
+/// Sets up the log as the settings have it.
+fn start_log(config: &Config) -> Result<Behind, Failure> {
+    let format = match config.log_format() {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    };
+    let level = config.log_level().as_str();
+    log::init(format, level).map_err(|e| Failure::usage("log", &e))
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {

@@ -18,6 +18,7 @@ pub mod files;
 pub mod hbone;
 pub mod hex;
 pub mod identity;
+pub mod keeper;
 pub mod model;
 pub mod node;
 pub mod resolve;

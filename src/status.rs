@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use crate::admin::{Answer, Routes};
 use crate::agent;
 use crate::agent::report::{CaptureState, LocalStates};
+use crate::capture::kept::link::Linked;
 use crate::clock;
 use crate::config::diagnose::Style;
 use crate::control::health::{CaptureState as HealthCapture, WorkloadHealth};
@@ -42,6 +43,8 @@ pub struct NodeHandle {
     pub states: watch::Receiver<LocalStates>,
     /// What is open through the node role.
     pub connections: Connections,
+    /// Whether the keeper is there, where the node role has one.
+    pub keeper: Option<watch::Receiver<Linked>>,
 }
 
 /// Where status comes from.
@@ -164,6 +167,21 @@ pub struct NodeStatus {
     pub certificates: Vec<CertificateLine>,
     /// Connections open now.
     pub connections: usize,
+    /// How the keeper is: none where this process is its own.
+    #[serde(default)]
+    pub keeper: Option<KeeperLine>,
+}
+
+/// The keeper, as its proxy sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeeperLine {
+    /// Whether it answers.
+    pub connected: bool,
+    /// Since when it does not, in seconds since 1970.
+    pub since: Option<u64>,
+    /// Why it does not.
+    pub error: Option<String>,
 }
 
 /// One control plane, as a node sees it.
@@ -481,6 +499,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             workloads: Vec::new(),
             certificates: Vec::new(),
             connections: 0,
+            keeper: None,
         };
     };
     let link = handle.agent.link.borrow().clone();
@@ -542,5 +561,18 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             .map(certificate)
             .collect(),
         connections: handle.connections.len(),
+        keeper: handle.keeper.as_ref().map(|k| keeper(&k.borrow())),
+    }
+}
+
+fn keeper(linked: &Linked) -> KeeperLine {
+    let (since, error) = match linked {
+        Linked::Up => (None, None),
+        Linked::Down { since, reason } => (Some(clock::seconds(*since)), Some(reason.clone())),
+    };
+    KeeperLine {
+        connected: *linked == Linked::Up,
+        since,
+        error,
     }
 }

@@ -72,6 +72,19 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// The keeper could not do it, in its own words.
+    #[error("{said}")]
+    Told {
+        /// What it said.
+        said: String,
+    },
+    /// The keeper does not answer.
+    #[error("nobody is there to do it")]
+    Keeper {
+        /// What is known.
+        #[source]
+        source: io::Error,
+    },
     /// What a program lists does not read.
     #[error("cannot read what `{program}` lists")]
     Listing {

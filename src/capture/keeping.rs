@@ -1,7 +1,10 @@
 //! The rules of a place, kept by whoever can.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
+use super::kept::KeptPlace;
 use super::reconcile::Reconcile;
 
 /// The component that has a place's rules in force while it runs.
@@ -12,6 +15,8 @@ pub struct Keeping(pub(super) By);
 pub(super) enum By {
     /// This process.
     Own(Reconcile),
+    /// The keeper.
+    Kept(Arc<KeptPlace>),
 }
 
 impl Keeping {
@@ -20,6 +25,10 @@ impl Keeping {
     pub async fn run(self, shutdown: CancellationToken) {
         match self.0 {
             By::Own(reconcile) => reconcile.run(shutdown).await,
+            By::Kept(place) => {
+                shutdown.cancelled().await;
+                place.close().await;
+            }
         }
     }
 }

@@ -3,17 +3,19 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use rustix::fs::fstatfs;
+use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Where `ip netns` names namespaces.
 const NAMED: &str = "/run/netns";
+/// The namespace of whoever looks.
+const CURRENT: &str = "/proc/thread-self/ns/net";
 /// Type of the file system that open namespaces are files of (linux/magic.h).
 const NSFS: u64 = 0x6e73_6673;
 
@@ -42,15 +44,17 @@ impl Netns {
     /// `/run/netns` whose mount is gone is an empty file.
     pub fn named(name: &str) -> io::Result<Self> {
         let path = path(name)?;
-        let ns = Self::open(&path, name)?;
+        // Looked at before it is opened, which of a pipe or a device could have consequences.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let looked = open(&path, flags, Mode::empty())?;
         // The field's type differs between machines; a file system's number fits in all.
         #[allow(
             clippy::unnecessary_cast,
             reason = "needed on machines where it is another type"
         )]
-        let kind = fstatfs(&*ns.file)?.f_type as u64;
+        let kind = fstatfs(&looked)?.f_type as u64;
         match kind {
-            NSFS => Ok(ns),
+            NSFS => Self::open(&own(&looked), name),
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("{} is not a namespace", path.display()),
@@ -63,7 +67,7 @@ impl Netns {
     /// # Errors
     /// When /proc is not there.
     pub fn current() -> io::Result<Self> {
-        Self::open(Path::new("/proc/thread-self/ns/net"), "current")
+        Self::open(Path::new(CURRENT), CURRENT)
     }
 
     fn open(path: &Path, name: &str) -> io::Result<Self> {
@@ -79,6 +83,11 @@ impl Netns {
     /// What it was opened by.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Device and inode.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// Runs `work` on this thread inside the namespace. `work` must not wait for other tasks: the
@@ -141,6 +150,11 @@ fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Where a descriptor of this process can be opened again.
+fn own(descriptor: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
 fn path(name: &str) -> io::Result<PathBuf> {
     if name.starts_with('/') {
         return Ok(PathBuf::from(name));
@@ -178,6 +192,19 @@ mod tests {
     fn a_file_that_is_no_namespace_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let refused = Netns::named(file.path().to_str().unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        // Nobody writes to it: to open it would be to wait for ever.
+        let refused = Netns::named(fifo.to_str().unwrap()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
         let missing = Netns::named("/nonexistent/ns").unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);

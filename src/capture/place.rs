@@ -1,10 +1,12 @@
 //! Where a workload is, as whoever serves it holds it: a network that sockets are opened in and
 //! rules are kept in, without the powers that either takes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::kept::KeptPlace;
 use super::netns::Netns;
 
 /// Between looks at whether a name still means the same namespace.
@@ -19,6 +21,8 @@ pub struct Place(pub(super) Origin);
 pub(super) enum Origin {
     /// This process.
     Own(Netns),
+    /// The keeper.
+    Kept(Arc<KeptPlace>),
 }
 
 impl From<Netns> for Place {
@@ -32,16 +36,27 @@ impl Place {
     pub fn name(&self) -> &str {
         match &self.0 {
             Origin::Own(ns) => ns.name(),
+            Origin::Kept(place) => place.name(),
         }
     }
 
-    /// Returns once the name means another network, or none: looks every 500 ms.
+    /// Which network it is, whatever it is called, where this process has it open.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        match &self.0 {
+            Origin::Own(ns) => Some(ns.identity()),
+            Origin::Kept(_) => None,
+        }
+    }
+
+    /// Returns once the name means another network, or none, within 500 ms. Of a place at the keeper
+    /// that is told while its rules are kept.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn gone(&self) {
         match &self.0 {
             Origin::Own(ns) => replaced(ns).await,
+            Origin::Kept(place) => place.gone().await,
         }
     }
 }

@@ -1,12 +1,15 @@
-//! Who the proxy runs as, and what it may do.
+//! Who the keeper and the proxy run as, and what they may do.
 //!
-//! The capture rules know the proxy by its user and mark, so it must run as one that no workload runs
-//! as, with just the capabilities that namespaces, rules and marked sockets take (DESIGN §7).
+//! The capture rules know the proxy's sockets by the user who opened them and their mark. That user
+//! is the keeper's, which has just the capabilities that namespaces, rules and marked sockets take;
+//! the proxy has none. Without a keeper one process is both (DESIGN §7). None of it may run as
+//! somebody whom workloads run as.
 
 use std::fs;
 use std::io;
 
-use rustix::process::{Gid, Uid, getgid, getuid};
+use rustix::io::Errno;
+use rustix::process::{self, DumpableBehavior, Gid, Uid, getgid, getuid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 /// How the proxy's own packets are told from the workloads'.
@@ -37,22 +40,25 @@ impl Exemption {
 pub enum PrivilegeError {
     /// Capabilities are missing.
     #[error(
-        "the node role needs {missing}; start it as root, or by systemd with AmbientCapabilities={missing}"
+        "{who} needs {missing}; start it as root, or by systemd with AmbientCapabilities={missing}"
     )]
     Missing {
+        /// What needs them.
+        who: &'static str,
         /// Their names, joined by spaces.
         missing: String,
     },
     /// Root's programs are everywhere.
     #[error(
-        "the proxy cannot run as root: whatever root runs in a workload's namespace would go \
-         uncaptured; set `user` in lateen.toml to a user of its own"
+        "the proxy cannot run as root, nor can the keeper: whatever root runs in a workload's \
+         namespace would go uncaptured; set `user`, or `keeper-user`, in lateen.toml to a user of \
+         its own"
     )]
     Root,
     /// The user namespace this runs in does not know the user or group.
     #[error(
-        "user {uid} or group {gid} is not mapped in this user namespace; set `user` in lateen.toml \
-         to one that is"
+        "user {uid} or group {gid} is not mapped in this user namespace; set `user`, or \
+         `keeper-user`, in lateen.toml to one that is"
     )]
     Unmapped {
         /// The user.
@@ -86,9 +92,15 @@ pub enum PrivilegeError {
     },
 }
 
-const NEEDED: [(CapabilitySet, &str); 3] = [
+/// What rules and marks take, and to enter namespaces.
+const KEEPER: [(CapabilitySet, &str); 2] = [
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
     (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+];
+/// What the one process that is both has always asked for.
+const BOTH: [(CapabilitySet, &str); 3] = [
+    KEEPER[0],
+    KEEPER[1],
     (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
 ];
 
@@ -117,7 +129,7 @@ fn users(map: &str) -> u64 {
     lengths.filter_map(|l| l.parse::<u64>().ok()).sum()
 }
 
-/// Becomes the proxy: as root, changes to user `uid` and group `gid` and keeps only the
+/// Becomes the keeper: as root, changes to user `uid` and group `gid` and keeps only the
 /// capabilities needed; as anyone else, stays that user and checks that they are there. What this
 /// process starts inherits them, and nothing it starts can gain more.
 ///
@@ -125,32 +137,107 @@ fn users(map: &str) -> u64 {
 ///
 /// # Errors
 /// [`PrivilegeError`], naming what is missing.
-pub fn become_proxy(uid: u32, gid: u32) -> Result<Exemption, PrivilegeError> {
+pub fn become_keeper(uid: u32, gid: u32) -> Result<Exemption, PrivilegeError> {
+    become_privileged("the keeper", &KEEPER, uid, gid)
+}
+
+/// Becomes the proxy that is its own keeper, in the same way.
+///
+/// # Errors
+/// [`PrivilegeError`], naming what is missing.
+pub fn become_both(uid: u32, gid: u32) -> Result<Exemption, PrivilegeError> {
+    become_privileged("the node role", &BOTH, uid, gid)
+}
+
+/// Becomes the proxy of a keeper: as root, changes to user `uid` and group `gid`; whoever it is, gives
+/// up every capability, and every way to gain one again, for this process and what it starts.
+///
+/// The kernel keeps this by thread: to be called before any thread is started.
+///
+/// # Errors
+/// [`PrivilegeError`].
+pub fn become_proxy(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
     let root = getuid().is_root();
     let uid = if root { uid } else { getuid().as_raw() };
     let exemption = exemption(uid)?;
-    check()?;
+    alone()?;
+    let failed = |source: io::Error| PrivilegeError::Become { uid, source };
+    empty_bounding_set().map_err(failed)?;
+    if root && exemption != Exemption::Mark {
+        change_user(uid, gid)?;
+    }
+    match powerless() {
+        // A unit without any may not even be allowed to ask for fewer.
+        true => thread::set_no_new_privs(true).map_err(|e| failed(e.into()))?,
+        false => relinquish().map_err(failed)?,
+    }
+    // Else programs of the same user could look into its memory, where the keys are.
+    let hidden = process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    hidden.map_err(|e| failed(e.into()))
+}
+
+/// Whether this process can be a proxy that is its own keeper.
+pub fn is_both() -> bool {
+    check("the node role", &BOTH).is_ok()
+}
+
+fn become_privileged(
+    who: &'static str,
+    needed: &[(CapabilitySet, &str)],
+    uid: u32,
+    gid: u32,
+) -> Result<Exemption, PrivilegeError> {
+    let root = getuid().is_root();
+    let uid = if root { uid } else { getuid().as_raw() };
+    let exemption = exemption(uid)?;
+    check(who, needed)?;
     alone()?;
     if root && exemption != Exemption::Mark {
         change_user(uid, gid)?;
     }
-    keep_capabilities().map_err(|source| PrivilegeError::Become { uid, source })?;
+    keep_capabilities(needed).map_err(|source| PrivilegeError::Become { uid, source })?;
     Ok(exemption)
 }
 
-fn check() -> Result<(), PrivilegeError> {
+fn check(who: &'static str, needed: &[(CapabilitySet, &str)]) -> Result<(), PrivilegeError> {
     let have = thread::capabilities(None).map_err(|source| PrivilegeError::Proc {
         path: "this thread's capabilities",
         source: source.into(),
     })?;
     let lacks = |(capability, _): &&(CapabilitySet, &str)| !have.permitted.contains(*capability);
-    let missing: Vec<&str> = NEEDED.iter().filter(lacks).map(|(_, name)| *name).collect();
+    let missing: Vec<&str> = needed.iter().filter(lacks).map(|(_, name)| *name).collect();
     match missing.is_empty() {
         true => Ok(()),
         false => Err(PrivilegeError::Missing {
+            who,
             missing: missing.join(" "),
         }),
     }
+}
+
+/// Whether this thread has no capability, and can have none.
+fn powerless() -> bool {
+    let none = |sets: CapabilitySets| {
+        let all = sets.effective | sets.permitted | sets.inheritable;
+        all.is_empty()
+    };
+    thread::capabilities(None).is_ok_and(none)
+}
+
+/// Takes every capability from what a program that is started could ever gain, where that is
+/// allowed. Where it is not, this process has none itself, and none are gained without privileges
+/// that are new.
+fn empty_bounding_set() -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Beyond the last one that this kernel has; or not allowed.
+            Err(Errno::INVAL | Errno::PERM) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 fn alone() -> Result<(), PrivilegeError> {
@@ -163,8 +250,8 @@ fn alone() -> Result<(), PrivilegeError> {
 }
 
 fn change_user(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
-    let failed = |source: rustix::io::Errno| match source {
-        rustix::io::Errno::INVAL => PrivilegeError::Unmapped { uid, gid },
+    let failed = |source: Errno| match source {
+        Errno::INVAL => PrivilegeError::Unmapped { uid, gid },
         source => PrivilegeError::Become {
             uid,
             source: source.into(),
@@ -181,10 +268,10 @@ fn change_user(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
 }
 
 /// Keeps the needed capabilities, for the programs we run as well, and drops all others.
-fn keep_capabilities() -> io::Result<()> {
+fn keep_capabilities(needed: &[(CapabilitySet, &str)]) -> io::Result<()> {
     let mut keep = CapabilitySet::empty();
-    for (capability, _name) in NEEDED {
-        keep |= capability;
+    for (capability, _name) in needed {
+        keep |= *capability;
     }
     let sets = CapabilitySets {
         effective: keep,
@@ -192,8 +279,8 @@ fn keep_capabilities() -> io::Result<()> {
         inheritable: keep,
     };
     thread::set_capabilities(None, sets)?;
-    for (capability, _name) in NEEDED {
-        thread::configure_capability_in_ambient_set(capability, true)?;
+    for (capability, _name) in needed {
+        thread::configure_capability_in_ambient_set(*capability, true)?;
     }
     // Ambient capabilities survive this; set-user-ID programs lose their point.
     thread::set_no_new_privs(true)?;

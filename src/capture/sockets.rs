@@ -1,43 +1,51 @@
 //! Every socket of the data path: opened inside a workload's namespace, marked, and where needed
 //! allowed to bear a foreign address (`spec/hbone-dataplane.md` §2.1, §3.5, §6.5).
 //!
-//! What asks for sockets does not care where they come from: that is what lets the privileged half
-//! become a process of its own. The capture rules know the proxy by the user who *opened* a socket
-//! and by its mark, so whoever opens them does it as the proxy's user, and leaves none unmarked.
+//! What asks for sockets does not care where they come from: this process, or the keeper, where
+//! this one has no powers. The capture rules know the proxy's sockets by the user who *opened* them
+//! and by their mark, so whoever opens them is a user of its own, and leaves none unmarked.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use super::apply::{CaptureError, clear};
 use super::attach::{AttachError, Target};
 use super::command::{self, Ran};
-use super::keeping::{By, Keeping};
+use super::keeping::{self, Keeping};
+use super::kept::link::Link;
+use super::kept::protocol::{Family, Network};
+use super::kept::{Kept, unattached};
 use super::netns::Netns;
+use super::open;
 use super::place::{Origin, Place};
 use super::privilege::Exemption;
 use super::reconcile::{Reconcile, State};
-use super::ruleset::{PROXY_MARK, plan};
-use crate::sys;
+use super::ruleset::plan;
 
-/// Connections that may wait to be accepted (`spec/hbone-dataplane.md` §6.5).
-const BACKLOG: i32 = 4096;
 /// Longest TCP connect (§2.6).
 const CONNECT: Duration = Duration::from_secs(10);
-/// Silence before the first keepalive, and between further ones (§10).
-const KEEPALIVE: Duration = Duration::from_secs(180);
-/// Keepalives without an answer that end a connection (§10).
-const KEEPALIVES: u32 = 9;
 
 /// Opens sockets, and has rules kept.
 #[derive(Clone, Debug)]
-pub struct Sockets(Exemption);
+pub struct Sockets(By);
+
+/// Who does it.
+#[derive(Clone, Debug)]
+enum By {
+    /// This process, which rules know by its exemption.
+    Own(Exemption),
+    /// The keeper.
+    Kept(Kept),
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +86,24 @@ impl Sockets {
     /// Sockets opened by this process itself, which must be privileged for it, and by rules that
     /// know it by `exemption`.
     pub fn own(exemption: Exemption) -> Self {
-        Self(exemption)
+        Self(By::Own(exemption))
+    }
+
+    /// Sockets opened by the keeper that listens at `path`, with the component that asks it.
+    pub fn kept(path: &Path) -> (Self, Link) {
+        let (kept, link) = Kept::at(path);
+        (Self(By::Kept(kept)), link)
     }
 
     /// The network of this host.
     ///
     /// # Errors
-    /// When /proc is not there.
+    /// When /proc is not there, or the keeper is not.
     pub async fn host(&self) -> io::Result<Place> {
-        Ok(Netns::current()?.into())
+        match &self.0 {
+            By::Own(_) => Ok(Netns::current()?.into()),
+            By::Kept(kept) => Ok(Place(Origin::Kept(kept.attach(Network::Host).await?))),
+        }
     }
 
     /// The network a workload is on.
@@ -94,7 +111,13 @@ impl Sockets {
     /// # Errors
     /// [`AttachError`]; [`AttachError::Missing`] may pass when the workload starts.
     pub async fn attach(&self, target: &Target) -> Result<Place, AttachError> {
-        Ok(target.attach()?.into())
+        let By::Kept(kept) = &self.0 else {
+            return Ok(target.attach()?.into());
+        };
+        let Target::Netns(name) = target;
+        let attached = kept.attach(Network::Netns(Arc::clone(name))).await;
+        let attached = attached.map_err(|e| unattached(name, e))?;
+        Ok(Place(Origin::Kept(attached)))
     }
 
     /// Prepares to keep the rules in a place, with those for questions for names or without; the
@@ -107,11 +130,19 @@ impl Sockets {
         place: &Place,
         dns: bool,
     ) -> io::Result<(Keeping, watch::Receiver<State>)> {
-        let Origin::Own(ns) = &place.0;
-        let plan = plan(&self.0);
-        let plan = if dns { plan.with_dns() } else { plan };
-        let (reconcile, state) = Reconcile::new(ns.clone(), plan)?;
-        Ok((Keeping(By::Own(reconcile)), state))
+        match (&place.0, &self.0) {
+            (Origin::Own(ns), By::Own(exemption)) => {
+                let plan = plan(exemption);
+                let plan = if dns { plan.with_dns() } else { plan };
+                let (reconcile, state) = Reconcile::new(ns.clone(), plan)?;
+                Ok((Keeping(keeping::By::Own(reconcile)), state))
+            }
+            (Origin::Own(_), By::Kept(_)) => Err(io::ErrorKind::Unsupported.into()),
+            (Origin::Kept(kept), _) => {
+                let state = kept.keep(dns).await?;
+                Ok((Keeping(keeping::By::Kept(Arc::clone(kept))), state))
+            }
+        }
     }
 
     /// Removes our rules from a place; what is not there is left alone.
@@ -119,8 +150,10 @@ impl Sockets {
     /// # Errors
     /// [`CaptureError`] when something of ours could not be removed.
     pub async fn release(&self, place: &Place) -> Result<(), CaptureError> {
-        let Origin::Own(ns) = &place.0;
-        clear(ns).await
+        match &place.0 {
+            Origin::Own(ns) => clear(ns).await,
+            Origin::Kept(kept) => kept.release().await,
+        }
     }
 
     /// Runs a command in a place, with none of this process's powers; `None` where it takes longer
@@ -137,8 +170,10 @@ impl Sockets {
         command: &[Arc<str>],
         timeout: Duration,
     ) -> io::Result<Option<Ran>> {
-        let Origin::Own(ns) = &place.0;
-        command::run(ns.clone(), command, timeout).await
+        match &place.0 {
+            Origin::Own(ns) => command::run(ns.clone(), command, timeout).await,
+            Origin::Kept(kept) => kept.run(command, timeout).await,
+        }
     }
 
     /// Listens on a port of every address of the place, IPv4 and IPv6. Accepted connections
@@ -146,19 +181,11 @@ impl Sockets {
     ///
     /// # Errors
     /// When the port is taken or the place may not be entered.
-    pub async fn listen(&self, place: &Place, port: u16) -> io::Result<std::net::TcpListener> {
-        let Origin::Own(ns) = &place.0;
-        let listener = ns.within(|| {
-            let both = listener(Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
-            match both {
-                // IPv6 is switched off in this namespace.
-                Err(e) if is_no_ipv6(&e) => {
-                    listener(Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-                }
-                other => other,
-            }
-        })??;
-        Ok(listener.into())
+    pub async fn listen(&self, place: &Place, port: u16) -> io::Result<TcpListener> {
+        match &place.0 {
+            Origin::Own(ns) => Ok(ns.within(|| open::listen(port))??.into()),
+            Origin::Kept(kept) => Ok(kept.listen(port).await?.into()),
+        }
     }
 
     /// A datagram socket that is bound to `at` and answers from there. It does not block, and
@@ -167,9 +194,13 @@ impl Sockets {
     /// # Errors
     /// When the address is taken or not there, or the place may not be entered.
     pub async fn listen_udp(&self, place: &Place, at: SocketAddr) -> io::Result<UdpSocket> {
-        let Origin::Own(ns) = &place.0;
-        let socket = ns.within(|| datagrams(Domain::for_address(at), Some(at)))??;
-        Ok(socket.into())
+        match &place.0 {
+            Origin::Own(ns) => {
+                let socket = ns.within(|| open::datagrams(Domain::for_address(at), Some(at)))??;
+                Ok(socket.into())
+            }
+            Origin::Kept(kept) => Ok(kept.listen_udp(at).await?.into()),
+        }
     }
 
     /// A datagram socket to ask hosts of the same family as `to` with. It is neither bound nor
@@ -178,14 +209,21 @@ impl Sockets {
     /// # Errors
     /// When the place may not be entered or has no such family.
     pub async fn udp(&self, place: &Place, to: IpAddr) -> io::Result<UdpSocket> {
-        let Origin::Own(ns) = &place.0;
-        let domain = Domain::for_address(SocketAddr::new(to, 0));
-        Ok(ns.within(|| datagrams(domain, None))??.into())
+        match &place.0 {
+            Origin::Own(ns) => {
+                let domain = Domain::for_address(SocketAddr::new(to, 0));
+                Ok(ns.within(|| open::datagrams(domain, None))??.into())
+            }
+            Origin::Kept(kept) => Ok(kept.udp(to).await?.into()),
+        }
     }
 
     /// Whether an address is one of the place's own now.
     pub async fn owns(&self, place: &Place, ip: IpAddr) -> bool {
-        let Origin::Own(ns) = &place.0;
+        let ns = match &place.0 {
+            Origin::Own(ns) => ns,
+            Origin::Kept(kept) => return kept.owns(ip).await,
+        };
         let bound = ns.within(|| {
             let any_port = SocketAddr::new(ip, 0);
             let socket = Socket::new(Domain::for_address(any_port), Type::DGRAM, None)?;
@@ -205,15 +243,42 @@ impl Sockets {
         to: SocketAddr,
         from: Option<IpAddr>,
     ) -> Result<TcpStream, ConnectError> {
-        let Origin::Own(ns) = &place.0;
-        let local = |source| ConnectError::Local { to, source };
-        let socket = ns.within(|| connector(to, from));
-        let socket = socket.map_err(local)?.map_err(local)?;
+        let socket = match &place.0 {
+            Origin::Own(ns) => ns
+                .within(|| open::connector(to, from))
+                .and_then(|opened| opened),
+            Origin::Kept(kept) => kept.dialer(to.ip()).await.and_then(|socket| {
+                open::appear(&socket, to, from)?;
+                Ok(socket)
+            }),
+        };
+        let socket = socket.map_err(|source| ConnectError::Local { to, source })?;
         let socket = TcpSocket::from_std_stream(socket.into());
         match tokio::time::timeout(CONNECT, socket.connect(to)).await {
             Ok(connected) => connected.map_err(|e| ConnectError::new(to, e)),
             Err(_elapsed) => Err(ConnectError::TimedOut { to }),
         }
+    }
+
+    /// Sockets for somebody without powers to connect with: marked, allowed to bear any address,
+    /// neither bound nor connected.
+    ///
+    /// # Errors
+    /// When the place may not be entered, or this process is out of descriptors.
+    pub(crate) fn dialers(
+        &self,
+        place: &Place,
+        family: Family,
+        count: usize,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let Origin::Own(ns) = &place.0 else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        ns.within(|| {
+            (0..count)
+                .map(|_| Ok(open::dialer(family)?.into()))
+                .collect()
+        })?
     }
 }
 
@@ -250,80 +315,6 @@ impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         Self::new(error.kind(), error)
     }
-}
-
-fn is_no_ipv6(error: &io::Error) -> bool {
-    let no_family = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
-    no_family || error.kind() == io::ErrorKind::AddrNotAvailable
-}
-
-fn listener(domain: Domain, any: IpAddr, port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if domain == Domain::IPV6 {
-        socket.set_only_v6(false)?;
-    }
-    // Not SO_REUSEPORT: another program of the same user could take a share of the connections.
-    // Not IP_TRANSPARENT: what is redirected comes to an address of this host, and without it
-    // nobody reaches the listener under any other.
-    socket.set_reuse_address(true)?;
-    socket.set_mark(PROXY_MARK)?;
-    socket.set_nonblocking(true)?;
-    // What is accepted has these too.
-    tune(&socket)?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn datagrams(domain: Domain, at: Option<SocketAddr>) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_mark(PROXY_MARK)?;
-    socket.set_nonblocking(true)?;
-    if let Some(at) = at {
-        socket.bind(&at.into())?;
-    }
-    Ok(socket)
-}
-
-fn connector(to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_mark(PROXY_MARK)?;
-    socket.set_nonblocking(true)?;
-    tune(&socket)?;
-    if let Some(from) = source(to, from) {
-        match from {
-            IpAddr::V4(_) => {
-                socket.set_ip_transparent_v4(true)?;
-                socket.set_freebind_v4(true)?;
-            }
-            IpAddr::V6(_) => {
-                socket.set_ip_transparent_v6(true)?;
-                socket.set_freebind_v6(true)?;
-            }
-        }
-        // Else one client would have no more ports than there are, over all of a host's programs.
-        sys::set_bind_address_no_port(&socket)?;
-        socket.bind(&SocketAddr::new(from, 0).into())?;
-    }
-    Ok(socket)
-}
-
-/// The address to appear as: never the destination's own, since a program that answers itself
-/// needs no bending of routes (§3.5).
-fn source(to: SocketAddr, from: Option<IpAddr>) -> Option<IpAddr> {
-    let from = from?.to_canonical();
-    (from.is_ipv4() == to.is_ipv4() && from != to.ip()).then_some(from)
-}
-
-/// Settings of every connection that carries a program's bytes, and of listeners, whose
-/// connections inherit them.
-fn tune(socket: &Socket) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE)
-        .with_retries(KEEPALIVES);
-    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Where a redirected connection was going; the address it arrived at, where nobody redirected it.
@@ -382,20 +373,6 @@ mod tests {
             assert!(error.to_string().starts_with(want), "{name}: {error}");
             let std = io::Error::from(errno).kind();
             assert_eq!(io::Error::from(error).kind(), std, "{name}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_borrowed_only_where_it_can_and_need_be() {
-        for (name, to, from, want) in [
-            ("a client", "10.0.0.2:80", "10.0.0.9", Some("10.0.0.9")),
-            ("mapped", "10.0.0.2:80", "::ffff:10.0.0.9", Some("10.0.0.9")),
-            ("itself", "10.0.0.2:80", "10.0.0.2", None),
-            ("other family", "10.0.0.2:80", "fd00::9", None),
-            ("IPv6", "[fd00::2]:80", "fd00::9", Some("fd00::9")),
-        ] {
-            let got = source(to.parse().unwrap(), Some(from.parse().unwrap()));
-            assert_eq!(got, want.map(|w| w.parse().unwrap()), "{name}");
         }
     }
 

@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Failure;
+use super::accounts;
 use super::output::{Output, USAGE};
-use super::run::{account, config};
+use super::run::config;
 use crate::capture::{self, Netns, Plan, Target, privilege};
 
 /// Show, apply or remove capture rules.
@@ -90,7 +91,7 @@ pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
 impl HostArgs {
     fn plan(&self) -> Result<Plan, Failure> {
         let config = config(self.config.as_deref())?;
-        let account = account(config.user())?;
+        let account = accounts::keeper(&config)?;
         let exemption = privilege::exemption(account.uid);
         let exemption = exemption.map_err(|e| Failure::no("there is no plan", &e))?;
         let plan = capture::plan(&exemption);

@@ -1,12 +1,13 @@
 //! `lateen run`: the roles of this host.
 
+mod companion;
 mod followers;
+mod powers;
 mod session_key;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,18 +21,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Failure;
 use super::output::{NO, USAGE};
+use super::{Failure, accounts};
 use crate::admin::{self, Answer, Listener, Routes};
 use crate::agent::identity::NodeIdentity;
-use crate::capture::{Exemption, privilege};
-use crate::config::daemon::{Config, LogFormat, ProxyUser, Role};
+use crate::config::daemon::{Config, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
 use crate::model::waypoint::WaypointName;
 use crate::status;
-use crate::telemetry::{Metrics, log};
+use crate::telemetry::Metrics;
+use companion::Companion;
 use followers::Followers;
+use powers::Powers;
 
 /// Name of the socket by which the command line reaches a running process.
 pub const SOCKET: &str = "admin.sock";
@@ -86,6 +88,14 @@ impl Roles {
     }
 }
 
+/// Makes the directories; those of a node that is started as root are given to the proxy's user.
+fn directories(config: &Config, roles: &Roles) -> Result<(), Failure> {
+    match roles.node {
+        true => accounts::directories(config),
+        false => accounts::directories_of_mine(config),
+    }
+}
+
 /// The settings of this host, or their faults in full.
 pub(super) fn config(path: Option<&Path>) -> Result<Config, Failure> {
     Config::load(path).map_err(|report| {
@@ -100,12 +110,7 @@ pub(super) fn config(path: Option<&Path>) -> Result<Config, Failure> {
 /// [`Failure`] when a role cannot start.
 pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let config = config(args.config.as_deref())?;
-    let format = match config.log_format() {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
-    };
-    let level = config.log_level().as_str();
-    let log = log::init(format, level).map_err(|e| Failure::usage("log", &e))?;
+    let log = super::start_log(&config)?;
     let roles = Roles::of(args, &config);
     if roles.is_none() {
         let message =
@@ -114,15 +119,24 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     }
     one_master(&config, &roles)?;
     no_foreign_waypoint(&config, &roles)?;
-    let exemption = prepare(&config, &roles)?;
+    directories(&config, &roles)?;
+    // Before any thread exists.
+    let (powers, companion) = match roles.node {
+        true => powers::take(&config, args.config.as_deref())?,
+        false => (None, None),
+    };
     let writing = log.start(io::stderr());
     let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::no("cannot start", &e))?;
-    let outcome = runtime.block_on(serve(config, roles, exemption));
+    let watched = companion.as_ref().map(Companion::id);
+    let outcome = runtime.block_on(serve(config, roles, powers, watched));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Some(companion) = companion {
+        companion.end();
+    }
     outcome
 }
 
@@ -157,96 +171,12 @@ fn no_foreign_waypoint(config: &Config, roles: &Roles) -> Result<(), Failure> {
     Err(Failure::plain(USAGE, message))
 }
 
-/// Makes the directories, and becomes the proxy's user where the node role needs it. Before any
-/// thread exists.
-fn prepare(config: &Config, roles: &Roles) -> Result<Exemption, Failure> {
-    let account = match roles.node && rustix::process::getuid().is_root() {
-        true => Some(account(config.user())?),
-        false => None,
-    };
-    for path in [config.state_dir(), config.runtime_dir()] {
-        own(path, account.map(|a| a.uid))
-            .map_err(|e| Failure::no(format!("cannot prepare {}", path.display()), &e))?;
-    }
-    if !roles.node {
-        return Ok(Exemption::Mark);
-    }
-    let here = || Account {
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-    };
-    let Account { uid, gid } = account.unwrap_or_else(here);
-    let exemption = privilege::become_proxy(uid, gid).map_err(|e| Failure::no("node role", &e))?;
-    if let Some(reason) = exemption.caution() {
-        warn!(reason, "capture knows the proxy by its mark");
-    }
-    Ok(exemption)
-}
-
-/// A directory for its owner only, given to the user the proxy becomes.
-fn own(path: &Path, uid: Option<u32>) -> io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    let Some(uid) = uid else {
-        return Ok(());
-    };
-    give(path, uid)
-}
-
-fn give(path: &Path, uid: u32) -> io::Result<()> {
-    let meta = std::fs::symlink_metadata(path)?;
-    if meta.uid() != uid {
-        std::os::unix::fs::lchown(path, Some(uid), Some(uid)).or_else(|e| {
-            // A user namespace that maps a single user has nobody to give it to, and needs not.
-            let single = e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error());
-            if single { Ok(()) } else { Err(e) }
-        })?;
-    }
-    if meta.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), uid)?;
-        }
-    }
-    Ok(())
-}
-
-/// The user a node runs as, and its group.
-#[derive(Clone, Copy)]
-pub(super) struct Account {
-    pub(super) uid: u32,
-    gid: u32,
-}
-
-pub(super) fn account(user: &ProxyUser) -> Result<Account, Failure> {
-    let name = match user {
-        ProxyUser::Id(uid) => {
-            let (uid, gid) = (*uid, *uid);
-            return Ok(Account { uid, gid });
-        }
-        ProxyUser::Name(name) => name,
-    };
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let account = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        if fields.next() != Some(&**name) {
-            return None;
-        }
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
-        Some(Account { uid, gid })
-    });
-    account.ok_or_else(|| {
-        let message = format!(
-            "the node role runs as user `{name}`, which does not exist; create it: \
-             useradd --system --no-create-home {name}, or set `user` in lateen.toml"
-        );
-        Failure::plain(NO, message)
-    })
-}
-
-async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<ExitCode, Failure> {
+async fn serve(
+    config: Config,
+    roles: Roles,
+    powers: Option<Powers>,
+    companion: Option<u32>,
+) -> Result<ExitCode, Failure> {
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
     let socket = Listener::unix(&config.runtime_dir().join(SOCKET));
@@ -260,7 +190,7 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
         tasks.spawn(control.run(shutdown.clone()));
     }
     if roles.follows() {
-        let followers = Followers::new(&config, &roles, exemption, &mut status)?;
+        let followers = Followers::new(&config, &roles, powers, &mut status)?;
         let (config, metrics) = (config.clone(), Arc::clone(&metrics));
         tasks.spawn(followers.run(config, metrics, shutdown.clone()));
     }
@@ -287,7 +217,18 @@ async fn serve(config: Config, roles: Roles, exemption: Exemption) -> Result<Exi
         waypoints,
         "lateen started"
     );
-    until_told(&shutdown, &mut tasks).await;
+    let died = companion::died(companion);
+    tokio::pin!(died);
+    let lost = tokio::select! {
+        () = until_told(&shutdown, &mut tasks) => false,
+        () = &mut died => true,
+    };
+    if lost {
+        error!("the keeper has ended, stopping");
+        shutdown.cancel();
+        until_told(&shutdown, &mut tasks).await;
+        return Err(Failure::plain(NO, "the keeper has ended"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -203,6 +203,15 @@ fn render_node(node: &NodeStatus) -> String {
             "no control plane is there to renew certificates: those that expire meanwhile are taken for {minutes} min more\n"
         ));
     }
+    if let Some(keeper) = &node.keeper
+        && !keeper.connected
+    {
+        let since = keeper.since.map_or_else(|| "-".to_owned(), utc);
+        let error = keeper.error.as_deref().unwrap_or("-");
+        text.push_str(&format!(
+            "the keeper is gone since {since}: {error}; what is open goes on, nothing new is opened\n"
+        ));
+    }
     // A single one has said all there is in the line above.
     if node.controls.len() > 1 {
         text.push_str(&render_controls(node));
@@ -321,7 +330,7 @@ pub fn connections(args: &ConnectionsArgs) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::CertificateLine;
+    use crate::status::{CertificateLine, KeeperLine};
 
     #[test]
     fn times_are_written_in_utc() {
@@ -360,6 +369,11 @@ mod tests {
             workloads: Vec::new(),
             certificates: Vec::new(),
             connections: 0,
+            keeper: Some(KeeperLine {
+                connected: true,
+                since: None,
+                error: None,
+            }),
         };
         let text = render_node(&node);
         for (url, words) in [
@@ -383,6 +397,11 @@ mod tests {
                 grace: Some(1800),
                 error: None,
             }],
+            keeper: Some(KeeperLine {
+                connected: false,
+                since: Some(60),
+                error: Some("connection refused".to_owned()),
+            }),
             ..node
         };
         let text = render_node(&stale);
@@ -390,6 +409,7 @@ mod tests {
             "stale since 1970-01-01T00:00:00Z",
             "taken for 60 min more",
             "expired, 30 min of grace",
+            "the keeper is gone since 1970-01-01T00:01:00Z: connection refused",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }

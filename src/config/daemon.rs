@@ -106,6 +106,7 @@ pub struct Config {
     state_dir: PathBuf,
     runtime_dir: PathBuf,
     user: ProxyUser,
+    keeper_user: Option<ProxyUser>,
     drain_deadline: Duration,
     transport: Transport,
     workers: Option<u32>,
@@ -183,6 +184,12 @@ impl Config {
     /// Whom the proxy runs as; `lateen` unless set.
     pub fn user(&self) -> &ProxyUser {
         &self.user
+    }
+
+    /// Whom the keeper runs as; unless set `lateen-keeper` where there is such a user, and else the
+    /// proxy's.
+    pub fn keeper_user(&self) -> Option<&ProxyUser> {
+        self.keeper_user.as_ref()
     }
 
     /// How long connections may go on after a stop; 5 s unless set.
@@ -269,6 +276,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         user: root
             .optional("user", user)
             .unwrap_or_else(|| ProxyUser::Name(Arc::from("lateen"))),
+        keeper_user: root.optional("keeper-user", user),
         drain_deadline: root
             .optional("drain-deadline", drain)
             .unwrap_or(Duration::from_secs(5)),

@@ -12,6 +12,7 @@
 )]
 
 mod forgery;
+mod keeper;
 mod names;
 mod privileges;
 mod programs;

@@ -6,41 +6,53 @@ use std::process::{Command, Stdio};
 use lateen::capture::{CaptureError, Netns, PrivilegeError, apply, privilege};
 use rustix::process::getuid;
 
-use crate::room::{PROXY, Room, Users, cases, eventually, sh};
+use crate::room::{KEEPER, PROXY, Room, Users, cases, eventually, sh};
 
 cases! {
-    fn the_proxy_keeps_three_capabilities_and_nothing_else(room: &Room) {
+    fn started_as_root_the_proxy_has_no_capability_and_the_keeper_two(room: &Room) {
         let mut proxy = lateen(PROXY).spawn().unwrap();
-        let path = format!("/proc/{}/status", proxy.id());
-        let field = |name: &str| {
-            let status = std::fs::read_to_string(&path).unwrap();
-            let line = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-            line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        // NET_ADMIN, NET_RAW and SYS_ADMIN, by their numbers 12, 13 and 21.
-        let three = format!("{:016x}", (1 << 12) | (1 << 13) | (1 << 21));
-        eventually("the ambient capabilities of a proxy", || match field("CapAmb") {
-            now if now == three => Ok(()),
-            now => Err(now),
-        });
-        for set in ["CapPrm", "CapEff", "CapInh"] {
-            assert_eq!(field(set), three, "{set}");
-        }
-        let (user, group) = match room.users {
-            Users::Many => (PROXY, PROXY),
-            Users::One => (0, 0),
-        };
-        assert_eq!(field("Uid"), vec![user.to_string(); 4].join(" "));
-        assert_eq!(field("Gid"), vec![group.to_string(); 4].join(" "));
-        if room.users == Users::Many {
-            assert_eq!(field("Groups"), "");
-        }
-        eventually("no new privileges", || match field("NoNewPrivs") {
+        let id = proxy.id();
+        eventually("a proxy that can gain nothing", || match field(id, "NoNewPrivs") {
             now if now == "1" => Ok(()),
             now => Err(now),
         });
+        // NET_ADMIN and SYS_ADMIN, by their numbers 12 and 21.
+        let two = format!("{:016x}", (1 << 12) | (1 << 21));
+        let none = "0".repeat(16);
+        let [watcher] = children(id)[..] else {
+            panic!("no keeper beside the proxy")
+        };
+        let [keeper] = children(watcher)[..] else {
+            panic!("no keeper")
+        };
+        let users = |many: u32| if room.users == Users::Many { many } else { 0 };
+        for (name, process, user, have) in [
+            ("proxy", id, users(PROXY), &none),
+            ("keeper", keeper, users(KEEPER), &two),
+        ] {
+            for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+                assert_eq!(field(process, set), *have, "{name}: {set}");
+            }
+            assert_eq!(field(process, "Uid"), vec![user.to_string(); 4].join(" "), "{name}");
+            assert_eq!(field(process, "Gid"), vec![user.to_string(); 4].join(" "), "{name}");
+            assert_eq!(field(process, "NoNewPrivs"), "1", "{name}");
+            if room.users == Users::Many {
+                assert_eq!(field(process, "Groups"), "", "{name}");
+            }
+        }
+        assert_eq!(field(id, "CapBnd"), none);
+        // However it ends, nothing of it is left.
         proxy.kill().unwrap();
         proxy.wait().unwrap();
+        for process in [watcher, keeper] {
+            eventually("the keeper ends with its proxy", || {
+                // Nobody may be there to wait for it.
+                match field(process, "State") {
+                    now if now.is_empty() || now.starts_with('Z') => Ok(()),
+                    now => Err(now),
+                }
+            });
+        }
     }
 
     fn root_is_no_proxy_among_many_users(room: &Room) {
@@ -56,8 +68,8 @@ cases! {
     }
 
     fn what_is_missing_is_named(room: &Room) {
-        let refused = room.workload(|| privilege::become_proxy(PROXY, PROXY).unwrap_err());
-        let PrivilegeError::Missing { missing } = refused else {
+        let refused = room.workload(|| privilege::become_both(PROXY, PROXY).unwrap_err());
+        let PrivilegeError::Missing { missing, .. } = refused else {
             panic!("{refused}")
         };
         assert_eq!(missing, "CAP_NET_ADMIN CAP_SYS_ADMIN");
@@ -113,10 +125,27 @@ cases! {
     }
 }
 
+/// A line of a process's status; empty once it is gone.
+fn field(process: u32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    let words = line.unwrap_or_default().split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let listed = std::fs::read_to_string(path).unwrap_or_default();
+    let ids = listed.split_whitespace().map(|id| id.parse().unwrap());
+    ids.collect()
+}
+
 /// The real binary as a node that has not joined yet.
 fn lateen(user: u32) -> Command {
     let config = format!(
-        "roles = [\"node\"]\nuser = {user}\nstate-dir = \"/run/state\"\nruntime-dir = \"/run/lateen\"\n"
+        "roles = [\"node\"]\nuser = {user}\nkeeper-user = {KEEPER}\nstate-dir = \"/run/state\"\nruntime-dir = \"/run/lateen\"\n"
     );
     std::fs::write("/run/lateen.toml", config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lateen"));

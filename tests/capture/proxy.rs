@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use lateen::capture::kept::link::Link;
 use lateen::capture::reconcile::State;
 use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-use lateen::capture::{Netns, Place, Reconcile, Sockets, original_destination};
+use lateen::capture::{Place, Sockets, Target, original_destination};
 use rustix::thread::CapabilitySet;
 use tokio::io::{AsyncWriteExt as _, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::keeper::SOCKET;
 use crate::room::{PROXY, Room};
 
 /// Enough for what a case does before it looks.
@@ -28,7 +31,7 @@ pub(crate) enum Seen {
     Tunnel(SocketAddr),
 }
 
-/// A running proxy, which keeps the rules in place.
+/// A running proxy, which has the rules kept in place.
 pub(crate) struct Proxy {
     seen: Receiver<Seen>,
     stop: CancellationToken,
@@ -36,39 +39,49 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it; the rules are in place on return.
+    /// Starts one that has the powers itself; the rules are in place on return.
     pub(crate) fn start(room: &Room) -> Self {
+        let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
+        Self::with(room, needed, Sockets::own(room.exemption()), None)
+    }
+
+    /// Starts one that has none and asks the keeper.
+    pub(crate) fn kept(room: &Room) -> Self {
+        let (sockets, link) = Sockets::kept(Path::new(SOCKET));
+        Self::with(room, CapabilitySet::empty(), sockets, Some(link))
+    }
+
+    fn with(room: &Room, powers: CapabilitySet, sockets: Sockets, link: Option<Link>) -> Self {
         let (tell, seen) = sync_channel(SEEN);
         let (started, ready) = sync_channel(1);
         let stop = CancellationToken::new();
-        let part = Part {
-            ns: room.cart.clone(),
-            sockets: Sockets::own(room.exemption()),
-            tell,
-        };
-        let (plan, token) = (room.plan(), stop.clone());
+        let token = stop.clone();
         let users = room.users;
         let thread = thread::spawn(move || {
-            let needed =
-                CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
-            users.become_user(PROXY, needed);
+            users.become_user(PROXY, powers);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             runtime.unwrap().block_on(async move {
-                let (reconcile, state) = Reconcile::new(part.ns.clone(), plan).unwrap();
                 let mut tasks = JoinSet::new();
+                if let Some(link) = link {
+                    tasks.spawn(link.run(CancellationToken::new()));
+                }
+                let cart = Target::Netns("cart".into());
+                let place = sockets.attach(&cart).await.unwrap();
+                let part = Part {
+                    place,
+                    sockets,
+                    tell,
+                };
                 for port in [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT] {
-                    let listener = part
-                        .sockets
-                        .listen(&Place::from(part.ns.clone()), port)
-                        .await
-                        .unwrap();
+                    let listener = part.sockets.listen(&part.place, port).await.unwrap();
                     let listener = TcpListener::from_std(listener).unwrap();
                     tasks.spawn(part.clone().accept(listener, port));
                 }
+                let (keeping, state) = part.sockets.keep(&part.place, false).await.unwrap();
                 tasks.spawn(report(state, started));
-                reconcile.run(token).await;
+                keeping.run(token).await;
                 tasks.shutdown().await;
             });
         });
@@ -99,7 +112,7 @@ async fn report(mut state: watch::Receiver<State>, started: SyncSender<()>) {
 
 #[derive(Clone)]
 struct Part {
-    ns: Netns,
+    place: Place,
     sockets: Sockets,
     tell: SyncSender<Seen>,
 }
@@ -134,10 +147,7 @@ impl Part {
         if [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT].contains(&to.port()) {
             return Ok(());
         }
-        let mut next = self
-            .sockets
-            .connect(&Place::from(self.ns.clone()), to, from)
-            .await?;
+        let mut next = self.sockets.connect(&self.place, to, from).await?;
         copy_bidirectional(&mut stream, &mut next).await?;
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(crate) const CART: [&str; 2] = ["10.1.0.2", "fd01::2"];
 pub(crate) const OUTSIDE: [&str; 2] = ["10.1.0.1", "fd01::1"];
 /// Whom the proxy runs as.
 pub(crate) const PROXY: u32 = 1337;
+/// Whom the keeper runs as.
+pub(crate) const KEEPER: u32 = 1338;
 /// Whom the workload runs as.
 const WORKLOAD: u32 = 1000;
 /// Longest wait for a condition.

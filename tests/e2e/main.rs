@@ -17,6 +17,7 @@ mod dns;
 mod guest;
 mod health;
 mod joining;
+mod keeper;
 mod outage;
 mod policy;
 mod programs;

@@ -357,6 +357,13 @@ impl Testbed {
         self.daemons.push((host.to_owned(), Some(child)));
     }
 
+    /// The process of a host's lateen.
+    pub(crate) fn process(&self, host: &str) -> u32 {
+        let found = self.daemons.iter().find(|(name, _)| name == host);
+        let (_, child) = found.expect("the daemon was started");
+        child.as_ref().expect("it runs").id()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self, host: &str) {
         let found = self.daemons.iter_mut().find(|(name, _)| name == host);

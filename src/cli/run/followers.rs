@@ -9,13 +9,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::powers::Powers;
 use super::{Roles, session_key};
 use crate::agent::guest::{Guest, LocalCapture};
 use crate::agent::identity::{Keeper, NodeIdentity};
 use crate::agent::join::join;
 use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
-use crate::capture::{Exemption, Sockets};
+use crate::capture::kept::link::Link;
 use crate::cli::Failure;
 use crate::config::daemon::{Bearer, Config, HostNames};
 use crate::identity::token::TokenError;
@@ -92,7 +93,7 @@ pub(super) struct Followers {
 }
 
 struct StartingNode {
-    sockets: Sockets,
+    powers: Powers,
     workers: Workers,
 }
 
@@ -100,17 +101,16 @@ impl Followers {
     pub(super) fn new(
         config: &Config,
         roles: &Roles,
-        exemption: Exemption,
+        powers: Option<Powers>,
         status: &mut status::Sources,
     ) -> Result<Self, Failure> {
         let mut node = None;
         let (started, seen) = watch::channel(None);
         status.node(seen);
-        if roles.node {
+        if let Some(powers) = powers {
             let workers = Workers::start(workers(config), config.busy_poll());
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
-            let sockets = Sockets::own(exemption);
-            node = Some(StartingNode { sockets, workers });
+            node = Some(StartingNode { powers, workers });
         }
         let mut carrying = None;
         if !roles.waypoints.is_empty() {
@@ -182,11 +182,12 @@ impl Followers {
         let (names, refresher) = resolve::names(resolve::System::default());
         let (asked_for, second) = resolve::names(resolve::System::default());
         let mut connections = Connections::default();
+        let mut link = None;
         if let Some(node) = self.node {
             let shared = Shared::new(
                 handle.mesh.clone(),
                 handle.certs.clone(),
-                node.sockets,
+                node.powers.sockets,
                 Arc::clone(&metrics),
                 config.drain_deadline(),
                 names.clone(),
@@ -196,11 +197,13 @@ impl Followers {
             connections = shared.connections.clone();
             let role = Node::new(Arc::new(shared), node.workers, states.clone());
             roles.spawn(role.run(shutdown.clone()));
+            link = node.powers.link;
         }
         self.started.send_replace(Some(status::NodeHandle {
             agent: handle.clone(),
             states: seen,
             connections,
+            keeper: link.as_ref().map(Link::state),
         }));
         for (settings, tell) in self.waypoints {
             let (mesh, certs) = (handle.mesh.clone(), handle.certs.clone());
@@ -214,9 +217,13 @@ impl Followers {
             roles.spawn(role.run(shutdown.clone()));
         }
         let mut tasks = JoinSet::new();
-        // The agent outlives the data plane, so that policy and certificates hold while it drains.
+        // The agent outlives the data plane, so that policy and certificates hold while it drains;
+        // and so does the connection to the keeper, which opens what that needs.
         let agent_stop = CancellationToken::new();
         tasks.spawn(agent.run(agent_stop.clone()));
+        if let Some(link) = link {
+            tasks.spawn(link.run(agent_stop.clone()));
+        }
         for refresher in [refresher, second] {
             tasks.spawn(refresher.run(agent_stop.clone()));
         }

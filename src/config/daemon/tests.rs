@@ -12,6 +12,7 @@ fn an_empty_file_gives_every_default() {
     assert_eq!(config.state_dir(), Path::new("/var/lib/lateen"));
     assert_eq!(config.runtime_dir(), Path::new("/run/lateen"));
     assert_eq!(config.user(), &ProxyUser::Name(Arc::from("lateen")));
+    assert_eq!(config.keeper_user(), None);
     assert_eq!(config.workers(), None);
     assert!(config.busy_poll());
     assert_eq!(config.drain_deadline(), Duration::from_secs(5));
@@ -89,6 +90,7 @@ fn every_key_is_taken() {
         state-dir = "/srv/state"
         runtime-dir = "/srv/run"
         user = 990
+        keeper-user = "keeper"
         workers = 3
         busy-poll = false
         session-key-file = "/srv/key"
@@ -118,6 +120,8 @@ fn every_key_is_taken() {
     assert_eq!(&**config.node(), "n");
     assert_eq!(config.roles(), &BTreeSet::from([Role::Control, Role::Node]));
     assert_eq!(config.user(), &ProxyUser::Id(990));
+    let keeper = ProxyUser::Name(Arc::from("keeper"));
+    assert_eq!(config.keeper_user(), Some(&keeper));
     assert_eq!(config.workers(), Some(3));
     assert!(!config.busy_poll());
     assert_eq!(config.session_key_file(), Some(Path::new("/srv/key")));

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::listen::{Listeners, serve};
-use super::resolved::{self, Programs, Resolver};
+use super::resolved::{self, Finding, Programs, Resolver};
 use super::{Answering, Client, Common, Servers, Upstream};
+use crate::agent::MeshState;
 use crate::sys;
 use crate::telemetry::access_log::chain;
 
@@ -90,39 +92,39 @@ impl Host {
 
     /// Tells the host's resolver which names to ask us for, and takes that back at the end.
     async fn tell(&self, shutdown: &CancellationToken) {
+        let told = self.common.settings.told;
         let resolver = Resolver::of_host();
-        match (self.common.settings.told, resolver) {
-            (Told::Never, _) => return,
-            (Told::IfPossible, other) if other != Resolver::Resolved => {
-                let domain = &self.common.settings.domain;
-                if let Some(finding) = resolver.finding(domain, self.listen) {
-                    info!(
-                        seen = finding.seen,
-                        remedy = finding.remedy,
-                        "names of the mesh are not known on this host"
-                    );
-                }
-                return;
-            }
-            _ => {}
+        let by_program = told == Told::Always || resolver == Resolver::Resolved;
+        if told == Told::Never {
+            return;
         }
         let programs = Programs::default();
         let mut mesh = self.common.mesh.clone();
-        let mut last = None;
+        let (mut last, mut warned) = (None, false);
         loop {
-            let domain = domain(&mut mesh);
-            let due = domain.is_some() && domain != last;
-            if let Some(domain) = domain.filter(|_| due) {
-                match resolved::tell(&programs, &domain, self.listen).await {
-                    Ok(()) => {
-                        info!(domain, "systemd-resolved asks here for names of the mesh");
-                        last = Some(domain);
+            let domain = self
+                .domain(&mut mesh)
+                .filter(|now| last.as_ref() != Some(now));
+            match domain {
+                Some(domain) if by_program => {
+                    match resolved::tell(&programs, &domain, self.listen).await {
+                        Ok(()) => {
+                            info!(domain, "systemd-resolved asks here for names of the mesh");
+                            last = Some(domain);
+                        }
+                        Err(e) if !std::mem::replace(&mut warned, true) => {
+                            let remedy = resolved::by_hand(&domain, self.listen);
+                            warn!(
+                                error = chain(&e),
+                                remedy,
+                                "systemd-resolved is not told of the mesh's names, trying again"
+                            );
+                        }
+                        Err(_as_before) => {}
                     }
-                    Err(e) => warn!(
-                        error = chain(&e),
-                        "systemd-resolved does not take the mesh's names, trying again"
-                    ),
                 }
+                Some(domain) => return self.tell_by_hand(resolver, &domain),
+                None => {}
             }
             let again = async {
                 match last.is_none() {
@@ -136,18 +138,29 @@ impl Host {
                 () = again => {}
             }
         }
-        if let Err(e) = resolved::untell(&programs).await {
+        if last.is_some()
+            && let Err(e) = resolved::untell(&programs).await
+        {
             warn!(
                 error = chain(&e),
                 "systemd-resolved still asks here for names of the mesh"
             );
         }
     }
-}
 
-/// The domain of the mesh, once it is known.
-fn domain(mesh: &mut watch::Receiver<std::sync::Arc<crate::agent::MeshState>>) -> Option<String> {
-    mesh.borrow_and_update().domain().map(str::to_owned)
+    fn tell_by_hand(&self, resolver: Resolver, domain: &str) {
+        if let Some(Finding { seen, remedy, .. }) = resolver.finding(domain, self.listen) {
+            info!(seen, remedy, "names of the mesh are not known on this host");
+        }
+    }
+
+    /// The domain of the mesh, once it is known.
+    fn domain(&self, mesh: &mut watch::Receiver<Arc<MeshState>>) -> Option<String> {
+        let state = mesh.borrow_and_update();
+        let known = state.view.size() != (0, 0);
+        let domain = state.domain().unwrap_or(&self.common.settings.domain);
+        known.then(|| domain.to_owned())
+    }
 }
 
 fn bind(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {

@@ -168,6 +168,15 @@ pub(super) async fn tell(
     Ok(())
 }
 
+/// What to type to the same end, where this process has not the right to.
+pub(super) fn by_hand(domain: &str, listen: SocketAddr) -> String {
+    let programs = Programs::default();
+    let commands = commands(&programs, domain, listen).into_iter();
+    let lines =
+        commands.map(|(program, words)| format!("{} {}", program.display(), words.join(" ")));
+    format!("as root: {}", lines.collect::<Vec<_>>().join(" && "))
+}
+
 /// Takes it back.
 ///
 /// # Errors

@@ -1,0 +1,296 @@
+//! What the proxy and the keeper say to each other: one JSON value a message, of a version, with the
+//! descriptors that belong to it.
+//!
+//! The proxy asks, in the order of its questions' numbers; each is answered once, a command when it
+//! has ended, everything else in turn. Unasked, the keeper tells how the rules of a place are and
+//! that a network is gone. Nothing that is asked describes a rule: whoever takes the proxy over can
+//! have workloads captured or let go, but write no rule of its own.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::command::Ran;
+
+/// What both must speak alike.
+pub(crate) const VERSION: u32 = 1;
+/// Most bytes of a message: 4 KiB of what a command said are six times that when every one of them
+/// is escaped.
+pub(crate) const LONGEST: usize = 32 << 10;
+/// Most descriptors of a message; the kernel takes 253.
+pub(crate) const DESCRIPTORS: usize = 32;
+
+/// A place, by the number that its connection has given it.
+pub(crate) type PlaceId = u64;
+
+/// The proxy asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Question {
+    /// Which one, to know the answer by.
+    pub(crate) id: u64,
+    pub(crate) verb: Verb,
+}
+
+/// All there is to ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Verb {
+    /// The first question of a connection: do we speak alike?
+    Hello { version: u32 },
+    /// Open a network, to be known by a number that is not taken.
+    Attach { place: PlaceId, network: Network },
+    /// A listener on one of the mesh's ports: the one that is held already, or a new one.
+    Listen { place: PlaceId, port: u16 },
+    /// A datagram socket bound to one of the mesh's ports.
+    ListenUdp { place: PlaceId, at: SocketAddr },
+    /// Sockets to connect with, 1 to 32.
+    Dial {
+        place: PlaceId,
+        family: Family,
+        count: u8,
+    },
+    /// A datagram socket to ask somebody else with.
+    Udp { place: PlaceId, family: Family },
+    /// Have the rules in place, and put back whatever becomes of them.
+    /// With those for questions for names, or without.
+    Keep {
+        place: PlaceId,
+        #[serde(default)]
+        dns: bool,
+    },
+    /// Close the listeners that are held for this connection. The rules stay.
+    Close { place: PlaceId },
+    /// Remove the rules.
+    Release { place: PlaceId },
+    /// Run a command there, without any powers, for so long at most.
+    Run {
+        place: PlaceId,
+        command: Vec<Arc<str>>,
+        timeout: Duration,
+    },
+    /// Forget the place. The rules stay.
+    Leave { place: PlaceId },
+}
+
+/// What a place is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Network {
+    /// The network that the keeper itself is on.
+    Host,
+    /// A namespace, by its name under `/run/netns` or an absolute path.
+    Netns(Arc<str>),
+}
+
+impl Network {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Host => "host",
+            Self::Netns(name) => name,
+        }
+    }
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// The keeper says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Message {
+    /// What it was asked.
+    Answer { to: u64, answer: Answer },
+    /// Unasked, about a place.
+    News { place: PlaceId, news: News },
+}
+
+/// An answer.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Answer {
+    /// Done; sockets that were asked for are with it.
+    Done,
+    /// Opened, with the device and inode that say which network it is.
+    Attached { identity: (u64, u64) },
+    /// How a command ended; null where its time was over.
+    Ran(Option<Ran>),
+    /// Not done.
+    Refused(Fault),
+}
+
+/// What has become of a place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum News {
+    /// Its rules are as they should be.
+    InPlace,
+    /// They are not, and why.
+    Failed { said: String },
+    /// Its name means another network now, or none.
+    Gone,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Fault {
+    /// There is no network by that name.
+    #[error("there is no such network")]
+    Missing,
+    /// No place goes by that number.
+    #[error("the place is gone")]
+    NoPlace,
+    /// The kernel refused.
+    #[error("{}", io::Error::from_raw_os_error(*errno))]
+    Kernel { errno: i32 },
+    /// Something else, in the keeper's words.
+    #[error("{said}")]
+    Told { said: String },
+}
+
+impl Fault {
+    pub(crate) fn told(said: impl Into<String>) -> Self {
+        Self::Told { said: said.into() }
+    }
+
+    /// What was said does not answer what was asked.
+    pub(crate) fn unexpected() -> Self {
+        Self::told("the keeper answers something else than was asked; do both run the same build?")
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::Kernel { errno },
+            None => Self::told(crate::telemetry::access_log::chain(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn questions() -> Vec<Verb> {
+        let place = 7;
+        vec![
+            Verb::Hello { version: VERSION },
+            Verb::Attach {
+                place,
+                network: Network::Netns(Arc::from("cart")),
+            },
+            Verb::Attach {
+                place,
+                network: Network::Host,
+            },
+            Verb::Listen { place, port: 15001 },
+            Verb::ListenUdp {
+                place,
+                at: "[::1]:15053".parse().unwrap(),
+            },
+            Verb::Dial {
+                place,
+                family: Family::V6,
+                count: 32,
+            },
+            Verb::Udp {
+                place,
+                family: Family::V4,
+            },
+            Verb::Keep { place, dns: true },
+            Verb::Close { place },
+            Verb::Release { place },
+            Verb::Run {
+                place,
+                command: vec![Arc::from("true"), Arc::from("\0\"")],
+                timeout: Duration::from_millis(1500),
+            },
+            Verb::Leave { place },
+        ]
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_heard() {
+        for verb in questions() {
+            let text = serde_json::to_vec(&Question {
+                id: 1,
+                verb: verb.clone(),
+            });
+            let back: Question = serde_json::from_slice(&text.unwrap()).unwrap();
+            assert_eq!(back.verb, verb);
+        }
+        let ran = Ran {
+            success: false,
+            status: "exit status: 1".to_owned(),
+            said: "\u{1}".repeat(4 << 10),
+        };
+        for answer in [
+            Answer::Done,
+            Answer::Attached {
+                identity: (4, u64::MAX),
+            },
+            Answer::Ran(None),
+            Answer::Ran(Some(ran)),
+            Answer::Refused(Fault::Kernel { errno: 98 }),
+            Answer::Refused(Fault::told("no")),
+        ] {
+            let text = format!("{answer:?}");
+            let said = serde_json::to_vec(&Message::Answer { to: 1, answer }).unwrap();
+            assert!(said.len() <= LONGEST, "{}", said.len());
+            let Message::Answer { answer: back, .. } = serde_json::from_slice(&said).unwrap()
+            else {
+                panic!("{text}")
+            };
+            assert_eq!(format!("{back:?}"), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused() {
+        for (name, said) in [
+            ("nothing", ""),
+            ("another verb", r#"{"id":1,"verb":{"rules":{"place":1}}}"#),
+            (
+                "more than is asked for",
+                r#"{"id":1,"verb":{"keep":{"place":1,"nft":"x"}}}"#,
+            ),
+            (
+                "more beside it",
+                r#"{"id":1,"verb":{"keep":{"place":1}},"x":1}"#,
+            ),
+            ("no number", r#"{"verb":{"keep":{"place":1}}}"#),
+            (
+                "a negative place",
+                r#"{"id":1,"verb":{"keep":{"place":-1}}}"#,
+            ),
+            (
+                "a port too large",
+                r#"{"id":1,"verb":{"listen":{"place":1,"port":65536}}}"#,
+            ),
+            ("two values", r#"{"id":1,"verb":{"keep":{"place":1}}} {}"#),
+            ("cut", r#"{"id":1,"verb":{"keep":{"pla"#),
+        ] {
+            let heard = serde_json::from_slice::<Question>(said.as_bytes());
+            assert!(heard.is_err(), "{name}: {heard:?}");
+        }
+    }
+}
