@@ -58,11 +58,12 @@ impl Reconcile {
         Ok((reconcile, receiver))
     }
 
-    /// Prepares to keep the rules of a workload's own namespace in place, on these terms.
+    /// Prepares to keep the rules of a workload's own namespace in place, on these terms, with those
+    /// for questions for names where `dns` asks for them.
     ///
     /// # Errors
     /// As [`Self::new`], and where it is the host's own network.
-    pub fn on(terms: &Terms, ns: Netns) -> io::Result<(Self, watch::Receiver<State>)> {
+    pub fn on(terms: &Terms, ns: Netns, dns: bool) -> io::Result<(Self, watch::Receiver<State>)> {
         let here = Netns::current()?;
         if here == ns {
             // All of the host would be captured, and whoever operates it locked out.
@@ -72,6 +73,7 @@ impl Reconcile {
             ));
         }
         let plan = Plan::excluding(terms.exemption, &terms.exclusions);
+        let plan = if dns { plan.with_dns() } else { plan };
         let (mut reconcile, state) = Self::new(ns.clone(), plan)?;
         if terms.strict {
             let strict = Strict::new(here, ns, terms.exclusions.clone());

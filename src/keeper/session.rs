@@ -157,7 +157,7 @@ impl Session {
                 let socket = self.udp(place, family).await;
                 sockets(socket.map(|socket| vec![socket]))
             }
-            Verb::Keep { place } => done(self.keep(place).await),
+            Verb::Keep { place, dns } => done(self.keep(place, dns).await),
             Verb::KeepHost { place } => done(self.keep_host(place).await),
             Verb::Workloads {
                 place,
@@ -227,9 +227,9 @@ impl Session {
         Ok(socket.into())
     }
 
-    async fn keep(&mut self, id: PlaceId) -> Result<(), Fault> {
+    async fn keep(&mut self, id: PlaceId, dns: bool) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
-        let holder = self.holdings.keep(&held.place).await?;
+        let holder = self.holdings.keep(&held.place, dns).await?;
         let mut telling = JoinSet::new();
         telling.spawn(tell(Arc::clone(&self.channel), id, holder.clone()));
         held.rules = Some(Watched {

@@ -399,7 +399,7 @@ cases! {
             });
             as_proxy(room, |sockets| async move {
                 let other = sockets.attach(&Target::Netns("other".into())).await.unwrap();
-                let (_keeping, mut state) = sockets.keep(&other).await.unwrap();
+                let (_keeping, mut state) = sockets.keep(&other, false).await.unwrap();
                 let applied = state.wait_for(|s| matches!(s, State::InPlace)).await;
                 applied.unwrap();
                 captured.send(()).unwrap();
