@@ -192,6 +192,7 @@ impl Config {
             listeners,
             control,
             capture,
+            dns,
             captures,
         } = self;
         let differs = [
@@ -213,6 +214,7 @@ impl Config {
             ("[listen]", *listeners != other.listeners),
             ("[control]", *control != other.control),
             ("[capture]", *capture != other.capture),
+            ("[dns]", *dns != other.dns),
             ("[[capture]]", *captures != other.captures),
         ];
         let changed = differs.into_iter().filter(|(_, differs)| *differs);
