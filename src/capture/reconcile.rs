@@ -61,12 +61,20 @@ impl Reconcile {
     /// Prepares to keep the rules of a workload's own namespace in place, on these terms.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// As [`Self::new`], and where it is the host's own network.
     pub fn on(terms: &Terms, ns: Netns) -> io::Result<(Self, watch::Receiver<State>)> {
+        let here = Netns::current()?;
+        if here == ns {
+            // All of the host would be captured, and whoever operates it locked out.
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "that is the host's own network, whose rules are others",
+            ));
+        }
         let plan = Plan::excluding(terms.exemption, &terms.exclusions);
         let (mut reconcile, state) = Self::new(ns.clone(), plan)?;
         if terms.strict {
-            let strict = Strict::new(Netns::current()?, ns, terms.exclusions.clone());
+            let strict = Strict::new(here, ns, terms.exclusions.clone());
             reconcile = reconcile.strict(strict)?;
         }
         Ok((reconcile, state))

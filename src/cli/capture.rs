@@ -185,6 +185,12 @@ fn apply(
     let terms = host.terms(&config)?;
     runtime()?.block_on(async {
         let ns = open(name)?;
+        if name != HOST && ns == open(HOST)? {
+            // All of the host would be captured, and whoever operates it locked out.
+            let message = "that is the host's own network: name workloads there by --unit, \
+                --cgroup, --user or --interface";
+            return Err(Failure::plain(USAGE, message));
+        }
         let script = Script::new(&terms, named).await?;
         script.check(&ns).await?;
         // Whoever takes it back is there before anything is changed.

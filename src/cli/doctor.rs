@@ -49,11 +49,19 @@ fn render(findings: &[Finding]) -> String {
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let verdict = match (errors, warnings) {
         (0, 0) => "nothing is wrong with this host\n".to_owned(),
-        _ => format!("{errors} errors, {warnings} warnings\n"),
+        _ => format!(
+            "{}, {}\n",
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        ),
     };
     format!(
         "{}{}{verdict}",
         told.join("\n"),
         if told.is_empty() { "" } else { "\n" }
     )
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

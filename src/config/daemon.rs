@@ -186,6 +186,7 @@ impl Config {
             log_format,
             listeners,
             control,
+            capture,
             captures,
         } = self;
         let differs = [
@@ -206,6 +207,7 @@ impl Config {
             ("[log] format", *log_format != other.log_format),
             ("[listen]", *listeners != other.listeners),
             ("[control]", *control != other.control),
+            ("[capture]", *capture != other.capture),
             ("[[capture]]", *captures != other.captures),
         ];
         let changed = differs.into_iter().filter(|(_, differs)| *differs);

@@ -92,7 +92,7 @@ impl Somebody {
     fn declared(&self) -> String {
         let Self { name, host, .. } = self;
         let capture = match self.user {
-            Some(uid) => format!("user = \"{uid}\""),
+            Some(uid) => format!("user = {uid}"),
             None => format!("unit = \"{}\"", self.unit()),
         };
         let allowed = everybody()

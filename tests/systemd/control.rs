@@ -53,6 +53,10 @@ fn wrong_settings_are_not_tried_again(machine: &Machine, unit: &str) {
     assert_eq!(machine.property(unit, "ActiveState"), "failed");
     assert_eq!(machine.property(unit, "ExecMainStatus"), "2");
     machine.logged("workerz");
+    let told = said(&machine.run(&["lateen", "doctor", "-o", "json"]));
+    for code in ["settings-invalid", "unit-failed"] {
+        assert!(told.contains(code), "{code}: {told}");
+    }
     machine.write("/etc/lateen/lateen.toml", "[log]\nlevel = \"info\"\n");
 }
 

@@ -66,8 +66,9 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     let capture = table
         .value("capture")
         .map(|value| At::new(capture::read(&value), value.place().clone()));
-    let shared = capture.as_ref().and_then(|c| c.value.as_ref());
-    let addresses = match shared.is_some_and(shares) {
+    // How one is captured that cannot be read is not known.
+    let shared = |capture: &At<Option<Capture>>| capture.value.as_ref().is_none_or(shares);
+    let addresses = match capture.as_ref().is_some_and(shared) {
         true => table.optional("addresses", addresses),
         false => table.required("addresses", "addresses = [\"10.1.0.11\"]", addresses),
     };
