@@ -208,7 +208,10 @@ impl Fault {
 
     /// What was said does not answer what was asked.
     pub(crate) fn unexpected() -> Self {
-        Self::told("the keeper answers something else than was asked; do both run the same build?")
+        Self::told(
+            "the keeper's answer does not fit what was asked: this process is out of descriptors, \
+             or the keeper is of another build",
+        )
     }
 }
 
