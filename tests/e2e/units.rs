@@ -152,6 +152,7 @@ fn allows(client: &Somebody, server: &Somebody) -> bool {
 /// Asks each of `ADDRESS:PORT`, all at once, and tells who answered what.
 const CLIENT: &str = r#"
 import json, socket, sys, threading
+lock = threading.Lock()
 def ask(to):
     host, port = to.rsplit(':', 1)
     try:
@@ -162,7 +163,8 @@ def ask(to):
     except Exception as e:
         told = {'error': type(e).__name__}
     told['to'] = to
-    print(json.dumps(told), flush=True)
+    with lock:
+        print(json.dumps(told), flush=True)
 threads = [threading.Thread(target=ask, args=(to,)) for to in sys.argv[1:]]
 [t.start() for t in threads]
 [t.join() for t in threads]
