@@ -7,9 +7,13 @@ bindir  ?= $(prefix)/bin
 unitdir ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
 tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
+mandir  ?= $(prefix)/share/man
 DESTDIR ?=
+# What is installed.
+BINARY  ?= target/release/lateen
+UNITS   := $(notdir $(wildcard systemd/*.service))
 
-.PHONY: all build release demo test lint advisories bench bench-hot bench-check bench-store bench-scale install uninstall tools clean
+.PHONY: all build release demo test lint advisories bench bench-hot bench-check bench-store bench-scale install install-files uninstall tools clean
 
 all: build
 
@@ -61,16 +65,26 @@ bench-scale:
 tools:
 	@./.ci/tools nft:nftables ip:iproute2 openssl:openssl setpriv:util-linux python3:python3-minimal
 
-install: release
-	install -D -m 0755 target/release/lateen $(DESTDIR)$(bindir)/lateen
-	for u in systemd/*.service; do install -D -m 0644 $$u $(DESTDIR)$(unitdir)/$${u##*/}; done
+# The users, directories and units are there after `systemd-sysusers`, `systemd-tmpfiles --create` and
+# `systemctl daemon-reload`, which packages run by themselves.
+install: release install-files
+
+# With a binary that is there: BINARY=PATH.
+install-files:
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(bindir)/lateen
+	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(mandir)/man1
+	for unit in $(UNITS); do \
+	  sed 's|@bindir@|$(bindir)|g' systemd/$$unit > $(DESTDIR)$(unitdir)/$$unit && \
+	  chmod 0644 $(DESTDIR)$(unitdir)/$$unit || exit 1; done
 	install -D -m 0644 systemd/lateen.sysusers $(DESTDIR)$(sysusersdir)/lateen.conf
 	install -D -m 0644 systemd/lateen.tmpfiles $(DESTDIR)$(tmpfilesdir)/lateen.conf
-	sed -i 's|@bindir@|$(bindir)|g' $(DESTDIR)$(unitdir)/lateen*.service
+	$(BINARY) man > $(DESTDIR)$(mandir)/man1/lateen.1
 
+# What lateen has written stays: /etc/lateen and /var/lib/lateen.
 uninstall:
-	rm -f $(DESTDIR)$(bindir)/lateen $(DESTDIR)$(unitdir)/lateen*.service
+	rm -f $(DESTDIR)$(bindir)/lateen $(UNITS:%=$(DESTDIR)$(unitdir)/%)
 	rm -f $(DESTDIR)$(sysusersdir)/lateen.conf $(DESTDIR)$(tmpfilesdir)/lateen.conf
+	rm -f $(DESTDIR)$(mandir)/man1/lateen.1
 
 clean:
 	$(CARGO) clean

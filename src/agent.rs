@@ -21,7 +21,7 @@ pub mod trust;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -68,6 +68,11 @@ pub struct Agent {
     kept: ViewFile,
     facts: Facts,
     grace: Option<Watcher>,
+}
+
+/// The latest time that is past for certain, by what was kept in the directory `state`. Blocks on the disk.
+pub fn proven(state: &Path) -> Option<SystemTime> {
+    ClockFile::of(state).kept()
 }
 
 /// What the rest of the process sees of the agent.

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod certificates;
 pub mod check;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod join;
 pub mod keeper;
@@ -74,6 +75,8 @@ enum Verb {
     /// Show, apply or remove the rules that capture traffic
     #[command(subcommand)]
     Capture(capture::CaptureCommand),
+    /// Say what keeps lateen from working on this host, and what mends it
+    Doctor(doctor::DoctorArgs),
     /// Build fleets of hosts as network namespaces on this machine
     #[command(subcommand)]
     Rig(rig::RigCommand),
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Verb::Certificates(args) => certificates::run(&args),
         Verb::Join(args) => join::run(&args),
         Verb::Capture(command) => capture::run(&command),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Rig(command) => rig::run(command),
         Verb::Sample(command) => sample::run(command),
         Verb::Completions { shell } => completions(shell),

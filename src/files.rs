@@ -151,12 +151,22 @@ pub fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         source,
     })?;
     match meta.mode() & 0o777 {
-        mode if mode & 0o077 != 0 => Err(FileError::Exposed {
+        mode if exposes(path, mode) => Err(FileError::Exposed {
             path: path.to_owned(),
             mode,
         }),
         _ => Ok(Some(content)),
     }
+}
+
+/// Whether others than its owner can read a file. Of a credential a list says who may, and the group's
+/// bits are that list's mask; where it is nobody but the service gets to (systemd.exec(5)).
+fn exposes(path: &Path, mode: u32) -> bool {
+    let others = match path.starts_with("/run/credentials") {
+        true => 0o037,
+        false => 0o077,
+    };
+    mode & others != 0
 }
 
 /// Removes a file durably; one that is not there is no error.
@@ -227,6 +237,19 @@ mod tests {
                 refused,
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn a_credential_may_be_read_by_whom_its_list_names() {
+        let credential = Path::new("/run/credentials/lateen-control.service/ca-key.pem");
+        for (name, path, mode, want) in [
+            ("a file", Path::new("/etc/lateen/ca-key.pem"), 0o440, true),
+            ("with a list", credential, 0o440, false),
+            ("without one", credential, 0o400, false),
+            ("for everybody", credential, 0o444, true),
+        ] {
+            assert_eq!(exposes(path, mode), want, "{name}");
         }
     }
 

@@ -31,6 +31,7 @@ use crate::waypoint;
 
 mod health;
 mod routed;
+mod service;
 
 pub use health::{ProbeLine, ServiceLine};
 
@@ -52,6 +53,8 @@ pub struct Sources {
     host: String,
     control: Option<ControlHandle>,
     node: Option<watch::Receiver<Option<NodeHandle>>>,
+    /// Whether what follows a control plane has workloads to capture.
+    captures: bool,
     waypoints: Vec<(WaypointName, watch::Receiver<waypoint::State>)>,
 }
 
@@ -261,6 +264,7 @@ impl Sources {
             host: host.to_owned(),
             control: None,
             node: None,
+            captures: false,
             waypoints: Vec::new(),
         }
     }
@@ -273,6 +277,11 @@ impl Sources {
     /// A role runs that follows a control plane, and is there once this machine has joined.
     pub fn node(&mut self, handle: watch::Receiver<Option<NodeHandle>>) {
         self.node = Some(handle);
+    }
+
+    /// The node role is one of those.
+    pub fn captures(&mut self) {
+        self.captures = true;
     }
 
     /// An instance of a waypoint runs, and tells how it is.

@@ -6,6 +6,8 @@
     reason = "this room exists to hold it, each block with its proof"
 )]
 
+mod datagram;
+
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
+
+pub use datagram::{Datagram, receive, tell_marks};
 
 /// Leaves the choice of a port to `connect`, so that `bind` takes none for itself alone
 /// (`IP_BIND_ADDRESS_NO_PORT`). The option is of the IP level in both families.
@@ -115,6 +119,52 @@ pub fn short_turns(turn: Duration) -> io::Result<()> {
     match outcome {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The largest packet that gets to the peer of a connected socket, as far as the kernel knows
+/// (`IP_MTU`, ip(7)).
+///
+/// # Errors
+/// When the socket is not connected.
+pub fn path_mtu(socket: impl std::os::fd::AsFd, ipv6: bool) -> io::Result<u32> {
+    let (level, option) = match ipv6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+        false => (libc::IPPROTO_IP, libc::IP_MTU),
+    };
+    let mut size: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, so open for the whole call; `size` outlives it, and the kernel
+    // writes no more than the length given, which is its size.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_mut(&mut size).cast(),
+            &raw mut length,
+        )
+    };
+    match outcome {
+        0 => u32::try_from(size).map_err(io::Error::other),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether the kernel takes its clock for right: something keeps it so (adjtimex(2)).
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn clock_synchronised() -> io::Result<bool> {
+    let mut state: libc::timex = {
+        // SAFETY: `timex` is plain integers, for which all zeros is a value: one that changes nothing.
+        unsafe { std::mem::zeroed() }
+    };
+    // SAFETY: `state` outlives the call, and the kernel writes no more than its size.
+    let outcome = unsafe { libc::adjtimex(&raw mut state) };
+    match outcome {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(state.status & libc::STA_UNSYNC == 0),
     }
 }
 

@@ -295,8 +295,11 @@ pub(super) fn relinquish() -> io::Result<()> {
         permitted: none,
         inheritable: none,
     };
-    // What is not permitted and inheritable is not ambient either.
-    thread::set_capabilities(None, sets)?;
+    // Where there is nothing to give up, a filter of system calls may forbid to try.
+    if thread::capabilities(None)? != sets {
+        // What is not permitted and inheritable is not ambient either.
+        thread::set_capabilities(None, sets)?;
+    }
     // Else a program that starts as root would gain them all again.
     Ok(thread::set_no_new_privs(true)?)
 }

@@ -134,6 +134,14 @@ fn own(path: &Path, uid: Option<u32>) -> io::Result<()> {
     give(path, uid)
 }
 
+/// Gives what root has written in a directory to the user the directory belongs to.
+pub(super) fn give_to_owner(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path)?.uid() {
+        uid if uid != 0 && rustix::process::geteuid().is_root() => give(path, uid),
+        _ => Ok(()),
+    }
+}
+
 fn give(path: &Path, uid: u32) -> io::Result<()> {
     give_alone(path, uid)?;
     if std::fs::symlink_metadata(path)?.is_dir() {

@@ -11,6 +11,7 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,6 +24,7 @@ use crate::capture::{Exemption, privilege};
 use crate::config::daemon::Config;
 use crate::keeper::Keeper;
 use crate::keeper::door::Door;
+use crate::service::{Manager, State, Upkeep};
 
 /// What a keeper that is started beside a proxy says once it can be asked.
 pub(super) const READY: &str = "ready";
@@ -103,6 +105,7 @@ fn more_descriptors() {
 
 async fn serve(keeper: Keeper, until_eof: bool) -> Result<ExitCode, Failure> {
     let shutdown = CancellationToken::new();
+    let upkeep = upkeep(until_eof)?;
     let told = until_told(until_eof);
     let serving = keeper.run(shutdown.clone());
     tokio::pin!(serving);
@@ -116,12 +119,27 @@ async fn serve(keeper: Keeper, until_eof: bool) -> Result<ExitCode, Failure> {
         told = told => {
             told.map_err(|e| Failure::no("keeper", &e))?;
             info!("stopping");
+            upkeep.stopping();
             shutdown.cancel();
             serving.await
         }
     };
+    upkeep.end().await;
     served.map_err(|e| Failure::no("keeper", &e))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells whoever started this as a service that it can be asked; beside a proxy, that is the service.
+fn upkeep(until_eof: bool) -> Result<Upkeep, Failure> {
+    let manager = match until_eof {
+        true => None,
+        false => Manager::of_this_process().map_err(|e| Failure::no("service manager", &e))?,
+    };
+    let state = || State {
+        pending: None,
+        status: "rules are kept, and sockets opened for the node's proxy".to_owned(),
+    };
+    Ok(Upkeep::begin(manager, vec![Handle::current()], state))
 }
 
 /// Returns at the first signal to stop; beside a proxy, at its end, since a signal to stop is for

@@ -47,6 +47,11 @@ impl Failure {
         }
     }
 
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn new(code: u8, what: impl Into<String>, error: &dyn Error) -> Self {
         Self::plain(code, format!("{}: {}", what.into(), chain(error)))
     }

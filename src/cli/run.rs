@@ -3,6 +3,7 @@
 mod companion;
 mod followers;
 mod powers;
+mod reload;
 mod session_key;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +30,15 @@ use crate::agent::identity::NodeIdentity;
 use crate::config::daemon::{Config, Role};
 use crate::config::diagnose::Style;
 use crate::control::server::{Control, Settings};
-use crate::model::waypoint::WaypointName;
+use crate::doctor::{self, Facts};
+use crate::model::waypoint::{WaypointName, WaypointNameError};
+use crate::service::{self, Manager, Upkeep};
 use crate::status;
 use crate::telemetry::Metrics;
 use companion::Companion;
 use followers::Followers;
 use powers::Powers;
+use reload::Reload;
 
 /// Name of the socket by which the command line reaches a running process.
 pub const SOCKET: &str = "admin.sock";
@@ -50,11 +55,16 @@ pub struct RunArgs {
     node: bool,
     /// Be an instance of this waypoint, which the mesh files place on this node; any number of times.
     /// It goes by the routes, traffic policies and policies of what is behind it
-    #[arg(long, value_name = "NAMESPACE/NAME")]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = waypoint)]
     waypoint: Vec<WaypointName>,
     /// The settings of this host [default: /etc/lateen/lateen.toml]
     #[arg(long)]
     config: Option<PathBuf>,
+}
+
+/// A waypoint's name. Of a unit's instance, which may have no slash, it is `NAMESPACE:NAME`.
+fn waypoint(text: &str) -> Result<WaypointName, WaypointNameError> {
+    text.replacen(':', "/", 1).parse()
 }
 
 /// What this process is to do.
@@ -78,6 +88,16 @@ impl Roles {
         }
     }
 
+    /// As what this host is looked at.
+    fn facts(&self) -> doctor::Roles {
+        doctor::Roles {
+            control: self.control,
+            node: self.node,
+            waypoint: !self.waypoints.is_empty(),
+            known: true,
+        }
+    }
+
     fn is_none(&self) -> bool {
         !self.control && !self.follows()
     }
@@ -98,9 +118,13 @@ fn directories(config: &Config, roles: &Roles) -> Result<(), Failure> {
 
 /// The settings of this host, or their faults in full.
 pub(super) fn config(path: Option<&Path>) -> Result<Config, Failure> {
-    Config::load(path).map_err(|report| {
+    let config = Config::load(path).map_err(|report| {
         let text = report.text(&Style::for_stream(false, true, 100));
         Failure::plain(USAGE, format!("the settings do not pass:\n{text}"))
+    })?;
+    Ok(match service::credentials() {
+        Some(directory) => config.with_credentials(&directory),
+        None => config,
     })
 }
 
@@ -125,6 +149,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         true => powers::take(&config, args.config.as_deref())?,
         false => (None, None),
     };
+    doctor::log(&doctor::examine(&Facts::at_start(&config, roles.facts())));
     let writing = log.start(io::stderr());
     let _writing = writing.map_err(|e| Failure::no("log thread", &e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -132,7 +157,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|e| Failure::no("cannot start", &e))?;
     let watched = companion.as_ref().map(Companion::id);
-    let outcome = runtime.block_on(serve(config, roles, powers, watched));
+    let path = args.config.clone();
+    let outcome = runtime.block_on(serve(config, path, roles, powers, watched));
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Some(companion) = companion {
         companion.end();
@@ -173,24 +199,31 @@ fn no_foreign_waypoint(config: &Config, roles: &Roles) -> Result<(), Failure> {
 
 async fn serve(
     config: Config,
+    path: Option<PathBuf>,
     roles: Roles,
     powers: Option<Powers>,
     companion: Option<u32>,
 ) -> Result<ExitCode, Failure> {
+    let manager = Manager::of_this_process();
+    let manager = manager.map_err(|e| Failure::no("service manager", &e))?;
+    let mut runtimes = vec![Handle::current()];
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
     let socket = Listener::unix(&config.runtime_dir().join(SOCKET));
     let socket = socket.map_err(|e| Failure::no("admin socket", &e))?;
     let mut tasks = JoinSet::new();
     let mut status = status::Sources::new(config.node());
+    let mut reload = Reload::new(path, config.clone());
     if roles.control {
         let control = Control::open(control(&config), Arc::clone(&metrics), &shutdown).await;
         let control = control.map_err(|e| Failure::no("control role", &e))?;
+        reload = reload.with_mesh_directory(&control.handle());
         status.control(control.handle());
         tasks.spawn(control.run(shutdown.clone()));
     }
     if roles.follows() {
         let followers = Followers::new(&config, &roles, powers, &mut status)?;
+        runtimes.extend(followers.runtimes());
         let (config, metrics) = (config.clone(), Arc::clone(&metrics));
         tasks.spawn(followers.run(config, metrics, shutdown.clone()));
     }
@@ -217,16 +250,20 @@ async fn serve(
         waypoints,
         "lateen started"
     );
+    let upkeep = Upkeep::begin(manager, runtimes, move || status.service());
     let died = companion::died(companion);
     tokio::pin!(died);
     let lost = tokio::select! {
-        () = until_told(&shutdown, &mut tasks) => false,
+        () = until_told(&shutdown, &mut tasks, &upkeep, &mut reload) => false,
         () = &mut died => true,
     };
     if lost {
         error!("the keeper has ended, stopping");
         shutdown.cancel();
-        until_told(&shutdown, &mut tasks).await;
+        until_told(&shutdown, &mut tasks, &upkeep, &mut reload).await;
+    }
+    upkeep.end().await;
+    if lost {
         return Err(Failure::plain(NO, "the keeper has ended"));
     }
     Ok(ExitCode::SUCCESS)
@@ -284,11 +321,18 @@ async fn listen(
     Ok(())
 }
 
-/// Waits for a signal, then for everything to end; a second signal ends the wait.
-async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
+/// Waits for a signal, then for everything to end; a second signal ends the wait. SIGHUP reads again
+/// what can be.
+async fn until_told(
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+    upkeep: &Upkeep,
+    reload: &mut Reload,
+) {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
     ) else {
         error!("signals cannot be heard, stopping");
         return shutdown.cancel();
@@ -297,6 +341,7 @@ async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
         tokio::select! {
             _signal = terminate.recv() => break,
             _signal = interrupt.recv() => break,
+            () = reload.when_told(&mut hangup, upkeep) => {}
             () = shutdown.cancelled() => break,
             Some(done) = tasks.join_next() => match done {
                 Ok(()) => warn!("a part of this process ended"),
@@ -308,6 +353,7 @@ async fn until_told(shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
         }
     }
     info!("stopping");
+    upkeep.stopping();
     shutdown.cancel();
     let all = async { while tasks.join_next().await.is_some() {} };
     tokio::select! {

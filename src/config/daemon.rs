@@ -2,9 +2,10 @@
 
 mod capture;
 mod control;
+mod dns;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::suggest;
 
 pub use capture::{CaptureSettings, LocalCapture};
 pub use control::{Bearer, Control, ControlUrl, ControlUrlError};
+pub use dns::{Dns, HostNames};
 
 /// Where the file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lateen/lateen.toml";
@@ -92,6 +94,8 @@ pub struct Listeners {
     pub metrics: SocketAddr,
     /// Readiness; `[::]:15021` unless set.
     pub readiness: SocketAddr,
+    /// Names, for programs of the host itself; `127.0.0.1:15053` unless set, none when switched off.
+    pub dns: Option<SocketAddr>,
 }
 
 /// A host's settings.
@@ -113,6 +117,7 @@ pub struct Config {
     listeners: Listeners,
     control: Control,
     capture: CaptureSettings,
+    dns: Dns,
     captures: Vec<LocalCapture>,
 }
 
@@ -155,6 +160,63 @@ impl Config {
             true => Ok(outcome.value),
             false => Err(Report::from_iter(outcome.findings)),
         }
+    }
+
+    /// Takes for what the file does not name what the service manager has loaded (`LoadCredential=` of
+    /// systemd.exec(5)): a join token, the secret of session tokens, the files of an authority.
+    #[must_use]
+    pub fn with_credentials(mut self, directory: &Path) -> Self {
+        let loaded = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        self.session_key_file = self.session_key_file.or_else(|| loaded("session-key"));
+        self.control.take_credentials(directory);
+        self
+    }
+
+    /// The keys by which `self` differs from `other`, but for the level of the log.
+    pub fn changes(&self, other: &Self) -> Vec<&'static str> {
+        // Named one by one, so that none is forgotten here.
+        let Self {
+            node,
+            roles,
+            state_dir,
+            runtime_dir,
+            user,
+            keeper_user,
+            drain_deadline,
+            transport,
+            workers,
+            busy_poll,
+            session_key_file,
+            log_level: _,
+            log_format,
+            listeners,
+            control,
+            capture,
+            captures,
+        } = self;
+        let differs = [
+            ("node", *node != other.node),
+            ("roles", *roles != other.roles),
+            ("state-dir", *state_dir != other.state_dir),
+            ("runtime-dir", *runtime_dir != other.runtime_dir),
+            ("user", *user != other.user),
+            ("keeper-user", *keeper_user != other.keeper_user),
+            ("drain-deadline", *drain_deadline != other.drain_deadline),
+            ("transport", *transport != other.transport),
+            ("workers", *workers != other.workers),
+            ("busy-poll", *busy_poll != other.busy_poll),
+            (
+                "session-key-file",
+                *session_key_file != other.session_key_file,
+            ),
+            ("[log] format", *log_format != other.log_format),
+            ("[listen]", *listeners != other.listeners),
+            ("[control]", *control != other.control),
+            ("[capture]", *capture != other.capture),
+            ("[[capture]]", *captures != other.captures),
+        ];
+        let changed = differs.into_iter().filter(|(_, differs)| *differs);
+        changed.map(|(key, _)| key).collect()
     }
 
     /// The name this machine joins under; its host name unless set.
@@ -239,6 +301,11 @@ impl Config {
         &self.capture
     }
 
+    /// The `[dns]` table.
+    pub fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
     /// The workloads of this host, where its control plane does not place them.
     pub fn captures(&self) -> &[LocalCapture] {
         &self.captures
@@ -260,6 +327,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
     let roles = root.optional("roles", |value| value.list(role));
     let drain = |value: &Value<'_>| scalar::duration(value, Duration::ZERO..=DAY);
     let (log_level, log_format) = log(root);
+    let listeners = listeners(root);
     let control = match root.value("control") {
         Some(value) => control::read(&value, &node),
         None => Control::named(&node),
@@ -284,7 +352,8 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         session_key_file: root.optional("session-key-file", path),
         log_level,
         log_format,
-        listeners: listeners(root),
+        dns: dns::read(root, control.bearer().is_some(), listeners.dns.is_some()),
+        listeners,
         capture,
         captures,
         control,
@@ -351,6 +420,7 @@ fn listeners(root: &Table<'_>) -> Listeners {
     let mut listeners = Listeners {
         metrics: any(15020),
         readiness: any(15021),
+        dns: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053)),
     };
     let Some(table) = root.optional("listen", |value| value.titled("`[listen]`")) else {
         return listeners;
@@ -360,6 +430,9 @@ fn listeners(root: &Table<'_>) -> Listeners {
     }
     if let Some(readiness) = table.optional("readiness", socket_address) {
         listeners.readiness = readiness;
+    }
+    if let Some(dns) = table.optional("dns", dns::listen) {
+        listeners.dns = dns;
     }
     table.finish();
     listeners

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -168,6 +168,8 @@ pub struct Handle {
     pub issued: Arc<Issued>,
     /// How reading the mesh directory stands.
     pub source: watch::Receiver<SourceStatus>,
+    /// Asks that it is read again.
+    pub reread: Arc<Notify>,
     /// How compiling stands.
     pub compile: watch::Receiver<CompileStatus>,
     /// The revision in force.
@@ -295,6 +297,7 @@ impl Control {
             bearers: Arc::clone(&bearers),
             issued: Arc::clone(&issued),
             source: source.status(),
+            reread: source.again(),
             compile: published.status,
             revisions: published.revisions,
             inputs,

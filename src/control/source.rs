@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -32,6 +32,7 @@ pub struct Source {
     loader: Arc<Mutex<Loader>>,
     inputs: watch::Sender<Option<Arc<Input>>>,
     status: watch::Sender<SourceStatus>,
+    again: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +44,7 @@ impl Source {
             loader: Arc::new(Mutex::new(Loader::new(directory))),
             inputs: watch::Sender::new(None),
             status: watch::Sender::new(SourceStatus::default()),
+            again: Arc::default(),
             metrics,
         }
     }
@@ -50,6 +52,11 @@ impl Source {
     /// The mesh that last passed.
     pub fn inputs(&self) -> watch::Receiver<Option<Arc<Input>>> {
         self.inputs.subscribe()
+    }
+
+    /// Asks that the directory is read again, changed or not.
+    pub fn again(&self) -> Arc<Notify> {
+        Arc::clone(&self.again)
     }
 
     /// How reading stands.
@@ -98,6 +105,7 @@ impl Source {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = watcher.changed() => {}
+                () = self.again.notified() => {}
             }
             self.read(Some(&trust_domain)).await;
         }

@@ -13,6 +13,8 @@
 
 mod demo;
 mod discovery;
+mod dns;
+mod doctor;
 mod guest;
 mod health;
 mod joining;

@@ -54,7 +54,8 @@ impl ClockFile {
         self.kept().map_or(now, |kept| now.min(kept + EVERY))
     }
 
-    fn kept(&self) -> Option<SystemTime> {
+    /// The time kept.
+    pub(in crate::agent) fn kept(&self) -> Option<SystemTime> {
         let text = files::read(&self.path).ok()??;
         let seconds: u64 = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
         UNIX_EPOCH.checked_add(Duration::from_secs(seconds))

@@ -60,7 +60,12 @@ pub(crate) enum Verb {
     /// A datagram socket to ask somebody else with.
     Udp { place: PlaceId, family: Family },
     /// Have the rules in place, and put back whatever becomes of them.
-    Keep { place: PlaceId },
+    /// With those for questions for names, or without.
+    Keep {
+        place: PlaceId,
+        #[serde(default)]
+        dns: bool,
+    },
     /// Have the rules of the host's network kept for the workloads that are told of next.
     KeepHost { place: PlaceId },
     /// These are they; the next such question tells of more.
@@ -246,7 +251,7 @@ mod tests {
                 place,
                 family: Family::V4,
             },
-            Verb::Keep { place },
+            Verb::Keep { place, dns: true },
             Verb::Close { place },
             Verb::Release { place },
             Verb::Run {

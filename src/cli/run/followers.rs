@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,10 @@ use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
 use crate::capture::kept::link::Link;
 use crate::cli::Failure;
-use crate::config::daemon::{Bearer, Config};
+use crate::config::daemon::{Bearer, Config, HostNames};
 use crate::identity::token::TokenError;
 use crate::model::route::SessionKey;
-use crate::node::{Connections, Node, Shared, Workers};
+use crate::node::{Connections, Node, Shared, Workers, dns};
 use crate::resolve;
 use crate::status;
 use crate::telemetry::Metrics;
@@ -67,6 +68,22 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
     }
 }
 
+/// What this host's settings say of names.
+fn names_of(config: &Config) -> dns::Settings {
+    let settings = config.dns();
+    dns::Settings {
+        capture: settings.capture(),
+        domain: Arc::clone(settings.domain()),
+        preferred: settings.preferred_namespace().cloned(),
+        listen: config.listeners().dns,
+        told: match settings.host() {
+            HostNames::Off => dns::Told::Never,
+            HostNames::Auto => dns::Told::IfPossible,
+            HostNames::Resolved => dns::Told::Always,
+        },
+    }
+}
+
 /// The roles that follow a control plane, before this machine has joined.
 pub(super) struct Followers {
     node: Option<StartingNode>,
@@ -92,6 +109,7 @@ impl Followers {
         let (started, seen) = watch::channel(None);
         status.node(seen);
         if let Some(powers) = powers {
+            status.captures();
             let workers = Workers::start(workers(config), config.busy_poll());
             let workers = workers.map_err(|e| Failure::no("data plane threads", &e))?;
             node = Some(StartingNode { powers, workers });
@@ -139,6 +157,13 @@ impl Followers {
         })
     }
 
+    /// The runtimes of the threads that move bytes.
+    pub(super) fn runtimes(&self) -> Vec<Handle> {
+        let node = self.node.as_ref().map(|node| &node.workers);
+        let all = node.into_iter().chain(&self.carrying);
+        all.flat_map(Workers::handles).collect()
+    }
+
     /// Runs them once this machine has joined.
     pub(super) async fn run(
         self,
@@ -177,6 +202,7 @@ impl Followers {
                 names.clone(),
                 &node.workers,
             );
+            let shared = shared.naming(names_of(&config));
             connections = shared.connections.clone();
             let role = Node::new(Arc::new(shared), node.workers, states.clone());
             roles.spawn(role.run(shutdown.clone()));

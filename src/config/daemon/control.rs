@@ -13,6 +13,8 @@ use crate::config::read::{Table, Value, scalar};
 
 /// The port of a control plane.
 const PORT: u16 = 15012;
+/// Files by which a directory is known for that of an authority.
+const AUTHORITY: [&str; 2] = ["ca-key.pem", "ca-cert.pem"];
 /// Control planes a node knows of.
 const MOST_ADDRESSES: usize = 16;
 
@@ -138,6 +140,20 @@ impl Control {
             primary: None,
             join_token_file: None,
             bearer: None,
+        }
+    }
+
+    /// What the file does not name and `directory` has. A machine that does not join has no use for
+    /// a token.
+    pub(super) fn take_credentials(&mut self, directory: &Path) {
+        let token = directory.join("join-token");
+        if self.join_token_file.is_none() && self.bearer.is_none() && token.is_file() {
+            self.join_token_file = Some(token);
+        }
+        // One is enough: that the others are missing is for whoever reads them to say.
+        let some = AUTHORITY.iter().any(|name| directory.join(name).is_file());
+        if self.authority.is_none() && some {
+            self.authority = Some(directory.to_owned());
         }
     }
 

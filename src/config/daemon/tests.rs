@@ -21,9 +21,19 @@ fn an_empty_file_gives_every_default() {
         (config.log_level(), config.log_format()),
         (LogLevel::Info, LogFormat::Text)
     );
-    let Listeners { metrics, readiness } = config.listeners();
-    let listeners = [metrics, readiness].map(ToString::to_string);
-    assert_eq!(listeners, ["[::]:15020", "[::]:15021"]);
+    let Listeners {
+        metrics,
+        readiness,
+        dns,
+    } = config.listeners();
+    let listeners = [*metrics, *readiness, dns.unwrap()].map(|a| a.to_string());
+    assert_eq!(listeners, ["[::]:15020", "[::]:15021", "127.0.0.1:15053"]);
+    let dns = config.dns();
+    assert!(dns.capture() && dns.preferred_namespace().is_none());
+    assert_eq!(
+        (&**dns.domain(), dns.host()),
+        ("cluster.local", HostNames::Off)
+    );
     let control = config.control();
     assert!(control.addresses().is_empty() && control.names().is_empty());
     assert_eq!(&**control.name(), "edge-1");
@@ -118,6 +128,11 @@ fn every_key_is_taken() {
         [listen]
         metrics = "0.0.0.0:2"
         readiness = "127.0.0.1:3"
+        dns = "[::1]:53"
+        [dns]
+        capture = false
+        preferred-namespace = "shop"
+        host = "resolved"
         [control]
         addresses = ["https://control.example", "https://[2001:db8::1]:1512/"]
         name = "c"
@@ -142,6 +157,10 @@ fn every_key_is_taken() {
         (config.log_level(), config.log_format()),
         (LogLevel::Debug, LogFormat::Json)
     );
+    assert_eq!(config.listeners().dns, "[::1]:53".parse().ok());
+    let dns = config.dns();
+    assert_eq!(dns.preferred_namespace().map(|ns| &**ns), Some("shop"));
+    assert_eq!((dns.capture(), dns.host()), (false, HostNames::Resolved));
     let control = config.control();
     let addresses: Vec<_> = control
         .addresses()
@@ -296,6 +315,30 @@ fn each_mistake_is_found_where_it_is() {
             ],
         ),
         (
+            "names that nobody could ask for",
+            "[listen]\ndns = \"off\"\n[dns]\nhost = \"auto\"",
+            vec![(
+                4,
+                8,
+                ConflictingKeys,
+                "take `dns = \"off\"` out of `[listen]`",
+            )],
+        ),
+        (
+            "names for everybody",
+            "listen.dns = \"0.0.0.0:53\"",
+            vec![(1, 14, BadValue, "write an address of loopback")],
+        ),
+        (
+            "a domain that the mesh files have",
+            "[dns]\ndomain = \"x.internal\"\nhost = \"yes\"\ncapture = \"no\"",
+            vec![
+                (2, 10, ConflictingKeys, "in the `[mesh]` table"),
+                (3, 8, BadValue, ""),
+                (4, 11, WrongType, ""),
+            ],
+        ),
+        (
             "all at once",
             "roles = [\"x\"]\nlog = 1\n[control]\nlisten = 5\nmesh = \"/x\"\n",
             vec![
@@ -383,4 +426,44 @@ fn control_urls_are_read() {
         let got = text.parse::<ControlUrl>().ok().map(|url| url.to_string());
         assert_eq!(got.as_deref(), want, "{text}");
     }
+}
+
+#[test]
+fn what_differs_between_two_settings_is_named() {
+    let before = parse("").unwrap();
+    for (text, want) in [
+        ("", vec![]),
+        ("[log]\nlevel = \"debug\"\n", vec![]),
+        ("[log]\nformat = \"json\"\n", vec!["[log] format"]),
+        (
+            "workers = 3\nbusy-poll = false\n",
+            vec!["workers", "busy-poll"],
+        ),
+        ("[listen]\nmetrics = \"[::1]:9\"\n", vec!["[listen]"]),
+        ("[control]\nnames = [\"c\"]\n", vec!["[control]"]),
+    ] {
+        assert_eq!(parse(text).unwrap().changes(&before), want, "{text}");
+    }
+}
+
+#[test]
+fn what_systemd_has_loaded_is_used_where_the_file_names_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let loaded = |name: &str| directory.path().join(name);
+    let with = |text: &str| parse(text).unwrap().with_credentials(directory.path());
+    assert_eq!(with(""), parse("").unwrap(), "nothing is loaded");
+    for name in ["join-token", "session-key", "ca-key.pem"] {
+        std::fs::write(loaded(name), "").unwrap();
+    }
+    let config = with("");
+    assert_eq!(config.session_key_file(), Some(&*loaded("session-key")));
+    let control = config.control();
+    assert_eq!(control.join_token_file(), Some(&*loaded("join-token")));
+    assert_eq!(control.authority(), Some(directory.path()));
+
+    let named = "session-key-file = \"/a\"\n[control]\njoin-token-file = \"/b\"\nca-dir = \"/c\"\n";
+    assert_eq!(with(named), parse(named).unwrap(), "the file goes before");
+    let guest = "[control]\naddresses = [\"https://istiod:15012\"]\ntoken-file = \"/t\"\nroot-file = \"/r\"\n";
+    let token = with(guest);
+    assert_eq!(token.control().join_token_file(), None, "it does not join");
 }
