@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::compile::{Assignments, CompileError, Observed, Reported, Waypoints, compile};
 use crate::model::declaration::Mesh;
+use crate::model::names::Names;
 use crate::model::policy::Policies;
 use crate::model::view::View;
 use crate::model::workload::Workload;
@@ -115,21 +116,24 @@ pub struct Judgement {
 pub struct Intended {
     /// Who is in it.
     pub view: View,
+    /// What names mean in it.
+    pub names: Names,
     /// What its waypoints are told.
     pub waypoints: Waypoints,
 }
 
-/// Answers a question by a view of the mesh, and by what waypoints are told as far as that is known here.
+/// Answers a question by a view of the mesh, by what names mean in it, and by what waypoints are told as far as that is known here.
 ///
 /// # Errors
 /// [`QuestionError`], when the question names something that does not exist.
 pub fn explain(
     view: &View,
+    names: &Names,
     waypoints: &Waypoints,
     question: &Question,
 ) -> Result<Explanation, QuestionError> {
     let source = name::workload(view, &question.from)?;
-    let destination = name::destination(view, source, &question.to)?;
+    let destination = name::destination((view, names), source, &question.to)?;
     let request = question.request.as_ref();
     let request = request.map(|asked| Read::new(asked, &question.to));
     let explained = Explaining {
@@ -173,6 +177,7 @@ pub fn intended(mesh: &Mesh) -> Result<Intended, CompileError> {
     let whole = compile(mesh, &captured.collect(), &bare.assignments)?;
     let policies = Arc::new(Policies::new(whole.policies));
     Ok(Intended {
+        names: Names::new(Arc::clone(&mesh.settings.domain), None),
         view: View::new(whole.workloads, whole.services).under(policies),
         waypoints: whole.waypoints,
     })

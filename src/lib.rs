@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod dial;
+pub mod dns;
 pub mod doctor;
 pub mod explain;
 pub mod files;

@@ -4,7 +4,7 @@
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
 //! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint, [`sharing`] tells
-//! apart who shares an address. [`binding`] says who is behind which waypoint.
+//! apart who shares an address. [`names`] says what a name means to whom, [`binding`] who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
 //! is what it lets through, [`limit`] how much of that, [`attached`] how both are named. [`telemetry`] is what
 //! it tells of all this, by [`expression`]s and in [`log_format`]s.
@@ -22,6 +22,7 @@ pub mod expression;
 pub mod inbound;
 pub mod limit;
 pub mod log_format;
+pub mod names;
 pub mod outbound;
 pub mod policy;
 pub mod route;

@@ -8,6 +8,7 @@
 
 mod carried;
 mod connections;
+pub mod dns;
 mod host;
 mod inbound;
 mod lane;
@@ -88,6 +89,8 @@ pub struct Shared {
     absent: watch::Sender<BTreeSet<Arc<str>>>,
     /// Hosts outside the mesh.
     names: Names,
+    /// Names that programs ask for.
+    dns: dns::Common,
     neighbours: Neighbours,
     /// For connections whose waypoint takes none for a moment.
     waiting: Places,
@@ -104,7 +107,9 @@ impl Shared {
         names: Names,
         workers: &Workers,
     ) -> Self {
+        let settings = dns::Settings::default();
         Self {
+            dns: dns::Common::new(mesh.clone(), settings, Arc::clone(&metrics)),
             mesh,
             certs,
             sockets,
@@ -118,6 +123,16 @@ impl Shared {
             names,
             neighbours: Neighbours::default(),
             waiting: Places::default(),
+        }
+    }
+
+    /// The same, with what this host's settings say of names.
+    #[must_use]
+    pub fn naming(self, settings: dns::Settings) -> Self {
+        let (mesh, metrics) = (self.mesh.clone(), Arc::clone(&self.metrics));
+        Self {
+            dns: dns::Common::new(mesh, settings, metrics),
+            ..self
         }
     }
 
@@ -174,7 +189,14 @@ impl Node {
         let absent = self.shared.absent.subscribe();
         let probes = Probes::new(mesh, states, self.shared.sockets.clone(), absent);
         let probed = probes.run(shutdown.clone());
-        tokio::join!(self.serve(shutdown), probed);
+        let host = dns::Host::new(&self.shared.dns);
+        let told = shutdown.clone();
+        let named = async {
+            if let Some(host) = host {
+                host.run(told).await;
+            }
+        };
+        tokio::join!(self.serve(shutdown), probed, named);
     }
 
     async fn serve(mut self, shutdown: CancellationToken) {

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::telemetry::access_log::chain;
 pub use system::System;
+pub(crate) use system::nameservers;
 
 /// Names that are known at once; above it the one that was asked for longest ago is forgotten, one
 /// without an address first.

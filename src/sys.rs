@@ -6,6 +6,8 @@
     reason = "this room exists to hold it, each block with its proof"
 )]
 
+mod datagram;
+
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
+
+pub use datagram::{Datagram, receive, tell_marks};
 
 /// Leaves the choice of a port to `connect`, so that `bind` takes none for itself alone
 /// (`IP_BIND_ADDRESS_NO_PORT`). The option is of the IP level in both families.

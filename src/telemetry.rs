@@ -5,6 +5,7 @@ pub mod access_log;
 pub mod batch;
 pub mod capped;
 pub mod control;
+pub mod dns;
 pub mod exports;
 pub mod files;
 mod key_fetches;
@@ -20,6 +21,7 @@ pub mod trace;
 
 pub use capped::{Change, Changes, Labels};
 pub use control::ControlMetrics;
+pub use dns::DnsLabels;
 pub use exports::Exported;
 pub use labels::{ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};

@@ -139,6 +139,7 @@ mod tests {
             totals: [].into(),
             warnings: 0,
             expired_grace: HOUR,
+            domain: String::new(),
         };
         mesh.send_replace(Arc::new(MeshState {
             revision: Some(revision),

@@ -185,6 +185,7 @@ impl Guest {
                 enrolled: true,
                 capture: Some(local.capture.clone()),
                 health: None,
+                dns_capture: None,
             })
         };
         let mut placements: Vec<_> = self.captures.iter().map(placed).collect();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::compile::Placement;
+use crate::model::names::{CLUSTER_DOMAIN, Names};
 use crate::model::policy::{self, Policies};
 use crate::model::view::View;
 use crate::model::waypoint::{self, WaypointName};
@@ -31,6 +32,19 @@ pub struct MeshState {
     pub placements: Vec<Arc<Placement>>,
     /// What the waypoints on this node are told.
     pub waypoints: BTreeMap<WaypointName, Arc<waypoint::Resources>>,
+}
+
+impl MeshState {
+    /// The suffix of its service host names, where its control plane tells it.
+    pub fn domain(&self) -> Option<&str> {
+        let told = self.revision.as_ref().map(|revision| &*revision.domain);
+        told.filter(|domain| !domain.is_empty())
+    }
+
+    /// What names mean in it, to whoever has no word in that.
+    pub fn names(&self) -> Names {
+        Names::new(Arc::from(self.domain().unwrap_or(CLUSTER_DOMAIN)), None)
+    }
 }
 
 /// The types subscribed to, in this order: a revision speaks of all that came before it.

@@ -93,6 +93,7 @@ mod tests {
             totals: BTreeMap::default(),
             warnings: 0,
             expired_grace: Duration::ZERO,
+            domain: String::new(),
         }
     }
 

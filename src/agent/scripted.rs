@@ -288,6 +288,7 @@ pub(super) fn revision(epoch: u8, serial: u64, resources: &[Resource]) -> Resour
         totals: [(ADDRESS.to_owned(), total)].into(),
         warnings: 0,
         expired_grace: Duration::ZERO,
+        domain: String::new(),
     };
     let version = serial.to_string();
     of(REVISION, REVISION_NAME, &version, encode_revision(&summary))

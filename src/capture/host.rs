@@ -265,6 +265,7 @@ async fn planned(
         false => Vec::new(),
     };
     let resolver = Resolver {
+        twice: !links.is_empty() && bridges_call(ns)?,
         links: &links,
         cgroups,
         reserved: &terms.reserved,
@@ -272,6 +273,20 @@ async fn planned(
     let (members, standings) = resolver.resolve(workloads);
     let plan = HostPlan::new(terms.exemption, &terms.on_host(), &members);
     Ok((plan, standings))
+}
+
+/// Whether bridges call the rules of the network layer (the module `br_netfilter`).
+fn bridges_call(ns: &Netns) -> Result<bool, CaptureError> {
+    let on = |family: &str| {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
+        // Without the module there is no such setting.
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
+    };
+    ns.within(|| on("iptables") || on("ip6tables"))
+        .map_err(|source| CaptureError::Namespace {
+            name: ns.name().to_owned(),
+            source,
+        })
 }
 
 /// Returns once the rules that are in force know a unit by the cgroup it now has.

@@ -16,7 +16,7 @@ pub struct Keeping(pub(super) By);
 #[derive(Debug)]
 pub(super) enum By {
     /// This process.
-    Own(Reconcile),
+    Own(Box<Reconcile>),
     /// The keeper.
     Kept(Arc<KeptPlace>),
     /// This process, on the host's network.

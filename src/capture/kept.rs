@@ -113,6 +113,7 @@ impl Kept {
             shared: Arc::clone(shared),
             gone: CancellationToken::new(),
             keeping: AtomicBool::new(false),
+            dns: AtomicBool::new(false),
             rules: watch::Sender::new(State::Pending),
             host: host::Told::default(),
             stocks: Default::default(),
@@ -174,6 +175,8 @@ pub(super) struct KeptPlace {
     gone: CancellationToken,
     /// Its rules are to be kept, also by a keeper that comes after this one.
     keeping: AtomicBool,
+    /// With those for questions for names.
+    dns: AtomicBool,
     rules: watch::Sender<State>,
     /// Of the host's network, what a keeper is told.
     host: host::Told,
@@ -269,16 +272,25 @@ impl KeptPlace {
     }
 
     /// Has the rules kept, by whichever keeper is there, until [`Self::close`].
-    pub(super) async fn keep(&self) -> io::Result<watch::Receiver<State>> {
+    pub(super) async fn keep(&self, dns: bool) -> io::Result<watch::Receiver<State>> {
         let state = self.rules.subscribe();
+        self.dns.store(dns, Ordering::Release);
         self.keeping.store(true, Ordering::Release);
-        let kept = self.ask(Verb::Keep { place: self.id }, PATIENCE).await;
+        let kept = self.ask(self.to_keep(), PATIENCE).await;
         match kept {
             Ok(_done) => Ok(state),
             Err(e) => {
                 self.keeping.store(false, Ordering::Release);
                 Err(e.into())
             }
+        }
+    }
+
+    /// What a keeper is told that is to keep them.
+    fn to_keep(&self) -> Verb {
+        Verb::Keep {
+            place: self.id,
+            dns: self.dns.load(Ordering::Acquire),
         }
     }
 

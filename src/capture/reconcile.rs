@@ -58,15 +58,25 @@ impl Reconcile {
         Ok((reconcile, receiver))
     }
 
-    /// Prepares to keep the rules of a workload's own namespace in place, on these terms.
+    /// Prepares to keep the rules of a workload's own namespace in place, on these terms, with those
+    /// for questions for names where `dns` asks for them.
     ///
     /// # Errors
-    /// As [`Self::new`].
-    pub fn on(terms: &Terms, ns: Netns) -> io::Result<(Self, watch::Receiver<State>)> {
+    /// As [`Self::new`], and where it is the host's own network.
+    pub fn on(terms: &Terms, ns: Netns, dns: bool) -> io::Result<(Self, watch::Receiver<State>)> {
+        let here = Netns::current()?;
+        if here == ns {
+            // All of the host would be captured, and whoever operates it locked out.
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "that is the host's own network, whose rules are others",
+            ));
+        }
         let plan = Plan::excluding(terms.exemption, &terms.exclusions);
+        let plan = if dns { plan.with_dns() } else { plan };
         let (mut reconcile, state) = Self::new(ns.clone(), plan)?;
         if terms.strict {
-            let strict = Strict::new(Netns::current()?, ns, terms.exclusions.clone());
+            let strict = Strict::new(here, ns, terms.exclusions.clone());
             reconcile = reconcile.strict(strict)?;
         }
         Ok((reconcile, state))

@@ -18,6 +18,7 @@
 //! connects with the same ports. The guards behind the redirection close it: no segment that opens
 //! a connection leaves, or arrives, other than through the proxy.
 
+mod dns;
 pub mod exclusions;
 pub mod host;
 pub mod netns;

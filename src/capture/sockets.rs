@@ -131,19 +131,24 @@ impl Sockets {
         Ok(Place(Origin::Kept(attached)))
     }
 
-    /// Prepares to keep the rules in a place; the receiver tells how it goes.
+    /// Prepares to keep the rules in a place, with those for questions for names or without; the
+    /// receiver tells how it goes.
     ///
     /// # Errors
     /// When the place may not be entered, or the kernel's notices not be had there.
-    pub async fn keep(&self, place: &Place) -> io::Result<(Keeping, watch::Receiver<State>)> {
+    pub async fn keep(
+        &self,
+        place: &Place,
+        dns: bool,
+    ) -> io::Result<(Keeping, watch::Receiver<State>)> {
         match (&place.0, &self.0) {
             (Origin::Own(ns), By::Own(terms)) => {
-                let (reconcile, state) = Reconcile::on(terms, ns.clone())?;
-                Ok((Keeping(keeping::By::Own(reconcile)), state))
+                let (reconcile, state) = Reconcile::on(terms, ns.clone(), dns)?;
+                Ok((Keeping(keeping::By::Own(Box::new(reconcile))), state))
             }
             (Origin::Own(_), By::Kept(_)) => Err(io::ErrorKind::Unsupported.into()),
             (Origin::Kept(kept), _) => {
-                let state = kept.keep().await?;
+                let state = kept.keep(dns).await?;
                 Ok((Keeping(keeping::By::Kept(Arc::clone(kept))), state))
             }
         }

@@ -119,8 +119,10 @@ pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
             host,
             output,
         } => {
-            let terms = host.terms(&host.config()?)?;
-            let script = runtime()?.block_on(Script::new(&terms, named))?;
+            let config = host.config()?;
+            let terms = host.terms(&config)?;
+            let script = Script::new(&terms, named, config.dns().capture());
+            let script = runtime()?.block_on(script)?;
             match output {
                 Output::Table => print!("{}", script.render()),
                 Output::Json => println!("{}", script.json()),
@@ -185,7 +187,13 @@ fn apply(
     let terms = host.terms(&config)?;
     runtime()?.block_on(async {
         let ns = open(name)?;
-        let script = Script::new(&terms, named).await?;
+        if name != HOST && ns == open(HOST)? {
+            // All of the host would be captured, and whoever operates it locked out.
+            let message = "that is the host's own network: name workloads there by --unit, \
+                --cgroup, --user or --interface";
+            return Err(Failure::plain(USAGE, message));
+        }
+        let script = Script::new(&terms, named, config.dns().capture()).await?;
         script.check(&ns).await?;
         // Whoever takes it back is there before anything is changed.
         let pending = match confirm {

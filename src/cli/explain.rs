@@ -112,7 +112,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let explanation = match &args.dir {
         Some(dir) => {
             let mesh = mesh(dir)?;
-            explain(&mesh.view, &mesh.waypoints, &question)
+            explain(&mesh.view, &mesh.names, &mesh.waypoints, &question)
                 .map_err(|e| Failure::plain(USAGE, e.to_string()))?
         }
         None => live(args.config.as_deref(), &question)?,

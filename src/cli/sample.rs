@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::output::NO;
-use crate::sample::{http_client, http_server, tcp};
+use crate::dns::{Kind, Transport};
+use crate::sample::{dns, http_client, http_server, tcp};
 
 /// Small ordinary programs for rigs and demos.
 #[derive(Debug, Subcommand)]
@@ -40,6 +41,34 @@ pub enum SampleCommand {
         #[arg(long)]
         count: Option<u64>,
     },
+    /// Ask a name server for one name, and print all that it says
+    Dns {
+        /// The name
+        name: String,
+        /// What of it
+        #[arg(long = "type", default_value = "A")]
+        kind: Kind,
+        /// Whom and how to ask
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Ask a name server for many names
+    DnsMany {
+        /// Names n0, n1 and so on below this one
+        domain: String,
+        /// How many a second
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        /// For how long
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+        /// How many different ones
+        #[arg(long, default_value_t = 1000)]
+        different: u32,
+        /// Whom and how to ask
+        #[command(flatten)]
+        server: Server,
+    },
     /// Send back what is heard
     TcpEcho {
         /// Where
@@ -57,6 +86,34 @@ pub enum SampleCommand {
         #[arg(long)]
         every: Option<u64>,
     },
+}
+
+/// Whom and how to ask.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// ADDRESS:PORT [default: the first of /etc/resolv.conf]
+    #[arg(long)]
+    server: Option<SocketAddr>,
+    /// On a connection
+    #[arg(long)]
+    tcp: bool,
+    /// Say that 1,232 octets may come
+    #[arg(long)]
+    edns: bool,
+}
+
+impl Server {
+    fn how(&self) -> dns::How {
+        dns::How {
+            server: self.server.unwrap_or_else(dns::first_server),
+            transport: if self.tcp {
+                Transport::Tcp
+            } else {
+                Transport::Udp
+            },
+            edns: self.edns,
+        }
+    }
 }
 
 /// Runs a program.
@@ -96,6 +153,25 @@ async fn serve(command: SampleCommand) -> Result<ExitCode, Failure> {
                 }
             })
             .await;
+        }
+        SampleCommand::Dns { name, kind, server } => {
+            match dns::once(server.how(), &name, kind).await {
+                Ok(said) => println!("{}", serde_json::json!(said)),
+                Err(e) => {
+                    bad = true;
+                    println!("{}", serde_json::json!({ "error": e.to_string() }));
+                }
+            }
+        }
+        SampleCommand::DnsMany {
+            domain,
+            rate,
+            seconds,
+            different,
+            server,
+        } => {
+            let tally = dns::many(server.how(), &domain, rate, seconds, different).await;
+            println!("{}", serde_json::json!(tally));
         }
         SampleCommand::TcpEcho { listen } => tcp::echo(listen).await.map_err(failed)?,
         SampleCommand::TcpMany {

@@ -2,9 +2,10 @@
 
 mod capture;
 mod control;
+mod dns;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::suggest;
 
 pub use capture::{CaptureSettings, LocalCapture};
 pub use control::{Bearer, Control, ControlUrl, ControlUrlError};
+pub use dns::{Dns, HostNames};
 
 /// Where the file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lateen/lateen.toml";
@@ -92,6 +94,8 @@ pub struct Listeners {
     pub metrics: SocketAddr,
     /// Readiness; `[::]:15021` unless set.
     pub readiness: SocketAddr,
+    /// Names, for programs of the host itself; `127.0.0.1:15053` unless set, none when switched off.
+    pub dns: Option<SocketAddr>,
 }
 
 /// A host's settings.
@@ -113,6 +117,7 @@ pub struct Config {
     listeners: Listeners,
     control: Control,
     capture: CaptureSettings,
+    dns: Dns,
     captures: Vec<LocalCapture>,
 }
 
@@ -187,6 +192,7 @@ impl Config {
             listeners,
             control,
             capture,
+            dns,
             captures,
         } = self;
         let differs = [
@@ -208,6 +214,7 @@ impl Config {
             ("[listen]", *listeners != other.listeners),
             ("[control]", *control != other.control),
             ("[capture]", *capture != other.capture),
+            ("[dns]", *dns != other.dns),
             ("[[capture]]", *captures != other.captures),
         ];
         let changed = differs.into_iter().filter(|(_, differs)| *differs);
@@ -296,6 +303,11 @@ impl Config {
         &self.capture
     }
 
+    /// The `[dns]` table.
+    pub fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
     /// The workloads of this host, where its control plane does not place them.
     pub fn captures(&self) -> &[LocalCapture] {
         &self.captures
@@ -317,6 +329,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
     let roles = root.optional("roles", |value| value.list(role));
     let drain = |value: &Value<'_>| scalar::duration(value, Duration::ZERO..=DAY);
     let (log_level, log_format) = log(root);
+    let listeners = listeners(root);
     let control = match root.value("control") {
         Some(value) => control::read(&value, &node),
         None => Control::named(&node),
@@ -341,7 +354,8 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         session_key_file: root.optional("session-key-file", path),
         log_level,
         log_format,
-        listeners: listeners(root),
+        dns: dns::read(root, control.bearer().is_some(), listeners.dns.is_some()),
+        listeners,
         capture,
         captures,
         control,
@@ -408,6 +422,7 @@ fn listeners(root: &Table<'_>) -> Listeners {
     let mut listeners = Listeners {
         metrics: any(15020),
         readiness: any(15021),
+        dns: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053)),
     };
     let Some(table) = root.optional("listen", |value| value.titled("`[listen]`")) else {
         return listeners;
@@ -417,6 +432,9 @@ fn listeners(root: &Table<'_>) -> Listeners {
     }
     if let Some(readiness) = table.optional("readiness", socket_address) {
         listeners.readiness = readiness;
+    }
+    if let Some(dns) = table.optional("dns", dns::listen) {
+        listeners.dns = dns;
     }
     table.finish();
     listeners

@@ -229,9 +229,11 @@ impl Publisher {
         let endpoints = Arc::new(compiled.endpoints.clone());
         let serial = input.mesh.settings.serial;
         let expired_grace = input.mesh.settings.expired_grace;
+        let domain = &*input.mesh.settings.domain;
         let same = |p: &Arc<Revision>| {
             let told = p.summary();
-            let titled = (told.serial, told.expired_grace) == (serial, expired_grace);
+            let told = (told.serial, told.expired_grace, &*told.domain);
+            let titled = told == (serial, expired_grace, domain);
             titled && p.content().same_as(&content)
         };
         let begun = Instant::now();
@@ -246,6 +248,7 @@ impl Publisher {
                 compiled_at: SystemTime::now(),
                 warnings: u32::try_from(total).unwrap_or(u32::MAX),
                 expired_grace,
+                domain: domain.to_owned(),
             }
         });
         if title.is_some() {

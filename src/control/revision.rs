@@ -160,6 +160,8 @@ pub struct Title {
     pub warnings: u32,
     /// How long certificates are taken past their end while no control plane is there.
     pub expired_grace: std::time::Duration,
+    /// The suffix of service host names.
+    pub domain: String,
 }
 
 impl Revision {
@@ -175,6 +177,7 @@ impl Revision {
             compiled_at: title.compiled_at,
             warnings: title.warnings,
             expired_grace: title.expired_grace,
+            domain: title.domain,
         };
         let history = previous.map(|previous| {
             let changes = previous.content.changes_to(&content);
@@ -205,6 +208,7 @@ impl Revision {
             compiled_at: self.summary.compiled_at,
             warnings: self.summary.warnings,
             expired_grace: self.summary.expired_grace,
+            domain: self.summary.domain.clone(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Step, step};
 use crate::config::did_you_mean;
+use crate::model::names::{Asker, Names};
 use crate::model::service::Service;
 use crate::model::view::View;
 use crate::model::workload::Workload;
@@ -84,10 +85,9 @@ pub(super) fn workload<'v>(view: &'v View, text: &str) -> Result<&'v Arc<Workloa
     })
 }
 
-/// `host:port`, as `source` would resolve it: by its short name in its own namespace, by
-/// `name.namespace`, by the whole host name, or an address.
+/// `host:port`, as `source` would resolve it: a name as its node answers it, or an address.
 pub(super) fn destination(
-    view: &View,
+    (view, names): (&View, &Names),
     source: &Workload,
     text: &str,
 ) -> Result<Destination, QuestionError> {
@@ -104,7 +104,7 @@ pub(super) fn destination(
     if host.is_empty() || host.parse::<IpAddr>().is_ok() {
         return Err(malformed());
     }
-    let service = service(view, source, &host)?;
+    let service = service((view, names), source, &host)?;
     let family = |a: &&crate::model::service::NetworkAddress| {
         let own = source
             .addresses
@@ -122,16 +122,15 @@ pub(super) fn destination(
 }
 
 fn service<'v>(
-    view: &'v View,
+    (view, names): (&'v View, &Names),
     source: &Workload,
-    host: &str,
+    host: &'v str,
 ) -> Result<&'v Arc<Service>, QuestionError> {
-    if let Some(service) = view.service_named(host, &source.namespace) {
-        return Ok(service);
-    }
-    let (name, namespace) = host.split_once('.').unwrap_or((host, &source.namespace));
-    let short = |s: &&Arc<Service>| &*s.name == name && &*s.key.namespace == namespace;
-    view.services().find(short).ok_or_else(|| {
+    let named = names.find(view, Asker::from(source), host);
+    // One without an address is not answered for, but can be told of.
+    let known = || view.service_named(host, &source.namespace);
+    let service = named.map(|named| named.service).or_else(known);
+    service.ok_or_else(|| {
         let known: Vec<String> = view
             .services()
             .map(|s| match host.matches('.').count() {

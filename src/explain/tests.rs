@@ -56,7 +56,12 @@ fn mesh(policies: Vec<AuthorizationPolicy>) -> Intended {
 fn asked(mesh: &Intended, from: &str, to: &str) -> Result<Explanation, QuestionError> {
     let (from, to) = (from.to_owned(), to.to_owned());
     let request = None;
-    explain(&mesh.view, &mesh.waypoints, &Question { from, to, request })
+    explain(
+        &mesh.view,
+        &mesh.names,
+        &mesh.waypoints,
+        &Question { from, to, request },
+    )
 }
 
 #[test]

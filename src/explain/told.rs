@@ -112,7 +112,12 @@ metrics = [{ overrides = [
                 ..RequestAsked::default()
             }),
         };
-        let explained = explain(&compiled.view, &compiled.waypoints, &question);
+        let explained = explain(
+            &compiled.view,
+            &compiled.names,
+            &compiled.waypoints,
+            &question,
+        );
         let explained = explained.unwrap();
         let steps = explained.steps.iter();
         let told: Vec<String> = steps

@@ -37,6 +37,8 @@ pub(super) struct Holdings {
 /// The rules of one namespace.
 struct Rules {
     name: String,
+    /// Whether they are with those for questions for names.
+    dns: bool,
     state: watch::Receiver<State>,
     stop: CancellationToken,
     gone: CancellationToken,
@@ -85,21 +87,24 @@ impl Holdings {
         Ok(listener)
     }
 
-    /// Keeps the rules of a place from here on; those that are kept already are taken up as they
-    /// are.
-    pub(super) async fn keep(self: &Arc<Self>, place: &Place) -> io::Result<Holder> {
+    /// Keeps the rules of a place from here on, with those for questions for names or without; those
+    /// that are kept already are taken up as they are.
+    pub(super) async fn keep(self: &Arc<Self>, place: &Place, dns: bool) -> io::Result<Holder> {
         let identity = place.identity().ok_or(io::ErrorKind::Unsupported)?;
         loop {
             let there = held(&self.rules).get(&identity).cloned();
             match there {
                 Some(rules) if rules.stop.is_cancelled() => rules.ended.cancelled().await,
-                Some(rules) => return Ok(Holder::of(rules)),
+                Some(rules) if rules.dns == dns => return Ok(Holder::of(rules)),
+                // They stay until the others take their place.
+                Some(rules) => rules.stop.cancel(),
                 None => break,
             }
         }
-        let (keeping, state) = self.sockets.keep(place).await?;
+        let (keeping, state) = self.sockets.keep(place, dns).await?;
         let rules = Arc::new(Rules {
             name: place.name().to_owned(),
+            dns,
             state,
             stop: self.stop.child_token(),
             gone: CancellationToken::new(),

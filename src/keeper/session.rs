@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::holdings::{Holder, Holdings};
-use super::hosting::{Hosting, WORKLOADS};
+use super::hosting::{self, Hosting, WORKLOADS};
 use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
@@ -157,7 +157,7 @@ impl Session {
                 let socket = self.udp(place, family).await;
                 sockets(socket.map(|socket| vec![socket]))
             }
-            Verb::Keep { place } => done(self.keep(place).await),
+            Verb::Keep { place, dns } => done(self.keep(place, dns).await),
             Verb::KeepHost { place } => done(self.keep_host(place).await),
             Verb::Workloads {
                 place,
@@ -227,9 +227,9 @@ impl Session {
         Ok(socket.into())
     }
 
-    async fn keep(&mut self, id: PlaceId) -> Result<(), Fault> {
+    async fn keep(&mut self, id: PlaceId, dns: bool) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
-        let holder = self.holdings.keep(&held.place).await?;
+        let holder = self.holdings.keep(&held.place, dns).await?;
         let mut telling = JoinSet::new();
         telling.spawn(tell(Arc::clone(&self.channel), id, holder.clone()));
         held.rules = Some(Watched {
@@ -258,6 +258,9 @@ impl Session {
             let said = "no rules of the host's network are kept for this place";
             Fault::told(said)
         })?;
+        if let Some(odd) = some.iter().find(|w| !hosting::is_plain(&w.target)) {
+            return Err(Fault::told(format!("{} cannot be captured", odd.target)));
+        }
         host.coming.extend(some);
         if host.coming.len() > WORKLOADS {
             host.coming.clear();

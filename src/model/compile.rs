@@ -116,14 +116,16 @@ pub struct Placement {
     pub capture: Option<Capture>,
     /// How it is probed; none means it passes while it exists.
     pub health: Option<HealthCheck>,
+    /// Whether its questions for names are captured too; none means as its node's settings say.
+    pub dns_capture: Option<bool>,
 }
 
 impl Placement {
     /// Whether both are captured as the same workload in the same way, however they are probed.
     pub fn captured_like(&self, other: &Self) -> bool {
         let names = |p: &Self| [&p.uid, &p.name, &p.namespace, &p.service_account].map(Arc::clone);
-        let same = self.enrolled == other.enrolled && self.capture == other.capture;
-        same && names(self) == names(other)
+        let how = |p: &Self| (p.enrolled, p.capture.clone(), p.dns_capture);
+        how(self) == how(other) && names(self) == names(other)
     }
 }
 

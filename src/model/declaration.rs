@@ -379,6 +379,8 @@ pub struct Workload {
     pub capture: Option<Capture>,
     /// Whether its traffic is captured; absent means as its namespace says.
     pub dataplane_mode: Option<DataplaneMode>,
+    /// Whether its questions for names are captured too; absent means as its node's settings say.
+    pub dns_capture: Option<bool>,
     /// The waypoint for traffic to its own addresses.
     pub use_waypoint: Option<UseWaypoint>,
     /// How it is probed; none means it passes while it exists.

@@ -18,7 +18,7 @@ use crate::identity::SpiffeId;
 /// Where HBONE is taken.
 pub const HBONE_PORT: u16 = 15008;
 /// Ports of the proxy itself, which no connection may ask it for.
-pub const PROXY_PORTS: [u16; 3] = [15001, 15006, HBONE_PORT];
+pub const PROXY_PORTS: [u16; 4] = [15001, 15006, HBONE_PORT, 15053];
 
 /// Where a connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -173,7 +173,7 @@ impl Service {
         self
     }
 
-    pub(super) fn in_namespace(mut self, namespace: &str, visibility: Visibility) -> Self {
+    pub(crate) fn in_namespace(mut self, namespace: &str, visibility: Visibility) -> Self {
         self.key.namespace = Arc::from(namespace);
         self.visibility = visibility;
         self
@@ -184,7 +184,7 @@ impl Service {
         self
     }
 
-    pub(super) fn vips_on(mut self, network: &str) -> Self {
+    pub(crate) fn vips_on(mut self, network: &str) -> Self {
         for vip in &mut self.vips {
             vip.network = Arc::from(network);
         }

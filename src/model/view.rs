@@ -27,6 +27,8 @@ pub struct View {
     services: HashMap<ServiceKey, Indexed>,
     by_vip: HashMap<IpAddr, Vec<Arc<Service>>>,
     by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
+    /// Whether one of these host names is a wildcard.
+    wildcards: bool,
     /// Who may come for those that are behind a waypoint.
     waypoints: HashSet<SpiffeId>,
     policies: Arc<Policies>,
@@ -65,6 +67,7 @@ impl View {
             by_vip: HashMap::with_capacity(services.len()),
             by_hostname: HashMap::with_capacity(services.len()),
             by_shared_address: HashMap::new(),
+            wildcards: false,
             by_workload_hostname: HashMap::new(),
             waypoints: HashSet::new(),
             policies: Arc::default(),
@@ -127,6 +130,7 @@ impl View {
             share(&mut self.by_vip, vip.address, &service);
         }
         let hostname = Arc::clone(&service.key.hostname);
+        self.wildcards |= hostname.starts_with("*.");
         share(&mut self.by_hostname, hostname, &service);
         let indexed = Indexed {
             service: Arc::clone(&service),
@@ -254,6 +258,11 @@ impl View {
     /// Every service of this host name, visible to anybody or not.
     pub fn services_named(&self, hostname: &str) -> &[Arc<Service>] {
         self.by_hostname.get(hostname).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether there is a service whose host name is a wildcard.
+    pub fn has_wildcards(&self) -> bool {
+        self.wildcards
     }
 
     /// The workloads behind a service, in the order of their uids.

@@ -62,8 +62,18 @@ pub(super) struct Lane {
     guests: TaskTracker,
     /// Ends them.
     cut: CancellationToken,
-    /// The workload's network is this host's own.
-    hosted: bool,
+    network: Network,
+}
+
+/// Whose network a workload is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Its own, which its connections are opened in.
+    Own,
+    /// This host's, whose addresses it shares.
+    Host,
+    /// One behind this host, which its connections pass.
+    Guest,
 }
 
 /// A handed over connection's stay: while it is held, the workload that was handed it waits for its
@@ -129,15 +139,20 @@ impl Lane {
             registry: Registry::default(),
             guests: TaskTracker::new(),
             cut: CancellationToken::new(),
-            hosted: false,
+            network: Network::Own,
         }
     }
 
-    /// The same, of a workload on this host's own network.
-    pub(super) fn hosted(self) -> Self {
-        Self {
-            hosted: true,
-            ..self
+    /// The same, of a workload on another network than its own.
+    pub(super) fn on(self, network: Network) -> Self {
+        Self { network, ..self }
+    }
+
+    /// Whether connections for an address of the workload's are taken here.
+    pub(super) async fn has(&self, ip: IpAddr) -> bool {
+        match self.network {
+            Network::Own | Network::Host => self.shared.sockets.owns(&self.place, ip).await,
+            Network::Guest => true,
         }
     }
 
@@ -385,7 +400,8 @@ impl Lane {
         let itself = client == to.ip() || client.is_loopback();
         let sockets = &self.shared.sockets;
         // An address of this host's own needs no borrowing, and answers to it no bending.
-        let itself = itself || self.hosted && sockets.owns(&self.place, client).await;
+        let shared = self.network != Network::Own;
+        let itself = itself || shared && sockets.owns(&self.place, client).await;
         let from = (!itself).then_some(client);
         let stream = sockets.connect(&self.place, to, from).await?;
         near::local(&stream);

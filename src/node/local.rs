@@ -2,7 +2,7 @@
 //! comes in on the ports is served by a [`Lane`] on each data plane thread.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Shared;
+use super::dns::{self, Answering, Client, Listeners, Servers, Upstream};
 use super::lane::{Hands, Lane};
 use super::listener::Dealer;
 use super::load::Kind;
@@ -95,21 +96,27 @@ impl Local {
         near::local(&outbound);
         let plaintext = self.listen(&place, INBOUND_PLAINTEXT).await?;
         let tunnels = self.listen(&place, HBONE).await?;
+        let captures_dns = self.shared.dns.captures(self.placement.dns_capture);
+        let names = match captures_dns {
+            true => Some(self.listen_for_names(&place).await?),
+            false => None,
+        };
         // Listeners first: from the instant the rules hold, somebody answers.
-        let kept = sockets.keep(&place).await;
+        let kept = sockets.keep(&place, captures_dns).await;
         let (keeping, rules) = kept.map_err(|source| AttachError::Watch {
             name: Arc::clone(name),
             source,
         })?;
         let inner = stop.child_token();
         let lanes = self.lanes(&place, &inner, [outbound, plaintext, tunnels]);
-        let ((), (), cut) = tokio::join!(
+        let ((), (), (), cut) = tokio::join!(
             async {
                 // One after the other, or rules might be put back that have just been removed.
                 keeping.run(inner.clone()).await;
                 self.release(&place).await;
             },
             self.keep(&place, &inner, rules),
+            self.answer(names, &place, &inner),
             ended(lanes, &inner),
         );
         if cut > 0 {
@@ -151,6 +158,40 @@ impl Local {
             }
         }
         lanes
+    }
+
+    /// Answers questions for names, where they are captured, until `stop`.
+    async fn answer(&self, names: Option<Listeners>, place: &Place, stop: &CancellationToken) {
+        let Some(listeners) = names else {
+            return;
+        };
+        let servers = Servers::of_namespace(place.name());
+        let sockets = self.shared.sockets.clone();
+        let upstream = Upstream::of_workload(servers, sockets, place.clone());
+        let client = Client::Workload(Arc::clone(&self.placement.uid));
+        let answering = Answering::new(client, self.shared.dns.clone(), upstream);
+        if let Err(e) = dns::serve(answering, listeners, stop.clone()).await {
+            warn!(workload = %self.placement.uid, error = %e, "questions for names cannot be answered");
+            // The workload is then attached anew.
+            stop.cancel();
+        }
+    }
+
+    /// On loopback of both families, where questions are redirected to.
+    async fn listen_for_names(&self, place: &Place) -> Result<Listeners, AttachError> {
+        let tcp = vec![self.listen(place, dns::PORT).await?];
+        let sockets = &self.shared.sockets;
+        let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, dns::PORT));
+        let udp = sockets.listen_udp(place, v4).await;
+        let mut udp = vec![udp.map_err(|source| AttachError::Listen {
+            name: Arc::from(place.name()),
+            port: dns::PORT,
+            source,
+        })?];
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, dns::PORT));
+        // Without IPv6 there is nobody who asks by it.
+        udp.extend(sockets.listen_udp(place, v6).await);
+        Ok(Listeners { udp, tcp })
     }
 
     async fn listen(&self, place: &Place, port: u16) -> Result<TcpListener, AttachError> {
@@ -276,6 +317,7 @@ mod tests {
             enrolled,
             capture: Some(Capture::Netns(Arc::from("cart"))),
             health: None,
+            dns_capture: None,
         })
     }
 

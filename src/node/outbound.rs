@@ -316,7 +316,7 @@ impl Outbound<'_> {
         let lane = self.local.shared.neighbours.of(&route.workload)?;
         let (_mesh, now) = lane.workload().await?;
         let ip = route.hop.ip().to_canonical();
-        if !named(&now, ip) || !self.local.shared.sockets.owns(&lane.place, ip).await {
+        if !named(&now, ip) || !lane.has(ip).await {
             return None;
         }
         let ours = self.local.svid(&self.workload).await.ok()?;

@@ -10,6 +10,8 @@ const CLASS_IN: u16 = 1;
 const CNAME: u16 = 5;
 /// Names that a name may stand for, one after another.
 const ALIASES: usize = 16;
+/// References within one name: a name has no more labels, so more only cost time.
+const JUMPS: usize = LONGEST_NAME / 2;
 /// Octets of a name with their lengths (RFC 1035 §2.3.4).
 const LONGEST_NAME: usize = 255;
 
@@ -172,7 +174,7 @@ impl<'a> Reader<'a> {
     /// something that is equal to none.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
-        let (mut at, mut end) = (self.at, None);
+        let (mut at, mut end, mut jumps) = (self.at, None, 0);
         loop {
             let length = usize::from(*self.message.get(at)?);
             match length & 0xc0 {
@@ -192,8 +194,9 @@ impl<'a> Reader<'a> {
                     let low = usize::from(*self.message.get(at + 1)?);
                     end.get_or_insert(at + 2);
                     let to = (length & 0x3f) << 8 | low;
+                    jumps += 1;
                     // Only ever back, so that it ends.
-                    at = Some(to).filter(|to| *to < at)?;
+                    at = Some(to).filter(|to| *to < at && jumps <= JUMPS)?;
                 }
                 _ => return None,
             }
@@ -303,6 +306,26 @@ mod tests {
         let right = records("api.example A 192.0.2.1 30");
         assert_eq!(answer(&right, 8, "api.example", Kind::V4), Said::Other);
         assert_eq!(answer(&right, 7, "api.example", Kind::V6), Said::Other);
+    }
+
+    /// `spec/reliability.md` §2 row 36: otherwise every record would cost as much as all before it.
+    #[test]
+    fn names_that_refer_to_each_other_are_followed_only_so_far() {
+        let asked = question(7, "api.example", Kind::V4).unwrap();
+        for (references, read) in [(100, true), (200, false)] {
+            let mut message = reply(&asked, &Reply::records(""));
+            let mut last = HEADER;
+            for _ in 0..references {
+                let at = message.len();
+                message.extend((0xc000 | u16::try_from(last).unwrap()).to_be_bytes());
+                message.extend([0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+                last = at;
+            }
+            message[7] = references;
+            let said = answer(&message, 7, "api.example", Kind::V4);
+            let unreadable = said == Said::Answer(Err(LookupError::Unreadable));
+            assert_eq!(unreadable, !read, "{references}");
+        }
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 }
 
 /// The servers of a file of resolv.conf(5); without any the one of this host.
-fn nameservers(text: &str) -> Vec<SocketAddr> {
+pub(crate) fn nameservers(text: &str) -> Vec<SocketAddr> {
     let named = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let address = words.next().filter(|word| *word == "nameserver");

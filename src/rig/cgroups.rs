@@ -4,6 +4,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
@@ -17,6 +19,9 @@ use crate::sys;
 const ROOT: &str = "/sys/fs/cgroup";
 /// Where systemd puts services.
 const SERVICES: &str = "/sys/fs/cgroup/system.slice";
+/// Between looks at whether killed programs have ended, and how often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOKS: usize = 100;
 /// What all rigs' groups begin with; the holder's process id follows.
 const RIGS: &str = "lateen-rig-";
 
@@ -51,8 +56,7 @@ fn enter(group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), pid)
 }
 
-/// Removes the groups of a rig whose hosts have ended, and those that earlier ones have left behind.
-/// Called in a mount namespace of one's own.
+/// Removes what rigs have left behind whose holders are gone. Called in a mount namespace of one's own.
 pub(super) fn sweep() -> io::Result<()> {
     mount_change(
         "/",
@@ -61,9 +65,25 @@ pub(super) fn sweep() -> io::Result<()> {
     mount_all()?;
     for group in below(Path::new(ROOT))? {
         let name = group.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.starts_with(RIGS)) {
+        let holder = name.and_then(|name| name.strip_prefix(RIGS));
+        if holder.is_some_and(|holder| !Path::new("/proc").join(holder).exists()) {
             remove(&group);
         }
+    }
+    Ok(unmount(ROOT, UnmountFlags::DETACH)?)
+}
+
+/// Removes the groups of the rig held by `holder`, whose programs have been killed: some may not have
+/// ended yet. Called where [`sweep`] was.
+pub(super) fn end(holder: u32) -> io::Result<()> {
+    mount_all()?;
+    let group = Path::new(ROOT).join(format!("{RIGS}{holder}"));
+    for _ in 0..LOOKS {
+        remove(&group);
+        if !group.exists() {
+            break;
+        }
+        sleep(LOOK);
     }
     Ok(unmount(ROOT, UnmountFlags::DETACH)?)
 }

@@ -80,7 +80,7 @@ pub fn hold(state: &Path, binary: &Path, detached: bool) -> Result<(), RigError>
     end(hosts, apps, state);
     if units {
         // The next rig tries again.
-        let _left_behind = cgroups::sweep();
+        let _left_behind = cgroups::end(getpid().as_raw_nonzero().get().unsigned_abs());
     }
     Ok(())
 }

@@ -106,7 +106,7 @@ impl Sources {
             Err(e) => return Answer::error(StatusCode::BAD_REQUEST, chain(&e)),
         };
         match self.mesh() {
-            Ok(mesh) => match explain(&mesh.view, &mesh.waypoints, &question) {
+            Ok(mesh) => match explain(&mesh.view, &mesh.names(), &mesh.waypoints, &question) {
                 Ok(explanation) => Answer::json(&explanation),
                 Err(e) => Answer::error(StatusCode::BAD_REQUEST, e.to_string()),
             },

@@ -137,6 +137,7 @@ mod tests {
             service_account: Arc::from(name),
             enrolled,
             capture: Some(Capture::Netns(Arc::from(name))),
+            dns_capture: None,
             health: None,
         })
     }

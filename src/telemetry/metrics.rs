@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::capped::{Capped, Changes, Labels};
 use super::control::ControlMetrics;
+use super::dns::Dns;
 use super::exports::{Exported, Exports};
 use super::key_fetches::KeyFetches;
 use super::labels::{ConnectionLabels, LogLabels, ServiceLabels};
@@ -39,6 +40,7 @@ pub struct Metrics {
     limits: Limits,
     mirrors_dropped: Counter,
     key_fetches: KeyFetches,
+    dns: Dns,
     records_dropped: Family<LogLabels, Counter>,
     exports: Exports,
     /// One for each set of labels seen.
@@ -168,6 +170,7 @@ impl Default for Metrics {
             mirrors_dropped.clone(),
         );
         let key_fetches = KeyFetches::register(&mut registry);
+        let dns = Dns::register(&mut registry);
         let records_dropped = Family::<LogLabels, Counter>::default();
         registry.register(
             "lateen_access_log_dropped",
@@ -240,6 +243,7 @@ impl Default for Metrics {
             limits,
             mirrors_dropped,
             key_fetches,
+            dns,
             records_dropped,
             exports,
             series: Mutex::default(),
@@ -313,6 +317,11 @@ impl Metrics {
     /// A source of keys was asked, and gave some or not.
     pub fn keys_fetched(&self, given: bool) {
         self.key_fetches.note(given);
+    }
+
+    /// What is counted of names.
+    pub fn dns(&self) -> &Dns {
+        &self.dns
     }
 
     /// A rate limit refuses a request.

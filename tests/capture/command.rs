@@ -154,6 +154,7 @@ cases! {
         refuse(&["apply", "--user", "1337"], 1, "the proxy's own");
         refuse(&["apply", "--user", "1001", "--port", "80"], 2, "--address");
         refuse(&["clear"], 2, "--host");
+        refuse(&["apply", "--netns", "/proc/self/ns/net"], 2, "host's own network");
         // There are no cgroups to be seen in this room.
         sh("mount -t tmpfs tmpfs /sys/fs/cgroup");
         refuse(&["apply", "--unit", "cart.service"], 1, "capture by `user`");
@@ -175,7 +176,7 @@ cases! {
         site.start("cart");
         let output = wait("10s");
         assert!(output.status.success(), "{}", said(&output));
-        assert_eq!(proxy.standing(0), Some(Standing::Captured));
+        proxy.eventually(0, &Standing::Captured);
 
     }
 }

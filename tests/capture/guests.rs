@@ -175,6 +175,14 @@ cases! {
             ip -n other link set eth0 up
         ");
         room.set("ipv4/conf/br0/rp_filter", "1");
+        let proxy = start(room);
+        // Where there is the hook that gives bridges' frames to the rules twice, it says so.
+        match proxy.standing(300) {
+            Some(Standing::Failed(reason)) => assert!(reason.contains("bridge-nf-call"), "{reason}"),
+            other => assert_eq!(other, Some(Standing::Captured)),
+        }
+        drop(proxy);
+        room.sh("for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 > $f; done");
         let _server = Server::outside(80);
         let _inside = Server::on(inside(|| listen(8080)));
         let others = Server::on(within("other", || listen(8080)));

@@ -9,9 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lateen::capture::host::Standing;
 use lateen::capture::reconcile::State;
 use lateen::capture::ruleset::OUTBOUND_PORT;
-use lateen::capture::{AttachError, Sockets, Target};
+use lateen::capture::{AttachError, Mark, Sockets, Target};
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, send,
     socket_with,
@@ -19,9 +20,10 @@ use rustix::net::{
 use rustix::thread::CapabilitySet;
 use tokio_util::sync::CancellationToken;
 
-use crate::programs::{Server, connect, exchange, greeting, visit};
+use crate::programs::{Server, connect, exchange, greeting, listen, visit};
 use crate::proxy::{Proxy, Seen};
 use crate::room::{CART, KEEPER, OUTSIDE, PROXY, Room, Users, at, cases, eventually};
+use crate::site::{CART_PORT, Came, HostProxy, Site, WEB, wanted};
 use crate::wire::Wire;
 
 /// Where the keeper of a room listens.
@@ -36,6 +38,15 @@ struct Keeper(Child);
 
 impl Keeper {
     fn start() -> Self {
+        Self::spawned(|command| command.spawn().unwrap())
+    }
+
+    /// One whose host is the room's workload.
+    fn on_host(room: &Room) -> Self {
+        Self::spawned(|command| room.cart.within(|| command.spawn()).unwrap().unwrap())
+    }
+
+    fn spawned(spawn: impl FnOnce(&mut Command) -> Child) -> Self {
         let config = format!(
             "user = {PROXY}\nkeeper-user = {KEEPER}\nstate-dir = \"/run/state\"\nruntime-dir = \"/run/lateen\"\n"
         );
@@ -46,13 +57,7 @@ impl Keeper {
             .create(true)
             .append(true)
             .open("/run/keeper.log");
-        let keeper = Self(
-            command
-                .stderr(log.unwrap())
-                .stdin(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
+        let keeper = Self(spawn(command.stderr(log.unwrap()).stdin(Stdio::null())));
         eventually("a keeper", || match reach() {
             Ok(_socket) => Ok(()),
             Err(e) => Err(e),
@@ -136,6 +141,44 @@ cases! {
         for _connection in 0..100 {
             room.workload(|| visit(at(OUTSIDE[0], 80))).unwrap();
         }
+    }
+
+    fn units_are_captured_by_a_keeper_that_may_be_killed(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let _outside = Server::outside(80);
+        site.start("cart");
+        let _inside = Server::on(site.within("cart", || listen(CART_PORT)));
+        let mut keeper = Keeper::on_host(room);
+        let user = Target::User(WEB.to_string().into());
+        let workloads = vec![wanted(0, site.unit("cart"), CART_PORT), wanted(1, user, 8081)];
+        let proxy = HostProxy::kept(room, workloads);
+        let (out, plain) = (at(OUTSIDE[0], 80), at(CART[1], CART_PORT));
+        let mark = |nth| Mark::all().nth(nth);
+        for round in 0..3 {
+            site.within("cart", || visit(out)).unwrap();
+            room.program(WEB, CapabilitySet::empty(), || visit(out)).unwrap();
+            visit(plain).unwrap();
+            let came = [
+                Came::Outbound(mark(0), out),
+                Came::Outbound(mark(1), out),
+                Came::Plaintext(plain),
+            ];
+            assert_eq!(proxy.came(), came, "{round}");
+            keeper.kill();
+            // The rules hold, and nobody follows who starts and stops.
+            site.within("cart", || connect(out)).unwrap();
+            proxy.eventually_came(&[Came::Outbound(mark(0), out)]);
+            keeper = Keeper::on_host(room);
+            site.stop("cart");
+            proxy.eventually(0, &Standing::Absent);
+            site.start("cart");
+            proxy.eventually(0, &Standing::Captured);
+        }
+        proxy.capture(vec![]);
+        eventually("no rules", || match room.sh("nft list tables") {
+            now if now.is_empty() => Ok(()),
+            now => Err(now),
+        });
     }
 
     fn only_the_proxys_user_is_answered(room: &Room) {
@@ -356,7 +399,7 @@ cases! {
             });
             as_proxy(room, |sockets| async move {
                 let other = sockets.attach(&Target::Netns("other".into())).await.unwrap();
-                let (_keeping, mut state) = sockets.keep(&other).await.unwrap();
+                let (_keeping, mut state) = sockets.keep(&other, false).await.unwrap();
                 let applied = state.wait_for(|s| matches!(s, State::InPlace)).await;
                 applied.unwrap();
                 captured.send(()).unwrap();

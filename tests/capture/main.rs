@@ -19,6 +19,7 @@ mod forgery;
 mod guests;
 mod host;
 mod keeper;
+mod names;
 mod privileges;
 mod programs;
 mod proxy;

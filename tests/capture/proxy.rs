@@ -87,7 +87,7 @@ impl Proxy {
                     let listener = TcpListener::from_std(listener).unwrap();
                     tasks.spawn(part.clone().accept(listener, port));
                 }
-                let (keeping, state) = part.sockets.keep(&part.place).await.unwrap();
+                let (keeping, state) = part.sockets.keep(&part.place, false).await.unwrap();
                 tasks.spawn(report(state, started));
                 keeping.run(token).await;
                 tasks.shutdown().await;

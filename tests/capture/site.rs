@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use lateen::capture::host::{Outcome, Standing, Workloads};
+use lateen::capture::kept::link::Link;
 use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-use lateen::capture::{Host, Mark, Place, Sockets, Target, Terms, Wanted, original_destination};
+use lateen::capture::{Mark, Place, Sockets, Target, Terms, Wanted, original_destination};
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
 use socket2::SockRef;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::keeper::SOCKET;
 use crate::proxy::SINK;
 use crate::room::{CART, PROXY, Room, Users, eventually};
 
@@ -158,8 +160,25 @@ pub(crate) struct HostProxy {
 }
 
 impl HostProxy {
-    /// Starts it; the rules are in place on return.
+    /// Starts one that has the powers itself; the rules are in place on return.
     pub(crate) fn start(room: &Room, terms: Terms, workloads: Vec<Wanted>) -> Self {
+        let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
+        Self::with(room, needed, Sockets::own(terms), None, workloads)
+    }
+
+    /// Starts one that has none and asks the keeper.
+    pub(crate) fn kept(room: &Room, workloads: Vec<Wanted>) -> Self {
+        let (sockets, link) = Sockets::kept(Path::new(SOCKET));
+        Self::with(room, CapabilitySet::empty(), sockets, Some(link), workloads)
+    }
+
+    fn with(
+        room: &Room,
+        powers: CapabilitySet,
+        sockets: Sockets,
+        link: Option<Link>,
+        workloads: Vec<Wanted>,
+    ) -> Self {
         let (tell, came) = sync_channel(SEEN);
         let (hand, handed) = sync_channel(1);
         let stop = CancellationToken::new();
@@ -168,27 +187,30 @@ impl HostProxy {
         let thread = thread::spawn(move || {
             // Its host is the room's.
             ns.settle().unwrap();
-            let needed =
-                CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
-            users.become_user(PROXY, needed);
+            users.become_user(PROXY, powers);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             runtime.unwrap().block_on(async move {
+                let mut tasks = JoinSet::new();
+                if let Some(link) = link {
+                    tasks.spawn(link.run(CancellationToken::new()));
+                }
+                let place = sockets.host().await.unwrap();
                 let part = Part {
-                    place: Place::from(ns.clone()),
-                    sockets: Sockets::own(terms.clone()),
+                    place,
+                    sockets,
                     tell,
                 };
-                let (host, outcome) = Host::new(ns, terms, wanted).unwrap();
-                let mut tasks = JoinSet::new();
                 for port in [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT] {
                     let listener = part.sockets.listen(&part.place, port).await.unwrap();
                     let listener = TcpListener::from_std(listener).unwrap();
                     tasks.spawn(part.clone().accept(listener, port));
                 }
+                let kept = part.sockets.keep_host(&part.place, wanted).await;
+                let (keeping, outcome) = kept.unwrap();
                 hand.send(outcome).unwrap();
-                host.run(token).await;
+                keeping.run(token).await;
                 tasks.shutdown().await;
             });
         });

@@ -13,6 +13,7 @@
 
 mod demo;
 mod discovery;
+mod dns;
 mod doctor;
 mod guest;
 mod health;

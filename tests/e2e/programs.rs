@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod echo;
 mod grpc;
+pub(crate) mod name_server;
 mod websocket;
 
 use std::env;
@@ -23,6 +24,7 @@ const DESCRIPTION: &str = "LATEEN_E2E_PROGRAM";
 pub(crate) enum Program {
     Echo(echo::Echo),
     Collector(collector::Collector),
+    NameServer(name_server::NameServer),
     Client,
 }
 
@@ -68,6 +70,7 @@ fn program() {
     match serde_json::from_str(description.to_str().unwrap()).unwrap() {
         Program::Echo(echo) => runtime.block_on(echo.serve()),
         Program::Collector(collector) => runtime.block_on(collector.serve()),
+        Program::NameServer(server) => runtime.block_on(server.serve()),
         Program::Client => {
             say("\nready");
             for line in std::io::stdin().lock().lines() {

@@ -92,7 +92,7 @@ impl Somebody {
     fn declared(&self) -> String {
         let Self { name, host, .. } = self;
         let capture = match self.user {
-            Some(uid) => format!("user = \"{uid}\""),
+            Some(uid) => format!("user = {uid}"),
             None => format!("unit = \"{}\"", self.unit()),
         };
         let allowed = everybody()
@@ -152,6 +152,7 @@ fn allows(client: &Somebody, server: &Somebody) -> bool {
 /// Asks each of `ADDRESS:PORT`, all at once, and tells who answered what.
 const CLIENT: &str = r#"
 import json, socket, sys, threading
+lock = threading.Lock()
 def ask(to):
     host, port = to.rsplit(':', 1)
     try:
@@ -162,7 +163,8 @@ def ask(to):
     except Exception as e:
         told = {'error': type(e).__name__}
     told['to'] = to
-    print(json.dumps(told), flush=True)
+    with lock:
+        print(json.dumps(told), flush=True)
 threads = [threading.Thread(target=ask, args=(to,)) for to in sys.argv[1:]]
 [t.start() for t in threads]
 [t.join() for t in threads]
@@ -406,5 +408,60 @@ fn while_the_proxy_is_dead_nobody_gets_anywhere() {
         let good = answers.iter().all(|(_, said, _)| *said == server.name);
         if good { Ok(()) } else { Err(answers) }
     });
+    settled(&testbed);
+}
+
+/// A guest behind a link of `edge-1`, as a container or a virtual machine is.
+const GUEST: &str = "ip netns add vm && ip link add tap3 type veth peer name eth0 netns vm \
+    && ip addr add 10.88.0.1/24 dev tap3 && ip link set tap3 up && ip -n vm link set lo up \
+    && ip -n vm addr add 10.88.0.2/24 dev eth0 && ip -n vm link set eth0 up \
+    && ip -n vm route add default via 10.88.0.1";
+
+#[test]
+fn a_guest_behind_an_interface_is_itself_too() {
+    let Some(mut testbed) = units() else { return };
+    let made = testbed.exec("edge-1", None, &["sh", "-c", GUEST]);
+    assert!(made.status.success(), "{made:?}");
+    let way = ["ip", "route", "add", "10.88.0.0/24", "via", "10.77.0.11"];
+    assert!(testbed.exec("edge-2", None, &way).status.success());
+    let inside = ["ip", "netns", "exec", "vm"];
+    let server = [
+        LATEEN,
+        "sample",
+        "http-server",
+        "--listen",
+        "[::]:8080",
+        "--name",
+        "vm-1",
+    ];
+    testbed.program("edge-1", None, &[&inside[..], &server[..]].concat());
+    testbed.write_mesh_file(
+        "vm.toml",
+        "[[workload]]\nname = \"vm-1\"\nnamespace = \"shop\"\nservice-account = \"unit-1\"\nnode = \"edge-1\"\n\
+         addresses = [\"10.88.0.2\"]\nlabels = { app = \"vm\" }\ncapture = { interface = \"tap3\" }\n\
+         [[service]]\nname = \"vm\"\nnamespace = \"shop\"\naddresses = [\"10.96.0.50\"]\n\
+         ports = [{ port = 80, target-port = 8080 }]\nselector = { app = \"vm\" }\n",
+    );
+    let to = ["10.96.0.50:80".to_owned(), "10.88.0.2:8080".to_owned()];
+    for client in [&everybody()[0], &everybody()[5]] {
+        eventually("the guest answers", || {
+            let answers = ask(&testbed, client, &to);
+            let good = answers.iter().all(|(_, said, _)| said == "vm-1");
+            if good { Ok(()) } else { Err(answers) }
+        });
+        let identity = format!(
+            "src.identity=\"spiffe://cluster.local/ns/shop/sa/{}\"",
+            client.name
+        );
+        testbed.logged("edge-1", &["inbound", "dst.workload=\"vm-1\"", &identity]);
+    }
+    // It has the account of a unit, and gets where that one gets.
+    let server = allowed(&everybody()[1]);
+    let [v4, _] = server.addresses();
+    let client = ["python3", "-c", CLIENT, &format!("{v4}:80")];
+    let asked = testbed.exec("edge-1", None, &[&inside[..], &client[..]].concat());
+    let said = text(&asked.stdout);
+    assert_eq!(field(said.trim(), "server"), server.name, "{asked:?}");
+    fs::remove_file(testbed.mesh_dir().join("vm.toml")).unwrap();
     settled(&testbed);
 }

@@ -87,6 +87,7 @@ fn revision_of(services: &[(&str, &str)]) -> DeltaDiscoveryResponse {
         totals: [(ADDRESS.to_owned(), total)].into(),
         warnings: 0,
         expired_grace: std::time::Duration::ZERO,
+        domain: String::new(),
     };
     DeltaDiscoveryResponse {
         type_url: REVISION.to_owned(),

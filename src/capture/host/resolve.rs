@@ -15,6 +15,9 @@ use crate::capture::users;
 pub(super) struct Resolver<'a> {
     /// The host's links, where some guest is behind one.
     pub(super) links: &'a [Link],
+    /// Whether the rules see frames of bridges below the network layer too, where the sockets
+    /// that they are given to are lost again.
+    pub(super) twice: bool,
     pub(super) cgroups: &'a Cgroups,
     /// Users whom no workload may be.
     pub(super) reserved: &'a BTreeSet<u32>,
@@ -84,7 +87,15 @@ impl Resolver<'_> {
             port: bridge.map(|_| Arc::clone(name)),
             addresses: wanted.addresses.clone(),
         };
-        let standing = link.map_or(Standing::Absent, |_| Standing::Captured);
+        let standing = match (link, bridge) {
+            (None, _) => Standing::Absent,
+            (Some(_), Some(bridge)) if self.twice => Standing::Failed(Arc::from(format!(
+                "the kernel gives frames of bridge `{}` to the rules before it is done with them; \
+                 set net.bridge.bridge-nf-call-iptables=0 and net.bridge.bridge-nf-call-ip6tables=0",
+                bridge.ifname
+            ))),
+            (Some(_), _) => Standing::Captured,
+        };
         (guest, standing)
     }
 

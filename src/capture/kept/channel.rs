@@ -147,9 +147,9 @@ fn received(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
             descriptors.extend(sent);
         }
     }
-    let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
-    if message.flags.intersects(cut) {
-        // Also where this process has no descriptor left to take one with.
+    // Descriptors are missing where this process has no room for more: that is between who asked
+    // and who answered, and the connection goes on.
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::MSGSIZE.into());
     }
     text.truncate(message.bytes);

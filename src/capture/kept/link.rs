@@ -278,7 +278,7 @@ fn again(shared: &Shared) -> Vec<Order> {
         });
         let mut verbs = place.host.verbs(place.id);
         if place.keeping.load(Ordering::Acquire) {
-            verbs.push(Verb::Keep { place: place.id });
+            verbs.push(place.to_keep());
         }
         let order = |verb| Order {
             verb,

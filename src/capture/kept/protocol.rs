@@ -60,7 +60,12 @@ pub(crate) enum Verb {
     /// A datagram socket to ask somebody else with.
     Udp { place: PlaceId, family: Family },
     /// Have the rules in place, and put back whatever becomes of them.
-    Keep { place: PlaceId },
+    /// With those for questions for names, or without.
+    Keep {
+        place: PlaceId,
+        #[serde(default)]
+        dns: bool,
+    },
     /// Have the rules of the host's network kept for the workloads that are told of next.
     KeepHost { place: PlaceId },
     /// These are they; the next such question tells of more.
@@ -203,7 +208,10 @@ impl Fault {
 
     /// What was said does not answer what was asked.
     pub(crate) fn unexpected() -> Self {
-        Self::told("the keeper answers something else than was asked; do both run the same build?")
+        Self::told(
+            "the keeper's answer does not fit what was asked: this process is out of descriptors, \
+             or the keeper is of another build",
+        )
     }
 }
 
@@ -246,7 +254,7 @@ mod tests {
                 place,
                 family: Family::V4,
             },
-            Verb::Keep { place },
+            Verb::Keep { place, dns: true },
             Verb::Close { place },
             Verb::Release { place },
             Verb::Run {

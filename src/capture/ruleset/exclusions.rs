@@ -68,7 +68,7 @@ impl Exclusions {
 fn ranges(side: &str, ranges: &BTreeSet<IpNet>, comment: &'static str) -> Vec<Rule> {
     let widest = IpNet::aggregate(&ranges.iter().copied().collect());
     let of = |wanted: bool| {
-        let mut of: Vec<_> = widest.iter().copied().collect();
+        let mut of: Vec<_> = widest.clone();
         of.retain(|range| matches!(range, IpNet::V4(_)) == wanted);
         of.sort_unstable();
         of

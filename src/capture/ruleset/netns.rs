@@ -12,8 +12,8 @@ use crate::capture::routes::{self, Family};
 /// What capture puts into a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    exemption: Exemption,
-    chains: Vec<Chain>,
+    pub(super) exemption: Exemption,
+    pub(super) chains: Vec<Chain>,
 }
 
 /// The plan for a workload in a namespace of its own.

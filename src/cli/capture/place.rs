@@ -77,9 +77,11 @@ pub(super) enum Script {
 }
 
 impl Script {
-    pub(super) async fn new(terms: &Terms, named: &Named) -> Result<Self, Failure> {
+    /// With what is asked for names where `dns` says so, as of workloads that do not say otherwise.
+    pub(super) async fn new(terms: &Terms, named: &Named, dns: bool) -> Result<Self, Failure> {
         if named.is_empty() {
             let plan = Plan::excluding(terms.exemption, &terms.exclusions);
+            let plan = if dns { plan.with_dns() } else { plan };
             return Ok(Self::Netns(plan));
         }
         let wanted = named.wanted();

@@ -13,10 +13,10 @@ use super::{Failure, config, start_log};
 
 /// Wait before the first start after a death, doubled with each that follows soon.
 const FIRST: Duration = Duration::from_millis(20);
-/// Longest such wait.
-const LAST: Duration = Duration::from_secs(1);
+/// Longest such wait: whatever kills it again and again, it is there again within a second.
+const LAST: Duration = Duration::from_millis(250);
 /// One that lived for so long was well.
-const WELL: Duration = Duration::from_secs(10);
+const WELL: Duration = Duration::from_secs(2);
 /// What a panic exits with.
 const PANIC: i32 = 101;
 

@@ -19,10 +19,10 @@ use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
 use crate::capture::kept::link::Link;
 use crate::cli::Failure;
-use crate::config::daemon::{Bearer, Config};
+use crate::config::daemon::{Bearer, Config, HostNames};
 use crate::identity::token::TokenError;
 use crate::model::route::SessionKey;
-use crate::node::{Connections, Node, Shared, Workers};
+use crate::node::{Connections, Node, Shared, Workers, dns};
 use crate::resolve;
 use crate::status;
 use crate::telemetry::Metrics;
@@ -65,6 +65,22 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
         server_name: bearer.server_name().cloned(),
         cluster_id: Arc::clone(bearer.cluster_id()),
         captures: captures.collect(),
+    }
+}
+
+/// What this host's settings say of names.
+fn names_of(config: &Config) -> dns::Settings {
+    let settings = config.dns();
+    dns::Settings {
+        capture: settings.capture(),
+        domain: Arc::clone(settings.domain()),
+        preferred: settings.preferred_namespace().cloned(),
+        listen: config.listeners().dns,
+        told: match settings.host() {
+            HostNames::Off => dns::Told::Never,
+            HostNames::Auto => dns::Told::IfPossible,
+            HostNames::Resolved => dns::Told::Always,
+        },
     }
 }
 
@@ -186,6 +202,7 @@ impl Followers {
                 names.clone(),
                 &node.workers,
             );
+            let shared = shared.naming(names_of(&config));
             connections = shared.connections.clone();
             let role = Node::new(Arc::new(shared), node.workers, states.clone());
             roles.spawn(role.run(shutdown.clone()));

@@ -196,6 +196,7 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
             .as_ref()
             .and_then(|capture| capture.value.clone()),
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
+        dns_capture: written.dns_capture,
         use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
         health: written.health.as_ref().map(|health| health.value.clone()),
         locality: locality(context, written).clone(),

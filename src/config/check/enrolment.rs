@@ -5,7 +5,7 @@ use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::WrittenWorkload;
 use crate::model::declaration::{DataplaneMode, Proxy};
 
-const HOW: &str = "add `capture = { netns = \"NAME\" }` or `{ unit = \"NAME.service\" }`, or leave it out of the mesh with `dataplane-mode = \"none\"`";
+const HOW: &str = "add `capture = { netns = \"NAME\" }`, or leave it out of the mesh with `dataplane-mode = \"none\"`";
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
     let workloads = context.doubtful.iter();

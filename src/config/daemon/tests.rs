@@ -21,9 +21,19 @@ fn an_empty_file_gives_every_default() {
         (config.log_level(), config.log_format()),
         (LogLevel::Info, LogFormat::Text)
     );
-    let Listeners { metrics, readiness } = config.listeners();
-    let listeners = [metrics, readiness].map(ToString::to_string);
-    assert_eq!(listeners, ["[::]:15020", "[::]:15021"]);
+    let Listeners {
+        metrics,
+        readiness,
+        dns,
+    } = config.listeners();
+    let listeners = [*metrics, *readiness, dns.unwrap()].map(|a| a.to_string());
+    assert_eq!(listeners, ["[::]:15020", "[::]:15021", "127.0.0.1:15053"]);
+    let dns = config.dns();
+    assert!(dns.capture() && dns.preferred_namespace().is_none());
+    assert_eq!(
+        (&**dns.domain(), dns.host()),
+        ("cluster.local", HostNames::Off)
+    );
     let control = config.control();
     assert!(control.addresses().is_empty() && control.names().is_empty());
     assert_eq!(&**control.name(), "edge-1");
@@ -118,6 +128,11 @@ fn every_key_is_taken() {
         [listen]
         metrics = "0.0.0.0:2"
         readiness = "127.0.0.1:3"
+        dns = "[::1]:53"
+        [dns]
+        capture = false
+        preferred-namespace = "shop"
+        host = "resolved"
         [control]
         addresses = ["https://control.example", "https://[2001:db8::1]:1512/"]
         name = "c"
@@ -142,6 +157,10 @@ fn every_key_is_taken() {
         (config.log_level(), config.log_format()),
         (LogLevel::Debug, LogFormat::Json)
     );
+    assert_eq!(config.listeners().dns, "[::1]:53".parse().ok());
+    let dns = config.dns();
+    assert_eq!(dns.preferred_namespace().map(|ns| &**ns), Some("shop"));
+    assert_eq!((dns.capture(), dns.host()), (false, HostNames::Resolved));
     let control = config.control();
     let addresses: Vec<_> = control
         .addresses()
@@ -293,6 +312,30 @@ fn each_mistake_is_found_where_it_is() {
                 (8, 20, BadValue, "write `a.service`"),
                 (9, 1, DuplicateName, "names `b/a` a second time"),
                 (13, 1, MissingKey, "has no `namespace`"),
+            ],
+        ),
+        (
+            "names that nobody could ask for",
+            "[listen]\ndns = \"off\"\n[dns]\nhost = \"auto\"",
+            vec![(
+                4,
+                8,
+                ConflictingKeys,
+                "take `dns = \"off\"` out of `[listen]`",
+            )],
+        ),
+        (
+            "names for everybody",
+            "listen.dns = \"0.0.0.0:53\"",
+            vec![(1, 14, BadValue, "write an address of loopback")],
+        ),
+        (
+            "a domain that the mesh files have",
+            "[dns]\ndomain = \"x.internal\"\nhost = \"yes\"\ncapture = \"no\"",
+            vec![
+                (2, 10, ConflictingKeys, "in the `[mesh]` table"),
+                (3, 8, BadValue, ""),
+                (4, 11, WrongType, ""),
             ],
         ),
         (

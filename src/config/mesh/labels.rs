@@ -8,6 +8,7 @@ use crate::config::source::At;
 use crate::config::suggest;
 
 pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+pub(super) const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 pub(super) const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
 pub(super) const USE_WAYPOINT_CANARY: &str = "istio.io/use-waypoint-canary";
@@ -16,8 +17,9 @@ pub(super) const INGRESS_USE_WAYPOINT: &str = "istio.io/ingress-use-waypoint";
 pub(super) const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 
 /// Labels with a meaning, each to some kinds of resource.
-const SUPPORTED: [&str; 7] = [
+const SUPPORTED: [&str; 8] = [
     DATAPLANE_MODE,
+    DNS_CAPTURE,
     USE_WAYPOINT,
     USE_WAYPOINT_NAMESPACE,
     USE_WAYPOINT_CANARY,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::labels::{DATAPLANE_MODE, Labels};
+use super::labels::{DATAPLANE_MODE, DNS_CAPTURE, Labels};
 use super::{either, identifier, name_of, namespace, namespace_of, node, waypoint};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
@@ -39,6 +39,8 @@ pub(in crate::config) struct WrittenWorkload {
     pub capture: Option<At<Option<Capture>>>,
     /// `dataplane-mode`, or the label that means the same.
     pub dataplane_mode: Option<At<DataplaneMode>>,
+    /// `dns-capture`, or the label that means the same.
+    pub dns_capture: Option<bool>,
     /// `use-waypoint`, or the label that means the same.
     pub use_waypoint: Option<At<UseWaypoint>>,
     /// `health`.
@@ -66,8 +68,9 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     let capture = table
         .value("capture")
         .map(|value| At::new(capture::read(&value), value.place().clone()));
-    let shared = capture.as_ref().and_then(|c| c.value.as_ref());
-    let addresses = match shared.is_some_and(shares) {
+    // How one is captured that cannot be read is not known.
+    let shared = |capture: &At<Option<Capture>>| capture.value.as_ref().is_none_or(shares);
+    let addresses = match capture.as_ref().is_some_and(shared) {
         true => table.optional("addresses", addresses),
         false => table.required("addresses", "addresses = [\"10.1.0.11\"]", addresses),
     };
@@ -79,6 +82,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         DATAPLANE_MODE,
         namespace::dataplane_mode,
     );
+    let dns_capture = either(&table, "dns-capture", &mut labels, DNS_CAPTURE, dns_capture);
     let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
     let health = table.optional("health", |value| {
         Some(At::new(health::read(value)?, value.place().clone()))
@@ -100,6 +104,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         labels,
         capture,
         dataplane_mode,
+        dns_capture: dns_capture.map(|says| says.value),
         use_waypoint,
         health,
         locality,
@@ -116,4 +121,12 @@ fn addresses(value: &Value<'_>) -> Option<Vec<At<IpAddr>>> {
         );
     }
     value.list(scalar::address)
+}
+
+/// True or false: in a label as text, of which Istio takes these words alone.
+fn dns_capture(value: &Value<'_>) -> Option<bool> {
+    match value.is_text() {
+        true => scalar::choice(value, &[("true", true), ("false", false)]),
+        false => value.boolean(),
+    }
 }

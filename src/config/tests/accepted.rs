@@ -128,12 +128,23 @@ fn every_way_of_capture_is_taken() {
             Capture::Interface(name("tap-3.7")),
         ),
     ] {
+        // On the machine's own network it has the machine's.
+        let own = ["netns", "interface"]
+            .iter()
+            .any(|way| written.starts_with(way));
+        let addresses = if own {
+            "addresses = [\"10.1.0.1\"]\n"
+        } else {
+            ""
+        };
         let text = format!(
-            "[[node]]\nname = \"n\"\n[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\n\
+            "[[node]]\nname = \"n\"\naddresses = [\"10.1.0.2\"]\n[[workload]]\nname = \"w\"\n{addresses}\
              node = \"n\"\ndataplane-mode = \"ambient\"\ncapture = {{ {written} }}\n"
         );
         let mesh = mesh(&[("a.toml", text)]);
         assert_eq!(mesh.workloads[0].capture, Some(want), "{written}");
+        let at = if own { "10.1.0.1" } else { "10.1.0.2" };
+        assert_eq!(mesh.workloads[0].addresses, [at.parse::<IpAddr>().unwrap()]);
     }
 }
 

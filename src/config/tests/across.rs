@@ -258,7 +258,7 @@ fn addresses() -> Vec<Row> {
                 ("a.toml", NODES.to_owned()),
                 (
                     "b.toml",
-                    workload("w", "192.0.2.1", &on("edge-1", "{ unit = \"w\" }")),
+                    workload("w", "192.0.2.1", &on("edge-1", "{ unit = \"w.service\" }")),
                 ),
             ],
             vec![],
@@ -269,7 +269,7 @@ fn addresses() -> Vec<Row> {
                 ("a.toml", NODES.to_owned()),
                 (
                     "b.toml",
-                    workload("w", "192.0.2.2", &on("edge-1", "{ unit = \"w\" }")),
+                    workload("w", "192.0.2.2", &on("edge-1", "{ unit = \"w.service\" }")),
                 ),
             ],
             vec![(

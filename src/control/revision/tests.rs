@@ -19,6 +19,7 @@ pub(crate) fn title(number: u64) -> Title {
         compiled_at: UNIX_EPOCH + Duration::from_secs(number),
         warnings: 0,
         expired_grace: Duration::ZERO,
+        domain: String::new(),
     }
 }
 

@@ -106,7 +106,7 @@ fn tokens_are_judged_but_for_keys_that_are_elsewhere() {
                 headers: headers.into_iter().collect(),
             }),
         };
-        let told = explain(&mesh.view, &mesh.waypoints, &question).unwrap();
+        let told = explain(&mesh.view, &mesh.names, &mesh.waypoints, &question).unwrap();
         let steps = told.steps.iter().map(|step| &*step.text);
         let mut all = steps.chain([&*told.reason]);
         assert_eq!(told.status, status, "{name}: {}", told.reason);
@@ -131,7 +131,7 @@ fn asked_with(more: &str, token: &str) -> crate::explain::Explanation {
             headers: vec![("authorization".to_owned(), format!("Bearer {token}"))],
         }),
     };
-    explain(&mesh.view, &mesh.waypoints, &question).unwrap()
+    explain(&mesh.view, &mesh.names, &mesh.waypoints, &question).unwrap()
 }
 
 fn believing(signer: &Signer) -> String {

@@ -122,7 +122,7 @@ fn asked(mesh: &Intended, to: &str, request: RequestAsked) -> Result<Explanation
         to: to.to_owned(),
         request: Some(request),
     };
-    explain(&mesh.view, &mesh.waypoints, &question)
+    explain(&mesh.view, &mesh.names, &mesh.waypoints, &question)
 }
 
 fn get(path: &str, headers: &[(&str, &str)]) -> RequestAsked {

@@ -59,5 +59,6 @@ fn placement(entry: &Entry) -> Placement {
         enrolled: entry.enrolled,
         capture: declared.capture.clone(),
         health: declared.health.clone(),
+        dns_capture: declared.dns_capture,
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn workload(name: &str, account: &str, node: &str, address: &str) -> 
         labels: labels(&[("app", account)]),
         capture: Some(Capture::Netns(Arc::from(name))),
         dataplane_mode: None,
+        dns_capture: None,
         use_waypoint: None,
         health: None,
         locality: Locality::default(),

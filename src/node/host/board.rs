@@ -156,6 +156,7 @@ mod tests {
             service_account: Arc::from(name),
             enrolled,
             capture: Some(capture),
+            dns_capture: None,
             health: None,
         })
     }

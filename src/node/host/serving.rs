@@ -14,8 +14,9 @@ use super::desk::{Desk, Roster};
 use super::hosted;
 use crate::agent::{MeshState, Placement};
 use crate::capture::Place;
+use crate::model::declaration::Capture;
 use crate::node::Shared;
-use crate::node::lane::{Hands, Lane};
+use crate::node::lane::{Hands, Lane, Network};
 use crate::node::listener::Dealer;
 use crate::node::load::Kind;
 use crate::node::workers::Worker;
@@ -127,11 +128,15 @@ impl Serving {
 
     fn attend(&mut self, uid: Arc<str>, placement: &Arc<Placement>) {
         let stop = self.stop.child_token();
+        let network = match placement.capture {
+            Some(Capture::Interface(_)) => Network::Guest,
+            _ => Network::Host,
+        };
         let mut lanes = Vec::new();
         for (worker, _desk) in &self.threads {
             let (shared, uid) = (Arc::clone(&self.shared), Arc::clone(&uid));
             let lane = Lane::new(shared, uid, self.place.clone(), stop.clone());
-            let lane = Arc::new(lane.hosted());
+            let lane = Arc::new(lane.on(network));
             self.lanes
                 .spawn_on(Arc::clone(&lane).host(), worker.handle());
             lanes.push(lane);

@@ -33,6 +33,7 @@ fn placing(health: Option<HealthCheck>) -> Arc<MeshState> {
         enrolled: false,
         capture: None,
         health,
+        dns_capture: None,
     };
     Arc::new(MeshState {
         placements: vec![Arc::new(placement)],

@@ -213,16 +213,20 @@ pub(crate) fn placement() -> impl Strategy<Value = Placement> {
         any::<bool>(),
         option::of(capture),
         option::of(health()),
+        option::of(any::<bool>()),
     );
-    parts.prop_map(|(names, enrolled, capture, health)| Placement {
-        uid: names.0,
-        name: names.1,
-        namespace: names.2,
-        service_account: names.3,
-        enrolled: enrolled && capture.is_some(),
-        capture,
-        health,
-    })
+    parts.prop_map(
+        |(names, enrolled, capture, health, dns_capture)| Placement {
+            uid: names.0,
+            name: names.1,
+            namespace: names.2,
+            service_account: names.3,
+            enrolled: enrolled && capture.is_some(),
+            capture,
+            health,
+            dns_capture,
+        },
+    )
 }
 
 fn health() -> impl Strategy<Value = HealthCheck> {

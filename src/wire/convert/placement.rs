@@ -26,6 +26,7 @@ pub fn encode_placement(placement: &Placement) -> Vec<u8> {
         enrolled: placement.enrolled,
         capture,
         health: placement.health.as_ref().map(health::encode),
+        dns_capture: placement.dns_capture,
     };
     placement.encode_to_vec()
 }
@@ -58,6 +59,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<Placement, Fault> {
         enrolled: given.enrolled,
         capture,
         health: health.map_err(|fault| fault.within("health"))?,
+        dns_capture: given.dns_capture,
     })
 }
 

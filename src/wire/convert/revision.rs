@@ -39,6 +39,8 @@ pub struct RevisionSummary {
     /// How long workloads' certificates are taken past their end while no control plane is there, to
     /// the millisecond.
     pub expired_grace: Duration,
+    /// The suffix of service host names; empty from a control plane that does not tell it.
+    pub domain: String,
 }
 
 /// SHA-256 over the lines `type-url name version`, each ended by a line feed, sorted by bytes.
@@ -79,6 +81,7 @@ pub fn encode_revision(revision: &RevisionSummary) -> Vec<u8> {
         totals: revision.totals.clone(),
         warnings: revision.warnings,
         expired_grace_ms: u64::try_from(revision.expired_grace.as_millis()).unwrap_or(u64::MAX),
+        domain: revision.domain.clone(),
     };
     revision.encode_to_vec()
 }
@@ -109,6 +112,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<RevisionSummary, Fault> {
         totals: given.totals,
         warnings: given.warnings,
         expired_grace: Duration::from_millis(given.expired_grace_ms),
+        domain: given.domain,
     })
 }
 

@@ -235,6 +235,7 @@ fn placements_are_checked() {
             fall: 2,
             start_timeout_ms: 0,
         }),
+        dns_capture: Some(false),
     };
     let with = |change: fn(&mut lateen::Placement)| {
         let mut changed = good.clone();
@@ -273,6 +274,7 @@ fn summary() -> RevisionSummary {
         totals: [(crate::wire::ADDRESS.to_owned(), 4)].into(),
         warnings: 1,
         expired_grace: Duration::from_secs(3600),
+        domain: "mesh.internal".to_owned(),
     }
 }
 

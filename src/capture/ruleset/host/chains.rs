@@ -16,6 +16,15 @@ fn taken() -> String {
     format!("meta mark & {MARK_MASK:#x} {{ {GUEST_MARK:#x}, {FIRST_MARK:#x}-{MARK_MASK:#x} }}")
 }
 
+/// What redirects to a port of this host what it sends by other interfaces, by family. To an address
+/// that it sends from, not to ::1: firewalld refuses what goes there by another interface.
+fn redirected(port: u16) -> [String; 2] {
+    [
+        format!("meta nfproto ipv4 redirect to :{port}"),
+        format!("meta nfproto ipv6 dnat ip6 to ip6 saddr : {port}"),
+    ]
+}
+
 /// To a port that a workload of this host declares.
 const DECLARED: [&str; 2] = [
     "ip daddr . tcp dport @declared4",
@@ -221,10 +230,12 @@ fn outbound(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
         format!("{NOT_OPENING} accept"),
         "older than these rules",
     ));
-    rules.push(rule(
-        format!("{} meta l4proto tcp redirect to :{OUTBOUND_PORT}", marked()),
-        "what captured workloads open",
-    ));
+    rules.extend(redirected(OUTBOUND_PORT).map(|redirected| {
+        rule(
+            format!("{} meta l4proto tcp {redirected}", marked()),
+            "what captured workloads open",
+        )
+    }));
     rules.extend(exclusions.users());
     rules.extend(DECLARED.map(|to| {
         rule(
@@ -234,9 +245,10 @@ fn outbound(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
     }));
     if guests {
         rules.extend(exclusions.ports());
-        rules.extend(TO_GUEST.map(|to| {
+        let pairs = TO_GUEST.into_iter().zip(redirected(PLAINTEXT_PORT));
+        rules.extend(pairs.map(|(to, redirected)| {
             rule(
-                format!("{to} meta l4proto tcp redirect to :{PLAINTEXT_PORT}"),
+                format!("{to} meta l4proto tcp {redirected}"),
                 "from this host to a guest, in plain text",
             )
         }));
@@ -274,6 +286,10 @@ fn inbound(exclusions: &Exclusions, guests: bool) -> Chain {
 fn outbound_guard(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
     let mut rules = vec![rule(format!("{own} accept"), "the proxy itself")];
     rules.extend(LOOPBACK.map(|to| rule(format!("{to} accept"), "redirected, or within the host")));
+    rules.push(rule(
+        format!("ct status dnat tcp dport {{ {OUTBOUND_PORT}, {PLAINTEXT_PORT} }} accept"),
+        "redirected",
+    ));
     rules.push(rule(
         format!("{} {OPENING} counter reject with tcp reset", marked()),
         "opened beside the proxy",

@@ -1,0 +1,78 @@
+//! Reads on from a place in a message. Nothing here takes more than the message has.
+
+use super::HEADER;
+use super::name::{LONGEST, Name};
+
+/// Jumps within one name. Each leads to at least one label of a name that was sent whole, and a name
+/// has no more labels than this: more of them only cost time.
+const JUMPS: usize = LONGEST / 2;
+
+/// A place in a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// At an offset of the message.
+    pub(crate) fn at(message: &'a [u8], at: usize) -> Self {
+        Self { message, at }
+    }
+
+    /// Where it is.
+    pub(crate) fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// The next octets.
+    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let taken = self.message.get(self.at..self.at.checked_add(count)?)?;
+        self.at += count;
+        Some(taken)
+    }
+
+    /// A number of 16 bits.
+    pub(crate) fn number(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
+    }
+
+    /// A number of 32 bits.
+    pub(crate) fn long(&mut self) -> Option<u32> {
+        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    /// A name, of which the rest may stand earlier in the message (RFC 1035 §4.1.4).
+    pub(crate) fn name(&mut self) -> Option<Name> {
+        let mut wire = Vec::with_capacity(32);
+        let (mut at, mut end, mut jumps) = (self.at, None, 0);
+        loop {
+            let length = *self.message.get(at)?;
+            match length & 0xc0 {
+                0x00 => {
+                    let next = at + 1 + usize::from(length);
+                    wire.extend(self.message.get(at..next)?);
+                    if wire.len() > LONGEST {
+                        return None;
+                    }
+                    at = next;
+                    if length == 0 {
+                        self.at = end.unwrap_or(at);
+                        return Some(Name::of_wire(wire));
+                    }
+                }
+                0xc0 => {
+                    let low = *self.message.get(at + 1)?;
+                    end.get_or_insert(at + 2);
+                    let to = usize::from(u16::from_be_bytes([length & 0x3f, low]));
+                    jumps += 1;
+                    // Only ever back, and never into the header.
+                    let back = HEADER <= to && to < at && jumps <= JUMPS;
+                    at = back.then_some(to)?;
+                }
+                // Reserved (RFC 6891 §5).
+                _ => return None,
+            }
+        }
+    }
+}
