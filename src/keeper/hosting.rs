@@ -58,9 +58,10 @@ impl Coming {
         first: bool,
         more: bool,
     ) -> Result<Option<Vec<Wanted>>, Fault> {
+        let told = self.0.take();
         let before = match first {
             true => Some(Vec::new()),
-            false => self.0.take(),
+            false => told,
         };
         let mut all = before.ok_or_else(|| {
             Fault::told("these workloads come after others that were not told of")
