@@ -84,35 +84,35 @@ fn workloads(entries: &Value<'_>, guest: bool) -> Vec<LocalCapture> {
             "write `capture` in the `[[workload]]` of the mesh files, or set `token-file` and `root-file` in `[control]`",
         );
     }
-    let mut captures: Vec<LocalCapture> = Vec::new();
+    let mut captures = Vec::new();
+    let mut named = BTreeSet::new();
     for value in entries {
-        let Some(entry) = entry(&value) else {
+        let Some((namespace, name, capture)) = entry(&value) else {
             continue;
         };
-        let same =
-            |other: &LocalCapture| other.namespace == entry.namespace && other.name == entry.name;
-        if captures.iter().any(same) {
+        if !named.insert((Arc::clone(&namespace), Arc::clone(&name))) {
             value.reject(
                 Code::DuplicateName,
-                &format!("names `{}/{}` a second time", entry.namespace, entry.name),
+                &format!("names `{namespace}/{name}` a second time"),
                 "twice",
                 "keep one of them",
             );
         }
-        captures.push(entry);
+        captures.extend(capture.map(|capture| LocalCapture {
+            namespace,
+            name,
+            capture,
+        }));
     }
     captures
 }
 
-fn entry(value: &Value<'_>) -> Option<LocalCapture> {
+/// Namespace and name of a workload, and how it is captured where that is right.
+fn entry(value: &Value<'_>) -> Option<(Arc<str>, Arc<str>, Option<Capture>)> {
     let table = value.resource("capture")?;
     let namespace = table.required("namespace", "namespace = \"shop\"", scalar::label);
     let name = table.required("name", "name = \"cart-1\"", scalar::name);
     let capture = table.required("capture", "capture = { netns = \"cart-1\" }", read_capture);
     table.finish();
-    Some(LocalCapture {
-        namespace: namespace?.value,
-        name: name?.value,
-        capture: capture?,
-    })
+    Some((namespace?.value, name?.value, capture))
 }
