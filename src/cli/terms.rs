@@ -32,6 +32,7 @@ pub(in crate::cli) fn terms(config: &Config, exemption: Exemption) -> Result<Ter
         },
         host_ports,
         reserved,
+        dns: config.dns().capture(),
         strict: settings.strict,
     })
 }
