@@ -24,6 +24,24 @@ node = "solo"
 addresses = ["10.1.0.12"]
 labels = { app = "cart" }
 capture = { netns = "cart" }
+[[workload]]
+name = "ledger-1"
+service-account = "ledger"
+node = "solo"
+addresses = ["10.1.0.1"]
+labels = { app = "ledger" }
+capture = { unit = "ledger.service" }
+[[workload]]
+name = "clerk-1"
+service-account = "clerk"
+node = "solo"
+addresses = ["10.1.0.1"]
+capture = { unit = "clerk.service" }
+[[service]]
+name = "ledger"
+addresses = ["240.240.1.2"]
+ports = [{ port = 80, target-port = 9090 }]
+selector = { app = "ledger" }
 [[service]]
 name = "cart"
 addresses = ["240.240.1.1"]
@@ -63,6 +81,18 @@ DynamicUser=yes
 ExecStart=/usr/bin/lateen sample http-server --listen 0.0.0.0:8080 --name cart-1
 ";
 
+/// Two of the host's own network.
+const LEDGER: &str = "
+[Service]
+DynamicUser=yes
+ExecStart=/usr/bin/lateen sample http-server --listen 0.0.0.0:9090 --name ledger-1
+";
+const CLERK: &str = "
+[Service]
+DynamicUser=yes
+ExecStart=/usr/bin/lateen sample http-client 240.240.1.1:80
+";
+
 const ASK: &str = "ip netns exec web lateen sample http-client 240.240.1.1:80 --count 1";
 
 #[test]
@@ -73,10 +103,13 @@ fn a_node_and_its_keeper_run_under_systemd() {
     machine.ok(&["sh", "-c", NETWORKS]);
     machine.write("/etc/lateen/lateen.toml", SETTINGS);
     machine.write("/etc/lateen/mesh/mesh.toml", MESH);
-    machine.write("/etc/systemd/system/cart.service", CART);
+    for (unit, text) in [("cart", CART), ("ledger", LEDGER), ("clerk", CLERK)] {
+        machine.write(&format!("/etc/systemd/system/{unit}.service"), text);
+    }
     machine.ok(&["systemctl", "daemon-reload"]);
     joins_and_is_ready_then(&machine);
     carries(&machine);
+    units_are_workloads(&machine);
     outlives_its_keeper(&machine);
     comes_back(&machine);
     eprintln!(
@@ -127,7 +160,7 @@ fn joins_and_is_ready_then(machine: &Machine) {
             "StatusText",
             "lateen.service",
         ],
-        |o| said(o).contains("2 of 2 workloads captured"),
+        |o| said(o).contains("4 of 4 workloads captured"),
     );
     let pid = machine.property("lateen.service", "MainPID");
     let status = machine.ok(&["cat", &format!("/proc/{pid}/status")]);
@@ -145,6 +178,22 @@ fn carries(machine: &Machine) {
     machine.ok(&["systemctl", "start", "cart.service"]);
     asks(machine, "web asks cart");
     machine.logged("spiffe://cluster.local/ns/shop/sa/web");
+}
+
+/// Served by a unit, and asked for by another one, each as itself; and again when systemd has started it
+/// anew, in another cgroup of the same name.
+fn units_are_workloads(machine: &Machine) {
+    machine.ok(&["systemctl", "start", "ledger.service", "clerk.service"]);
+    let ask = ASK.replace("240.240.1.1", "240.240.1.2");
+    machine.eventually("web asks ledger", &["sh", "-c", &ask], |o| {
+        said(o).contains("ledger-1")
+    });
+    machine.logged("dst.identity=\"spiffe://cluster.local/ns/shop/sa/ledger\"");
+    machine.logged("src.identity=\"spiffe://cluster.local/ns/shop/sa/clerk\"");
+    machine.ok(&["systemctl", "restart", "ledger.service", "clerk.service"]);
+    machine.eventually("web asks ledger again", &["sh", "-c", &ask], |o| {
+        said(o).contains("ledger-1")
+    });
 }
 
 fn asks(machine: &Machine, what: &str) {

@@ -171,6 +171,7 @@ impl Tunnels {
             to,
             svid: ends.web,
             accepted: Arc::new([ends.cart.id().clone()].into()),
+            name: None,
         };
         Self {
             pool: Pool::new(Plain, limits),
