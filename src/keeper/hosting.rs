@@ -8,10 +8,11 @@ use tokio::sync::watch;
 
 use crate::capture::host::{Outcome, Wanted, Workloads};
 use crate::capture::keeping::Keeping;
+use crate::capture::kept::protocol::Fault;
 use crate::capture::{Place, Sockets, Target};
 
 /// Workloads of one host: no more than there are marks for them.
-pub(super) const WORKLOADS: usize = 0x1000;
+const WORKLOADS: usize = 0x1000;
 
 /// The host's rules, as they are kept.
 pub(super) struct Hosting {
@@ -44,9 +45,44 @@ impl Hosting {
     }
 }
 
+/// The workloads that a proxy tells of piece by piece. A piece whose predecessors went to another
+/// keeper is never taken for all there are: that would let go of the others.
+#[derive(Default)]
+pub(super) struct Coming(Option<Vec<Wanted>>);
+
+impl Coming {
+    /// Takes a piece in; all of them once there are no more.
+    pub(super) fn take(
+        &mut self,
+        some: Vec<Wanted>,
+        first: bool,
+        more: bool,
+    ) -> Result<Option<Vec<Wanted>>, Fault> {
+        let before = match first {
+            true => Some(Vec::new()),
+            false => self.0.take(),
+        };
+        let mut all = before.ok_or_else(|| {
+            Fault::told("these workloads come after others that were not told of")
+        })?;
+        if let Some(odd) = some.iter().find(|w| !is_plain(&w.target)) {
+            return Err(Fault::told(format!("{} cannot be captured", odd.target)));
+        }
+        all.extend(some);
+        if all.len() > WORKLOADS {
+            return Err(Fault::told("more workloads than there are marks"));
+        }
+        if more {
+            self.0 = Some(all);
+            return Ok(None);
+        }
+        Ok(Some(all))
+    }
+}
+
 /// Whether a target can be named in a rule: by nothing that could end a word of one and begin
 /// another, whatever the proxy has become.
-pub(super) fn is_plain(target: &Target) -> bool {
+fn is_plain(target: &Target) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@/\\+".contains(&byte);
     match target {
         Target::Netns(_) => false,
@@ -59,7 +95,10 @@ pub(super) fn is_plain(target: &Target) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::capture::ruleset::host::Mark;
 
     #[test]
     fn no_name_is_more_than_a_word_of_a_rule() {
@@ -78,6 +117,53 @@ mod tests {
             (Target::Netns(name("cart")), false),
         ] {
             assert_eq!(is_plain(&target), want, "{target}");
+        }
+    }
+
+    fn wanted(user: &str) -> Wanted {
+        Wanted {
+            mark: Mark::all().next().unwrap(),
+            target: Target::User(Arc::from(user)),
+            addresses: BTreeSet::new(),
+            ports: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_piece_is_never_taken_for_the_whole() {
+        for (name, pieces, want) in [
+            ("all at once", &[("a", true, false)][..], Some(Some(1))),
+            (
+                "two",
+                &[("a", true, true), ("b", false, false)],
+                Some(Some(2)),
+            ),
+            ("more to come", &[("a", true, true)], Some(None)),
+            ("the last alone", &[("b", false, false)], None),
+            (
+                "told anew, then a piece of before",
+                &[("a", true, true), ("a", true, false), ("b", false, false)],
+                None,
+            ),
+            (
+                "told anew in between",
+                &[("a", true, true), ("b", true, true), ("c", false, false)],
+                Some(Some(2)),
+            ),
+            (
+                "after a piece that was refused",
+                &[("a", true, true), ("b c", false, true), ("d", false, false)],
+                None,
+            ),
+        ] {
+            let mut coming = Coming::default();
+            let taken = pieces
+                .iter()
+                .map(|(user, first, more)| coming.take(vec![wanted(user)], *first, *more))
+                .last()
+                .unwrap();
+            let told = taken.ok().map(|all| all.map(|all| all.len()));
+            assert_eq!(told, want, "{name}");
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::holdings::{Holder, Holdings};
-use super::hosting::{self, Hosting, WORKLOADS};
+use super::hosting::{Coming, Hosting};
 use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
@@ -60,7 +60,7 @@ struct Held {
 /// The host's rules, and what the proxy has told so far of the workloads that they are for.
 struct WatchedHost {
     hosting: Arc<Hosting>,
-    coming: Vec<Wanted>,
+    coming: Coming,
     /// Ends with this.
     _telling: JoinSet<()>,
 }
@@ -162,8 +162,9 @@ impl Session {
             Verb::Workloads {
                 place,
                 workloads,
+                first,
                 more,
-            } => done(self.workloads(place, workloads, more)),
+            } => done(self.workloads(place, workloads, first, more)),
             Verb::Close { place } => done(self.close(place)),
             Verb::Release { place } => self.release(id, place).err().map(Err),
             Verb::Run {
@@ -246,28 +247,26 @@ impl Session {
         telling.spawn(tell_host(Arc::clone(&self.channel), id, hosting.outcome()));
         held.host = Some(WatchedHost {
             hosting,
-            coming: Vec::new(),
+            coming: Coming::default(),
             _telling: telling,
         });
         Ok(())
     }
 
-    fn workloads(&mut self, id: PlaceId, some: Vec<Wanted>, more: bool) -> Result<(), Fault> {
+    fn workloads(
+        &mut self,
+        id: PlaceId,
+        some: Vec<Wanted>,
+        first: bool,
+        more: bool,
+    ) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
         let host = held.host.as_mut().ok_or_else(|| {
             let said = "no rules of the host's network are kept for this place";
             Fault::told(said)
         })?;
-        if let Some(odd) = some.iter().find(|w| !hosting::is_plain(&w.target)) {
-            return Err(Fault::told(format!("{} cannot be captured", odd.target)));
-        }
-        host.coming.extend(some);
-        if host.coming.len() > WORKLOADS {
-            host.coming.clear();
-            return Err(Fault::told("more workloads than there are marks"));
-        }
-        if !more {
-            host.hosting.tell(std::mem::take(&mut host.coming));
+        if let Some(all) = host.coming.take(some, first, more)? {
+            host.hosting.tell(all);
         }
         Ok(())
     }

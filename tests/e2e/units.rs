@@ -218,10 +218,9 @@ fn start() -> Testbed {
     let mut testbed = Testbed::up("units", RIG, ROLES);
     let mesh: String = everybody().iter().map(Somebody::declared).collect();
     testbed.write_mesh_file("mesh.toml", &(AROUND.to_owned() + &mesh));
-    for somebody in everybody() {
-        // They end with the rig.
-        let _running = serve(&testbed, &somebody);
-    }
+    let servers = everybody();
+    let servers = servers.iter().map(|somebody| serve(&testbed, somebody));
+    let _end_with_the_rig: Vec<Child> = servers.collect();
     testbed.run();
     settled(&testbed);
     testbed

@@ -34,8 +34,10 @@ impl Default for Told {
 }
 
 impl Told {
-    /// The questions by which a keeper learns of it.
+    /// The questions by which another keeper learns of it.
     pub(super) fn verbs(&self, place: PlaceId) -> Vec<Verb> {
+        // What the one before had begun to tell is not gone on with.
+        held(&self.coming).clear();
         let Some(workloads) = held(&self.wanted).clone() else {
             return Vec::new();
         };
@@ -71,18 +73,16 @@ impl Told {
 }
 
 fn told(place: PlaceId, workloads: &[Wanted]) -> Vec<Verb> {
-    let mut pieces = pieces(workloads.to_vec());
-    let last = pieces.pop().unwrap_or_default();
-    let verb = |more| {
-        move |workloads| Verb::Workloads {
-            place,
-            workloads,
-            more,
-        }
-    };
-    let mut verbs: Vec<Verb> = pieces.into_iter().map(verb(true)).collect();
-    verbs.push(verb(false)(last));
-    verbs
+    let pieces = pieces(workloads.to_vec());
+    let last = pieces.len().saturating_sub(1);
+    let numbered = pieces.into_iter().enumerate();
+    let verbs = numbered.map(|(at, workloads)| Verb::Workloads {
+        place,
+        workloads,
+        first: at == 0,
+        more: at < last,
+    });
+    verbs.collect()
 }
 
 impl KeptPlace {

@@ -68,10 +68,12 @@ pub(crate) enum Verb {
     },
     /// Have the rules of the host's network kept for the workloads that are told of next.
     KeepHost { place: PlaceId },
-    /// These are they; the next such question tells of more.
+    /// These are they, from the first on or after those told before; the next such question tells of
+    /// more.
     Workloads {
         place: PlaceId,
         workloads: Vec<Wanted>,
+        first: bool,
         more: bool,
     },
     /// Close the listeners that are held for this connection. The rules stay.
