@@ -271,7 +271,12 @@ async fn planned(
         reserved: &terms.reserved,
     };
     let (members, standings) = resolver.resolve(workloads);
-    let plan = HostPlan::new(terms.exemption, &terms.on_host(), &members);
+    let exclusions = terms.on_host();
+    let plan = HostPlan::new(terms.exemption, &exclusions, &members);
+    let plan = match terms.dns {
+        true => plan.with_dns(&exclusions),
+        false => plan,
+    };
     Ok((plan, standings))
 }
 

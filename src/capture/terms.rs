@@ -17,6 +17,8 @@ pub struct Terms {
     pub host_ports: BTreeSet<u16>,
     /// Users whom no workload may be: the proxy, and whoever opens its sockets.
     pub reserved: BTreeSet<u32>,
+    /// Whether what workloads on the host's own network ask of name servers is captured.
+    pub dns: bool,
     /// Whether namespaces are filtered on the host's side of their links too.
     pub strict: bool,
 }
@@ -42,6 +44,7 @@ impl From<Exemption> for Terms {
             exclusions: Exclusions::default(),
             host_ports: BTreeSet::from([SSH]),
             reserved,
+            dns: false,
             strict: false,
         }
     }

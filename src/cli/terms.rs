@@ -32,6 +32,8 @@ pub(in crate::cli) fn terms(config: &Config, exemption: Exemption) -> Result<Ter
         },
         host_ports,
         reserved,
+        // Nobody answers them where nobody listens.
+        dns: config.dns().capture() && config.listeners().dns.is_some(),
         strict: settings.strict,
     })
 }

@@ -106,10 +106,6 @@ impl Common {
     }
 
     /// From now on, what bears one of these marks on the host's network is of that workload.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no workload is on the host's network yet")
-    )]
     pub(super) fn know(&self, marks: HashMap<u32, Arc<str>>) {
         *self.marks.write().unwrap_or_else(PoisonError::into_inner) = marks;
     }

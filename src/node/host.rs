@@ -182,6 +182,7 @@ impl Host {
             let state = Arc::clone(&mesh.borrow_and_update());
             self.marks.assign(hosted(&state).map(|p| &p.uid));
             serving.follow(&state, &self.marks);
+            self.shared.dns.know(self.marks.known());
             let wanted = self.wanted(&state, serving.board());
             let nobody = wanted.is_empty();
             told.send_if_modified(|told| {

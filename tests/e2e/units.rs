@@ -307,6 +307,29 @@ fn each_of_ten_is_itself_to_each_in_both_families() {
     }
 }
 
+/// A name of one label means something only to who is known to be of a namespace.
+#[test]
+fn each_is_answered_for_names_as_who_it_is() {
+    let Some(testbed) = units() else { return };
+    let asking = |server| [LATEEN, "sample", "dns", "user-4", "--server", server];
+    for client in everybody() {
+        // Nobody answers there; what is captured does not get there.
+        for server in ["10.77.0.99:53", "[fd77::99]:53"] {
+            for more in [&[][..], &["--tcp"]] {
+                let words = [&asking(server)[..], more].concat();
+                let asked = testbed.exec_as(client.host, &client.identity(), &words);
+                let said = text(&asked.stdout);
+                let what = format!("{} asks {server} {more:?}: {said}", client.name);
+                assert!(said.contains("user-4. 30 A 10.96.0.14"), "{what}");
+            }
+        }
+    }
+    let elsewhere = testbed.exec("edge-1", None, &asking("10.77.0.99:53"));
+    assert!(text(&elsewhere.stdout).contains("refused"), "{elsewhere:?}");
+    let nobody = testbed.exec("edge-1", None, &asking("127.0.0.1:15053"));
+    assert!(!text(&nobody.stdout).contains("10.96.0.14"), "{nobody:?}");
+}
+
 #[test]
 fn by_its_port_of_the_machine_s_address_one_is_itself_too() {
     let Some(testbed) = units() else { return };

@@ -7,9 +7,9 @@
 use super::{Chain, OUTSIDE, Plan, own, rule};
 
 /// Where questions for names are redirected to.
-const DNS_PORT: u16 = 15053;
+pub(super) const DNS_PORT: u16 = 15053;
 /// Where they are sent to.
-const ASKED: u16 = 53;
+pub(super) const ASKED: u16 = 53;
 
 impl Plan {
     /// The same, with what the workload asks of name servers.

@@ -18,6 +18,7 @@
 mod bridge;
 mod chains;
 mod collections;
+mod dns;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};

@@ -1,5 +1,6 @@
 //! Names for programs of the host itself: a port on loopback, and the host's resolver told of it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 
 use super::listen::{Listeners, serve};
 use super::resolved::{self, Finding, Programs, Resolver};
-use super::{Answering, Client, Common, Servers, Upstream};
+use super::{Answering, Client, Common, PORT, Servers, Upstream};
 use crate::agent::MeshState;
 use crate::sys;
 use crate::telemetry::access_log::chain;
@@ -76,16 +77,30 @@ impl Host {
         }
     }
 
-    /// Loopback of both families, where there are both: programs are redirected to their own.
+    /// Where programs may ask, and where captured ones are redirected to: on loopback of both families,
+    /// where there are both.
     fn listeners(&self) -> io::Result<Listeners> {
-        let (udp, tcp) = bind(self.listen)?;
         let mut listeners = Listeners {
-            udp: vec![udp],
-            tcp: vec![tcp],
+            udp: Vec::new(),
+            tcp: Vec::new(),
         };
-        if let Ok((udp, tcp)) = bind(other(self.listen)) {
-            listeners.udp.push(udp);
-            listeners.tcp.push(tcp);
+        for port in BTreeSet::from([self.listen.port(), PORT]) {
+            let at = SocketAddr::new(self.listen.ip(), port);
+            let mut add = |(udp, tcp)| {
+                listeners.udp.push(udp);
+                listeners.tcp.push(tcp);
+            };
+            match bind(at) {
+                Ok(bound) => add(bound),
+                Err(e) if port == PORT => return Err(e),
+                // A port that only the privileged may have, most likely: captured programs need the other.
+                Err(e) => {
+                    warn!(address = %at, error = %e, "cannot answer questions for names there")
+                }
+            }
+            if let Ok(bound) = bind(other(at)) {
+                add(bound);
+            }
         }
         Ok(listeners)
     }

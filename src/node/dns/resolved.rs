@@ -92,7 +92,8 @@ impl Resolver {
                 "programs of this host ask the servers of /etc/resolv.conf, which know no name of the mesh",
                 format!(
                     "write `dns = \"{ip}:53\"` in `[listen]` of lateen.toml, and `nameserver {ip}` as the \
-                     first line of /etc/resolv.conf; or install systemd-resolved and write `host = \"resolved\"` \
+                     first line of /etc/resolv.conf, and let the proxy have that port: `sysctl -w \
+                     net.ipv4.ip_unprivileged_port_start=53`; or install systemd-resolved and write `host = \"resolved\"` \
                      in `[dns]`"
                 ),
             ),

@@ -44,6 +44,14 @@ impl Marks {
         turn.find(|mark| !taken.contains(mark))
     }
 
+    /// All of them, by the bits that a socket bears.
+    pub(super) fn known(&self) -> HashMap<u32, Arc<str>> {
+        let given = self.given.iter();
+        given
+            .map(|(uid, mark)| (mark.bits(), Arc::clone(uid)))
+            .collect()
+    }
+
     /// A workload's mark.
     pub(super) fn of(&self, uid: &str) -> Option<Mark> {
         self.given.get(uid).copied()

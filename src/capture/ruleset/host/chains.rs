@@ -7,7 +7,7 @@ use crate::capture::ruleset::{
 };
 
 /// A connection that one of the workloads here opens.
-fn marked() -> String {
+pub(super) fn marked() -> String {
     format!("meta mark & {MARK_MASK:#x} >= {FIRST_MARK:#x}")
 }
 
