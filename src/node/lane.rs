@@ -148,6 +148,13 @@ impl Lane {
         Self { network, ..self }
     }
 
+    /// Whether the workload's connections may come from this address: of those on this host's network
+    /// from any of the host's, as the route has it.
+    pub(super) async fn calls_from(&self, workload: &Workload, source: IpAddr) -> bool {
+        workload.addresses.contains(&source)
+            || self.network == Network::Host && self.has(source).await
+    }
+
     /// Whether connections for an address of the workload's are taken here.
     pub(super) async fn has(&self, ip: IpAddr) -> bool {
         match self.network {

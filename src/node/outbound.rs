@@ -310,10 +310,13 @@ impl Outbound<'_> {
         let source = self.source.ip().to_canonical();
         // From an address of the other family the tunnel would come from another one of its own.
         let alike = source.is_ipv4() == route.hop.ip().to_canonical().is_ipv4();
-        if route.hop.port() != HBONE || !alike || !named(&self.workload, source) {
+        if route.hop.port() != HBONE || !alike {
             return None;
         }
         let lane = self.local.shared.neighbours.of(&route.workload)?;
+        if !self.local.calls_from(&self.workload, source).await {
+            return None;
+        }
         let (_mesh, now) = lane.workload().await?;
         let ip = route.hop.ip().to_canonical();
         if !named(&now, ip) || !lane.has(ip).await {
