@@ -131,7 +131,7 @@ mod tests {
             ),
             (
                 format!("{marked} udp dport 53 redirect to :15053"),
-                format!("{marked} meta l4proto tcp redirect to :15001"),
+                format!("{marked} meta l4proto tcp meta nfproto ipv4 redirect to :15001"),
             ),
             (
                 format!("{marked} udp dport 53 counter reject"),
