@@ -61,6 +61,8 @@ set -e
 ip link add br0 type bridge
 ip address add 10.1.0.1/24 dev br0
 ip link set br0 up
+# Whoever asks for services has to have a way to their addresses.
+ip route add 240.240.0.0/16 dev br0
 for at in web:11 cart:12; do
   name=${at%:*}
   ip netns add $name
