@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -46,6 +47,20 @@ where
     }
 }
 
+/// A port that stays its own while nobody listens there: the kernel deals out none so low, neither to
+/// who connects nor to who asks for any.
+fn port() -> u16 {
+    const FIRST: u16 = 15_100;
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 20_000, "no port is free from {FIRST} on");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// The directories and ports of one control plane, whether it runs or not.
 pub(crate) struct Site {
     dir: TempDir,
@@ -68,10 +83,7 @@ impl Site {
 
     /// The same, with its state at `inside`, which this process sees as `seen`.
     pub(crate) fn with_state(dir: TempDir, inside: &Path, seen: PathBuf) -> Self {
-        // Whoever binds it next gets another: the kernel deals them in turn.
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let free = [free(), free()];
-        let [port, metrics] = free.map(|free| free.local_addr().unwrap().port());
+        let [port, metrics] = [port(), port()];
         let site = Self {
             dir,
             port,
@@ -140,6 +152,13 @@ impl Site {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// The end of what it has logged, where the reason of an end is.
+    fn last_lines(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// Waits until it has logged something, which it does a moment after it was done.
     pub(crate) async fn logged(&self, what: &str, done: impl Fn(&str) -> bool) {
         eventually(what, || {
@@ -182,7 +201,7 @@ impl Site {
     /// Waits until it serves a revision; fails when it ends instead.
     pub(crate) async fn up(&self, running: &mut Running) -> ControlStatus {
         eventually("a first revision", || {
-            assert!(running.is_alive(), "it ended:\n{}", self.log());
+            assert!(running.is_alive(), "it ended:\n{}", self.last_lines());
             async {
                 let status = self.status().await?;
                 match status.revision {
