@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
+use super::elements;
 use super::netns::Netns;
 use super::privilege::Exemption;
 use super::routes;
@@ -99,8 +100,8 @@ pub enum CaptureError {
     /// There are no notices to be had of cgroups.
     #[error("cannot watch cgroups")]
     Cgroups(#[source] io::Error),
-    /// The kernel does not say what is in our sets.
-    #[error("cannot read the sets of table inet {TABLE}")]
+    /// The kernel does not say whether our table is there, or what is in its sets.
+    #[error("cannot read table inet {TABLE}")]
     Elements {
         /// What the kernel said.
         #[source]
@@ -160,16 +161,22 @@ impl Applied {
     /// # Errors
     /// When they cannot be read.
     pub async fn intact(&self) -> Result<bool, CaptureError> {
+        // Asked of the kernel itself, for whom no program has to be started.
+        if !is_there(&self.ns)? {
+            return Ok(false);
+        }
         let now = listed(&self.ns, &["-j"]).await?;
         Ok(now.is_some() && now == self.table && routes::in_place(&self.ns, false).await?)
     }
 
-    /// Applies the same plan again.
+    /// Applies the same plan again, the rules first: until they are there nothing holds a program back.
     ///
     /// # Errors
     /// As [`apply`].
     pub async fn mend(&mut self) -> Result<(), CaptureError> {
-        *self = apply(&self.ns, &self.plan).await?;
+        run(&self.ns, Tool::Nft, &["-f", "-"], &self.plan.nft()).await?;
+        routes::ensure(&self.ns, false).await?;
+        self.table = listed(&self.ns, &["-j"]).await?;
         Ok(())
     }
 }
@@ -215,8 +222,8 @@ pub(super) fn same_users(ns: &Netns, exemption: Exemption) -> Result<(), Capture
 }
 
 /// Whether a table of ours is there.
-pub(super) async fn is_there(ns: &Netns) -> Result<bool, CaptureError> {
-    Ok(listed(ns, &["-j", "-t"]).await?.is_some())
+pub(super) fn is_there(ns: &Netns) -> Result<bool, CaptureError> {
+    elements::is_table_there(ns).map_err(|source| CaptureError::Elements { source })
 }
 
 /// Our table as the kernel holds it, without what changes by itself; `None` when it is gone.

@@ -1,4 +1,4 @@
-//! Reads what the sets and maps of our table hold, from the kernel itself. `nft` looks each cgroup's
+//! Reads whether our table is there and what its sets and maps hold, from the kernel itself. `nft` looks each cgroup's
 //! name up in the whole tree, which takes it a minute for a thousand of them (tried, 1.0.6), and
 //! drift must be seen within a second.
 
@@ -18,12 +18,17 @@ use super::ruleset::{Cgroup, TABLE};
 /// Of linux/netlink.h.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+const REQUEST: u16 = 1;
 const REQUEST_DUMP: u16 = 0x301;
 const INTERRUPTED: u16 = 0x10;
-/// `NFNL_SUBSYS_NFTABLES` with `NFT_MSG_GETSETELEM` (linux/netfilter/nf_tables.h).
+/// `NFNL_SUBSYS_NFTABLES` with `NFT_MSG_GETTABLE` and `NFT_MSG_GETSETELEM`
+/// (linux/netfilter/nf_tables.h).
+const GET_TABLE: u16 = (10 << 8) | 1;
 const GET_ELEMENTS: u16 = (10 << 8) | 13;
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
+/// `NFTA_TABLE_NAME`.
+const NAME: u16 = 1;
 /// `NFTA_SET_ELEM_LIST_TABLE`, `_SET`, `_ELEMENTS` and, within the last, `NFTA_LIST_ELEM`.
 const OF_TABLE: u16 = 1;
 const OF_SET: u16 = 2;
@@ -45,6 +50,32 @@ const ATTEMPTS: usize = 10;
 /// Elements as the kernel encodes them, by the name of their set.
 pub(super) type Held = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
+fn netfilter(ns: &Netns) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let kind = SocketType::RAW;
+    let protocol = Some(netlink::NETFILTER);
+    let socket = ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??;
+    Ok(socket)
+}
+
+/// Whether our table is there, whatever it holds.
+///
+/// # Errors
+/// When the namespace may not be entered, or the kernel does not say.
+pub(super) fn is_table_there(ns: &Netns) -> io::Result<bool> {
+    let socket = netfilter(ns)?;
+    ask(&socket, GET_TABLE, REQUEST, &attribute(NAME, TABLE))?;
+    let mut buffer = vec![0; MESSAGE];
+    let (_room, length) = recv(&socket, &mut *buffer, RecvFlags::empty())?;
+    let bytes = buffer.get(..length).ok_or(Errno::MSGSIZE)?;
+    let error = messages(bytes).find(|message| message.kind == ERROR);
+    match error.map(|message| message.error()) {
+        None => Ok(true),
+        Some(Errno::NOENT) => Ok(false),
+        Some(e) => Err(e.into()),
+    }
+}
+
 /// What the sets hold; `None` when one is not there.
 ///
 /// # Errors
@@ -53,10 +84,7 @@ pub(super) fn held<'a>(
     ns: &Netns,
     sets: impl IntoIterator<Item = &'a str>,
 ) -> io::Result<Option<Held>> {
-    let flags = SocketFlags::CLOEXEC;
-    let kind = SocketType::RAW;
-    let protocol = Some(netlink::NETFILTER);
-    let socket = ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??;
+    let socket = netfilter(ns)?;
     let mut held = Held::new();
     for set in sets {
         match whole(&socket, set) {
@@ -100,8 +128,8 @@ fn whole(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
 }
 
 fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
-    let kernel = SocketAddrNetlink::new(0, 0);
-    sendto(socket, &request(set), SendFlags::empty(), &kernel)?;
+    let of = [attribute(OF_TABLE, TABLE), attribute(OF_SET, set)].concat();
+    ask(socket, GET_ELEMENTS, REQUEST_DUMP, &of)?;
     let mut elements = BTreeSet::new();
     let mut buffer = vec![0; MESSAGE];
     let mut outcome = Ok(());
@@ -120,13 +148,23 @@ fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
     }
 }
 
-fn request(set: &str) -> Vec<u8> {
-    let body = [attribute(OF_TABLE, TABLE), attribute(OF_SET, set)].concat();
+fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+    let kernel = SocketAddrNetlink::new(0, 0);
+    sendto(
+        socket,
+        &request(kind, flags, body),
+        SendFlags::empty(),
+        &kernel,
+    )?;
+    Ok(())
+}
+
+fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let length = (NETFILTER + body.len()) as u32;
     let mut message = Vec::new();
     message.extend(length.to_ne_bytes());
-    message.extend(GET_ELEMENTS.to_ne_bytes());
-    message.extend(REQUEST_DUMP.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
     message.extend([INET, 0, 0, 0]);
     message.extend(body);
@@ -212,8 +250,7 @@ mod tests {
         let mut body = attribute(OF_SET, "users");
         body.extend(header(4 + list.len(), ELEMENTS | 0x8000));
         body.extend(list);
-        let mut message = request("");
-        message.truncate(NETFILTER);
+        let mut message = request(GET_ELEMENTS, REQUEST_DUMP, &[]);
         message.extend(body);
         let length = message.len() as u32;
         message[..4].copy_from_slice(&length.to_ne_bytes());

@@ -160,6 +160,7 @@ impl Host {
             let settled = self.settle(&mut applied, cause).await;
             let failed = settled.is_err();
             self.publish(settled);
+            self.changes.rest();
             cause = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.cgroups.changed() => Cause::News,
@@ -190,7 +191,10 @@ impl Host {
             && !held.intact().await?
         {
             warn!("capture rules of the host were changed by somebody else, putting them back");
-            *applied = None;
+            // What they were first, since until then nothing holds a program back.
+            if let Err(_told_below) = held.mend().await {
+                *applied = None;
+            }
         }
         let mut attempts = 0..AGAIN;
         loop {
@@ -212,7 +216,7 @@ impl Host {
 
     /// Takes the rules away, where there are any.
     async fn remove(&self) -> Result<(), CaptureError> {
-        if !super::apply::is_there(&self.ns).await? {
+        if !super::apply::is_there(&self.ns)? {
             return Ok(());
         }
         clear(&self.ns).await?;

@@ -100,6 +100,7 @@ impl Reconcile {
             let outcome = self.settle(&mut applied).await;
             let failed = outcome.is_err();
             self.publish(outcome);
+            self.rest();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.changes.next() => {}
@@ -111,16 +112,19 @@ impl Reconcile {
 
     /// Leaves the rules as they should be.
     async fn settle(&self, applied: &mut Option<Applied>) -> Result<(), CaptureError> {
-        if let Some(applied) = applied {
-            if applied.intact().await? && self.is_strict().await? {
-                return Ok(());
+        match applied {
+            Some(applied) => {
+                if applied.intact().await? && self.is_strict().await? {
+                    return Ok(());
+                }
+                warn!(
+                    netns = self.ns.name(),
+                    "capture rules were changed by somebody else, putting them back"
+                );
+                applied.mend().await?;
             }
-            warn!(
-                netns = self.ns.name(),
-                "capture rules were changed by somebody else, putting them back"
-            );
+            None => *applied = Some(apply(&self.ns, &self.plan).await?),
         }
-        *applied = Some(apply(&self.ns, &self.plan).await?);
         match &self.strict {
             Some((strict, _)) => strict.apply().await,
             None => Ok(()),
@@ -131,6 +135,13 @@ impl Reconcile {
         match &self.strict {
             Some((strict, _)) => strict.intact().await,
             None => Ok(true),
+        }
+    }
+
+    fn rest(&mut self) {
+        self.changes.rest();
+        if let Some((_, beyond)) = &mut self.strict {
+            beyond.rest();
         }
     }
 

@@ -9,7 +9,7 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType};
 use rustix::net::{bind, recv, socket_with};
 use tokio::io::unix::AsyncFd;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::netns::Netns;
 use crate::sys;
@@ -19,8 +19,9 @@ const NFTABLES: u32 = group(7);
 /// `RTNLGRP_LINK`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_ROUTE` and `_IPV6_RULE`
 /// (linux/rtnetlink.h). Links, because routes by way of one that goes down vanish without a notice.
 const ROUTING: u32 = group(1) | group(7) | group(8) | group(11) | group(19);
-/// How long a notice rests. Changes come in swarms, the caller's own among them, and each look
-/// starts programs.
+/// How long notices rest after a look. Changes come in swarms, the caller's own among them, and each
+/// look starts programs. The first of others is told of at once: nothing may hold a program back until
+/// it is mended.
 const REST: Duration = Duration::from_millis(50);
 /// How long without a notice until the caller should look all the same. The kernel drops no notice
 /// without saying so, and every namespace pays for each look.
@@ -36,6 +37,7 @@ const fn group(number: u32) -> u32 {
 pub(super) struct Changes {
     rules: AsyncFd<OwnedFd>,
     routing: AsyncFd<OwnedFd>,
+    looked: Option<Instant>,
 }
 
 impl Changes {
@@ -52,18 +54,24 @@ impl Changes {
         Ok(Self {
             rules: sys::async_fd(rules)?,
             routing: sys::async_fd(routing)?,
+            looked: None,
         })
     }
 
-    /// Returns when something may have changed: 50 ms after a notice, or after a minute without
-    /// one.
+    /// The caller has looked just now, and maybe changed something itself.
+    pub(super) fn rest(&mut self) {
+        self.looked = Some(Instant::now());
+    }
+
+    /// Returns when something may have changed: at a notice, 50 ms after the last look at the
+    /// earliest, or after a minute without one.
     ///
     /// # Cancel safety
     /// A notice that was not told of stays in its socket.
     pub(super) async fn next(&mut self) {
         // No notice within the time: look all the same.
-        if let Ok(()) = time::timeout(LOOK, self.notice()).await {
-            time::sleep(REST).await;
+        if let (Ok(()), Some(looked)) = (time::timeout(LOOK, self.notice()).await, self.looked) {
+            time::sleep_until(looked + REST).await;
         }
         // One notice or a hundred, what follows is one look.
         for socket in [&self.rules, &self.routing] {

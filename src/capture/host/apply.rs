@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::capture::apply::{CaptureError, listed, listed_of, same_users};
+use crate::capture::apply::{CaptureError, is_there, listed, listed_of, same_users};
 use crate::capture::elements::{self, Held};
 use crate::capture::netns::Netns;
 use crate::capture::routes;
@@ -66,11 +66,26 @@ impl Applied {
         Ok(())
     }
 
+    /// Applies the same plan again, the rules first.
+    ///
+    /// # Errors
+    /// As [`apply`]; also when what the rules name has gone meanwhile.
+    pub async fn mend(&mut self) -> Result<(), CaptureError> {
+        run(&self.ns, Tool::Nft, &["-f", "-"], &self.plan.nft()).await?;
+        prepare(&self.ns, &self.plan).await?;
+        self.seen = seen(&self.ns, &self.plan).await?;
+        Ok(())
+    }
+
     /// Whether the rules, the routes and the setting are still what was applied.
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn intact(&self) -> Result<bool, CaptureError> {
+        // Asked of the kernel itself, for whom no program has to be started.
+        if !is_there(&self.ns)? {
+            return Ok(false);
+        }
         let now = seen(&self.ns, &self.plan).await?;
         Ok(now.is_some()
             && now == self.seen
