@@ -16,9 +16,10 @@ mod discovery;
 mod dns;
 mod doctor;
 mod guest;
+mod harm;
 mod health;
 mod joining;
-mod keeper;
+
 mod outage;
 mod policy;
 mod programs;

@@ -491,26 +491,45 @@ impl Testbed {
 
     /// Watches the link of `edge-1` while `work` is done.
     pub(crate) fn tapped<T>(&self, work: impl FnOnce() -> T) -> (T, Seen) {
+        let tap = self.tap();
+        let result = work();
+        (result, tap.seen())
+    }
+
+    /// Watches the link of `edge-1` from here on.
+    pub(crate) fn tap(&self) -> Tap {
         let mut tap = Command::new(LATEEN);
         tap.args(["rig", "tap", "--state"])
             .arg(self.state())
             .args(["edge-1", "--marker", MARKER]);
-        let mut tap = tap
+        let mut child = tap
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         // Its first line says that it listens.
-        let mut reader = std::io::BufReader::new(tap.stdout.take().unwrap());
+        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
-        let result = work();
-        drop(tap.stdin.take());
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        Tap { child, output }
+    }
+}
+
+/// What watches a link.
+pub(crate) struct Tap {
+    child: Child,
+    output: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Tap {
+    /// Ends it; what it has seen.
+    pub(crate) fn seen(mut self) -> Seen {
+        drop(self.child.stdin.take());
         let mut rest = String::new();
-        std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
-        tap.wait().unwrap();
+        std::io::Read::read_to_string(&mut self.output, &mut rest).unwrap();
+        self.child.wait().unwrap();
         let last = rest.lines().last().expect("the tap tells what it saw");
-        (result, serde_json::from_str(last).unwrap())
+        serde_json::from_str(last).unwrap()
     }
 }
 
