@@ -16,6 +16,7 @@ pub mod dns;
 pub mod doctor;
 pub mod explain;
 pub mod files;
+pub mod h3;
 pub mod hbone;
 pub mod hex;
 pub mod identity;

@@ -1,0 +1,8 @@
+//! Connections on the loopback, both ends ours, or one of them anybody's.
+
+mod bytes;
+mod control;
+mod datagrams;
+mod leaving;
+mod limits;
+mod requests;

@@ -1,0 +1,177 @@
+//! Peers that break the protocol on request streams: each gets the code that the RFCs have for it.
+
+use std::future::poll_fn;
+
+use ::bytes::Bytes;
+use http::StatusCode;
+use quinn::ReadError;
+
+use super::leaving::{hello, open};
+use crate::h3::testing::{accept, closed, pair, spawn, within};
+use crate::h3::{
+    Code, Config, Request, RequestError, Response, StreamError, client, frame, server,
+};
+
+fn connect() -> Bytes {
+    frame::whole(frame::HEADERS, &Request::connect("a:1").encode().0)
+}
+
+/// What a client may not send on a request stream.
+#[tokio::test]
+async fn request_streams_are_judged() {
+    enum End {
+        Connection,
+        Stream,
+    }
+    let after = |frames: &[u8]| [&connect()[..], frames].concat();
+    let section = |section: &[u8]| frame::whole(frame::HEADERS, section).to_vec();
+    let unexpected = Code::FRAME_UNEXPECTED;
+    let (load, section_error) = (Code::EXCESSIVE_LOAD, Code::QPACK_DECOMPRESSION_FAILED);
+    #[rustfmt::skip]
+    let rows = [
+        ("DATA before HEADERS", vec![0, 1, 9], false, End::Connection, unexpected),
+        ("SETTINGS", vec![4, 0], false, End::Connection, unexpected),
+        ("GOAWAY", vec![7, 1, 0], false, End::Connection, unexpected),
+        ("PUSH_PROMISE", vec![5, 0], false, End::Connection, unexpected),
+        ("PING of HTTP/2", vec![6, 0], false, End::Connection, unexpected),
+        ("trailers", after(&[1, 2, 0, 0]), false, End::Connection, unexpected),
+        ("SETTINGS later", after(&[4, 0]), false, End::Connection, unexpected),
+        ("PRIORITY of HTTP/2 later", after(&[2, 0]), false, End::Connection, unexpected),
+        ("MAX_PUSH_ID later", after(&[13, 1, 0]), false, End::Connection, unexpected),
+        ("half a frame's header", after(&[0]), true, End::Connection, Code::FRAME_ERROR),
+        ("half a frame", after(&[0, 2, 9]), true, End::Connection, Code::FRAME_ERROR),
+        ("half a request", connect()[..6].to_vec(), true, End::Connection, Code::FRAME_ERROR),
+        ("no such section", section(&[0, 0, 0x80]), false, End::Connection, section_error),
+        ("an insert is required", section(&[2, 0]), false, End::Connection, section_error),
+        ("empty DATA for ever", after(&[0, 0].repeat(65)), false, End::Connection, load),
+        ("unknown frames for ever", [0x21, 0].repeat(65), false, End::Connection, load),
+        ("a huge unknown frame", after(&[0x21, 0xc0, 0, 0, 0, 0, 0xff, 0, 0]), false, End::Connection, load),
+        ("no authority", section(&[0, 0, 0xcf]), false, End::Stream, Code::MESSAGE_ERROR),
+        ("nothing in it", section(&[0, 0]), false, End::Stream, Code::MESSAGE_ERROR),
+        ("nothing at all", vec![], true, End::Stream, Code::REQUEST_INCOMPLETE),
+        ("nothing of note", vec![0x21, 0], true, End::Stream, Code::REQUEST_INCOMPLETE),
+    ];
+    for (name, bytes, ends, end, want) in rows {
+        let pair = pair().await;
+        let (server, driver) = server(pair.server.clone(), Config::default());
+        let _driving = spawn(driver.run());
+        let _control = hello(&pair.client).await;
+        let (mut send, mut recv) = pair.client.open_bi().await.unwrap();
+        let _closed = send.write_all(&bytes).await;
+        if ends {
+            send.finish().unwrap();
+        }
+        let serving = spawn(async move {
+            let Ok((_request, responder)) = server.accept().await.unwrap().request().await else {
+                // What was opened stays open otherwise.
+                return Some(server);
+            };
+            let ok = Response::new(StatusCode::OK);
+            let mut stream = responder.accept(&ok).await.ok()?;
+            while let Ok(Some(_)) = poll_fn(|cx| stream.poll_data(cx)).await {}
+            Some(server)
+        });
+        match end {
+            End::Connection => assert_eq!(closed(&pair.client).await, want, "{name}"),
+            End::Stream => {
+                let read = within(recv.read_chunk(1, true)).await;
+                assert_eq!(read.unwrap_err(), ReadError::Reset(want.quic()), "{name}");
+                if !ends {
+                    assert_eq!(
+                        within(send.stopped()).await,
+                        Ok(Some(want.quic())),
+                        "{name}"
+                    );
+                }
+                let (mut send, _recv) = open(&pair.client).await;
+                send.finish().unwrap();
+                let server = within(serving).await.unwrap().unwrap();
+                accept(within(server.accept()).await.unwrap()).await;
+            }
+        }
+    }
+}
+
+/// What a server may not answer.
+#[tokio::test]
+async fn responses_are_judged() {
+    let section = |section: &[u8]| frame::whole(frame::HEADERS, section).to_vec();
+    let ok = section(&[0, 0, 0xd9]);
+    let early = section(&[0, 0, 0xd8]);
+    let after = |frames: &[u8]| [&ok[..], frames].concat();
+    let (connection, stream) = (true, false);
+    #[rustfmt::skip]
+    let rows = [
+        ("DATA first", vec![0, 1, 9], false, connection, Code::FRAME_UNEXPECTED),
+        ("a push", vec![5, 1, 0], false, connection, Code::ID_ERROR),
+        ("a push later", after(&[5, 1, 0]), false, connection, Code::ID_ERROR),
+        ("trailers", after(&[1, 2, 0, 0]), false, connection, Code::FRAME_UNEXPECTED),
+        ("half a frame", after(&[0, 2, 9]), true, connection, Code::FRAME_ERROR),
+        ("no section", section(&[0, 0, 0x10]), false, connection, Code::QPACK_DECOMPRESSION_FAILED),
+        ("a request", section(&[0, 0, 0xcf]), false, stream, Code::MESSAGE_ERROR),
+        ("no status", section(&[0, 0]), false, stream, Code::MESSAGE_ERROR),
+        ("only early hints", early.repeat(17), false, stream, Code::MESSAGE_ERROR),
+    ];
+    for (name, bytes, ends, of, want) in rows {
+        let pair = pair().await;
+        let (client, driver) = client(pair.client.clone(), Config::default());
+        let _driving = spawn(driver.run());
+        let _control = hello(&pair.server).await;
+        let asking = spawn(async move {
+            let (_response, mut stream) = client.connect(&Request::connect("a:1")).await?;
+            while poll_fn(|cx| stream.poll_data(cx)).await?.is_some() {}
+            Ok::<_, RequestError>(())
+        });
+        let (mut send, mut recv) = within(pair.server.accept_bi()).await.unwrap();
+        let _closed = send.write_all(&bytes).await;
+        if ends {
+            send.finish().unwrap();
+        }
+        if of == connection {
+            assert_eq!(closed(&pair.server).await, want, "{name}");
+        } else {
+            assert_eq!(
+                within(send.stopped()).await,
+                Ok(Some(want.quic())),
+                "{name}"
+            );
+            let read = within(recv.read_to_end(1000)).await;
+            assert!(read.is_err(), "{name}");
+        }
+        let error = within(asking).await.unwrap().unwrap_err();
+        assert!(!error.is_unprocessed(), "{name}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn hints_before_the_answer_are_passed_over() {
+    let pair = pair().await;
+    let (client, driver) = client(pair.client.clone(), Config::default());
+    let _driving = spawn(driver.run());
+    let _control = hello(&pair.server).await;
+    let asking = spawn(async move { client.connect(&Request::connect("a:1")).await });
+    let (mut send, _recv) = within(pair.server.accept_bi()).await.unwrap();
+    let hint = frame::whole(frame::HEADERS, &[0, 0, 0xd8]);
+    let ok = frame::whole(frame::HEADERS, &[0, 0, 0xd9]);
+    send.write_all(&[&hint[..], &hint, &[0x21, 1, 0], &ok].concat())
+        .await
+        .unwrap();
+    let (response, _stream) = within(asking).await.unwrap().unwrap();
+    assert_eq!(response.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_response_that_does_not_come_is_malformed() {
+    let pair = pair().await;
+    let (client, driver) = client(pair.client.clone(), Config::default());
+    let _driving = spawn(driver.run());
+    let _control = hello(&pair.server).await;
+    let asking = spawn(async move { client.connect(&Request::connect("a:1")).await });
+    let (mut send, _recv) = within(pair.server.accept_bi()).await.unwrap();
+    send.finish().unwrap();
+    let error = within(asking).await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, RequestError::Stream(StreamError::Malformed(_))),
+        "{error:?}"
+    );
+}
