@@ -3,6 +3,7 @@
 mod bytes;
 mod control;
 mod datagrams;
+mod interop;
 mod leaving;
 mod limits;
 mod requests;
