@@ -112,10 +112,11 @@ impl Facts {
         let settings = settings::Facts::read(config, units.roles());
         let tools = tools::Facts::read(settings.config());
         let reach = reach::Facts::read(settings.config());
+        let ports = ports::Facts::read(settings.config());
         Self {
             tools,
             firewall: firewall::Facts::read(),
-            ports: ports::Facts::read(),
+            ports,
             reach,
             units,
             ..Self::of(settings)
