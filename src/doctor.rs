@@ -113,9 +113,10 @@ impl Facts {
         let tools = tools::Facts::read(settings.config());
         let reach = reach::Facts::read(settings.config());
         let ports = ports::Facts::read(settings.config());
+        let firewall = firewall::Facts::read(settings.config());
         Self {
             tools,
-            firewall: firewall::Facts::read(),
+            firewall,
             ports,
             reach,
             units,
