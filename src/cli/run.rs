@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::descriptors::more_descriptors;
 use super::output::{NO, USAGE};
 use super::{Failure, accounts};
 use crate::admin::{self, Answer, Listener, Routes};
@@ -144,6 +145,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     one_master(&config, &roles)?;
     no_foreign_waypoint(&config, &roles)?;
     directories(&config, &roles)?;
+    more_descriptors();
     // Before any thread exists.
     let (powers, companion) = match roles.node {
         true => powers::take(&config, args.config.as_deref())?,
