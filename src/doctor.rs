@@ -128,6 +128,7 @@ impl Facts {
     /// it has checked itself. Blocks on the file system.
     pub fn at_start(config: &Config, roles: Roles) -> Self {
         Self {
+            kernel: kernel::Facts::of_this_process(),
             account: account::Facts::default(),
             ..Self::of(settings::Facts::given(config.clone(), roles))
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Finding;
 use super::codes::Code;
+use super::kernel::DESCRIPTORS;
 use super::program::run;
 use super::settings::Roles;
 
@@ -11,7 +12,7 @@ use super::settings::Roles;
 const RESTARTS: u64 = 5;
 /// What is asked of each unit (systemctl(1)).
 const PROPERTIES: &str =
-    "Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,NeedDaemonReload,StatusText";
+    "Id,LoadState,ActiveState,Result,NRestarts,UnitFileState,NeedDaemonReload,StatusText,LimitNOFILE";
 
 /// One unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ struct Unit {
     file: String,
     changed: bool,
     status: String,
+    /// The most that it may have; none where there is no limit.
+    descriptors: Option<u64>,
 }
 
 impl Unit {
@@ -63,6 +66,14 @@ impl Unit {
                 Code::UnitNotEnabled,
                 format!("{name} runs, and will not after a reboot"),
                 format!("systemctl enable {name}"),
+            ),
+            () if self.starts() && self.descriptors.is_some_and(|most| most < DESCRIPTORS) => (
+                Code::FewDescriptors,
+                format!(
+                    "{name} may have {} descriptors; each connection takes two",
+                    self.descriptors.unwrap_or_default()
+                ),
+                format!("systemctl edit {name}: LimitNOFILE=1048576 in [Service]; then systemctl restart {name}"),
             ),
             () => return None,
         };
@@ -147,6 +158,7 @@ fn units(text: &str) -> Vec<Unit> {
             file: of("UnitFileState"),
             changed: of("NeedDaemonReload") == "yes",
             status: of("StatusText"),
+            descriptors: of("LimitNOFILE").parse().ok(),
         })
     };
     text.split("\n\n").filter_map(unit).collect()
@@ -210,6 +222,14 @@ mod tests {
                 vec![node(), unit("lateen.service", "inactive")],
                 vec![Code::UnitsConflict],
             ),
+            (
+                "a few descriptors",
+                vec![Unit {
+                    descriptors: Some(1024),
+                    ..node()
+                }],
+                vec![Code::FewDescriptors],
+            ),
         ] {
             let facts = Facts { units };
             let codes: Vec<_> = facts.check().iter().map(|f| f.code).collect();
@@ -220,15 +240,15 @@ mod tests {
     #[test]
     fn units_are_read_and_say_what_the_host_is() {
         let text = "Id=lateen-node.service\nLoadState=loaded\nActiveState=activating\nResult=success\nNRestarts=2\n\
-                    UnitFileState=enabled\nNeedDaemonReload=no\nStatusText=starting, waiting for a = b\n\n\
+                    UnitFileState=enabled\nNeedDaemonReload=no\nLimitNOFILE=524288\nStatusText=starting, waiting for a = b\n\n\
                     Id=lateen.service\nLoadState=not-found\nActiveState=inactive\n";
         let facts = Facts { units: units(text) };
         let [node] = &facts.units[..] else {
             panic!("{:?}", facts.units);
         };
         assert_eq!(
-            (node.restarts, &*node.status),
-            (2, "starting, waiting for a = b")
+            (node.restarts, &*node.status, node.descriptors),
+            (2, "starting, waiting for a = b", Some(524_288))
         );
         let roles = facts.roles();
         assert!(roles.node && roles.known && !roles.control && !roles.waypoint);
