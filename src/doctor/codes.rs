@@ -123,7 +123,7 @@ codes! {
     UnitNotEnabled = Note "unit-not-enabled",
     /// A unit's file has changed since systemd read it.
     UnitChanged = Warning "unit-changed",
-    /// Two units that have the same role are to start.
+    /// Two units that have the same role, or share what only one can have, are to start.
     UnitsConflict = Warning "units-conflict",
 }
 

@@ -11,8 +11,7 @@ use super::settings::Roles;
 /// Restarts that somebody should look at.
 const RESTARTS: u64 = 5;
 /// What is asked of each unit (systemctl(1)).
-const PROPERTIES: &str =
-    "Id,LoadState,ActiveState,Result,NRestarts,UnitFileState,NeedDaemonReload,StatusText,LimitNOFILE";
+const PROPERTIES: &str = "Id,LoadState,ActiveState,Result,NRestarts,UnitFileState,NeedDaemonReload,StatusText,LimitNOFILE";
 
 /// One unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +72,9 @@ impl Unit {
                     "{name} may have {} descriptors; each connection takes two",
                     self.descriptors.unwrap_or_default()
                 ),
-                format!("systemctl edit {name}: LimitNOFILE=1048576 in [Service]; then systemctl restart {name}"),
+                format!(
+                    "systemctl edit {name}: LimitNOFILE=1048576 in [Service]; then systemctl restart {name}"
+                ),
             ),
             () => return None,
         };
@@ -131,14 +132,28 @@ impl Facts {
     pub(super) fn check(&self) -> Vec<Finding> {
         let mut found: Vec<Finding> = self.units.iter().filter_map(Unit::check).collect();
         let starts = |name: &str| self.units.iter().any(|u| u.name == name && u.starts());
-        for other in ["lateen-control.service", "lateen-node.service"] {
-            if starts("lateen.service") && starts(other) {
+        let [both, control, node] = [
+            "lateen.service",
+            "lateen-control.service",
+            "lateen-node.service",
+        ];
+        for other in [control, node] {
+            if starts(both) && starts(other) {
                 let seen = format!(
-                    "lateen.service and {other} are both to start, and have the same role: each stops the other"
+                    "{both} and {other} are both to start, and have the same role: each stops the other"
                 );
                 let remedy = format!("systemctl disable --now {other}");
                 found.push(Finding::new(Code::UnitsConflict, seen, remedy));
             }
+        }
+        if starts(control) && starts(node) {
+            let seen = format!(
+                "{control} and {node} are both to start, and share directories and ports: the second does not come up"
+            );
+            let remedy = format!(
+                "systemctl disable --now {control} {node} && systemctl enable --now {both}"
+            );
+            found.push(Finding::new(Code::UnitsConflict, seen, remedy));
         }
         found
     }
@@ -220,6 +235,11 @@ mod tests {
             (
                 "twice the same",
                 vec![node(), unit("lateen.service", "inactive")],
+                vec![Code::UnitsConflict],
+            ),
+            (
+                "two that share a host",
+                vec![node(), unit("lateen-control.service", "active")],
                 vec![Code::UnitsConflict],
             ),
             (
