@@ -14,6 +14,7 @@ mod ports;
 mod program;
 mod reach;
 mod resolver;
+mod running;
 mod settings;
 mod storage;
 mod tools;
@@ -102,6 +103,7 @@ pub struct Facts {
     ports: ports::Facts,
     reach: reach::Facts,
     units: units::Facts,
+    running: running::Facts,
 }
 
 impl Facts {
@@ -113,6 +115,7 @@ impl Facts {
         let tools = tools::Facts::read(settings.config());
         let reach = reach::Facts::read(settings.config());
         let ports = ports::Facts::read(settings.config());
+        let running = running::Facts::read(settings.config());
         let firewall = firewall::Facts::read(settings.config());
         Self {
             tools,
@@ -120,6 +123,7 @@ impl Facts {
             ports,
             reach,
             units,
+            running,
             ..Self::of(settings)
         }
     }
@@ -171,6 +175,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     found.extend(facts.ports.check(roles));
     found.extend(facts.reach.check(roles));
     found.extend(facts.units.check());
+    found.extend(facts.running.check());
     found.sort_by_key(|finding| finding.severity);
     found
 }

@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use super::descriptors::more_descriptors;
 use super::output::{NO, USAGE};
 use super::{Failure, accounts};
-use crate::admin::{self, Answer, Listener, Routes};
+use crate::admin::{self, Answer, Listener, Routes, SOCKET};
 use crate::agent::identity::NodeIdentity;
 use crate::config::daemon::{Config, Role};
 use crate::config::diagnose::Style;
@@ -40,9 +40,6 @@ use companion::Companion;
 use followers::Followers;
 use powers::Powers;
 use reload::Reload;
-
-/// Name of the socket by which the command line reaches a running process.
-pub const SOCKET: &str = "admin.sock";
 
 /// Start the roles of this host.
 #[derive(Debug, Args)]

@@ -83,6 +83,18 @@ codes! {
     CertificateExpired = Error "certificate-expired",
     /// It soon will, so renewing it fails.
     CertificateExpiring = Warning "certificate-expiring",
+    /// A workload's certificate has expired.
+    WorkloadCertificateExpired = Error "workload-certificate-expired",
+    /// It soon will, so renewing it fails.
+    WorkloadCertificateExpiring = Warning "workload-certificate-expiring",
+    /// There is none for a workload, and a reason why.
+    WorkloadCertificateMissing = Error "workload-certificate-missing",
+    /// A certificate of the mesh's authority has expired.
+    AuthorityExpired = Error "authority-expired",
+    /// It soon will.
+    AuthorityExpiring = Warning "authority-expiring",
+    /// The clock is far from the control plane's.
+    ClockApart = Warning "clock-apart",
     /// The clock is behind what has been proven to be past.
     ClockBehind = Error "clock-behind",
     /// Nothing keeps the clock right.
