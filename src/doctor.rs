@@ -115,6 +115,7 @@ impl Facts {
         let tools = tools::Facts::read(settings.config());
         let reach = reach::Facts::read(settings.config());
         let ports = ports::Facts::read(settings.config());
+        let resolver = resolver::Facts::with_host(settings.config());
         let running = running::Facts::read(settings.config());
         let firewall = firewall::Facts::read(settings.config());
         Self {
@@ -124,6 +125,7 @@ impl Facts {
             reach,
             units,
             running,
+            resolver,
             ..Self::of(settings)
         }
     }
@@ -169,7 +171,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     found.extend(facts.storage.check(&facts.account));
     found.extend(facts.trust.check(roles));
     found.extend(facts.clock.check());
-    found.extend(facts.resolver.check());
+    found.extend(facts.resolver.check(roles));
     found.extend(facts.tools.check(roles));
     found.extend(facts.firewall.check(roles));
     found.extend(facts.ports.check(roles));

@@ -103,6 +103,10 @@ codes! {
     ResolverNone = Error "resolver-none",
     /// Names are asked for with many endings first.
     NdotsHigh = Warning "ndots-high",
+    /// Programs of the host are to know names of the mesh, and its resolver has to be told by hand.
+    DnsHost = Note "dns-host",
+    /// systemd-resolved is to be told of the mesh, and is not, or does not run.
+    DnsUntold = Warning "dns-untold",
     /// nft is not installed.
     NftMissing = Error "nft-missing",
     /// ip is not installed.
