@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn whether_the_host_is_to_know_the_mesh_the_settings_say() {
         for (settings, want) in [("", false), ("[dns]\nhost = \"auto\"", true)] {
-            let settings = format!("state-dir = \"/nonexistent\"\n{settings}");
+            let settings = format!("state-dir = \"/nonexistent/state\"\n{settings}");
             let config = Config::parse("", settings, "edge-1").unwrap();
             let host = Host::read(&config);
             assert_eq!(host.is_some(), want);
