@@ -132,30 +132,40 @@ impl Facts {
     pub(super) fn check(&self) -> Vec<Finding> {
         let mut found: Vec<Finding> = self.units.iter().filter_map(Unit::check).collect();
         let starts = |name: &str| self.units.iter().any(|u| u.name == name && u.starts());
-        let [both, control, node] = [
-            "lateen.service",
-            "lateen-control.service",
-            "lateen-node.service",
-        ];
-        for other in [control, node] {
-            if starts(both) && starts(other) {
+        let whole = "lateen.service";
+        for other in ["lateen-control.service", "lateen-node.service"] {
+            if starts(whole) && starts(other) {
                 let seen = format!(
-                    "{both} and {other} are both to start, and have the same role: each stops the other"
+                    "{whole} and {other} are both to start, and have the same role: each stops the other"
                 );
                 let remedy = format!("systemctl disable --now {other}");
                 found.push(Finding::new(Code::UnitsConflict, seen, remedy));
             }
         }
-        if starts(control) && starts(node) {
-            let seen = format!(
-                "{control} and {node} are both to start, and share directories and ports: the second does not come up"
-            );
-            let remedy = format!(
-                "systemctl disable --now {control} {node} && systemctl enable --now {both}"
-            );
-            found.push(Finding::new(Code::UnitsConflict, seen, remedy));
-        }
+        found.extend(self.shared());
         found
+    }
+
+    /// Units that do not stop each other and share what one process has alone.
+    fn shared(&self) -> Option<Finding> {
+        let keeper = "lateen-keeper.service";
+        let units = self.units.iter().filter(|u| u.starts() && u.name != keeper);
+        let names: Vec<&str> = units.map(|unit| &*unit.name).collect();
+        let stops = |name: &&str| ["lateen-control.service", "lateen-node.service"].contains(name);
+        if names.len() < 2 || (names.contains(&"lateen.service") && names.iter().any(stops)) {
+            return None;
+        }
+        let (last, first) = names.split_last()?;
+        let seen = format!(
+            "{} and {last} are all to start, and have one state directory, one admin socket and the same ports: \
+             only one of them comes up",
+            first.join(", ")
+        );
+        let remedy = format!(
+            "systemctl disable --now {last}, and let another have its role: lateen.service is a control plane and \
+             a node, and further `--waypoint NAMESPACE/NAME` are for its ExecStart (systemctl edit)"
+        );
+        Some(Finding::new(Code::UnitsConflict, seen, remedy))
     }
 }
 
@@ -241,6 +251,19 @@ mod tests {
                 "two that share a host",
                 vec![node(), unit("lateen-control.service", "active")],
                 vec![Code::UnitsConflict],
+            ),
+            (
+                "a waypoint beside a node",
+                vec![
+                    node(),
+                    unit("lateen-waypoint@shop:waypoint.service", "active"),
+                ],
+                vec![Code::UnitsConflict],
+            ),
+            (
+                "with its keeper",
+                vec![node(), unit("lateen-keeper.service", "active")],
+                vec![],
             ),
             (
                 "a few descriptors",
