@@ -14,6 +14,7 @@ mod ports;
 mod program;
 mod reach;
 mod resolver;
+mod running;
 mod settings;
 mod storage;
 mod tools;
@@ -102,6 +103,7 @@ pub struct Facts {
     ports: ports::Facts,
     reach: reach::Facts,
     units: units::Facts,
+    running: running::Facts,
 }
 
 impl Facts {
@@ -112,12 +114,18 @@ impl Facts {
         let settings = settings::Facts::read(config, units.roles());
         let tools = tools::Facts::read(settings.config());
         let reach = reach::Facts::read(settings.config());
+        let ports = ports::Facts::read(settings.config());
+        let resolver = resolver::Facts::with_host(settings.config());
+        let running = running::Facts::read(settings.config());
+        let firewall = firewall::Facts::read(settings.config());
         Self {
             tools,
-            firewall: firewall::Facts::read(),
-            ports: ports::Facts::read(),
+            firewall,
+            ports,
             reach,
             units,
+            running,
+            resolver,
             ..Self::of(settings)
         }
     }
@@ -126,6 +134,7 @@ impl Facts {
     /// it has checked itself. Blocks on the file system.
     pub fn at_start(config: &Config, roles: Roles) -> Self {
         Self {
+            kernel: kernel::Facts::of_this_process(),
             account: account::Facts::default(),
             ..Self::of(settings::Facts::given(config.clone(), roles))
         }
@@ -162,12 +171,13 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     found.extend(facts.storage.check(&facts.account));
     found.extend(facts.trust.check(roles));
     found.extend(facts.clock.check());
-    found.extend(facts.resolver.check());
+    found.extend(facts.resolver.check(roles));
     found.extend(facts.tools.check(roles));
     found.extend(facts.firewall.check(roles));
     found.extend(facts.ports.check(roles));
     found.extend(facts.reach.check(roles));
     found.extend(facts.units.check());
+    found.extend(facts.running.check());
     found.sort_by_key(|finding| finding.severity);
     found
 }

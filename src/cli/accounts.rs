@@ -1,11 +1,18 @@
 //! The users that the parts of a node run as, and the directories they share.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, openat, statat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+use rustix::process::{Gid, Uid};
+
 use super::Failure;
 use super::output::NO;
+use crate::capture::privilege;
 use crate::config::daemon::{Config, ProxyUser};
 
 /// Whom the keeper runs as where the settings do not say and there is such a user.
@@ -134,33 +141,69 @@ fn own(path: &Path, uid: Option<u32>) -> io::Result<()> {
     give(path, uid)
 }
 
-/// Gives what root has written in a directory to the user the directory belongs to.
-pub(super) fn give_to_owner(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path)?.uid() {
-        uid if uid != 0 && rustix::process::geteuid().is_root() => give(path, uid),
-        _ => Ok(()),
-    }
+/// Becomes the owner of a directory that is another's, where this is root, and gives him what root has
+/// written there before: what is written from then on cannot be led elsewhere by links that he made.
+/// The kernel keeps this by thread: to be called before any thread is started.
+///
+/// # Errors
+/// When it cannot.
+pub(super) fn become_owner(path: &Path) -> Result<(), Failure> {
+    let Some(Account { uid, gid }) = other(path, rustix::process::geteuid().as_raw()) else {
+        return Ok(());
+    };
+    let given = give(path, uid);
+    given.map_err(|e| Failure::no(format!("cannot give away {}", path.display()), &e))?;
+    privilege::become_proxy(uid, gid).map_err(|e| Failure::no(path.display().to_string(), &e))
 }
 
+/// The owner of what root finds at `path`, if that is somebody else.
+fn other(path: &Path, me: u32) -> Option<Account> {
+    let meta = std::fs::metadata(path).ok().filter(|_| me == 0)?;
+    let (uid, gid) = (meta.uid(), meta.gid());
+    (uid != 0).then_some(Account { uid, gid })
+}
+
+/// Gives away a file, or a directory with all that is in it. Nothing is followed out of it, whatever its
+/// owner does meanwhile: each step is taken from an open directory, and no link is one.
 fn give(path: &Path, uid: u32) -> io::Result<()> {
-    give_alone(path, uid)?;
-    if std::fs::symlink_metadata(path)?.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), uid)?;
+    give_at(CWD, path, uid)
+}
+
+fn give_at(directory: impl AsFd, name: impl Arg + Copy, uid: u32) -> io::Result<()> {
+    let directory = directory.as_fd();
+    if give_one(directory, name, uid)? != FileType::Directory {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inside = openat(directory, name, flags, Mode::empty())?;
+    for entry in Dir::read_from(&inside)? {
+        let entry = entry?;
+        if ![c".", c".."].contains(&entry.file_name()) {
+            give_at(&inside, entry.file_name(), uid)?;
         }
     }
     Ok(())
 }
 
 fn give_alone(path: &Path, uid: u32) -> io::Result<()> {
-    if std::fs::symlink_metadata(path)?.uid() == uid {
-        return Ok(());
+    give_one(CWD, path, uid).map(drop)
+}
+
+/// Gives away this alone, and says what it is. Of a file that has another name too, which may be anywhere,
+/// nothing is changed.
+fn give_one(directory: BorrowedFd<'_>, name: impl Arg + Copy, uid: u32) -> io::Result<FileType> {
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if stat.st_uid == uid || (stat.st_nlink > 1 && kind != FileType::Directory) {
+        return Ok(kind);
     }
-    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).or_else(|e| {
+    let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    match chownat(directory, name, Some(owner), Some(group), flags) {
         // A user namespace that maps a single user has nobody to give it to, and needs not.
-        let single = e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error());
-        if single { Ok(()) } else { Err(e) }
-    })
+        Ok(()) | Err(Errno::INVAL) => Ok(kind),
+        Err(e) => Err(e.into()),
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +221,58 @@ mod tests {
             ("998", None),
         ] {
             assert_eq!(find(users, name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn root_becomes_whoever_owns_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = std::fs::metadata(dir.path()).unwrap();
+        let owner = Account {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        };
+        let missing = dir.path().join("none");
+        for (name, path, me, want) in [
+            (
+                "root's own, or another's",
+                dir.path(),
+                0,
+                Some(owner).filter(|owner| owner.uid != 0),
+            ),
+            ("not there yet", &missing, 0, None),
+            ("not root", dir.path(), 1000, None),
+        ] {
+            assert_eq!(other(path, me), want, "{name}");
+        }
+    }
+
+    /// As somebody who may give files away.
+    #[test]
+    fn what_leads_elsewhere_is_not_given_away() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let secret = outside.path().join("secret");
+        std::fs::write(&secret, "").unwrap();
+        let inner = dir.path().join("agent");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("identity"), "").unwrap();
+        std::os::unix::fs::symlink(outside.path(), inner.join("link")).unwrap();
+        std::fs::hard_link(&secret, inner.join("twin")).unwrap();
+        let me = std::fs::metadata(dir.path()).unwrap().uid();
+        give(dir.path(), 4242).unwrap();
+        let owner = |path: &Path| std::fs::symlink_metadata(path).unwrap().uid();
+        for (path, want) in [
+            (dir.path(), 4242),
+            (&inner, 4242),
+            (&inner.join("identity"), 4242),
+            (&inner.join("link"), 4242),
+            (outside.path(), me),
+            (&secret, me),
+        ] {
+            assert_eq!(owner(path), want, "{}", path.display());
         }
     }
 }

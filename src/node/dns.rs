@@ -36,7 +36,7 @@ use forward::Forwarder;
 pub(super) use host::Host;
 pub use host::Told;
 pub(super) use listen::{Listeners, serve};
-pub use resolved::{Finding, Resolver};
+pub use resolved::{Finding, LINK as RESOLVED_LINK, Resolver, by_hand};
 pub(super) use servers::Servers;
 pub(super) use upstream::Upstream;
 
