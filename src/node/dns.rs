@@ -208,7 +208,7 @@ impl Answering {
         let workload = match &self.client {
             Client::Workload(uid) => Some(Arc::clone(state.view.workload(uid)?)),
             // Before the first view nothing is known to be no name of the mesh.
-            Client::Host if state.view.size() == (0, 0) => return None,
+            Client::Host if !state.is_heard() => return None,
             Client::Host => match self.common.marked(mark) {
                 Some(uid) => Some(Arc::clone(state.view.workload(&uid)?)),
                 None => None,

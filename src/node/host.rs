@@ -144,7 +144,7 @@ impl Host {
             if hosted(&state).next().is_some() {
                 return;
             }
-            if state.view.size() != (0, 0) {
+            if state.is_heard() {
                 told.send_if_modified(|told| told.replace(Arc::default()).is_none());
             }
             // Whoever tells of the mesh is gone, and so is the process in a moment.

@@ -376,6 +376,25 @@ async fn on_the_host_nobody_else_is_asked_for_names_of_the_mesh() {
     );
 }
 
+/// A mesh of which nobody has told is waited for, one in which nobody is is not.
+#[tokio::test]
+async fn in_an_empty_mesh_the_rest_of_the_world_is_asked() {
+    let server = Server::new().await;
+    server.on("www.example", says("www.example", 60));
+    let empty = MeshState {
+        view: Arc::default(),
+        ..mesh()
+    };
+    let (host, tell) = answering(Client::Host, &[server.at], empty);
+    let outside = asked(&host, "www.example", Kind::A).await;
+    assert_eq!(
+        outside,
+        "NOERROR ra rd www.example. A: www.example. 60 A 192.0.2.1"
+    );
+    tell.send_replace(Arc::default());
+    assert!(host.known(0).is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_not_known_yet_is_waited_for() {
     let (unknown, tell) = answering(
