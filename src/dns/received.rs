@@ -158,7 +158,8 @@ impl Records {
 
     fn life(&self, code: Code) -> Option<Duration> {
         let seconds = match code {
-            Code::OK if self.answers > 0 => self.shortest,
+            // Aliases that lead nowhere are kept no longer than that they do.
+            Code::OK if self.answers > 0 => self.shortest.min(self.none_for.or(self.shortest)),
             Code::OK | Code::NO_NAME => self.none_for,
             _ => None,
         };
@@ -207,7 +208,12 @@ impl Received {
         let checked = query.dnssec_ok() || query.flags & flag::AUTHENTIC != 0;
         let authentic = if checked { flags & flag::AUTHENTIC } else { 0 };
         message[..2].copy_from_slice(&query.id.to_be_bytes());
-        let flags = query.answered(authentic, self.code);
+        // Cut to what a header holds, it would be another one: a failure might read as success.
+        let code = match query.edns {
+            None if self.code.0 > flag::CODE => Code::FAILURE,
+            _ => self.code,
+        };
+        let flags = query.answered(authentic, code);
         message[2..4].copy_from_slice(&flags.to_be_bytes());
         // In the letters in which it was asked for.
         let name = query.question.name.wire();

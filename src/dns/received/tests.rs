@@ -98,6 +98,11 @@ fn an_answer_is_known_by_its_question_and_kept_by_its_lives() {
             answer(3, [1, 1, 0], &[alias(b"\x01b\0"), soa(9, 8)].concat()),
             "NXDOMAIN for 8 s",
         ),
+        (
+            "none of that kind, by way of an alias",
+            answer(0, [1, 1, 0], &[alias(b"\x01b\0"), soa(9, 8)].concat()),
+            "NOERROR for 8 s",
+        ),
         ("a failure", answer(2, [0, 0, 0], &[]), "SERVFAIL"),
         (
             "a life that is none",
@@ -223,6 +228,33 @@ fn an_answer_is_passed_on_as_it_came_but_for_the_exchange() {
         let said = said(&received.reply(query, lives, Transport::Udp));
         assert_eq!(said.id, 99, "{name}");
         assert_eq!(said.to_string(), want, "{name}");
+    }
+}
+
+#[test]
+fn a_code_that_takes_edns_is_a_failure_to_who_has_none() {
+    let question = query("www.example").question;
+    let asked = ask(7, &query("www.example"), true);
+    let plain = query("www.example");
+    let extended = Query {
+        edns: Some(crate::dns::Edns {
+            payload: 512,
+            version: 0,
+            dnssec_ok: false,
+        }),
+        ..plain.clone()
+    };
+    for (low, high, with) in [(0, 1, "BADVERS"), (3, 1, "RCODE19"), (7, 1, "RCODE23")] {
+        let opt = [0, 0, 41, 4, 0xd0, high, 0, 0, 0, 0, 0];
+        let message = answered(&asked, low, [0, 0, 1], &opt);
+        let Heard::Answer(received) = hear(message, 7, &question) else {
+            panic!("an answer");
+        };
+        for (query, want) in [(&plain, "SERVFAIL"), (&extended, with)] {
+            let fresh = Lives::Less(Duration::ZERO);
+            let reply = said(&received.reply(query, fresh, Transport::Udp));
+            assert_eq!(reply.code, want);
+        }
     }
 }
 
