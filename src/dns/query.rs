@@ -210,13 +210,14 @@ impl Query {
         let mut edns = None;
         let before = u32::from(answers) + u32::from(authorities);
         for number in 0..before + u32::from(additionals) {
-            let (name, kind, class) = (reader.name()?, Kind(reader.number()?), reader.number()?);
+            let octets = reader.pass_name()?;
+            let (kind, class) = (Kind(reader.number()?), reader.number()?);
             let (life, length) = (reader.long()?, reader.number()?);
             reader.take(length.into())?;
             if kind != Kind::OPT {
                 continue;
             }
-            let misplaced = number < before || name.wire() != [0];
+            let misplaced = number < before || octets != 1;
             if misplaced || edns.replace(Edns::of(class, life)).is_some() {
                 return None;
             }

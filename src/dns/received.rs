@@ -142,7 +142,7 @@ impl Records {
 
     /// Reads one that is passed on: how long it says that there is none, and its life.
     fn record(&mut self, reader: &mut Reader<'_>) -> Option<(Option<u32>, u32)> {
-        let _owner = reader.name()?;
+        let _owner = reader.pass_name()?;
         let (kind, _class) = (Kind(reader.number()?), reader.number()?);
         let at = u16::try_from(reader.offset()).ok()?;
         let life = reader.long()?;
@@ -169,11 +169,15 @@ impl Records {
 
 /// Reads what is said of the exchange, if that comes next: the upper part of the code.
 fn exchange(reader: &mut Reader<'_>) -> Option<u16> {
-    let (name, kind, _) = (reader.name()?, Kind(reader.number()?), reader.number()?);
+    let (octets, kind, _) = (
+        reader.pass_name()?,
+        Kind(reader.number()?),
+        reader.number()?,
+    );
     let [extended, ..] = reader.long()?.to_be_bytes();
     let length = reader.number()?;
     reader.take(length.into())?;
-    (kind == Kind::OPT && name.wire() == [0]).then_some(extended.into())
+    (kind == Kind::OPT && octets == 1).then_some(extended.into())
 }
 
 /// Reads the names within a record of the kinds in which names refer to others (RFC 3597 §4), since
@@ -187,7 +191,7 @@ fn names(kind: Kind, data: &mut Reader<'_>, end: usize) -> Option<Option<u32>> {
     };
     data.take(before)?;
     for _ in 0..names {
-        data.name()?;
+        data.pass_name()?;
     }
     let numbers = data.take(after)?;
     let minimum = numbers.last_chunk().map(|n| u32::from_be_bytes(*n));
