@@ -228,7 +228,12 @@ impl Received {
                 *life = aged(u32::from_be_bytes(*life), lives).to_be_bytes();
             }
         }
-        finish(query, self.code, message, transport)
+        finish(query, code, message, transport)
+    }
+
+    /// The message, without what was said of the exchange.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
     }
 }
 
