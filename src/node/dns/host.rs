@@ -148,8 +148,16 @@ impl Host {
             false => UdpSocket::bind(at)?,
         };
         udp.set_nonblocking(true)?;
-        // An older kernel says nothing of marks: then nobody is known by one.
-        let _unmarked = sys::tell_marks(udp.as_fd());
+        if let Err(e) = sys::tell_marks(udp.as_fd())
+            && REDIRECTED.contains(&at)
+        {
+            warn!(
+                address = %at,
+                error = %e,
+                remedy = "run Linux 5.19 or newer",
+                "the kernel does not tell whose a question for a name is: captured units and users are answered as the host's other programs"
+            );
+        }
         let tcp = TcpListener::bind(at)?;
         tcp.set_nonblocking(true)?;
         Ok((udp, tcp))
