@@ -1,6 +1,6 @@
-//! Reads whether our table is there and what its sets and maps hold, from the kernel itself. `nft` looks each cgroup's
-//! name up in the whole tree, which takes it a minute for a thousand of them (tried, 1.0.6), and
-//! drift must be seen within a second.
+//! Reads whether our table is there and what its sets and maps hold, from the kernel itself. `nft` looks
+//! each cgroup's name up in the whole tree, which takes it a minute for a thousand of them (tried,
+//! 1.0.6), and drift must be seen within a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::net::{recv, sendto, socket_with};
 
 use super::netns::Netns;
-use super::ruleset::host::units;
+use super::ruleset::host::{Mark, by_marks, units};
 use super::ruleset::{Cgroup, TABLE};
 
 /// Of linux/netlink.h.
@@ -34,8 +34,9 @@ const OF_TABLE: u16 = 1;
 const OF_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 const ELEMENT: u16 = 1;
-/// `NFTA_SET_ELEM_KEY` of an element, and `NFTA_DATA_VALUE` of that.
+/// `NFTA_SET_ELEM_KEY` of an element and `NFTA_SET_ELEM_DATA`, and `NFTA_DATA_VALUE` of either.
 const KEY: u16 = 1;
+const DATA: u16 = 2;
 const VALUE: u16 = 1;
 /// Bits of an attribute's type that say how its content is laid out.
 const LAYOUT: u16 = 0xc000;
@@ -54,8 +55,7 @@ fn netfilter(ns: &Netns) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let kind = SocketType::RAW;
     let protocol = Some(netlink::NETFILTER);
-    let socket = ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??;
-    Ok(socket)
+    Ok(ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??)
 }
 
 /// Whether our table is there, whatever it holds.
@@ -96,6 +96,28 @@ pub(super) fn held<'a>(
     Ok(Some(held))
 }
 
+/// The marks that the maps of our table give, whoever has filled them; none where there is no table.
+///
+/// # Errors
+/// As [`held`].
+pub(super) fn marks(ns: &Netns) -> io::Result<BTreeSet<Mark>> {
+    let socket = netfilter(ns)?;
+    let mut marks = BTreeSet::new();
+    for mut maps in by_marks() {
+        let given = maps.try_for_each(|map| {
+            let elements = whole(&socket, &map)?;
+            marks.extend(elements.iter().filter_map(|element| mark_of(element)));
+            Ok(())
+        });
+        match given {
+            // One that is not there is the last of its kind.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(marks)
+}
+
 /// Whether our map of cgroups at its level has this one.
 ///
 /// # Errors
@@ -113,8 +135,16 @@ pub(super) fn knows(ns: &Netns, cgroup: &Cgroup) -> io::Result<bool> {
 }
 
 fn key_of(element: &[u8]) -> Option<&[u8]> {
-    let of = |kind: u16, bytes| attributes(bytes).find_map(|(k, v)| (k == kind).then_some(v));
-    of(VALUE, of(KEY, element)?)
+    part(VALUE, part(KEY, element)?)
+}
+
+fn mark_of(element: &[u8]) -> Option<Mark> {
+    let value = part(VALUE, part(DATA, element)?)?;
+    Mark::try_from(u32::from_ne_bytes(value.try_into().ok()?)).ok()
+}
+
+fn part(kind: u16, of: &[u8]) -> Option<&[u8]> {
+    attributes(of).find_map(|(k, content)| (k == kind).then_some(content))
 }
 
 fn whole(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {

@@ -142,7 +142,7 @@ impl Records {
 
     /// Reads one that is passed on: how long it says that there is none, and its life.
     fn record(&mut self, reader: &mut Reader<'_>) -> Option<(Option<u32>, u32)> {
-        let _owner = reader.name()?;
+        let _owner = reader.pass_name()?;
         let (kind, _class) = (Kind(reader.number()?), reader.number()?);
         let at = u16::try_from(reader.offset()).ok()?;
         let life = reader.long()?;
@@ -158,7 +158,8 @@ impl Records {
 
     fn life(&self, code: Code) -> Option<Duration> {
         let seconds = match code {
-            Code::OK if self.answers > 0 => self.shortest,
+            // Aliases that lead nowhere are kept no longer than that they do.
+            Code::OK if self.answers > 0 => self.shortest.min(self.none_for.or(self.shortest)),
             Code::OK | Code::NO_NAME => self.none_for,
             _ => None,
         };
@@ -168,11 +169,15 @@ impl Records {
 
 /// Reads what is said of the exchange, if that comes next: the upper part of the code.
 fn exchange(reader: &mut Reader<'_>) -> Option<u16> {
-    let (name, kind, _) = (reader.name()?, Kind(reader.number()?), reader.number()?);
+    let (octets, kind, _) = (
+        reader.pass_name()?,
+        Kind(reader.number()?),
+        reader.number()?,
+    );
     let [extended, ..] = reader.long()?.to_be_bytes();
     let length = reader.number()?;
     reader.take(length.into())?;
-    (kind == Kind::OPT && name.wire() == [0]).then_some(extended.into())
+    (kind == Kind::OPT && octets == 1).then_some(extended.into())
 }
 
 /// Reads the names within a record of the kinds in which names refer to others (RFC 3597 §4), since
@@ -186,7 +191,7 @@ fn names(kind: Kind, data: &mut Reader<'_>, end: usize) -> Option<Option<u32>> {
     };
     data.take(before)?;
     for _ in 0..names {
-        data.name()?;
+        data.pass_name()?;
     }
     let numbers = data.take(after)?;
     let minimum = numbers.last_chunk().map(|n| u32::from_be_bytes(*n));
@@ -207,7 +212,12 @@ impl Received {
         let checked = query.dnssec_ok() || query.flags & flag::AUTHENTIC != 0;
         let authentic = if checked { flags & flag::AUTHENTIC } else { 0 };
         message[..2].copy_from_slice(&query.id.to_be_bytes());
-        let flags = query.answered(authentic, self.code);
+        // Cut to what a header holds, it would be another one: a failure might read as success.
+        let code = match query.edns {
+            None if self.code.0 > flag::CODE => Code::FAILURE,
+            _ => self.code,
+        };
+        let flags = query.answered(authentic, code);
         message[2..4].copy_from_slice(&flags.to_be_bytes());
         // In the letters in which it was asked for.
         let name = query.question.name.wire();
@@ -218,7 +228,12 @@ impl Received {
                 *life = aged(u32::from_be_bytes(*life), lives).to_be_bytes();
             }
         }
-        finish(query, self.code, message, transport)
+        finish(query, code, message, transport)
+    }
+
+    /// The message, without what was said of the exchange.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
     }
 }
 

@@ -119,6 +119,23 @@ cases! {
         }
     }
 
+    /// Else the next process might give a mark to another, while the rules still give it to the first.
+    fn who_comes_next_is_told_under_which_marks_the_rules_are(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        site.start("cart");
+        let workloads = vec![wanted(3, site.unit("cart"), CART_PORT), wanted(5, user(WEB), 8081)];
+        HostProxy::start(room, site.terms(), workloads).stop();
+        let next = HostProxy::unaware(room, site.terms());
+        let standings = || [3, 4, 5].map(|nth| next.standing(nth));
+        let want = [Some(Standing::Captured), None, Some(Standing::Captured)];
+        assert_eq!(standings(), want);
+        // It has looked at its rules meanwhile, of which there is no news.
+        room.sh("nft list ruleset");
+        assert_eq!(standings(), want);
+        next.capture(vec![wanted(7, user(WEB), 8081)]);
+        assert_eq!([3, 5].map(|nth| next.standing(nth)), [None, None]);
+    }
+
     fn a_unit_is_captured_again_whenever_it_starts(room: &Room) {
         let Some(site) = Site::of(room) else { return };
         let _server = Server::outside(80);

@@ -163,12 +163,20 @@ impl HostProxy {
     /// Starts one that has the powers itself; the rules are in place on return.
     pub(crate) fn start(room: &Room, terms: Terms, workloads: Vec<Wanted>) -> Self {
         let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
+        let workloads = Some(Arc::from(workloads));
         Self::with(room, needed, Sockets::own(terms), None, workloads)
     }
 
-    /// Starts one that has none and asks the keeper.
+    /// Starts one that does not know its workloads yet.
+    pub(crate) fn unaware(room: &Room, terms: Terms) -> Self {
+        let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
+        Self::with(room, needed, Sockets::own(terms), None, Workloads::None)
+    }
+
+    /// Starts one that has no powers and asks the keeper.
     pub(crate) fn kept(room: &Room, workloads: Vec<Wanted>) -> Self {
         let (sockets, link) = Sockets::kept(Path::new(SOCKET));
+        let workloads = Some(Arc::from(workloads));
         Self::with(room, CapabilitySet::empty(), sockets, Some(link), workloads)
     }
 
@@ -177,12 +185,12 @@ impl HostProxy {
         powers: CapabilitySet,
         sockets: Sockets,
         link: Option<Link>,
-        workloads: Vec<Wanted>,
+        workloads: Workloads,
     ) -> Self {
         let (tell, came) = sync_channel(SEEN);
         let (hand, handed) = sync_channel(1);
         let stop = CancellationToken::new();
-        let (wants, wanted) = watch::channel(Some(Arc::from(workloads)));
+        let (wants, wanted) = watch::channel(workloads);
         let (ns, users, token) = (room.cart.clone(), room.users, stop.clone());
         let thread = thread::spawn(move || {
             // Its host is the room's.
@@ -227,7 +235,9 @@ impl HostProxy {
 
     /// Waits until the rules are those of all workloads.
     fn settled(&self) {
-        let count = self.wants.borrow().as_ref().map_or(0, |w| w.len());
+        let Some(count) = self.wants.borrow().as_ref().map(|w| w.len()) else {
+            return;
+        };
         eventually("rules of the host", || {
             let now = self.outcome.borrow().clone();
             match now.failed.is_none() && now.workloads.len() == count {

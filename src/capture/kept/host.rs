@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::protocol::{PlaceId, Verb, pieces};
@@ -86,18 +87,21 @@ fn told(place: PlaceId, workloads: &[Wanted]) -> Vec<Verb> {
 }
 
 impl KeptPlace {
-    /// Has the rules of the host's network kept, by whichever keeper is there.
+    /// Has the rules of the host's network kept, by whichever keeper is there; how they are it says at
+    /// once, and the receiver has it.
     pub(in crate::capture) async fn keep_host(&self) -> io::Result<watch::Receiver<Arc<Outcome>>> {
-        let outcome = self.host.outcome.subscribe();
+        let mut outcome = self.host.outcome.subscribe();
         *held(&self.host.wanted) = Some(None);
         let kept = self.ask(Verb::KeepHost { place: self.id }, PATIENCE).await;
-        match kept {
-            Ok(_done) => Ok(outcome),
-            Err(e) => {
-                self.host.forget();
-                Err(e.into())
-            }
-        }
+        let failed = match kept {
+            Ok(_done) => match timeout(PATIENCE, outcome.changed()).await {
+                Ok(Ok(())) => return Ok(outcome),
+                Ok(Err(_)) | Err(_) => io::ErrorKind::TimedOut.into(),
+            },
+            Err(e) => e.into(),
+        };
+        self.host.forget();
+        Err(failed)
     }
 
     /// Tells the keeper of the workloads, whenever they are others, for ever.

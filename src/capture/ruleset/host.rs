@@ -34,7 +34,7 @@ use crate::capture::routes::{self, Family};
 use chains::chains;
 use collections::{Collection, collections};
 
-pub(in crate::capture) use collections::units;
+pub(in crate::capture) use collections::{by_marks, units};
 
 /// What has no way through a proxy: addresses that mean another host on every link, and groups.
 const NOWHERE: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", "ff00::/8"];

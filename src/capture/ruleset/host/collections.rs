@@ -30,6 +30,23 @@ pub(super) struct Element {
 /// Name of the maps of cgroups, up to their level.
 pub(super) const UNITS: &str = "units_";
 
+/// Those of users, and of guests, up to their family.
+const USERS: &str = "users";
+const GUESTS: &str = "guests";
+
+/// The names of all maps to marks, by kind: within a kind, after one that is not there comes no other.
+pub(in crate::capture) fn by_marks() -> [Box<dyn Iterator<Item = String>>; 3] {
+    [
+        Box::new((1..).map(|level| format!("{UNITS}{level}"))),
+        Box::new(std::iter::once(USERS.to_owned())),
+        Box::new(
+            ["4", "6"]
+                .into_iter()
+                .map(|family| format!("{GUESTS}{family}")),
+        ),
+    ]
+}
+
 impl Collection {
     fn new(name: impl Into<String>, of: &'static str) -> Self {
         Self {
@@ -95,14 +112,14 @@ pub(super) fn collections(
     let mut units: Vec<_> = (1..=depth(members).max(LEVELS))
         .map(|level| Collection::new(format!("{UNITS}{level}"), "cgroupsv2 : mark"))
         .collect();
-    let mut users = Collection::new("users", "uid : mark");
+    let mut users = Collection::new(USERS, "uid : mark");
     let mut declared = Pair::new(
         "declared",
         "ipv4_addr . inet_service",
         "ipv6_addr . inet_service",
     );
     let mut sources = Pair::new(
-        "guests",
+        GUESTS,
         "ifname . ipv4_addr : mark",
         "ifname . ipv6_addr : mark",
     );

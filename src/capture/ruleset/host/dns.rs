@@ -6,7 +6,9 @@
 use super::HostPlan;
 use super::chains::marked;
 use crate::capture::ruleset::dns::{ASKED, DNS_PORT};
-use crate::capture::ruleset::{Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, Rule, rule};
+use crate::capture::ruleset::{
+    Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, PROXY_MARK, Rule, rule,
+};
 
 impl HostPlan {
     /// The same, with what the workloads ask of name servers; `exclusions` is what is let alone.
@@ -50,6 +52,7 @@ impl HostPlan {
                         })
                         .into(),
                 ),
+                "inbound_guard" => chain.rules.insert(0, squatted()),
                 "outbound_guard" => insert(
                     &mut chain.rules,
                     &format!("{} {OPENING}", marked()),
@@ -66,6 +69,16 @@ impl HostPlan {
         self.chains.insert(at, names(exclusions));
         self
     }
+}
+
+/// While the proxy is away anybody may take its port, but not bear its mark. By TCP that cannot be told: the
+/// listener that hands marks on has none itself.
+fn squatted() -> Rule {
+    let to = format!("udp dport {DNS_PORT} socket mark & {MARK_MASK:#x} != {PROXY_MARK:#x}");
+    rule(
+        format!("{to} counter reject"),
+        "to a program that has taken the proxy's port",
+    )
 }
 
 /// Puts rules before the first that begins so.
