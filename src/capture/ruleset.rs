@@ -58,6 +58,8 @@ const OPENING: &str = "tcp flags & (syn | ack) == syn";
 /// Pieces of a packet. The kernel makes them after the hooks where this is asked: there, only raw
 /// sockets do, to hide the flags.
 const FRAGMENTS: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
+/// To a socket that is there and is none of the proxy's, all but one of which are marked.
+const UNMARKED_LISTENER: &str = "socket mark & 0xfff != 0x539";
 /// To addresses of this host alone. What was redirected is on its way there too, though its
 /// interface is still the one of before.
 const LOOPBACK: [&str; 2] = ["ip daddr 127.0.0.0/8", "ip6 daddr ::1"];
@@ -120,6 +122,17 @@ fn own(exemption: Exemption) -> String {
         Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
         Exemption::Mark => mark,
     }
+}
+
+/// While the proxy is away anybody may listen on its ports. What is redirected there is not for them:
+/// without privileges a socket has neither a mark nor an address that is not its own. `proxys` is what
+/// is true of the proxy's listeners and not of others.
+fn squatted(proxys: &str) -> Rule {
+    let ports = format!("tcp dport {{ {OUTBOUND_PORT}, {PLAINTEXT_PORT} }} {OPENING}");
+    rule(
+        format!("{ports} {proxys} counter reject with tcp reset"),
+        "to a program that has taken the proxy's port",
+    )
 }
 
 /// The two rules for the way back of connections that the proxy opens to programs. They belong into

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Chain, Exclusions, FRAGMENTS, HBONE_PORT, LOOPBACK, NOT_OPENING, OPENING, OUTBOUND_PORT,
-    OUTSIDE, PLAINTEXT_PORT, own, replacing, rule, way_back,
+    OUTSIDE, PLAINTEXT_PORT, UNMARKED_LISTENER, own, replacing, rule, squatted, way_back,
 };
 use crate::capture::privilege::Exemption;
 use crate::capture::routes::{self, Family};
@@ -156,6 +156,7 @@ fn outbound_guard(own: &str, exclusions: &Exclusions) -> Chain {
 
 fn inbound_guard(exclusions: &Exclusions) -> Chain {
     let mut rules = vec![
+        squatted(UNMARKED_LISTENER),
         rule("iif \"lo\" accept", "from the proxy or the workload itself"),
         rule(
             format!("tcp dport {{ {PLAINTEXT_PORT}, {HBONE_PORT} }} accept"),

@@ -3,7 +3,7 @@
 use super::collections::UNITS;
 use crate::capture::ruleset::{
     Chain, Exclusions, FIRST_MARK, FRAGMENTS, GUEST_MARK, HBONE_PORT, LOOPBACK, MARK_MASK,
-    NOT_OPENING, OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, way_back,
+    NOT_OPENING, OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, squatted, way_back,
 };
 
 /// A connection that one of the workloads here opens.
@@ -320,7 +320,11 @@ fn outbound_guard(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
 }
 
 fn inbound_guard(exclusions: &Exclusions, guests: bool) -> Chain {
-    let mut rules = vec![rule("iif \"lo\" accept", "within the host")];
+    let mut rules = vec![
+        // The listener that hands marks on has none itself.
+        squatted("socket transparent 0"),
+        rule("iif \"lo\" accept", "within the host"),
+    ];
     if guests {
         rules.push(rule(format!("{} accept", taken()), "taken in passing"));
     }

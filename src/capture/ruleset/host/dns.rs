@@ -5,7 +5,7 @@
 
 use super::HostPlan;
 use super::chains::marked;
-use crate::capture::ruleset::dns::{ASKED, DNS_PORT};
+use crate::capture::ruleset::dns::{ASKED, DNS_PORT, squatted};
 use crate::capture::ruleset::{Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, Rule, rule};
 
 impl HostPlan {
@@ -50,6 +50,7 @@ impl HostPlan {
                         })
                         .into(),
                 ),
+                "inbound_guard" => drop(chain.rules.splice(0..0, squatted())),
                 "outbound_guard" => insert(
                     &mut chain.rules,
                     &format!("{} {OPENING}", marked()),
