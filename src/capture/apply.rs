@@ -131,7 +131,7 @@ pub enum CaptureError {
 pub struct Applied {
     ns: Netns,
     plan: Plan,
-    /// `None` when they were gone again before they could be read.
+    /// `None` when they were gone, or others, before they could be read.
     table: Option<Value>,
 }
 
@@ -147,10 +147,12 @@ pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
     // The way back first: without it the rules would only break connections.
     routes::ensure(ns, false).await?;
     run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
+    let table = listed(ns, &["-j"]).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        table: listed(ns, &["-j"]).await?,
+        // Somebody else may have been there before they were read.
+        table: table.filter(|table| plan.is_listed(table)),
     })
 }
 

@@ -294,6 +294,28 @@ cases! {
         assert_eq!(squatters.map(|s| s.accepted()), [0, 0]);
     }
 
+    fn what_is_changed_while_units_come_and_go_is_put_back_too(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let workloads = |port| vec![wanted(0, user(WEB), port), wanted(1, user(1003), 8082)];
+        let proxy = HostProxy::start(room, site.terms(), workloads(8081));
+        let table = "nft -n list table inet lateen | sed 's/packets [0-9]* bytes [0-9]*//'";
+        let whole = room.sh(table);
+        for (round, harm) in [
+            "nft insert rule inet lateen outbound accept",
+            "nft flush chain inet lateen marks",
+            "nft delete element inet lateen users '{ 1001 }'",
+        ].into_iter().cycle().take(9).enumerate() {
+            room.sh(harm);
+            // Nobody has looked at it yet when the next change is due.
+            proxy.capture(workloads(9000 + round as u16));
+            proxy.capture(workloads(8081));
+            eventually(harm, || match room.sh(table) {
+                now if now == whole => Ok(()),
+                now => Err(now),
+            });
+        }
+    }
+
     fn what_somebody_takes_from_the_host_is_put_back_within_a_second(room: &Room) {
         let Some(site) = Site::of(room) else { return };
         let _server = Server::outside(80);
