@@ -91,10 +91,10 @@ pub enum CaptureCommand {
         #[arg(long, conflicts_with_all = ["netns", "host"])]
         all: bool,
     },
-    /// Takes back what was applied, at its time
+    /// Takes back what was applied, at its time: what was there before is on standard input
     #[command(hide = true)]
     Revert {
-        /// What was there before
+        /// There for as long as nobody has confirmed
         file: PathBuf,
     },
 }

@@ -68,7 +68,7 @@ pub(super) async fn arm(
         armed: armed.unwrap_or_default(),
         pid: 0,
     };
-    let written = write(&file, &unconfirmed).and_then(|()| start(&file));
+    let written = write(&file, &unconfirmed).and_then(|()| start(&file, &unconfirmed));
     let armed = written.and_then(|pid| {
         unconfirmed.pid = pid;
         write(&file, &unconfirmed)
@@ -97,25 +97,35 @@ fn read(file: &Path) -> io::Result<Unconfirmed> {
     serde_json::from_slice(&fs::read(file)?).map_err(io::Error::from)
 }
 
-/// As a whole or not at all: somebody may be reading.
+/// As a whole or not at all: somebody may be reading. The directory is the proxy's, which may have put
+/// there what leads elsewhere.
 fn write(file: &Path, unconfirmed: &Unconfirmed) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;
     }
     let fresh = file.with_extension("new");
-    File::create(&fresh)?.write_all(&serde_json::to_vec(unconfirmed)?)?;
+    match fs::remove_file(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let text = serde_json::to_vec(unconfirmed)?;
+    File::create_new(&fresh)?.write_all(&text)?;
     fs::rename(fresh, file)
 }
 
-/// Starts who takes it back, and waits until it is ready to.
-fn start(file: &Path) -> io::Result<u32> {
+/// Starts who takes it back, and waits until it is ready to. What it takes back it is told, and does not
+/// read from a file that the proxy could change: that would be to make the proxy's rules.
+fn start(file: &Path, unconfirmed: &Unconfirmed) -> io::Result<u32> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["capture", "revert"])
         .arg(file)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&serde_json::to_vec(unconfirmed)?)?;
+    }
     let mut said = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut said)?;
@@ -134,7 +144,7 @@ pub(super) fn revert(file: &Path) -> Result<(), Failure> {
     let told = |e: io::Error| Failure::no(file.display().to_string(), &e);
     // The end of the terminal is not its own.
     rustix::process::setsid().map_err(|e| told(e.into()))?;
-    let mine = read(file).map_err(told)?;
+    let mine: Unconfirmed = serde_json::from_reader(io::stdin()).map_err(|e| told(e.into()))?;
     let deadline = Instant::now() + mine.after;
     println!("{READY}");
     while Instant::now() < deadline {
@@ -205,6 +215,25 @@ mod tests {
         ] {
             assert_eq!(duration(text).ok().map(|d| d.as_secs()), want, "{text}");
         }
+    }
+
+    #[test]
+    fn what_somebody_has_put_there_is_not_written_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = directory.path().join("other");
+        fs::write(&other, "whole").unwrap();
+        let file = directory.path().join(FILE);
+        std::os::unix::fs::symlink(&other, file.with_extension("new")).unwrap();
+        let mine = Unconfirmed {
+            network: "cart".to_owned(),
+            before: Before::default(),
+            after: Duration::from_secs(60),
+            armed: Duration::from_nanos(1),
+            pid: 0,
+        };
+        write(&file, &mine).unwrap();
+        assert_eq!(read(&file).unwrap(), mine);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "whole");
     }
 
     #[test]
