@@ -35,6 +35,23 @@ const BUILD: &str = "
     ip route add fd02::/64 via fd01::2
 ";
 
+/// The guest as a port of a bridge, beside another.
+const BRIDGE: &str = "
+    ip -n cart link add br0 type bridge
+    ip -n cart address flush dev tap3
+    ip -n cart link set tap3 master br0
+    ip -n cart address add 10.2.0.1/24 dev br0
+    ip -n cart address add fd02::1/64 dev br0 nodad
+    ip -n cart link set br0 up
+    ip netns add other
+    ip -n cart link add tap4 type veth peer name eth0 netns other
+    ip -n cart link set tap4 master br0
+    ip -n cart link set tap4 up
+    ip -n other address add 10.2.0.3/24 dev eth0
+    ip -n other address add fd02::3/64 dev eth0 nodad
+    ip -n other link set eth0 up
+";
+
 fn build(room: &Room) {
     crate::room::sh(BUILD);
     room.set("ipv4/ip_forward", "1");
@@ -157,23 +174,43 @@ cases! {
         });
     }
 
+    fn others_on_the_bridge_of_a_guest_are_let_alone(room: &Room) {
+        build(room);
+        crate::room::sh(BRIDGE);
+        crate::room::sh("
+            ip -n other route add default via 10.2.0.1
+            ip -n other route add default via fd02::1
+        ");
+        room.sh("for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 > $f; done");
+        let server = Server::outside(80);
+        let _host = Server::in_cart(room, 9999);
+        let proxy = start(room);
+        for (cart, outside) in CART.into_iter().zip(OUTSIDE) {
+            // Of itself the host can find no neighbour for another, without an address of the link's.
+            room.workload(|| visit(at(outside, 80))).unwrap();
+            within("other", || visit(at(outside, 80))).unwrap();
+            within("other", || visit(at(cart, 9999))).unwrap();
+        }
+        assert_eq!(proxy.came(), []);
+        // The guest is itself, or nobody.
+        let wire = Wire::of(&["10.2.0.9"]);
+        let reached = server.accepted();
+        let from = Some(at("10.2.0.9", 0));
+        let how = How { from, ..How::default() };
+        for to in [at(OUTSIDE[0], 80), at(CART[0], 9999)] {
+            let outcome = inside(|| connect_how(to, how));
+            assert!(outcome.is_err(), "{outcome:?}");
+        }
+        proxy.stop();
+        let outcome = inside(|| connect(at(OUTSIDE[0], 80)));
+        assert!(outcome.is_err(), "{outcome:?}");
+        assert_eq!(server.accepted(), reached);
+        assert_eq!(wire.openings(), [""; 0]);
+    }
+
     fn guests_of_a_bridge_are_captured_and_do_not_meet(room: &Room) {
         build(room);
-        crate::room::sh("
-            ip -n cart link add br0 type bridge
-            ip -n cart address flush dev tap3
-            ip -n cart link set tap3 master br0
-            ip -n cart address add 10.2.0.1/24 dev br0
-            ip -n cart address add fd02::1/64 dev br0 nodad
-            ip -n cart link set br0 up
-            ip netns add other
-            ip -n cart link add tap4 type veth peer name eth0 netns other
-            ip -n cart link set tap4 master br0
-            ip -n cart link set tap4 up
-            ip -n other address add 10.2.0.3/24 dev eth0
-            ip -n other address add fd02::3/64 dev eth0 nodad
-            ip -n other link set eth0 up
-        ");
+        crate::room::sh(BRIDGE);
         room.set("ipv4/conf/br0/rp_filter", "1");
         let proxy = start(room);
         // Where there is the hook that gives bridges' frames to the rules twice, it says so.
