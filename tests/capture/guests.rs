@@ -5,8 +5,8 @@ use std::os::fd::AsFd as _;
 use std::thread;
 
 use lateen::capture::host::Standing;
-use lateen::capture::ruleset::HBONE_PORT;
-use lateen::capture::{Mark, Target, Wanted};
+use lateen::capture::ruleset::{By, HBONE_PORT, Member};
+use lateen::capture::{Exclusions, HostPlan, Mark, Target, Wanted, host, rollback};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::programs::{How, Server, connect, connect_how, greeting, listen, visit};
@@ -208,6 +208,36 @@ cases! {
         assert_eq!(wire.openings(), [""; 0]);
     }
 
+    fn what_is_taken_back_is_the_table_of_the_bridge_too(room: &Room) {
+        build(room);
+        let member = |port: Option<&str>| Member {
+            mark: Mark::all().next().unwrap(),
+            by: By::Guest {
+                interface: port.map_or("tap3", |_| "br0").into(),
+                port: port.map(Into::into),
+                addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
+            },
+            inbound: [].into(),
+        };
+        let plan = |port| HostPlan::new(room.exemption(), &Exclusions::default(), &[member(port)]);
+        let state = "nft -s list ruleset; ip -4 rule; ip -6 rule";
+        for (name, was, then) in [
+            ("there is one then", None, Some("tap3")),
+            ("there was one", Some("tap3"), None),
+            ("there was another", Some("tap3"), Some("tap4")),
+        ] {
+            run(async {
+                host::apply::apply(&room.cart, &plan(was)).await.unwrap();
+                let whole = room.sh(state);
+                let before = rollback::before(&room.cart).await.unwrap();
+                host::apply::apply(&room.cart, &plan(then)).await.unwrap();
+                assert_ne!(room.sh(state), whole, "{name}");
+                rollback::restore(&room.cart, &before).await.unwrap();
+                assert_eq!(room.sh(state), whole, "{name}");
+            });
+        }
+    }
+
     fn guests_of_a_bridge_are_captured_and_do_not_meet(room: &Room) {
         build(room);
         crate::room::sh(BRIDGE);
@@ -249,4 +279,11 @@ cases! {
             now => Err(now),
         });
     }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(future)
 }
