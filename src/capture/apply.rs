@@ -115,6 +115,17 @@ pub enum CaptureError {
         /// The namespace.
         name: String,
     },
+    /// A namespace that is to be strict has a way out that cannot be filtered.
+    #[error(
+        "link `{link}` of network namespace `{name}` does not end on this host as a veth does, so \
+         nothing could be kept in the namespace; take `strict` off, or the link away"
+    )]
+    OtherLink {
+        /// The namespace.
+        name: String,
+        /// The link.
+        link: String,
+    },
     /// What a program lists does not read.
     #[error("cannot read what `{program}` lists")]
     Listing {
