@@ -166,6 +166,8 @@ impl Link {
 
     /// Answers those who ask for a time that there is nobody to ask.
     async fn refuse(&mut self, wait: Duration, reason: &io::Error) {
+        // A keeper that comes has never heard of them.
+        held(&self.shared.left).clear();
         let refusing = async {
             while let Some(order) = self.orders.recv().await {
                 if let Asked::Caller(tell) = order.asked {
