@@ -1,11 +1,12 @@
 //! The users that the parts of a node run as, and the directories they share.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, fstat, openat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use rustix::process::{Gid, Uid};
@@ -163,52 +164,100 @@ fn other(path: &Path, me: u32) -> Option<Account> {
     (uid != 0).then_some(Account { uid, gid })
 }
 
-/// Gives away a file, or a directory with all that is in it. Nothing is followed out of it, whatever its
-/// owner does meanwhile: each step is taken from an open directory, and no link is one.
+/// Gives a directory and what is in it. Whom it is given to may have been there before, and put there,
+/// or put there meanwhile, what leads elsewhere: nothing is gone through by its path.
 fn give(path: &Path, uid: u32) -> io::Result<()> {
-    give_at(CWD, path, uid)
+    give_alone(path, uid)?;
+    give_below(CWD, path, uid)
 }
 
-fn give_at(directory: impl AsFd, name: impl Arg + Copy, uid: u32) -> io::Result<()> {
-    let directory = directory.as_fd();
-    if give_one(directory, name, uid)? != FileType::Directory {
-        return Ok(());
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let inside = openat(directory, name, flags, Mode::empty())?;
-    for entry in Dir::read_from(&inside)? {
+fn give_below(at: impl AsFd, name: impl Arg, uid: u32) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match openat(at, name, flags, Mode::empty()) {
+        // No directory, or gone by now.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    for entry in Dir::read_from(&directory)? {
         let entry = entry?;
-        if ![c".", c".."].contains(&entry.file_name()) {
-            give_at(&inside, entry.file_name(), uid)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
         }
+        give_entry(&directory, name, uid)?;
+        give_below(&directory, name, uid)?;
     }
     Ok(())
 }
 
-fn give_alone(path: &Path, uid: u32) -> io::Result<()> {
-    give_one(CWD, path, uid).map(drop)
+/// Gives one file, looked at and given by a descriptor of its own, unless it is somewhere else as well.
+fn give_entry(directory: impl AsFd, name: &CStr, uid: u32) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    let found = fstat(&file)?;
+    let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    if found.st_uid == uid || (found.st_nlink > 1 && !is_directory) {
+        return Ok(());
+    }
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+    let given = chownat(&file, c"", owner, group, AtFlags::EMPTY_PATH);
+    given.or_else(|e| unless_single(e.into()))
 }
 
-/// Gives away this alone, and says what it is. Of a file that has another name too, which may be anywhere,
-/// nothing is changed.
-fn give_one(directory: BorrowedFd<'_>, name: impl Arg + Copy, uid: u32) -> io::Result<FileType> {
-    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    if stat.st_uid == uid || (stat.st_nlink > 1 && kind != FileType::Directory) {
-        return Ok(kind);
+fn give_alone(path: &Path, uid: u32) -> io::Result<()> {
+    if std::fs::symlink_metadata(path)?.uid() == uid {
+        return Ok(());
     }
-    let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    match chownat(directory, name, Some(owner), Some(group), flags) {
-        // A user namespace that maps a single user has nobody to give it to, and needs not.
-        Ok(()) | Err(Errno::INVAL) => Ok(kind),
-        Err(e) => Err(e.into()),
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).or_else(unless_single)
+}
+
+/// A user namespace that maps a single user has nobody to give anything to, and needs not.
+fn unless_single(error: io::Error) -> io::Result<()> {
+    match Errno::from_io_error(&error) {
+        Some(Errno::INVAL) => Ok(()),
+        _ => Err(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_away_is_below_the_directory_and_nowhere_else() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let [state, elsewhere] = ["state", "elsewhere"].map(|name| directory.path().join(name));
+        std::fs::create_dir_all(state.join("agent")).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        for path in [state.join("agent/key"), elsewhere.join("shadow")] {
+            std::fs::write(path, "").unwrap();
+        }
+        std::fs::hard_link(elsewhere.join("shadow"), state.join("agent/linked")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, state.join("agent/away")).unwrap();
+        // Where nobody else is known, nothing can be given.
+        let many = std::os::unix::fs::chown(directory.path(), Some(4711), None).is_ok();
+        give(&state, 4711).unwrap();
+        let owner = |path: &Path| std::fs::symlink_metadata(path).unwrap().uid();
+        for (path, want) in [
+            (state.clone(), 4711),
+            (state.join("agent/key"), 4711),
+            (elsewhere.join("shadow"), 0),
+            (elsewhere, 0),
+        ] {
+            assert_eq!(
+                owner(&path),
+                if many { want } else { 0 },
+                "{}",
+                path.display()
+            );
+        }
+    }
 
     #[test]
     fn an_account_is_found_by_its_whole_name() {
@@ -244,35 +293,6 @@ mod tests {
             ("not root", dir.path(), 1000, None),
         ] {
             assert_eq!(other(path, me), want, "{name}");
-        }
-    }
-
-    /// As somebody who may give files away.
-    #[test]
-    fn what_leads_elsewhere_is_not_given_away() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let secret = outside.path().join("secret");
-        std::fs::write(&secret, "").unwrap();
-        let inner = dir.path().join("agent");
-        std::fs::create_dir(&inner).unwrap();
-        std::fs::write(inner.join("identity"), "").unwrap();
-        std::os::unix::fs::symlink(outside.path(), inner.join("link")).unwrap();
-        std::fs::hard_link(&secret, inner.join("twin")).unwrap();
-        let me = std::fs::metadata(dir.path()).unwrap().uid();
-        give(dir.path(), 4242).unwrap();
-        let owner = |path: &Path| std::fs::symlink_metadata(path).unwrap().uid();
-        for (path, want) in [
-            (dir.path(), 4242),
-            (&inner, 4242),
-            (&inner.join("identity"), 4242),
-            (&inner.join("link"), 4242),
-            (outside.path(), me),
-            (&secret, me),
-        ] {
-            assert_eq!(owner(path), want, "{}", path.display());
         }
     }
 }

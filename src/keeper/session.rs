@@ -203,6 +203,9 @@ impl Session {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
         let listener = self.holdings.listen(&held.place, port).await?;
         let copy = listener.try_clone()?;
+        // Asked for again and again, it is held once.
+        held.listeners
+            .retain(|other| !Arc::ptr_eq(other, &listener));
         held.listeners.push(listener);
         Ok(copy.into())
     }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lateen::capture::host::Standing;
-use lateen::capture::ruleset::{FIRST_MARK, GUEST_MARK, OUTBOUND_PORT, PROXY_MARK, RETURN_MARK};
+use lateen::capture::ruleset::{
+    FIRST_MARK, GUEST_MARK, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK, RETURN_MARK,
+};
 use lateen::capture::{Mark, Target};
 use rustix::thread::CapabilitySet;
 
@@ -284,6 +286,51 @@ cases! {
         let _proxy = HostProxy::start(room, site.terms(), workloads());
         site.within("cart", || visit(at(OUTSIDE[1], 80))).unwrap();
         visit(at(CART[1], CART_PORT)).unwrap();
+    }
+
+    fn whoever_takes_the_dead_proxys_ports_is_given_nothing(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        site.start("cart");
+        let _inside = Server::on(site.within("cart", || listen(CART_PORT)));
+        let workloads = || vec![wanted(0, site.unit("cart"), CART_PORT), wanted(1, user(WEB), 8081)];
+        HostProxy::start(room, site.terms(), workloads()).stop();
+        let squatters = [OUTBOUND_PORT, PLAINTEXT_PORT].map(|port| {
+            Server::on(room.program(STRANGER, CapabilitySet::empty(), || listen(port)))
+        });
+        for (cart, outside) in CART.into_iter().zip(OUTSIDE) {
+            let (out, plain) = (at(outside, 80), at(cart, CART_PORT));
+            for outcome in [
+                site.within("cart", || connect(out)),
+                web(room, || connect(out)),
+                stranger(room, || connect(plain)),
+                connect(plain),
+            ] {
+                assert!(outcome.is_err(), "{outcome:?}");
+            }
+        }
+        assert_eq!(squatters.map(|s| s.accepted()), [0, 0]);
+    }
+
+    fn what_is_changed_while_units_come_and_go_is_put_back_too(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let workloads = |port| vec![wanted(0, user(WEB), port), wanted(1, user(1003), 8082)];
+        let proxy = HostProxy::start(room, site.terms(), workloads(8081));
+        let table = "nft -n list table inet lateen | sed 's/packets [0-9]* bytes [0-9]*//'";
+        let whole = room.sh(table);
+        for (round, harm) in [
+            "nft insert rule inet lateen outbound accept",
+            "nft flush chain inet lateen marks",
+            "nft delete element inet lateen users '{ 1001 }'",
+        ].into_iter().cycle().take(9).enumerate() {
+            room.sh(harm);
+            // Nobody has looked at it yet when the next change is due.
+            proxy.capture(workloads(9000 + round as u16));
+            proxy.capture(workloads(8081));
+            eventually(harm, || match room.sh(table) {
+                now if now == whole => Ok(()),
+                now => Err(now),
+            });
+        }
     }
 
     fn what_somebody_takes_from_the_host_is_put_back_within_a_second(room: &Room) {

@@ -218,6 +218,19 @@ cases! {
         }
     }
 
+    fn whoever_takes_the_dead_proxys_port_is_asked_nothing(room: &Room) {
+        capture(room, false);
+        let squatter = room.program(1002, CapabilitySet::empty(), || UdpSocket::bind(at("::", PORT)));
+        let squatter = squatter.unwrap();
+        squatter.set_nonblocking(true).unwrap();
+        for server in OUTSIDE {
+            let said = room.workload(|| ask(at(server, 53), None));
+            assert!(said.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused), "{server}");
+        }
+        let heard = squatter.recv_from(&mut [0; 16]).unwrap_err();
+        assert_eq!(heard.kind(), io::ErrorKind::WouldBlock);
+    }
+
     fn the_rules_are_taken_by_the_kernel_and_read_back(room: &Room) {
         capture(room, false);
         let rules = sh("ip netns exec cart nft list table inet lateen");

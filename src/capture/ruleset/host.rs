@@ -27,8 +27,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, own, replacing};
+use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, lists, own, replacing};
 use crate::capture::privilege::Exemption;
 use crate::capture::routes::{self, Family};
 use chains::chains;
@@ -181,6 +182,29 @@ impl HostPlan {
     /// The names of all sets and maps.
     pub fn collections(&self) -> impl Iterator<Item = &str> {
         self.collections.iter().map(|c| &*c.name)
+    }
+
+    /// Whether our table, as `nft` lists it in JSON, is this plan's, its sets apart.
+    pub(in crate::capture) fn is_listed(&self, table: &Value) -> bool {
+        lists(table, &self.chains)
+    }
+
+    /// The names of all sets and maps, with how much is in each.
+    pub(in crate::capture) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.collections
+            .iter()
+            .map(|c| (&*c.name, c.elements.len()))
+    }
+
+    /// The names of the sets and maps that hold the same as in an earlier plan.
+    pub(in crate::capture) fn unchanged<'a>(
+        &'a self,
+        from: &'a Self,
+    ) -> impl Iterator<Item = &'a str> {
+        let pairs = self.collections.iter().zip(&from.collections);
+        pairs
+            .filter(|(now, then)| now == then)
+            .map(|(now, _)| &*now.name)
     }
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.

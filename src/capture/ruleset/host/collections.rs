@@ -125,6 +125,7 @@ pub(super) fn collections(
     );
     let mut addressed = Pair::new("guest_addresses", "ipv4_addr", "ipv6_addr");
     let mut interfaces = Collection::new("guest_interfaces", "ifname");
+    let mut bridges = Collection::new("guest_bridges", "ifname");
     for member in members {
         let mark = Some(member.mark);
         for at in &member.inbound {
@@ -143,9 +144,10 @@ pub(super) fn collections(
             By::Guest {
                 interface,
                 addresses,
-                port: _,
+                port,
             } => {
-                interfaces.add(format!("\"{interface}\""), None, 0);
+                let by = port.as_ref().map_or(&mut interfaces, |_| &mut bridges);
+                by.add(format!("\"{interface}\""), None, 0);
                 for ip in addresses {
                     let key = format!("\"{interface}\" . {ip}");
                     sources.of(*ip).add(key, mark, 0);
@@ -160,7 +162,7 @@ pub(super) fn collections(
     all.extend(declared.0);
     if guests {
         all.extend(sources.0.into_iter().chain(addressed.0));
-        all.push(interfaces);
+        all.extend([interfaces, bridges]);
     }
     all
 }

@@ -5,10 +5,8 @@
 
 use super::HostPlan;
 use super::chains::marked;
-use crate::capture::ruleset::dns::{ASKED, DNS_PORT};
-use crate::capture::ruleset::{
-    Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, PROXY_MARK, Rule, rule,
-};
+use crate::capture::ruleset::dns::{ASKED, DNS_PORT, squatted};
+use crate::capture::ruleset::{Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, Rule, rule};
 
 impl HostPlan {
     /// The same, with what the workloads ask of name servers; `exclusions` is what is let alone.
@@ -52,7 +50,11 @@ impl HostPlan {
                         })
                         .into(),
                 ),
-                "inbound_guard" => chain.rules.insert(0, squatted()),
+                "inbound_guard" => {
+                    // By TCP it cannot be told: the listener that hands marks on has none itself.
+                    let [by_udp, _by_tcp] = squatted();
+                    chain.rules.insert(0, by_udp);
+                }
                 "outbound_guard" => insert(
                     &mut chain.rules,
                     &format!("{} {OPENING}", marked()),
@@ -69,16 +71,6 @@ impl HostPlan {
         self.chains.insert(at, names(exclusions));
         self
     }
-}
-
-/// While the proxy is away anybody may take its port, but not bear its mark. By TCP that cannot be told: the
-/// listener that hands marks on has none itself.
-fn squatted() -> Rule {
-    let to = format!("udp dport {DNS_PORT} socket mark & {MARK_MASK:#x} != {PROXY_MARK:#x}");
-    rule(
-        format!("{to} counter reject"),
-        "to a program that has taken the proxy's port",
-    )
 }
 
 /// Puts rules before the first that begins so.

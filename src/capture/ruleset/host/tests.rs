@@ -193,6 +193,9 @@ fn guests_of_a_bridge_keep_to_their_ports_and_do_not_meet() {
         "iifname != \"tap3\" ip saddr { 10.9.0.2 } counter drop",
         "iifname != \"tap3\" arp saddr ip { 10.9.0.2 } counter drop",
         "iifname != \"tap3\" ip6 saddr { fd09::2 } counter drop",
+        "iifname \"tap3\" ip saddr != { 10.9.0.2 } tcp flags & (syn | ack) == syn counter drop",
+        "set guest_bridges {\n\t\ttype ifname;\n\t\telements = { \"br0\" }",
+        "set guest_interfaces {\n\t\ttype ifname;\n\t}",
         "oifname { \"tap3\" } tcp flags & (syn | ack) == syn counter drop",
     ] {
         assert!(text.contains(rule), "{rule} in {text}");
