@@ -16,6 +16,10 @@ const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/
 /// Longest run. Both programs take milliseconds; what takes longer hangs on a lock in the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Bytes kept of why a program refused. `nft` shows the line, which may name every unit of the host, and
+/// as long a line that points at the word in it.
+const REASON: usize = 1 << 10;
+
 /// A program that does for us what there is no system call for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tool {
@@ -80,8 +84,13 @@ pub(super) async fn run(
     }
     Err(CaptureError::Refused {
         program,
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        said: reason(&output.stderr),
     })
+}
+
+fn reason(said: &[u8]) -> String {
+    let said = said.get(..REASON).unwrap_or(said);
+    String::from_utf8_lossy(said).trim().to_owned()
 }
 
 async fn feed(mut child: Child, input: &str) -> io::Result<Output> {
@@ -93,4 +102,27 @@ async fn feed(mut child: Child, input: &str) -> io::Result<Output> {
         return Err(e);
     }
     child.wait_with_output().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_reason_the_beginning_is_kept() {
+        let error = "/dev/stdin:5:24-48: Error: cgroupv2 path fails: No such file or directory\n";
+        let line = format!("{error}add element {}", "\"u.service\", ".repeat(1000));
+        for (name, said, want) in [
+            ("short", " no\n", "no"),
+            ("nothing", "", ""),
+            ("long", &*line, line[..REASON].trim()),
+        ] {
+            assert_eq!(reason(said.as_bytes()), want, "{name}");
+        }
+        let cut = reason("\u{2026}".repeat(REASON).as_bytes());
+        assert!(
+            cut.starts_with('\u{2026}') && cut.len() < REASON + 4,
+            "{cut}"
+        );
+    }
 }
