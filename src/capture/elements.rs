@@ -1,6 +1,11 @@
 //! Reads what the sets and maps of our table hold, from the kernel itself. `nft` looks each cgroup's
 //! name up in the whole tree, which takes it a minute for a thousand of them (tried, 1.0.6), and
 //! drift must be seen within a second.
+//!
+//! [`change`] changes the maps of cgroups in the same way: a cgroup that has gone cannot be named, and one
+//! that goes while `nft` looks up a thousand would spoil the transaction.
+
+pub(super) mod change;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -53,10 +58,7 @@ pub(super) fn held<'a>(
     ns: &Netns,
     sets: impl IntoIterator<Item = &'a str>,
 ) -> io::Result<Option<Held>> {
-    let flags = SocketFlags::CLOEXEC;
-    let kind = SocketType::RAW;
-    let protocol = Some(netlink::NETFILTER);
-    let socket = ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??;
+    let socket = socket(ns)?;
     let mut held = Held::new();
     for set in sets {
         match whole(&socket, set) {
@@ -81,12 +83,20 @@ pub(super) fn knows(ns: &Netns, cgroup: &Cgroup) -> io::Result<bool> {
     let key = cgroup.id.to_ne_bytes();
     Ok(elements
         .into_iter()
-        .any(|element| key_of(&element) == Some(&key[..])))
+        .any(|element| value(KEY, &element) == Some(&key[..])))
 }
 
-fn key_of(element: &[u8]) -> Option<&[u8]> {
+/// The value of an element's key, or of what it is mapped to.
+fn value(part: u16, element: &[u8]) -> Option<&[u8]> {
     let of = |kind: u16, bytes| attributes(bytes).find_map(|(k, v)| (k == kind).then_some(v));
-    of(VALUE, of(KEY, element)?)
+    of(VALUE, of(part, element)?)
+}
+
+fn socket(ns: &Netns) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let kind = SocketType::RAW;
+    let protocol = Some(netlink::NETFILTER);
+    Ok(ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??)
 }
 
 fn whole(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
@@ -121,25 +131,36 @@ fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
 }
 
 fn request(set: &str) -> Vec<u8> {
-    let body = [attribute(OF_TABLE, TABLE), attribute(OF_SET, set)].concat();
+    let body = [text(OF_TABLE, TABLE), text(OF_SET, set)].concat();
+    message(GET_ELEMENTS, REQUEST_DUMP, INET, 0, &body)
+}
+
+/// A message for netfilter, of a family, and of a subsystem where it begins or ends a batch.
+fn message(kind: u16, flags: u16, family: u8, subsystem: u16, body: &[u8]) -> Vec<u8> {
     let length = (NETFILTER + body.len()) as u32;
     let mut message = Vec::new();
     message.extend(length.to_ne_bytes());
-    message.extend(GET_ELEMENTS.to_ne_bytes());
-    message.extend(REQUEST_DUMP.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([INET, 0, 0, 0]);
+    message.extend([family, 0]);
+    message.extend(subsystem.to_be_bytes());
     message.extend(body);
     message
 }
 
-/// A text, with the zero it ends in, filled up to four bytes.
-fn attribute(kind: u16, text: &str) -> Vec<u8> {
-    let length = 4 + text.len() + 1;
+/// An attribute that is a text, with the zero it ends in.
+fn text(kind: u16, text: &str) -> Vec<u8> {
+    attribute(kind, &[text.as_bytes(), &[0]].concat())
+}
+
+/// An attribute, filled up to four bytes.
+fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
+    let length = 4 + content.len();
     let mut bytes = Vec::new();
     bytes.extend((length as u16).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
-    bytes.extend(text.as_bytes());
+    bytes.extend(content);
     bytes.resize(length.next_multiple_of(4), 0);
     bytes
 }
@@ -153,6 +174,14 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// What has become of a request.
+    fn done(&self) -> Result<(), Errno> {
+        match self.body.first_chunk() {
+            Some([0, 0, 0, 0]) => Ok(()),
+            _ => Err(self.error()),
+        }
+    }
+
     fn error(&self) -> Errno {
         let code = self
             .body
@@ -209,15 +238,10 @@ mod tests {
             |length: usize, kind: u16| [(length as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
         let of = |element: &[u8; 4]| [header(8, ELEMENT), element.to_vec()].concat();
         let list: Vec<_> = elements.iter().flat_map(of).collect();
-        let mut body = attribute(OF_SET, "users");
+        let mut body = text(OF_SET, "users");
         body.extend(header(4 + list.len(), ELEMENTS | 0x8000));
         body.extend(list);
-        let mut message = request("");
-        message.truncate(NETFILTER);
-        message.extend(body);
-        let length = message.len() as u32;
-        message[..4].copy_from_slice(&length.to_ne_bytes());
-        message
+        message(GET_ELEMENTS, REQUEST_DUMP, INET, 0, &body)
     }
 
     #[test]
