@@ -17,7 +17,7 @@ use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
     Answer, DESCRIPTORS, Family, Fault, Message, Network, News, PlaceId, Question, VERSION, Verb,
-    pieces,
+    brief, pieces,
 };
 use crate::capture::reconcile::State;
 use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
@@ -364,7 +364,9 @@ async fn tell(channel: Arc<Channel>, place: PlaceId, rules: Holder) {
         let news = match now {
             State::Pending => None,
             State::InPlace => Some(News::InPlace),
-            State::Failed(e) => Some(News::Failed { said: chain(&*e) }),
+            State::Failed(e) => Some(News::Failed {
+                said: brief(chain(&*e)),
+            }),
         };
         if let Some(news) = news
             && channel
@@ -395,7 +397,7 @@ async fn tell_host(
 ) {
     loop {
         let now = Arc::clone(&outcome.borrow_and_update());
-        let failed = now.failed.as_deref().map(|e| chain(e));
+        let failed = now.failed.as_deref().map(|e| brief(chain(e)));
         let standings = now
             .workloads
             .iter()

@@ -1,14 +1,15 @@
 //! Units and users that share the host's network: whose a connection is, what is redirected and what
 //! let alone, and that rules follow whoever starts and stops.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lateen::capture::host::Standing;
+use lateen::capture::host::{Standing, apply};
 use lateen::capture::ruleset::{
-    FIRST_MARK, GUEST_MARK, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK, RETURN_MARK,
+    By, FIRST_MARK, GUEST_MARK, Member, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK, RETURN_MARK,
 };
-use lateen::capture::{Mark, Target};
+use lateen::capture::{Exclusions, HostPlan, Mark, Target};
 use rustix::thread::CapabilitySet;
 
 use crate::programs::{How, Server, connect, connect_how, exchange, greeting, listen, visit};
@@ -164,6 +165,45 @@ cases! {
                 came if came == [outbound(0, to)] => Ok(()),
                 came => Err(came),
             }
+        });
+    }
+
+    fn one_that_stops_while_rules_change_holds_up_no_other(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let planned = |units: &[&str]| {
+            let members: Vec<_> = units
+                .iter()
+                .zip(Mark::all())
+                .map(|(name, mark)| Member {
+                    mark,
+                    by: By::Cgroup(site.cgroup(name)),
+                    inbound: BTreeSet::new(),
+                })
+                .collect();
+            HostPlan::new(room.exemption(), &Exclusions::default(), &members)
+        };
+        let table = || {
+            let listed = room.sh("nft list table inet lateen");
+            ["cart", "pay"].map(|unit| listed.contains(&*site.unit_name(unit)))
+        };
+        site.start("cart");
+        let first = planned(&["cart"]);
+        site.start("pay");
+        let both = planned(&["cart", "pay"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let mut applied = apply::apply(&room.cart, &first).await.unwrap();
+            assert_eq!(table(), [true, false]);
+            // Found running, it has gone by the time that the rules are changed.
+            site.stop("cart");
+            applied.change(&both).await.unwrap();
+            assert_eq!(table(), [false, true], "that which has gone has no name");
+            assert!(applied.intact().await.unwrap());
+            room.sh("nft add element inet lateen users '{ 7 : 0x607 }'");
+            assert!(!applied.intact().await.unwrap());
+            site.stop("pay");
+            applied.change(&first).await.unwrap();
+            assert!(!applied.intact().await.unwrap(), "what somebody else has changed is not forgotten");
         });
     }
 

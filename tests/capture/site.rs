@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use lateen::capture::host::{Outcome, Standing, Workloads};
 use lateen::capture::kept::link::Link;
-use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
+use lateen::capture::ruleset::{Cgroup, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use lateen::capture::{Mark, Place, Sockets, Target, Terms, Wanted, original_destination};
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
@@ -86,6 +87,15 @@ impl<'a> Site<'a> {
     fn directory(&self, name: &str) -> PathBuf {
         let slice = Path::new(CGROUPS).join(&self.slice);
         slice.join(&*self.unit_name(name))
+    }
+
+    /// A unit's cgroup as it is now.
+    pub(crate) fn cgroup(&self, name: &str) -> Cgroup {
+        let directory = self.directory(name);
+        Cgroup {
+            path: Arc::from(directory.strip_prefix(CGROUPS).unwrap().to_str().unwrap()),
+            id: fs::metadata(&directory).unwrap().ino(),
+        }
     }
 
     /// What systemd does before it starts a unit's programs.

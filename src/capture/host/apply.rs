@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::capture::apply::{CaptureError, is_there, listed, listed_of, same_users};
+use crate::capture::elements::change::{change, is_after};
 use crate::capture::elements::{self, Held};
 use crate::capture::netns::Netns;
 use crate::capture::routes;
@@ -54,6 +55,9 @@ impl Applied {
     /// # Errors
     /// [`CaptureError`]; the table is then as it was.
     pub async fn change(&mut self, plan: &HostPlan) -> Result<(), CaptureError> {
+        if self.turn_over(plan)? {
+            return Ok(());
+        }
         let elements = match plan.changing(&self.plan) {
             Some(script) if script.is_empty() => return Ok(()),
             Some(script) => {
@@ -94,6 +98,30 @@ impl Applied {
             && plan
                 .unchanged(&self.plan)
                 .all(|set| now.held.get(set) == then.held.get(set))
+    }
+
+    /// Changes the maps of cgroups, without `nft`, where that makes the plan of it: units start and stop by
+    /// the hundred a second, and are to be captured at once. Whether it was enough.
+    fn turn_over(&mut self, plan: &HostPlan) -> Result<bool, CaptureError> {
+        let Some(turnovers) = plan.turnovers(&self.plan) else {
+            return Ok(false);
+        };
+        if turnovers.is_empty() {
+            return Ok(true);
+        }
+        // What the kernel refuses of it `nft` tries in its own way, and says why if it cannot.
+        if change(&self.ns, &turnovers).is_err() {
+            return Ok(false);
+        }
+        self.plan = plan.clone();
+        let before = self.seen.take();
+        let held = elements::held(&self.ns, plan.collections());
+        let held = held.map_err(|source| CaptureError::Elements { source })?;
+        // Where somebody else has changed them too, they are not what was applied.
+        self.seen = before.zip(held).and_then(|(before, held)| {
+            is_after(&before.held, &held, &turnovers).then(|| Seen { held, ..before })
+        });
+        Ok(true)
     }
 
     /// Whether the rules, the routes and the setting are still what was applied.

@@ -1,6 +1,6 @@
 //! What changes in the host's rules: who is known by what, and where they are called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
@@ -25,6 +25,16 @@ pub(super) struct Element {
     mark: Option<Mark>,
     /// What the key stands for now: of a cgroup its number.
     id: u64,
+}
+
+/// Cgroups that have come to a map of them, and that have gone, by the numbers that the kernel knows them
+/// by: one that is gone has no name any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::capture) struct Turnover {
+    /// The map.
+    pub(in crate::capture) map: String,
+    pub(in crate::capture) come: BTreeMap<u64, Mark>,
+    pub(in crate::capture) gone: BTreeSet<u64>,
 }
 
 /// Name of the maps of cgroups, up to their level.
@@ -78,6 +88,30 @@ impl Collection {
         };
         let elements: Vec<_> = self.elements.iter().map(element).collect();
         (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
+    }
+
+    /// What has come and gone since `then`; `None` where something else has changed.
+    pub(super) fn turnover(&self, then: &Self) -> Option<Turnover> {
+        self.level()?;
+        let (now, then) = (self.numbered()?, then.numbered()?);
+        let moved = |(id, mark): (&u64, &Mark)| now.get(id).is_some_and(|now| now != mark);
+        if then.iter().any(moved) {
+            return None;
+        }
+        let gone = then.keys().filter(|id| !now.contains_key(id)).copied();
+        let gone = gone.collect();
+        let come = now.into_iter().filter(|(id, _)| !then.contains_key(id));
+        Some(Turnover {
+            map: self.name.clone(),
+            come: come.collect(),
+            gone,
+        })
+    }
+
+    /// Marks by the numbers of cgroups.
+    fn numbered(&self) -> Option<BTreeMap<u64, Mark>> {
+        let elements = self.elements.values();
+        elements.map(|e| Some((e.id, e.mark?))).collect()
     }
 
     /// Elements cannot be removed one by one: a cgroup that is gone has no name any more.
