@@ -119,7 +119,7 @@ impl Applied {
         let held = held.map_err(|source| CaptureError::Elements { source })?;
         // Where somebody else has changed them too, they are not what was applied.
         self.seen = before.zip(held).and_then(|(before, held)| {
-            is_after(&before.held, &held, &turnovers).then(|| Seen { held, ..before })
+            is_after(&before.held, &held, &turnovers).then_some(Seen { held, ..before })
         });
         Ok(true)
     }
