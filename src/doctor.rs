@@ -74,9 +74,19 @@ impl Finding {
         Self {
             code,
             severity: code.severity(),
-            seen: seen.into(),
-            remedy: remedy.into(),
+            seen: printable(seen.into()),
+            remedy: printable(remedy.into()),
         }
+    }
+}
+
+/// Without what a terminal takes for a command: some of it comes from processes that are not root's, and
+/// root reads it.
+fn printable(text: String) -> String {
+    let hidden = |c: char| c.is_control() && c != '\n';
+    match text.contains(hidden) {
+        true => text.replace(hidden, "\u{fffd}"),
+        false => text,
     }
 }
 
@@ -207,6 +217,17 @@ mod tests {
     #[test]
     fn where_nothing_is_known_nothing_is_found() {
         assert_eq!(examine(&Facts::default()), Vec::new());
+    }
+
+    #[test]
+    fn nothing_in_a_finding_is_a_command_to_a_terminal() {
+        let seen = "two\nlines, and \u{1b}]0;a title\u{7}".to_owned();
+        let finding = Finding::new(Code::UnitFailed, seen, "mend\r it");
+        let want = "two\nlines, and \u{fffd}]0;a title\u{fffd}";
+        assert_eq!(
+            (&*finding.seen, &*finding.remedy),
+            (want, "mend\u{fffd} it")
+        );
     }
 
     #[test]
