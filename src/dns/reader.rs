@@ -59,13 +59,17 @@ impl<'a> Reader<'a> {
     /// Every label of a name, with its length before it.
     fn each_label(&mut self, mut tell: impl FnMut(&[u8])) -> Option<()> {
         let (mut at, mut end, mut jumps, mut octets) = (self.at, None, 0, 0);
+        // What is referred to stands before what refers to it, to its end: else the one would be
+        // another where what follows is.
+        let mut before = self.message.len();
         loop {
             let length = *self.message.get(at)?;
             match length & 0xc0 {
                 0x00 => {
                     let next = at + 1 + usize::from(length);
                     octets += next - at;
-                    tell(self.message.get(at..next).filter(|_| octets <= LONGEST)?);
+                    let fits = octets <= LONGEST && next <= before;
+                    tell(self.message.get(at..next).filter(|_| fits)?);
                     at = next;
                     if length == 0 {
                         self.at = end.unwrap_or(at);
@@ -78,7 +82,8 @@ impl<'a> Reader<'a> {
                     let to = usize::from(u16::from_be_bytes([length & 0x3f, low]));
                     jumps += 1;
                     // Only ever back, and never into the header.
-                    let back = HEADER <= to && to < at && jumps <= JUMPS;
+                    let back = HEADER <= to && to < at && at + 2 <= before && jumps <= JUMPS;
+                    before = at;
                     at = back.then_some(to)?;
                 }
                 // Reserved (RFC 6891 §5).

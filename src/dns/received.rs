@@ -11,6 +11,8 @@ use super::{HEADER, flag};
 
 /// Largest life of a record (RFC 2181 §8): a larger number means none.
 const LONGEST_LIFE: u32 = 0x7fff_ffff;
+/// An octet that is no length of a label, nor refers anywhere (RFC 6891 §5).
+const NO_LENGTH: u8 = 0x40;
 /// Octets of the numbers at the end of an SOA record, the last of which says how long there is none of
 /// what was asked for (RFC 2308 §4).
 const SOA_NUMBERS: usize = 20;
@@ -57,9 +59,14 @@ pub fn hear(mut message: Vec<u8>, id: u16, question: &Question) -> Heard {
     if flags & flag::TRUNCATED != 0 {
         return Heard::Truncated;
     }
+    let first = reader.offset();
     let Some(records) = Records::read(&mut reader, counts) else {
         return Heard::Unreadable;
     };
+    let ageless = without_lives(&message, &records.lives);
+    if Records::read(&mut Reader::at(&ageless, first), counts).is_none() {
+        return Heard::Unreadable;
+    }
     let code = Code(records.code << 4 | flags & flag::CODE);
     let life = records.life(code);
     message.truncate(records.end);
@@ -71,6 +78,18 @@ pub fn hear(mut message: Vec<u8>, id: u16, question: &Question) -> Heard {
         code,
         life,
     })
+}
+
+/// The same with lives that end no name and lead to none, and so the octets before them, in which a
+/// reference might begin: a name that refers to the life of a record is another once that has aged.
+fn without_lives(message: &[u8], lives: &[u16]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    for at in lives.iter().map(|at| usize::from(*at)) {
+        if let Some(place) = message.get_mut(at - 1..at + 4) {
+            place.fill(NO_LENGTH);
+        }
+    }
+    message
 }
 
 /// The flags and counts of a message, if it is an answer to that question.

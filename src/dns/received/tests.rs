@@ -143,6 +143,45 @@ fn an_answer_is_known_by_its_question_and_kept_by_its_lives() {
             "Unreadable",
         ),
         (
+            "an owner that is the life of another",
+            answer(
+                0,
+                [3, 0, 0],
+                &[
+                    &*record("www.example", 4711, 1, b"x"),
+                    &a("", 60),
+                    &[0xc0, 49, 0, 1, 0, 1, 0, 0, 0, 60, 0, 0],
+                ]
+                .concat(),
+            ),
+            "Unreadable",
+        ),
+        (
+            "an owner that goes on behind itself",
+            answer(
+                0,
+                [2, 0, 0],
+                &[
+                    &*record("www.example", 4711, 1, &[7]),
+                    &[0xc0, 52, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0],
+                ]
+                .concat(),
+            ),
+            "Unreadable",
+        ),
+        (
+            "an owner that refers by the life of another",
+            answer(
+                0,
+                [2, 0, 0],
+                &[
+                    0, 18, 103, 0, 0xc0, 12, 0, 0, 9, 0, 0, // of class 192
+                    0xc0, 33, 0, 1, 0, 1, 0, 0, 0, 60, 0, 0,
+                ],
+            ),
+            "Unreadable",
+        ),
+        (
             "an alias of itself",
             answer(0, [1, 0, 0], &alias(&[0xc0, 0x34])),
             "Unreadable",
@@ -342,7 +381,7 @@ proptest! {
         }
         if let Heard::Answer(received) = hear(message, 7, &query("www.example").question) {
             for transport in [Transport::Udp, Transport::Tcp] {
-                let reply = received.reply(&query("WWW.example"), Lives::Less(Duration::ZERO), transport);
+                let reply = received.reply(&query("WWW.example"), Lives::Less(Duration::from_secs(3)), transport);
                 said(&reply);
             }
             let _addresses = received.addresses();
