@@ -148,7 +148,7 @@ impl Manager {
         let (units, every) = (units.to_string(), every.to_string());
         let [host, port] = STORE;
         let words = [
-            "python3", "-c", MANAGER, &units, &every, host, port, SEED, RATE,
+            "python3", "-c", MANAGER, &units, &every, host, port, SEED, RATE, LATEEN,
         ];
         Self(testbed.session("edge-1", None, &words))
     }
@@ -372,8 +372,11 @@ fn churn(testbed: &Testbed, units: usize, time: Duration) {
     let known = testbed.exec("edge-1", None, &wait);
     assert!(known.status.success(), "{known:?}");
     each_is_itself(testbed, &mut manager, &[again]);
-    assert_eq!(manager.done("cut"), 0, "connections of units that went on");
     assert!(connected > 0, "no unit had a connection");
+    for trouble in ["failed", "cut"] {
+        let count = manager.done(trouble);
+        assert_eq!(count, 0, "{trouble} connections of units that went on");
+    }
     assert_eq!(Processes::of(testbed).0, processes.0, "neither has died");
     manager.told("end");
     let of = |at: usize| {

@@ -1,11 +1,11 @@
 # The service manager of a machine: has units start, restart and stop, at random or as it is told.
 #
 # Its arguments are how many units there are, which of them (every so-manieth) hold a connection, the
-# address and port they connect to, the seed, and how many changes it makes a second at most. It is told
-# one thing a line, and answers with one line of JSON.
+# address and port they connect to, the seed, how many changes it makes a second at most, and where
+# lateen is. It is told one thing a line, and answers with one line of JSON.
 import json, os, select, signal, socket, sys, time
 
-UNITS, EVERY, HOST, PORT, SEED, RATE = sys.argv[1:]
+UNITS, EVERY, HOST, PORT, SEED, RATE, LATEEN = sys.argv[1:]
 UNITS, EVERY, PORT, SEED, RATE = int(UNITS), int(EVERY), int(PORT), int(SEED), int(RATE)
 SLICE = '/sys/fs/cgroup/system.slice/'
 # Longest wait for an answer of somebody who is captured.
@@ -14,7 +14,7 @@ PATIENCE = 20
 runs = {}
 heard, tell = os.pipe()
 os.set_blocking(heard, False)
-done = {'changes': 0, 'connected': 0, 'cut': 0}
+done = {'changes': 0, 'connected': 0, 'failed': 0, 'cut': 0}
 
 
 # A sequence of its own that is the same each time (Knuth's MMIX).
@@ -45,8 +45,8 @@ def program(unit, work):
         os._exit(0)
 
 
-def connect(patience):
-    stream = socket.create_connection((HOST, PORT), patience)
+def connect():
+    stream = socket.create_connection((HOST, PORT), PATIENCE)
     return stream, stream.makefile('rb')
 
 
@@ -62,25 +62,25 @@ def ask(stream, answers):
     return json.loads(answers.read(length))
 
 
-# Holds a connection and uses it for as long as the unit runs. The first attempts may come before the
-# unit is captured, when there is no way.
-def hold():
+# Holds a connection and uses it for as long as the unit runs, once the unit is captured: it waits for
+# that as one does in ExecStartPre.
+def hold(unit):
     manager = os.getppid()
+    wait = ['lateen', 'capture', 'wait', '--unit', 'u%d.service' % unit]
+    os.waitpid(os.posix_spawn(LATEEN, wait, os.environ), 0)
     held = None
     while os.getppid() == manager:
         try:
             if held is None:
-                now = connect(0.3)
-                now[0].settimeout(PATIENCE)
+                now = connect()
                 ask(*now)
                 held = now
                 os.write(tell, b'+')
             else:
                 ask(*held)
         except (OSError, ValueError):
-            if held is not None:
-                held = None
-                os.write(tell, b'-')
+            os.write(tell, b'!' if held is None else b'-')
+            held = None
         time.sleep(0.1)
 
 
@@ -91,7 +91,7 @@ def connects(unit):
 def start(unit):
     os.makedirs(group(unit))
     if connects(unit):
-        runs[unit] = program(unit, hold)
+        runs[unit] = program(unit, lambda: hold(unit))
     else:
         runs[unit] = os.posix_spawn('/bin/sleep', ['sleep', '3600'], {})
         enter(unit, runs[unit])
@@ -99,12 +99,10 @@ def start(unit):
 
 def stop(unit):
     pid = runs.pop(unit)
+    # It may not have come to its group yet.
     os.kill(pid, signal.SIGKILL)
+    kill(unit)
     os.waitpid(pid, 0)
-    remove(unit)
-
-
-def remove(unit):
     # Whoever has ended may be counted among the group's for a moment more.
     until = time.monotonic() + PATIENCE
     while True:
@@ -113,7 +111,18 @@ def remove(unit):
         except OSError:
             if time.monotonic() > until:
                 raise
+            kill(unit)
             time.sleep(0.001)
+
+
+# All that is in the unit: what its program has started too.
+def kill(unit):
+    with open(group(unit) + '/cgroup.procs') as procs:
+        for pid in procs.read().split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 def change(unit):
@@ -131,6 +140,7 @@ def listen():
     while select.select([heard], [], [], 0)[0]:
         said = os.read(heard, 4096)
         done['connected'] += said.count(b'+')
+        done['failed'] += said.count(b'!')
         done['cut'] += said.count(b'-')
 
 
@@ -171,7 +181,7 @@ def asked(*units):
 
         def work():
             try:
-                said = ask(*connect(PATIENCE))
+                said = ask(*connect())
             except (OSError, ValueError) as error:
                 said = {'error': repr(error)}
             os.write(here, json.dumps(said).encode())
