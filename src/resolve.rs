@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 pub use system::System;
 pub(crate) use system::nameservers;
 

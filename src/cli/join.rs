@@ -11,9 +11,9 @@ use super::accounts::become_owner;
 use super::output::{NO, UNREACHABLE, USAGE};
 use super::run::config;
 use crate::agent::join::{JoinError, join};
+use crate::causes::chain;
 use crate::hex::hex;
 use crate::identity::token::Token;
-use crate::telemetry::access_log::chain;
 use crate::tls::PeerRefused;
 
 /// Join this machine to a mesh with a token.

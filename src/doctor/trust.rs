@@ -8,8 +8,8 @@ use super::Finding;
 use super::codes::Code;
 use super::settings::Roles;
 use crate::agent::identity::NodeIdentity;
+use crate::causes::chain;
 use crate::config::daemon::Config;
-use crate::telemetry::access_log::chain;
 use crate::tls::{Svid, validity_of};
 
 /// A node's certificate lasts for thirty days and is renewed daily: one with less than this left has

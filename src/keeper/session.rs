@@ -22,7 +22,7 @@ use crate::capture::kept::protocol::{
 use crate::capture::reconcile::State;
 use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use crate::capture::{AttachError, Netns, Place, Target};
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Places of one connection; a host has some thousand workloads at most.
 const PLACES: usize = 16_384;

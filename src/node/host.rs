@@ -27,8 +27,8 @@ use crate::agent::{MeshState, Placement};
 use crate::capture::host::{Outcome, Standing, Wanted, Workloads};
 use crate::capture::ruleset::host::Mark;
 use crate::capture::{Place, Target, near};
+use crate::causes::chain;
 use crate::model::declaration::Capture;
-use crate::telemetry::access_log::chain;
 use board::{Board, Marks, is_hosted};
 use serving::Serving;
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::causes::chain;
 use crate::clock;
 use crate::files;
-use crate::telemetry::access_log::chain;
 
 /// Between writes: a machine that is off for a minute need not know that minute.
 const EVERY: Duration = Duration::from_secs(600);

@@ -15,7 +15,7 @@ use super::{KeptPlace, PATIENCE, Unkept, held};
 use crate::capture::CaptureError;
 use crate::capture::host::{Outcome, Standing, Wanted, Workloads};
 use crate::capture::ruleset::host::Mark;
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Between attempts while a keeper does not take what it is told.
 const RETRY: Duration = Duration::from_millis(500);

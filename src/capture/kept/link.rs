@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::channel::Channel;
 use super::protocol::{Answer, Message, News, PlaceId, Question, VERSION, Verb};
 use super::{CaptureError, KeptPlace, Refill, Shared, State, held};
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Wait after the first failed attempt, doubled with each further one.
 const FIRST: Duration = Duration::from_millis(10);

@@ -233,7 +233,7 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(errno) => Self::Kernel { errno },
-            None => Self::told(crate::telemetry::access_log::chain(&error)),
+            None => Self::told(crate::causes::chain(&error)),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::agent::join::join;
 use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
 use crate::capture::kept::link::Link;
+use crate::causes::chain;
 use crate::cli::Failure;
 use crate::config::daemon::{Bearer, Config, HostNames};
 use crate::identity::token::{Token, TokenError};
@@ -26,7 +27,6 @@ use crate::node::{Connections, Node, Shared, Workers, dns};
 use crate::resolve;
 use crate::status;
 use crate::telemetry::Metrics;
-use crate::telemetry::access_log::chain;
 use crate::waypoint::{self, HostNetwork, Teller, Waypoint};
 
 /// Life asked for workloads' certificates; the authority has the last word.

@@ -13,8 +13,8 @@ use tracing::debug;
 
 use super::cache::{Cache, Kept, Key};
 use super::upstream::{NoAnswer, Upstream};
+use crate::causes::chain;
 use crate::dns::{self, Code, Lives, Query, Received, Transport};
-use crate::telemetry::access_log::chain;
 use crate::telemetry::{DnsLabels, Metrics};
 
 /// How long who asks waits for servers where there is an answer past its end (RFC 8767 §5).

@@ -17,8 +17,8 @@ use super::resolved::{self, Finding, Programs, Resolver};
 use super::{Answering, Client, Common, PORT, Servers, Upstream};
 use crate::agent::MeshState;
 use crate::capture::{Place, Sockets};
+use crate::causes::chain;
 use crate::sys;
-use crate::telemetry::access_log::chain;
 
 /// Between attempts to have the ports, and to tell the resolver.
 const AGAIN: Duration = Duration::from_millis(500);
