@@ -5,3 +5,6 @@ pub mod client;
 pub mod server;
 
 pub use server::{Answer, Listener, Routes, serve};
+
+/// Name of the unix socket, in the runtime directory.
+pub const SOCKET: &str = "admin.sock";

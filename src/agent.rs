@@ -88,6 +88,9 @@ pub struct Handle {
     pub node: Arc<str>,
     /// Its certificate, where it has joined.
     pub identity: Option<watch::Receiver<Arc<NodeIdentity>>>,
+    /// How far the clock of the control plane that was heard last is from ours, where that is more than
+    /// five minutes.
+    pub clock_apart: watch::Receiver<Option<Duration>>,
 }
 
 impl Agent {
@@ -140,6 +143,7 @@ impl Agent {
         let told = keeper.as_ref().map(|_joined| epoch).unwrap_or_default();
         let issuer = ControlIssuer::new(controls.clone(), certificate_ttl, shelf);
         let (certs, handle) = certs::Manager::new(issuer, link_seen.clone());
+        let clock_apart = clock.apart();
         let facts = Facts::new(clock, handle.clone(), link_seen.clone(), mesh_seen.clone());
         let agent = Self {
             facts,
@@ -158,6 +162,7 @@ impl Agent {
             link: link_seen,
             node,
             identity,
+            clock_apart,
         };
         (agent, handle)
     }

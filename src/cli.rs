@@ -8,6 +8,7 @@ pub mod capture;
 pub mod certificates;
 pub mod check;
 pub mod demo;
+mod descriptors;
 pub mod doctor;
 pub mod explain;
 pub mod join;

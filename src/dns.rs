@@ -7,6 +7,7 @@
 
 mod answer;
 mod code;
+mod found;
 mod kind;
 mod name;
 mod query;

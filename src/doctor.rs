@@ -14,6 +14,7 @@ mod ports;
 mod program;
 mod reach;
 mod resolver;
+mod running;
 mod settings;
 mod storage;
 mod tools;
@@ -73,9 +74,19 @@ impl Finding {
         Self {
             code,
             severity: code.severity(),
-            seen: seen.into(),
-            remedy: remedy.into(),
+            seen: printable(seen.into()),
+            remedy: printable(remedy.into()),
         }
+    }
+}
+
+/// Without what a terminal takes for a command: some of it comes from processes that are not root's, and
+/// root reads it.
+fn printable(text: String) -> String {
+    let hidden = |c: char| c.is_control() && c != '\n';
+    match text.contains(hidden) {
+        true => text.replace(hidden, "\u{fffd}"),
+        false => text,
     }
 }
 
@@ -102,6 +113,7 @@ pub struct Facts {
     ports: ports::Facts,
     reach: reach::Facts,
     units: units::Facts,
+    running: running::Facts,
 }
 
 impl Facts {
@@ -112,12 +124,18 @@ impl Facts {
         let settings = settings::Facts::read(config, units.roles());
         let tools = tools::Facts::read(settings.config());
         let reach = reach::Facts::read(settings.config());
+        let ports = ports::Facts::read(settings.config());
+        let resolver = resolver::Facts::with_host(settings.config());
+        let running = running::Facts::read(settings.config());
+        let firewall = firewall::Facts::read(settings.config());
         Self {
             tools,
-            firewall: firewall::Facts::read(),
-            ports: ports::Facts::read(),
+            firewall,
+            ports,
             reach,
             units,
+            running,
+            resolver,
             ..Self::of(settings)
         }
     }
@@ -126,6 +144,7 @@ impl Facts {
     /// it has checked itself. Blocks on the file system.
     pub fn at_start(config: &Config, roles: Roles) -> Self {
         Self {
+            kernel: kernel::Facts::of_this_process(),
             account: account::Facts::default(),
             ..Self::of(settings::Facts::given(config.clone(), roles))
         }
@@ -162,12 +181,13 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     found.extend(facts.storage.check(&facts.account));
     found.extend(facts.trust.check(roles));
     found.extend(facts.clock.check());
-    found.extend(facts.resolver.check());
+    found.extend(facts.resolver.check(roles));
     found.extend(facts.tools.check(roles));
     found.extend(facts.firewall.check(roles));
     found.extend(facts.ports.check(roles));
     found.extend(facts.reach.check(roles));
     found.extend(facts.units.check());
+    found.extend(facts.running.check());
     found.sort_by_key(|finding| finding.severity);
     found
 }
@@ -197,6 +217,17 @@ mod tests {
     #[test]
     fn where_nothing_is_known_nothing_is_found() {
         assert_eq!(examine(&Facts::default()), Vec::new());
+    }
+
+    #[test]
+    fn nothing_in_a_finding_is_a_command_to_a_terminal() {
+        let seen = "two\nlines, and \u{1b}]0;a title\u{7}".to_owned();
+        let finding = Finding::new(Code::UnitFailed, seen, "mend\r it");
+        let want = "two\nlines, and \u{fffd}]0;a title\u{fffd}";
+        assert_eq!(
+            (&*finding.seen, &*finding.remedy),
+            (want, "mend\u{fffd} it")
+        );
     }
 
     #[test]

@@ -26,8 +26,8 @@ use tracing::{info, warn};
 
 use crate::capture::Terms;
 use crate::capture::kept::channel::Channel;
+use crate::causes::chain;
 use crate::sys;
-use crate::telemetry::access_log::chain;
 use door::Door;
 use holdings::Holdings;
 use session::Session;

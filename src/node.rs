@@ -189,7 +189,7 @@ impl Node {
         let absent = self.shared.absent.subscribe();
         let probes = Probes::new(mesh, states, self.shared.sockets.clone(), absent);
         let probed = probes.run(shutdown.clone());
-        let host = dns::Host::new(&self.shared.dns);
+        let host = dns::Host::new(&self.shared.dns, &self.shared.sockets);
         let told = shutdown.clone();
         let named = async {
             if let Some(host) = host {

@@ -2,9 +2,9 @@
 //!
 //! [`Names`] answers from memory; [`Refresher`] is the one task that asks, for names that are new and
 //! again for those in use before their answers end. A resolver that fails leaves the last answer in
-//! force. How a resolver is asked is [`System`]'s business.
+//! force. How a resolver is asked is [`System`]'s business, what is
+//! said to it that of [`crate::dns`].
 
-mod message;
 mod system;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 pub use system::System;
 pub(crate) use system::nameservers;
 

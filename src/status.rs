@@ -153,6 +153,10 @@ pub struct NodeStatus {
     /// none while one does.
     #[serde(default)]
     pub stale_since: Option<u64>,
+    /// Seconds between this machine's clock and that of the control plane heard last, where they are
+    /// more than five minutes apart.
+    #[serde(default)]
+    pub clock_apart: Option<u64>,
     /// Seconds the connection has been as it is.
     pub since: Option<u64>,
     /// Seconds since the mesh view in force was kept, while it is one from disk.
@@ -501,6 +505,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             control_error: Some("this machine has not joined a mesh".to_owned()),
             controls: Vec::new(),
             stale_since: None,
+            clock_apart: None,
             since: None,
             kept: None,
             expired_grace: None,
@@ -553,6 +558,7 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
         name: Some(handle.agent.node.to_string()),
         controls: controls.collect(),
         stale_since,
+        clock_apart: handle.agent.clock_apart.borrow().map(|by| by.as_secs()),
         control: link.connected,
         control_error: link.error,
         kept: link.kept.map(|k| k.elapsed().unwrap_or_default().as_secs()),

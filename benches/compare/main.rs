@@ -23,7 +23,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use lateen::telemetry::access_log::chain;
+use lateen::causes::chain;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use contender::waypoint::Ways;

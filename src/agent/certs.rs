@@ -18,9 +18,9 @@ use tracing::{debug, info, warn};
 use super::issuer::Issuer;
 use super::link::Link;
 use super::trust::superseded;
+use crate::causes::chain;
 use crate::clock;
 use crate::identity::SpiffeId;
-use crate::telemetry::access_log::chain;
 use crate::tls::Svid;
 
 /// How old a certificate grows before it is renewed, where half its life is longer.

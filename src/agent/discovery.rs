@@ -21,7 +21,7 @@ use super::link::{self, Link, Refused};
 use super::mirror::{MeshState, Mirror, Resources};
 use super::order::{Order, Verdict};
 use super::trust::Believed;
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 use crate::wire::WAYPOINT;
 use stream::{Stream, StreamError, Taken};
 

@@ -17,10 +17,10 @@ use tracing::{debug, info, warn};
 
 use super::channel::{ChannelError, Controls, elsewhere};
 use super::trust;
+use crate::causes::chain;
 use crate::clock;
 use crate::files::{self, FileError};
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
-use crate::telemetry::access_log::chain;
 use crate::tls::{
     Request, RequestError, Roots, Svid, SvidError, Trust, certificates_from_pem, reenrol_payload,
     sign_with, to_pem,

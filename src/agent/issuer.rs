@@ -12,8 +12,8 @@ use tracing::warn;
 
 use super::channel::{ChannelError, Controls, elsewhere};
 use super::keep::certs::Shelf;
+use crate::causes::chain;
 use crate::identity::SpiffeId;
-use crate::telemetry::access_log::chain;
 use crate::tls::{Request, RequestError, Roots, Svid, SvidError, Trust, certificates_from_pem};
 use crate::wire::proto::citadel::IstioCertificateRequest;
 use crate::wire::proto::citadel::istio_certificate_service_client::IstioCertificateServiceClient;

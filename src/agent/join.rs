@@ -9,11 +9,11 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use tracing::warn;
 
 use super::identity::{NodeIdentity, NodeIdentityError, trust_domain_of};
+use crate::causes::chain;
 use crate::dial::{self, DialError};
 use crate::files::{self, FileError};
 use crate::identity::token::Token;
 use crate::identity::{IdentityError, SpiffeId};
-use crate::telemetry::access_log::chain;
 use crate::tls::{Request, RequestError, TlsError, join_client};
 use crate::wire::proto::lateen::enrollment_client::EnrollmentClient;
 use crate::wire::proto::lateen::{HostInfo, JoinRequest};

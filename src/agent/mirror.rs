@@ -41,6 +41,11 @@ impl MeshState {
         told.filter(|domain| !domain.is_empty())
     }
 
+    /// Whether a control plane has told of it, be it that nobody is in it.
+    pub fn is_heard(&self) -> bool {
+        self.revision.is_some() || self.view.size() != (0, 0)
+    }
+
     /// What names mean in it, to whoever has no word in that.
     pub fn names(&self) -> Names {
         Names::new(Arc::from(self.domain().unwrap_or(CLUSTER_DOMAIN)), None)

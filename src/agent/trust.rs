@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::keep::set_aside;
+use crate::causes::chain;
 use crate::clock;
 use crate::files::{self, FileError};
-use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, Svid, Trust, pem};
 use crate::wire::convert::{BundleError, bundle, decode_bundle};
 use crate::wire::proto::lateen::TrustBundle;

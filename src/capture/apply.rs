@@ -116,6 +116,17 @@ pub enum CaptureError {
         /// The namespace.
         name: String,
     },
+    /// A namespace that is to be strict has a way out that cannot be filtered.
+    #[error(
+        "link `{link}` of network namespace `{name}` does not end on this host as a veth does, so \
+         nothing could be kept in the namespace; take `strict` off, or the link away"
+    )]
+    OtherLink {
+        /// The namespace.
+        name: String,
+        /// The link.
+        link: String,
+    },
     /// What a program lists does not read.
     #[error("cannot read what `{program}` lists")]
     Listing {
@@ -132,7 +143,7 @@ pub enum CaptureError {
 pub struct Applied {
     ns: Netns,
     plan: Plan,
-    /// `None` when they were gone again before they could be read.
+    /// `None` when they were gone, or others, before they could be read.
     table: Option<Value>,
 }
 
@@ -148,10 +159,12 @@ pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
     // The way back first: without it the rules would only break connections.
     routes::ensure(ns, false).await?;
     run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
+    let table = listed(ns, &["-j"]).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        table: listed(ns, &["-j"]).await?,
+        // Somebody else may have been there before they were read.
+        table: table.filter(|table| plan.is_listed(table)),
     })
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::statfs;
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -36,8 +37,8 @@ pub enum CgroupError {
          systemd.unified_cgroup_hierarchy=1, or capture by `user`"
     )]
     NotUnified,
-    /// They do not read.
-    #[error("cannot read {ROOT}")]
+    /// They do not read, or cannot be watched.
+    #[error("cannot read and watch {ROOT}")]
     Read(#[source] Arc<io::Error>),
 }
 
@@ -107,7 +108,8 @@ impl Cgroups {
         self.check()?;
         let mut above = self.root.clone();
         for part in Path::new(&**path) {
-            if !self.watch(&above) {
+            let there = self.watch(&above);
+            if !there.map_err(|e| CgroupError::Read(Arc::new(e)))? {
                 return Ok(None);
             }
             above.push(part);
@@ -137,7 +139,7 @@ impl Cgroups {
         found: &mut BTreeMap<Arc<str>, Cgroup>,
     ) -> io::Result<()> {
         // Before it is read, or what starts meanwhile goes unnoticed.
-        if !self.watch(slice) {
+        if !self.watch(slice)? {
             return Ok(());
         }
         let entries = match fs::read_dir(slice) {
@@ -161,10 +163,15 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Whether it is there to be watched.
-    fn watch(&self, directory: &Path) -> bool {
+    /// Whether it is there to be watched. Where it cannot be, for want of watches say, nobody knows who
+    /// is there: that is not to be absent.
+    fn watch(&self, directory: &Path) -> io::Result<bool> {
         let what = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-        inotify::add_watch(&self.events, directory, what).is_ok()
+        match inotify::add_watch(&self.events, directory, what) {
+            Ok(_watch) => Ok(true),
+            Err(Errno::NOENT | Errno::NODEV | Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn cgroup(&self, directory: &Path) -> Option<Cgroup> {
@@ -251,6 +258,17 @@ mod tests {
         fs::create_dir(nested.join("cart.service")).unwrap();
         soon().await.unwrap();
         assert_eq!(search(&cgroups, &["cart.service"]).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_watched_is_not_taken_for_absent() {
+        let long = PathBuf::from(format!("/{}", "x".repeat(300)));
+        let cgroups = Cgroups::under(long.clone()).unwrap();
+        let wanted = BTreeSet::from([Arc::from("cart.service")]);
+        let searched = cgroups.search(&long, &wanted, &mut BTreeMap::new());
+        assert!(searched.is_err(), "{searched:?}");
+        let gone = Path::new("/nonexistent");
+        assert!(cgroups.search(gone, &wanted, &mut BTreeMap::new()).is_ok());
     }
 
     #[tokio::test]

@@ -1,6 +1,11 @@
-//! Reads whether our table is there and what its sets and maps hold, from the kernel itself. `nft` looks each cgroup's
-//! name up in the whole tree, which takes it a minute for a thousand of them (tried, 1.0.6), and
-//! drift must be seen within a second.
+//! Reads whether our table is there and what its sets and maps hold, from the kernel itself. `nft` looks
+//! each cgroup's name up in the whole tree, which takes it a minute for a thousand of them (tried,
+//! 1.0.6), and drift must be seen within a second.
+//!
+//! [`change`] changes the maps of cgroups in the same way: a cgroup that has gone cannot be named, and one
+//! that goes while `nft` looks up a thousand would spoil the transaction.
+
+pub(super) mod change;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,7 +17,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::net::{recv, sendto, socket_with};
 
 use super::netns::Netns;
-use super::ruleset::host::units;
+use super::ruleset::host::{Mark, by_marks, units};
 use super::ruleset::{Cgroup, TABLE};
 
 /// Of linux/netlink.h.
@@ -34,8 +39,9 @@ const OF_TABLE: u16 = 1;
 const OF_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 const ELEMENT: u16 = 1;
-/// `NFTA_SET_ELEM_KEY` of an element, and `NFTA_DATA_VALUE` of that.
+/// `NFTA_SET_ELEM_KEY` of an element and `NFTA_SET_ELEM_DATA`, and `NFTA_DATA_VALUE` of either.
 const KEY: u16 = 1;
+const DATA: u16 = 2;
 const VALUE: u16 = 1;
 /// Bits of an attribute's type that say how its content is laid out.
 const LAYOUT: u16 = 0xc000;
@@ -54,8 +60,7 @@ fn netfilter(ns: &Netns) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let kind = SocketType::RAW;
     let protocol = Some(netlink::NETFILTER);
-    let socket = ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??;
-    Ok(socket)
+    Ok(ns.within(|| socket_with(AddressFamily::NETLINK, kind, flags, protocol))??)
 }
 
 /// Whether our table is there, whatever it holds.
@@ -64,7 +69,7 @@ fn netfilter(ns: &Netns) -> io::Result<OwnedFd> {
 /// When the namespace may not be entered, or the kernel does not say.
 pub(super) fn is_table_there(ns: &Netns) -> io::Result<bool> {
     let socket = netfilter(ns)?;
-    ask(&socket, GET_TABLE, REQUEST, &attribute(NAME, TABLE))?;
+    ask(&socket, GET_TABLE, REQUEST, &text(NAME, TABLE))?;
     let mut buffer = vec![0; MESSAGE];
     let (_room, length) = recv(&socket, &mut *buffer, RecvFlags::empty())?;
     let bytes = buffer.get(..length).ok_or(Errno::MSGSIZE)?;
@@ -96,6 +101,28 @@ pub(super) fn held<'a>(
     Ok(Some(held))
 }
 
+/// The marks that the maps of our table give, whoever has filled them; none where there is no table.
+///
+/// # Errors
+/// As [`held`].
+pub(super) fn marks(ns: &Netns) -> io::Result<BTreeSet<Mark>> {
+    let socket = netfilter(ns)?;
+    let mut marks = BTreeSet::new();
+    for mut maps in by_marks() {
+        let given = maps.try_for_each(|map| {
+            let elements = whole(&socket, &map)?;
+            marks.extend(elements.iter().filter_map(|element| mark_of(element)));
+            Ok(())
+        });
+        match given {
+            // One that is not there is the last of its kind.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(marks)
+}
+
 /// Whether our map of cgroups at its level has this one.
 ///
 /// # Errors
@@ -109,12 +136,18 @@ pub(super) fn knows(ns: &Netns, cgroup: &Cgroup) -> io::Result<bool> {
     let key = cgroup.id.to_ne_bytes();
     Ok(elements
         .into_iter()
-        .any(|element| key_of(&element) == Some(&key[..])))
+        .any(|element| value(KEY, &element) == Some(&key[..])))
 }
 
-fn key_of(element: &[u8]) -> Option<&[u8]> {
+/// The value of an element's key, or of what it is mapped to.
+fn value(part: u16, element: &[u8]) -> Option<&[u8]> {
     let of = |kind: u16, bytes| attributes(bytes).find_map(|(k, v)| (k == kind).then_some(v));
-    of(VALUE, of(KEY, element)?)
+    of(VALUE, of(part, element)?)
+}
+
+fn mark_of(element: &[u8]) -> Option<Mark> {
+    let value = value(DATA, element)?;
+    Mark::try_from(u32::from_ne_bytes(value.try_into().ok()?)).ok()
 }
 
 fn whole(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
@@ -128,7 +161,7 @@ fn whole(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
 }
 
 fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
-    let of = [attribute(OF_TABLE, TABLE), attribute(OF_SET, set)].concat();
+    let of = [text(OF_TABLE, TABLE), text(OF_SET, set)].concat();
     ask(socket, GET_ELEMENTS, REQUEST_DUMP, &of)?;
     let mut elements = BTreeSet::new();
     let mut buffer = vec![0; MESSAGE];
@@ -150,34 +183,37 @@ fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
 
 fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
     let kernel = SocketAddrNetlink::new(0, 0);
-    sendto(
-        socket,
-        &request(kind, flags, body),
-        SendFlags::empty(),
-        &kernel,
-    )?;
+    let request = message(kind, flags, INET, 0, body);
+    sendto(socket, &request, SendFlags::empty(), &kernel)?;
     Ok(())
 }
 
-fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+/// A message for netfilter, of a family, and of a subsystem where it begins or ends a batch.
+fn message(kind: u16, flags: u16, family: u8, subsystem: u16, body: &[u8]) -> Vec<u8> {
     let length = (NETFILTER + body.len()) as u32;
     let mut message = Vec::new();
     message.extend(length.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([INET, 0, 0, 0]);
+    message.extend([family, 0]);
+    message.extend(subsystem.to_be_bytes());
     message.extend(body);
     message
 }
 
-/// A text, with the zero it ends in, filled up to four bytes.
-fn attribute(kind: u16, text: &str) -> Vec<u8> {
-    let length = 4 + text.len() + 1;
+/// An attribute that is a text, with the zero it ends in.
+fn text(kind: u16, text: &str) -> Vec<u8> {
+    attribute(kind, &[text.as_bytes(), &[0]].concat())
+}
+
+/// An attribute, filled up to four bytes.
+fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
+    let length = 4 + content.len();
     let mut bytes = Vec::new();
     bytes.extend((length as u16).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
-    bytes.extend(text.as_bytes());
+    bytes.extend(content);
     bytes.resize(length.next_multiple_of(4), 0);
     bytes
 }
@@ -191,6 +227,14 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// What has become of a request.
+    fn done(&self) -> Result<(), Errno> {
+        match self.body.first_chunk() {
+            Some([0, 0, 0, 0]) => Ok(()),
+            _ => Err(self.error()),
+        }
+    }
+
     fn error(&self) -> Errno {
         let code = self
             .body
@@ -247,14 +291,10 @@ mod tests {
             |length: usize, kind: u16| [(length as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
         let of = |element: &[u8; 4]| [header(8, ELEMENT), element.to_vec()].concat();
         let list: Vec<_> = elements.iter().flat_map(of).collect();
-        let mut body = attribute(OF_SET, "users");
+        let mut body = text(OF_SET, "users");
         body.extend(header(4 + list.len(), ELEMENTS | 0x8000));
         body.extend(list);
-        let mut message = request(GET_ELEMENTS, REQUEST_DUMP, &[]);
-        message.extend(body);
-        let length = message.len() as u32;
-        message[..4].copy_from_slice(&length.to_ne_bytes());
-        message
+        message(GET_ELEMENTS, REQUEST_DUMP, INET, 0, &body)
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub enum Standing {
 /// How the host's network is.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Each workload whose rules are in place, or who has none.
+    /// Each workload whose rules are in place, or who has none; until others have been told of, whoever
+    /// the rules of an earlier process are for.
     pub workloads: BTreeMap<Mark, Standing>,
     /// Why the rules are not as they should be; tried again until they are.
     pub failed: Option<Arc<CaptureError>>,
@@ -130,7 +131,11 @@ impl Host {
     ) -> io::Result<(Self, watch::Receiver<Arc<Outcome>>)> {
         // From here on no change goes unnoticed, those between applying and looking included.
         let changes = Changes::new(&ns)?;
-        let (outcome, receiver) = watch::channel(Arc::default());
+        let before = elements::marks(&ns)?.into_iter();
+        let (outcome, receiver) = watch::channel(Arc::new(Outcome {
+            workloads: before.map(|mark| (mark, Standing::Captured)).collect(),
+            failed: None,
+        }));
         let host = Self {
             changes,
             cgroups: Cgroups::new()?,
@@ -178,7 +183,7 @@ impl Host {
         cause: Cause,
     ) -> Result<BTreeMap<Mark, Standing>, CaptureError> {
         let Some(workloads) = self.workloads.borrow_and_update().clone() else {
-            return Ok(BTreeMap::new());
+            return Ok(self.outcome.borrow().workloads.clone());
         };
         if workloads.is_empty() {
             if applied.take().is_some() || cause == Cause::Notice {

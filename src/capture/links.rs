@@ -20,6 +20,9 @@ pub(super) struct Link {
     /// What it is a port of.
     #[serde(default)]
     pub(super) master: Option<String>,
+    /// In the kernel's words: `ether`, `loopback`.
+    #[serde(default)]
+    link_type: String,
     #[serde(default)]
     linkinfo: Info,
 }
@@ -34,6 +37,13 @@ impl Link {
     /// Whether it is one of a pair whose other is elsewhere.
     pub(super) fn is_pair(&self) -> bool {
         self.link_netnsid.is_some() && self.linkinfo.info_kind == "veth"
+    }
+
+    /// Whether its frames leave the namespace by itself: it is a device, or has its other end or what
+    /// it is on elsewhere. What is on another link here leaves by that one.
+    pub(super) fn leads_out(&self) -> bool {
+        let device = self.linkinfo.info_kind.is_empty() && self.link_type != "loopback";
+        self.link_netnsid.is_some() || device
     }
 
     pub(super) fn is_bridge(&self) -> bool {

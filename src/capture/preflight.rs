@@ -24,7 +24,7 @@ pub enum PreflightError {
     #[error(
         "{nft} or this kernel does not take the capture rules: {said}; needed are nftables 0.9.3 and \
          Linux 5.2, for units nftables 0.9.9 and Linux 5.13, and the modules nf_conntrack, nft_ct, \
-         nft_nat, nft_redir, nft_reject_inet, on the host's own network nft_socket and nft_tproxy \
+         nft_nat, nft_redir, nft_reject_inet, nft_socket, for guests nft_tproxy \
          (modprobe them, or install the package that has them)"
     )]
     Rules {

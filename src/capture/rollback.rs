@@ -8,20 +8,29 @@ use super::routes;
 use super::ruleset::TABLE;
 use super::tool::{Tool, run};
 
-/// Our table as it was; none where there was none.
+/// Our tables as they were; none where there was none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before(Option<String>);
+pub struct Before {
+    inet: Option<String>,
+    /// For guests of bridges.
+    bridge: Option<String>,
+}
 
 /// What is there now.
 ///
 /// # Errors
 /// When it cannot be read.
 pub async fn before(ns: &Netns) -> Result<Before, CaptureError> {
-    match run(ns, Tool::Nft, &["list", "table", "inet", TABLE], "").await {
-        Ok(text) => Ok(Before(Some(text))),
-        Err(CaptureError::Refused { said, .. }) if said.contains("No such file") => {
-            Ok(Before(None))
-        }
+    Ok(Before {
+        inet: table(ns, "inet").await?,
+        bridge: table(ns, "bridge").await?,
+    })
+}
+
+async fn table(ns: &Netns, family: &str) -> Result<Option<String>, CaptureError> {
+    match run(ns, Tool::Nft, &["list", "table", family, TABLE], "").await {
+        Ok(text) => Ok(Some(text)),
+        Err(CaptureError::Refused { said, .. }) if said.contains("No such file") => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -32,10 +41,16 @@ pub async fn before(ns: &Netns) -> Result<Before, CaptureError> {
 /// # Errors
 /// [`CaptureError`] when there is something else now.
 pub async fn restore(ns: &Netns, before: &Before) -> Result<(), CaptureError> {
-    let Before(Some(text)) = before else {
+    let Some(text) = &before.inet else {
         return clear(ns).await;
     };
-    let script = format!("table inet {TABLE}\ndelete table inet {TABLE}\n{text}");
+    let mut script = format!("table inet {TABLE}\ndelete table inet {TABLE}\n{text}");
+    if before.bridge.is_some() || table(ns, "bridge").await?.is_some() {
+        script.push_str(&format!(
+            "table bridge {TABLE}\ndelete table bridge {TABLE}\n"
+        ));
+    }
+    script.push_str(before.bridge.as_deref().unwrap_or_default());
     if let Err(e) = run(ns, Tool::Nft, &["-f", "-"], &script).await {
         clear(ns).await?;
         return Err(e);

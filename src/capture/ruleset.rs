@@ -23,7 +23,10 @@ pub mod exclusions;
 pub mod host;
 pub mod netns;
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+
+use serde_json::Value;
 
 use super::privilege::Exemption;
 
@@ -58,6 +61,8 @@ const OPENING: &str = "tcp flags & (syn | ack) == syn";
 /// Pieces of a packet. The kernel makes them after the hooks where this is asked: there, only raw
 /// sockets do, to hide the flags.
 const FRAGMENTS: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
+/// To a socket that is there and is none of the proxy's, all but one of which are marked.
+const UNMARKED_LISTENER: &str = "socket mark & 0xfff != 0x539";
 /// To addresses of this host alone. What was redirected is on its way there too, though its
 /// interface is still the one of before.
 const LOOPBACK: [&str; 2] = ["ip daddr 127.0.0.0/8", "ip6 daddr ::1"];
@@ -113,6 +118,25 @@ fn replacing(sets: &str, chains: &[Chain]) -> String {
     text
 }
 
+/// Whether a table as `nft` lists it in JSON has these chains, each with these rules in this order, as
+/// their comments tell, and no others.
+fn lists(table: &Value, chains: &[Chain]) -> bool {
+    let mut listed = BTreeMap::<&str, Vec<&str>>::new();
+    for item in table["nftables"].as_array().into_iter().flatten() {
+        let (chain, rule) = (&item["chain"]["name"], &item["rule"]);
+        if let Some(name) = chain.as_str() {
+            listed.entry(name).or_default();
+        }
+        if let Some(name) = rule["chain"].as_str() {
+            let why = rule["comment"].as_str().unwrap_or_default();
+            listed.entry(name).or_default().push(why);
+        }
+    }
+    let whys = |chain: &Chain| chain.rules.iter().map(|rule| rule.comment).collect();
+    let wanted: BTreeMap<&str, Vec<&str>> = chains.iter().map(|c| (c.name, whys(c))).collect();
+    listed == wanted
+}
+
 /// What is true of the proxy's own packets, and of no others.
 fn own(exemption: Exemption) -> String {
     let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
@@ -120,6 +144,17 @@ fn own(exemption: Exemption) -> String {
         Exemption::Uid(uid) => format!("meta skuid {uid} {mark}"),
         Exemption::Mark => mark,
     }
+}
+
+/// While the proxy is away anybody may listen on its ports. What is redirected there is not for them:
+/// without privileges a socket has neither a mark nor an address that is not its own. `proxys` is what
+/// is true of the proxy's listeners and not of others.
+fn squatted(proxys: &str) -> Rule {
+    let ports = format!("tcp dport {{ {OUTBOUND_PORT}, {PLAINTEXT_PORT} }} {OPENING}");
+    rule(
+        format!("{ports} {proxys} counter reject with tcp reset"),
+        "to a program that has taken the proxy's port",
+    )
 }
 
 /// The two rules for the way back of connections that the proxy opens to programs. They belong into
@@ -145,6 +180,8 @@ fn way_back(own: &str) -> [Rule; 2] {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// What holds for every rule: nft takes it, and it cannot break out of its quotes.
@@ -155,6 +192,50 @@ mod tests {
                 assert!((1..=128).contains(&bytes), "{}: {rule:?}", chain.name);
                 assert!(!rule.comment.contains('"'), "{rule:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_listing_is_told_from_one_that_somebody_changed() {
+        let chain = |name, rules: &[&'static str]| Chain {
+            name,
+            base: "",
+            rules: rules.iter().map(|why| rule("accept", why)).collect(),
+        };
+        let plan = [chain("a", &["one", "two"]), chain("b", &[])];
+        let listing = |chains: &[&str], rules: &[(&str, Option<&str>)]| {
+            let chains = chains.iter().map(|c| json!({ "chain": { "name": c } }));
+            let rule = |(chain, why): &(&str, Option<&str>)| match why {
+                Some(why) => json!({ "rule": { "chain": chain, "comment": why } }),
+                None => json!({ "rule": { "chain": chain } }),
+            };
+            let items: Vec<_> = chains.chain(rules.iter().map(rule)).collect();
+            json!({ "nftables": items })
+        };
+        let (one, two) = (("a", Some("one")), ("a", Some("two")));
+        for (name, table, want) in [
+            ("as planned", listing(&["a", "b"], &[one, two]), true),
+            ("a rule less", listing(&["a", "b"], &[one]), false),
+            ("another order", listing(&["a", "b"], &[two, one]), false),
+            (
+                "a rule more",
+                listing(&["a", "b"], &[("a", None), one, two]),
+                false,
+            ),
+            (
+                "in another chain",
+                listing(&["a", "b"], &[one, two, ("b", None)]),
+                false,
+            ),
+            ("a chain less", listing(&["a"], &[one, two]), false),
+            (
+                "a chain more",
+                listing(&["a", "b", "c"], &[one, two]),
+                false,
+            ),
+            ("nothing", json!({}), false),
+        ] {
+            assert_eq!(lists(&table, &plan), want, "{name}");
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Strict {
 /// The host's end of a link into the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct End {
+    /// The number of the other end, which is in the namespace.
+    inside: u32,
     ifindex: u32,
     name: String,
 }
@@ -52,40 +54,50 @@ impl Strict {
     /// Puts the filters in place, in one transaction.
     ///
     /// # Errors
-    /// [`CaptureError::NoLink`] where no link ends in the host, which could not be kept strict.
+    /// [`CaptureError::NoLink`] where no link ends in the host, and [`CaptureError::OtherLink`] where one
+    /// leads elsewhere, the others being filtered: neither namespace could be kept strict.
     pub async fn apply(&self) -> Result<(), CaptureError> {
-        let script: String = self
-            .ends()
-            .await?
-            .iter()
-            .map(|end| self.chain(end))
-            .collect();
+        let (ends, elsewhere) = self.ways_out().await?;
+        let script: String = ends.iter().map(|end| self.chain(end)).collect();
         run(&self.host, Tool::Nft, &["-f", "-"], &script).await?;
-        Ok(())
+        self.none(elsewhere)
     }
 
     /// Whether every link has its filter, as far as its last rule, which drops.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// As [`Self::apply`], and when that cannot be read.
     pub async fn intact(&self) -> Result<bool, CaptureError> {
-        for end in self.ends().await? {
+        let (ends, elsewhere) = self.ways_out().await?;
+        for end in ends {
             let rules = rules(&self.exclusions).len();
             if listed(&self.host, &end).await? != Some(rules) {
                 return Ok(false);
             }
         }
-        Ok(true)
+        self.none(elsewhere).map(|()| true)
     }
 
-    async fn ends(&self) -> Result<Vec<End>, CaptureError> {
-        let ends = ends(&links(&self.inside).await?, &links(&self.host).await?);
+    /// The host's ends of the namespace's links, and the name of a link that leads elsewhere.
+    async fn ways_out(&self) -> Result<(Vec<End>, Option<String>), CaptureError> {
+        let inside = links(&self.inside).await?;
+        let ends = ends(&inside, &links(&self.host).await?);
+        let filtered = |link: &Link| ends.iter().any(|end| end.inside == link.ifindex);
+        let elsewhere = inside.into_iter().find(|l| l.leads_out() && !filtered(l));
+        let elsewhere = elsewhere.map(|link| link.ifname);
         match ends.is_empty() {
             true => Err(CaptureError::NoLink {
                 name: self.inside.name().to_owned(),
             }),
-            false => Ok(ends),
+            false => Ok((ends, elsewhere)),
         }
+    }
+
+    fn none(&self, elsewhere: Option<String>) -> Result<(), CaptureError> {
+        elsewhere.map_or(Ok(()), |link| {
+            let name = self.inside.name().to_owned();
+            Err(CaptureError::OtherLink { name, link })
+        })
     }
 
     fn chain(&self, end: &End) -> String {
@@ -165,6 +177,7 @@ fn ends(inside: &[Link], host: &[Link]) -> Vec<End> {
             link.link_index == Some(other.ifindex) && other.link_index == Some(link.ifindex)
         });
         ends.extend(other.map(|other| End {
+            inside: link.ifindex,
             ifindex: other.ifindex,
             name: other.ifname.clone(),
         }));

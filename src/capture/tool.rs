@@ -16,6 +16,10 @@ const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/
 /// Longest run. Both programs take milliseconds; what takes longer hangs on a lock in the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Characters and lines of what a program says that are kept.
+const LINE: usize = 200;
+const LINES: usize = 8;
+
 /// A program that does for us what there is no system call for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tool {
@@ -80,8 +84,19 @@ pub(super) async fn run(
     }
     Err(CaptureError::Refused {
         program,
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        said: in_short(&String::from_utf8_lossy(&output.stderr)),
     })
+}
+
+/// What a program says, as far as people read it and a message between keeper and proxy carries it:
+/// `nft` repeats the line that it refuses, which is all of a set.
+fn in_short(said: &str) -> String {
+    let line = |line: &str| match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    };
+    let lines: Vec<_> = said.trim().lines().take(LINES).map(line).collect();
+    lines.join("\n")
 }
 
 async fn feed(mut child: Child, input: &str) -> io::Result<Output> {
@@ -93,4 +108,23 @@ async fn feed(mut child: Child, input: &str) -> io::Result<Output> {
         return Err(e);
     }
     child.wait_with_output().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_program_says_at_length_is_told_in_short() {
+        let here = Netns::current().unwrap();
+        let list = vec!["1 : 0x600"; 5000].join(", ");
+        let script = format!("add element inet lateen users {{ {list} }} }}\n").repeat(3);
+        match run(&here, Tool::Nft, &["-f", "-"], &script).await {
+            Err(CaptureError::Refused { said, .. }) => {
+                assert!((1..3000).contains(&said.len()), "{}", said.len());
+            }
+            Err(CaptureError::NoTool { .. }) => eprintln!("skipped: no nft here"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -1,11 +1,19 @@
 //! The users that the parts of a node run as, and the directories they share.
 
+use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, fstat, openat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+use rustix::process::{Gid, Uid};
+
 use super::Failure;
 use super::output::NO;
+use crate::capture::privilege;
 use crate::config::daemon::{Config, ProxyUser};
 
 /// Whom the keeper runs as where the settings do not say and there is such a user.
@@ -134,38 +142,122 @@ fn own(path: &Path, uid: Option<u32>) -> io::Result<()> {
     give(path, uid)
 }
 
-/// Gives what root has written in a directory to the user the directory belongs to.
-pub(super) fn give_to_owner(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path)?.uid() {
-        uid if uid != 0 && rustix::process::geteuid().is_root() => give(path, uid),
-        _ => Ok(()),
-    }
+/// Becomes the owner of a directory that is another's, where this is root, and gives him what root has
+/// written there before: what is written from then on cannot be led elsewhere by links that he made.
+/// The kernel keeps this by thread: to be called before any thread is started.
+///
+/// # Errors
+/// When it cannot.
+pub(super) fn become_owner(path: &Path) -> Result<(), Failure> {
+    let Some(Account { uid, gid }) = other(path, rustix::process::geteuid().as_raw()) else {
+        return Ok(());
+    };
+    let given = give(path, uid);
+    given.map_err(|e| Failure::no(format!("cannot give away {}", path.display()), &e))?;
+    privilege::become_proxy(uid, gid).map_err(|e| Failure::no(path.display().to_string(), &e))
 }
 
+/// The owner of what root finds at `path`, if that is somebody else.
+fn other(path: &Path, me: u32) -> Option<Account> {
+    let meta = std::fs::metadata(path).ok().filter(|_| me == 0)?;
+    let (uid, gid) = (meta.uid(), meta.gid());
+    (uid != 0).then_some(Account { uid, gid })
+}
+
+/// Gives a directory and what is in it. Whom it is given to may have been there before, and put there,
+/// or put there meanwhile, what leads elsewhere: nothing is gone through by its path.
 fn give(path: &Path, uid: u32) -> io::Result<()> {
     give_alone(path, uid)?;
-    if std::fs::symlink_metadata(path)?.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), uid)?;
+    give_below(CWD, path, uid)
+}
+
+fn give_below(at: impl AsFd, name: impl Arg, uid: u32) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match openat(at, name, flags, Mode::empty()) {
+        // No directory, or gone by now.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
         }
+        give_entry(&directory, name, uid)?;
+        give_below(&directory, name, uid)?;
     }
     Ok(())
+}
+
+/// Gives one file, looked at and given by a descriptor of its own, unless it is somewhere else as well.
+fn give_entry(directory: impl AsFd, name: &CStr, uid: u32) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    let found = fstat(&file)?;
+    let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    if found.st_uid == uid || (found.st_nlink > 1 && !is_directory) {
+        return Ok(());
+    }
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+    let given = chownat(&file, c"", owner, group, AtFlags::EMPTY_PATH);
+    given.or_else(|e| unless_single(e.into()))
 }
 
 fn give_alone(path: &Path, uid: u32) -> io::Result<()> {
     if std::fs::symlink_metadata(path)?.uid() == uid {
         return Ok(());
     }
-    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).or_else(|e| {
-        // A user namespace that maps a single user has nobody to give it to, and needs not.
-        let single = e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error());
-        if single { Ok(()) } else { Err(e) }
-    })
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).or_else(unless_single)
+}
+
+/// A user namespace that maps a single user has nobody to give anything to, and needs not.
+fn unless_single(error: io::Error) -> io::Result<()> {
+    match Errno::from_io_error(&error) {
+        Some(Errno::INVAL) => Ok(()),
+        _ => Err(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_away_is_below_the_directory_and_nowhere_else() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let [state, elsewhere] = ["state", "elsewhere"].map(|name| directory.path().join(name));
+        std::fs::create_dir_all(state.join("agent")).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        for path in [state.join("agent/key"), elsewhere.join("shadow")] {
+            std::fs::write(path, "").unwrap();
+        }
+        std::fs::hard_link(elsewhere.join("shadow"), state.join("agent/linked")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, state.join("agent/away")).unwrap();
+        // Where nobody else is known, nothing can be given.
+        let many = std::os::unix::fs::chown(directory.path(), Some(4711), None).is_ok();
+        give(&state, 4711).unwrap();
+        let owner = |path: &Path| std::fs::symlink_metadata(path).unwrap().uid();
+        for (path, want) in [
+            (state.clone(), 4711),
+            (state.join("agent/key"), 4711),
+            (elsewhere.join("shadow"), 0),
+            (elsewhere, 0),
+        ] {
+            assert_eq!(
+                owner(&path),
+                if many { want } else { 0 },
+                "{}",
+                path.display()
+            );
+        }
+    }
 
     #[test]
     fn an_account_is_found_by_its_whole_name() {
@@ -178,6 +270,29 @@ mod tests {
             ("998", None),
         ] {
             assert_eq!(find(users, name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn root_becomes_whoever_owns_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = std::fs::metadata(dir.path()).unwrap();
+        let owner = Account {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        };
+        let missing = dir.path().join("none");
+        for (name, path, me, want) in [
+            (
+                "root's own, or another's",
+                dir.path(),
+                0,
+                Some(owner).filter(|owner| owner.uid != 0),
+            ),
+            ("not there yet", &missing, 0, None),
+            ("not root", dir.path(), 1000, None),
+        ] {
+            assert_eq!(other(path, me), want, "{name}");
         }
     }
 }

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Failure;
-use super::accounts::give_to_owner;
+use super::accounts::become_owner;
 use super::output::{NO, UNREACHABLE, USAGE};
 use super::run::config;
 use crate::agent::join::{JoinError, join};
+use crate::causes::chain;
 use crate::hex::hex;
 use crate::identity::token::Token;
-use crate::telemetry::access_log::chain;
 use crate::tls::PeerRefused;
 
 /// Join this machine to a mesh with a token.
@@ -45,15 +45,14 @@ pub fn run(args: &JoinArgs) -> Result<ExitCode, Failure> {
     let config = config(args.config.as_deref())?;
     let token = token(&args.token_file)?;
     let node = args.node.as_deref().unwrap_or_else(|| config.node());
+    // The user of the units, on whose behalf root joins.
+    become_owner(config.state_dir())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::no("cannot start", &e))?;
     let joined = runtime.block_on(join(&args.url, &token, node, config.state_dir()));
     let joined = joined.map_err(|e| explain(&e, &token))?;
-    // Root writes here for the user of the units.
-    let state = config.state_dir();
-    give_to_owner(state).map_err(|e| Failure::no(state.display().to_string(), &e))?;
     println!(
         "joined as {} (certificate {})",
         joined.id, joined.generation

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+use rustix::process::getuid;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::accounts::{self, Account};
+use super::descriptors::more_descriptors;
 use super::run::config;
 use super::terms::terms;
 use super::{Failure, start_log};
@@ -85,21 +86,6 @@ fn caller(config: &Config) -> Result<u32, Failure> {
     match privilege::exemption(user) {
         Ok(Exemption::Mark) => Ok(getuid().as_raw()),
         _ => Ok(user),
-    }
-}
-
-/// Some descriptors for each of a thousand workloads are more than most systems begin with.
-fn more_descriptors() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return;
-    }
-    let limit = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    if let Err(e) = setrlimit(Resource::Nofile, limit) {
-        warn!(error = %e, "no more descriptors than at first");
     }
 }
 

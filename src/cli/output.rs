@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 
 use crate::admin::client::AskError;
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// The answer is no.
 pub const NO: u8 = 1;

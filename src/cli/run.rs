@@ -23,9 +23,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::descriptors::more_descriptors;
 use super::output::{NO, USAGE};
 use super::{Failure, accounts};
-use crate::admin::{self, Answer, Listener, Routes};
+use crate::admin::{self, Answer, Listener, Routes, SOCKET};
 use crate::agent::identity::NodeIdentity;
 use crate::config::daemon::{Config, Role};
 use crate::config::diagnose::Style;
@@ -39,9 +40,6 @@ use companion::Companion;
 use followers::Followers;
 use powers::Powers;
 use reload::Reload;
-
-/// Name of the socket by which the command line reaches a running process.
-pub const SOCKET: &str = "admin.sock";
 
 /// Start the roles of this host.
 #[derive(Debug, Args)]
@@ -144,6 +142,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     one_master(&config, &roles)?;
     no_foreign_waypoint(&config, &roles)?;
     directories(&config, &roles)?;
+    more_descriptors();
     // Before any thread exists.
     let (powers, companion) = match roles.node {
         true => powers::take(&config, args.config.as_deref())?,
@@ -253,20 +252,20 @@ async fn serve(
     let upkeep = Upkeep::begin(manager, runtimes, move || status.service());
     let died = companion::died(companion);
     tokio::pin!(died);
-    let lost = tokio::select! {
-        () = until_told(&shutdown, &mut tasks, &upkeep, &mut reload) => false,
-        () = &mut died => true,
+    let ended = tokio::select! {
+        ended = until_told(&shutdown, &mut tasks, &upkeep, &mut reload) => ended,
+        () = &mut died => {
+            error!("the keeper has ended, stopping");
+            shutdown.cancel();
+            let _stopped = until_told(&shutdown, &mut tasks, &upkeep, &mut reload).await;
+            Err("the keeper has ended")
+        }
     };
-    if lost {
-        error!("the keeper has ended, stopping");
-        shutdown.cancel();
-        until_told(&shutdown, &mut tasks, &upkeep, &mut reload).await;
-    }
     upkeep.end().await;
-    if lost {
-        return Err(Failure::plain(NO, "the keeper has ended"));
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(reason) => Err(Failure::plain(NO, reason)),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn control(config: &Config) -> Settings {
@@ -321,37 +320,38 @@ async fn listen(
     Ok(())
 }
 
-/// Waits for a signal, then for everything to end; a second signal ends the wait. SIGHUP reads again
-/// what can be.
+/// Waits for a signal, then for everything to end; an interrupt ends that wait. SIGHUP reads again what
+/// can be. None of the parts ends by itself: where one does, all of it ends, and has failed.
 async fn until_told(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
     upkeep: &Upkeep,
     reload: &mut Reload,
-) {
+) -> Result<(), &'static str> {
+    const DIED: &str = "a part of this process has ended; the log says which, and why";
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
         signal(SignalKind::hangup()),
     ) else {
-        error!("signals cannot be heard, stopping");
-        return shutdown.cancel();
+        shutdown.cancel();
+        return Err("signals cannot be heard");
     };
-    loop {
+    let ended = loop {
         tokio::select! {
-            _signal = terminate.recv() => break,
-            _signal = interrupt.recv() => break,
+            _signal = terminate.recv() => break Ok(()),
+            _signal = interrupt.recv() => break Ok(()),
             () = reload.when_told(&mut hangup, upkeep) => {}
-            () = shutdown.cancelled() => break,
-            Some(done) = tasks.join_next() => match done {
-                Ok(()) => warn!("a part of this process ended"),
-                Err(e) => {
-                    error!(error = %e, "a part of this process died, stopping");
-                    break;
+            () = shutdown.cancelled() => break Err(DIED),
+            Some(done) = tasks.join_next() => {
+                match done {
+                    Ok(()) => error!("a part of this process ended, stopping"),
+                    Err(e) => error!(error = %e, "a part of this process died, stopping"),
                 }
-            },
+                break Err(DIED);
+            }
         }
-    }
+    };
     info!("stopping");
     upkeep.stopping();
     shutdown.cancel();
@@ -359,5 +359,37 @@ async fn until_told(
     tokio::select! {
         () = all => {}
         _again = interrupt.recv() => warn!("stopping at once"),
+    }
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_ends_the_others_and_is_a_failure() {
+        for (name, dies) in [
+            ("it ends", Some(false)),
+            ("it dies", Some(true)),
+            ("what is in one of them dies", None),
+        ] {
+            let shutdown = CancellationToken::new();
+            let mut tasks = JoinSet::new();
+            let other = shutdown.clone();
+            tasks.spawn(async move { other.cancelled().await });
+            match dies {
+                Some(dies) => drop(tasks.spawn(async move { assert!(!dies, "as planned") })),
+                None => shutdown.cancel(),
+            }
+            let upkeep = Upkeep::begin(None, Vec::new(), service::State::default);
+            let config = Config::parse("", String::new(), "edge-1").unwrap();
+            let mut reload = Reload::new(None, config);
+            let until = until_told(&shutdown, &mut tasks, &upkeep, &mut reload);
+            let ended = tokio::time::timeout(Duration::from_secs(20), until).await;
+            assert!(ended.unwrap().is_err(), "{name}");
+            assert!(shutdown.is_cancelled() && tasks.is_empty(), "{name}");
+            upkeep.end().await;
+        }
     }
 }

@@ -8,7 +8,8 @@ use http::Method;
 
 use super::Failure;
 use super::output::{NO, Output};
-use super::run::{SOCKET, config};
+use super::run::config;
+use crate::admin::SOCKET;
 use crate::admin::client::ask;
 use crate::status::{ControlLine, ControlStatus, NodeStatus, ServedLine, Status, WorkloadLine};
 use crate::table::table;
@@ -197,6 +198,11 @@ fn render_node(node: &NodeStatus) -> String {
         "\nnode {name}: {link}{since}, revision {revision}{kept}{stale}, {} connections\n",
         node.connections
     );
+    if let Some(apart) = node.clock_apart {
+        text.push_str(&format!(
+            "the clock and the control plane's are {apart} s apart\n"
+        ));
+    }
     if let Some(grace) = node.expired_grace {
         let minutes = grace / 60;
         text.push_str(&format!(
@@ -362,6 +368,7 @@ mod tests {
                 line("https://c:15012", false, None),
             ],
             stale_since: None,
+            clock_apart: Some(400),
             since: Some(3),
             kept: None,
             expired_grace: None,
@@ -376,6 +383,7 @@ mod tests {
             }),
         };
         let text = render_node(&node);
+        assert!(text.contains("400 s apart"), "{text}");
         for (url, words) in [
             ("https://a:15012 ", "failed cannot connect"),
             ("https://b:15012 ", "connected"),

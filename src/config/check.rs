@@ -193,7 +193,6 @@ pub(super) fn check(
     let carriers = Carriers::new(&written.workloads);
     if refers {
         references::check(&context, &mut found);
-        sharing::ports(&context, &mut found);
         policies::check(&context, &carriers, &mut found);
         tokens::check(&context, &mut found);
         telemetry::check(&context, &mut found);
@@ -202,6 +201,7 @@ pub(super) fn check(
     let (mesh, declared) = declare::declare(&context);
     if refers {
         let waypoints = Waypoints::new(&mesh);
+        sharing::ports(&context, &mesh, &mut found);
         bindings::check(&context, (&mesh, &waypoints), &mut found);
         let attachments = Attachments::new(&mesh, &waypoints);
         let mut targets = Targets::new(attachments, &mesh.settings.root_namespace);

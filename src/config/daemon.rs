@@ -6,7 +6,7 @@ mod dns;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -445,8 +445,37 @@ fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
 }
 
 fn directory(table: &Table<'_>, key: &'static str, default: &str) -> PathBuf {
-    let path = table.optional(key, path);
+    let own = |value: &Value<'_>| path(value).filter(|path| own(value, path, default));
+    let path = table.optional(key, own);
     path.unwrap_or_else(|| PathBuf::from(default))
+}
+
+/// Directories of everybody, beside those right below the root.
+const SHARED: [&str; 7] = [
+    "/var/lib",
+    "/var/run",
+    "/var/tmp",
+    "/var/cache",
+    "/var/log",
+    "/usr/local",
+    "/run/user",
+];
+
+/// Whether a directory may be lateen's own, as `example` is: started as root, a node gives all that is in it
+/// to the proxy's user.
+fn own(value: &Value<'_>, path: &Path, example: &str) -> bool {
+    let steps = path.components().skip(1);
+    let shared = steps.count() < 2 || SHARED.iter().any(|shared| path == Path::new(shared));
+    // From `..` nobody sees where it leads.
+    let up = path.components().any(|step| step == Component::ParentDir);
+    if shared || up {
+        value.bad(
+            "is no directory of lateen's own",
+            "what else is in it?",
+            format!("write one that nothing else uses, as in `\"{example}\"`"),
+        );
+    }
+    !shared && !up
 }
 
 /// An absolute path: a daemon has no directory that others would expect it to be in.

@@ -35,9 +35,9 @@ pub use ring::{Intermediate, Ring, Root, RootState};
 pub use rotate::RotateError;
 pub use serial::SerialError;
 
+use crate::causes::chain;
 use crate::clock::seconds;
 use crate::identity::{SpiffeId, TrustDomain};
-use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, Request, RequestError, Roots, Svid, SvidError, Trust};
 use keep::{Home, Opened};
 use manifest::Manifest;

@@ -9,7 +9,7 @@ use tonic::{Code, Request, Status};
 use super::bearer::Bearers;
 use super::caller::Caller;
 use super::enrolment::Enrolment;
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 use crate::tls::Trust;
 
 /// Who is let through. Cheap to clone.

@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::ca::MAX_TTL;
 use super::store::{Store, Tree};
+use crate::causes::chain;
 use crate::identity::SpiffeId;
-use crate::telemetry::access_log::chain;
 
 /// Parts of a key in the store; neither a node's name nor an identity has it.
 const BETWEEN: char = ' ';

@@ -17,10 +17,10 @@ use super::caller::Caller;
 use super::challenge::Challenges;
 use super::enrolment::{EnrolError, Enrolment, Joining, Presented};
 use super::trust;
+use crate::causes::chain;
 use crate::clock::milliseconds;
 use crate::identity::SpiffeId;
 use crate::model::declaration::Settings;
-use crate::telemetry::access_log::chain;
 use crate::tls::{
     CertificateKey, peer_identity, reenrol_payload, signed_by, spki_sha256, validity_of,
 };

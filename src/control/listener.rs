@@ -21,7 +21,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, info, warn};
 
 use super::caller::Caller;
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 use crate::tls::{CertificateKey, PeerRefused, peer_identity, spki_sha256, validity_of};
 
 /// Longest TLS handshake (`spec/reliability.md` §2b).

@@ -15,10 +15,10 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use super::ca::{Authority, SignError};
+use crate::causes::chain;
 use crate::dial::{self, DialError, RECEIVE_LIMIT};
 use crate::files::{self, FileError};
 use crate::identity::SpiffeId;
-use crate::telemetry::access_log::chain;
 use crate::tls::{Bundle, TlsError, Trust, control_client};
 use crate::wire::TRUST;
 use crate::wire::convert::{BundleError, decode_bundle};

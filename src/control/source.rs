@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::compile::{Input, LastGood};
+use crate::causes::chain;
 use crate::config::{Loaded, Loader, Report, Watcher};
 use crate::identity::TrustDomain;
 use crate::telemetry::Metrics;
-use crate::telemetry::access_log::chain;
 
 /// How reading the mesh directory stands, for `lateen status`.
 #[derive(Clone, Debug, Default)]

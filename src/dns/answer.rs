@@ -6,14 +6,17 @@ use std::time::Duration;
 use super::code::Code;
 use super::kind::Kind;
 use super::name::Name;
-use super::query::{Query, Transport};
+use super::query::{EDNS, Query, Transport};
 use super::{HEADER, IN, flag};
 
 /// Where the name of the question stands, as other names refer to it.
 const ASKED: u16 = 0xc000 | HEADER as u16;
+/// Octets of the longest record of an address.
+const RECORD: usize = 28;
 
 /// The addresses of a name of which we are the authority, in the order given; where that name is only
-/// the long form of another, by way of that one. Where they do not fit, none, and that they do not.
+/// the long form of another, by way of that one. Where they do not fit a datagram, none, and that they
+/// do not; on a connection as many as fit, since there is no other way to ask for more.
 pub fn addresses(
     query: &Query,
     short: Option<&Name>,
@@ -32,7 +35,11 @@ pub fn addresses(
         // The question before it is less than the offset has room for.
         owner = 0xc000 | u16::try_from(at).unwrap_or(u16::MAX);
     }
+    let room = query.limit(transport).saturating_sub(RECORD + EDNS);
     for address in addresses {
+        if transport == Transport::Tcp && message.len() > room {
+            break;
+        }
         match address {
             IpAddr::V4(v4) => record(&mut message, owner, Kind::A, life, &v4.octets()),
             IpAddr::V6(v6) => record(&mut message, owner, Kind::AAAA, life, &v6.octets()),
@@ -175,6 +182,12 @@ mod tests {
         let query = asked("cart.shop", Kind::A, None);
         let whole = addresses(&query, None, &ips(200), life, Transport::Tcp);
         assert_eq!(said(&whole).records.len(), 200);
+        let query = asked("cart.shop", Kind::A, Some(1232));
+        let many = ips(100).repeat(50);
+        let most = addresses(&query, Some(&short), &many, life, Transport::Tcp);
+        assert!((65_480..=65_535).contains(&most.len()), "{}", most.len());
+        let most = said(&most);
+        assert!(most.records.len() > 4000 && !most.flags.contains(&"tc"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::{HEADER, flag};
 const DATAGRAM: u16 = 1232;
 /// Largest one for who does not say how much he takes (RFC 1035 §2.3.4).
 const PLAIN: u16 = 512;
+/// Octets of what is said of the exchange, without options.
+pub(super) const EDNS: usize = 11;
 /// The flag of EDNS by which signatures are asked for (RFC 3225).
 const DNSSEC_OK: u32 = 0x8000;
 
@@ -135,7 +137,7 @@ impl Unfit {
         };
         let kept = flags & (flag::OPCODE | flag::RECURSE);
         let flags = flag::RESPONSE | flag::RECURSIVE | kept | (code.0 & flag::CODE);
-        let mut reply = Vec::with_capacity(HEADER + 11);
+        let mut reply = Vec::with_capacity(HEADER + EDNS);
         reply.extend(id.to_be_bytes());
         reply.extend(flags.to_be_bytes());
         reply.extend([0; 8]);
@@ -208,13 +210,14 @@ impl Query {
         let mut edns = None;
         let before = u32::from(answers) + u32::from(authorities);
         for number in 0..before + u32::from(additionals) {
-            let (name, kind, class) = (reader.name()?, Kind(reader.number()?), reader.number()?);
+            let octets = reader.pass_name()?;
+            let (kind, class) = (Kind(reader.number()?), reader.number()?);
             let (life, length) = (reader.long()?, reader.number()?);
             reader.take(length.into())?;
             if kind != Kind::OPT {
                 continue;
             }
-            let misplaced = number < before || name.wire() != [0];
+            let misplaced = number < before || octets != 1;
             if misplaced || edns.replace(Edns::of(class, life)).is_some() {
                 return None;
             }

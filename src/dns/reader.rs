@@ -45,20 +45,35 @@ impl<'a> Reader<'a> {
     /// A name, of which the rest may stand earlier in the message (RFC 1035 §4.1.4).
     pub(crate) fn name(&mut self) -> Option<Name> {
         let mut wire = Vec::with_capacity(32);
-        let (mut at, mut end, mut jumps) = (self.at, None, 0);
+        self.each_label(|label| wire.extend(label))?;
+        Some(Name::of_wire(wire))
+    }
+
+    /// Passes over a name, and tells how many octets it has: of thousands in a message, few are wanted.
+    pub(crate) fn pass_name(&mut self) -> Option<usize> {
+        let mut octets = 0;
+        self.each_label(|label| octets += label.len())?;
+        Some(octets)
+    }
+
+    /// Every label of a name, with its length before it.
+    fn each_label(&mut self, mut tell: impl FnMut(&[u8])) -> Option<()> {
+        let (mut at, mut end, mut jumps, mut octets) = (self.at, None, 0, 0);
+        // What is referred to stands before what refers to it, to its end: else the one would be
+        // another where what follows is.
+        let mut before = self.message.len();
         loop {
             let length = *self.message.get(at)?;
             match length & 0xc0 {
                 0x00 => {
                     let next = at + 1 + usize::from(length);
-                    wire.extend(self.message.get(at..next)?);
-                    if wire.len() > LONGEST {
-                        return None;
-                    }
+                    octets += next - at;
+                    let fits = octets <= LONGEST && next <= before;
+                    tell(self.message.get(at..next).filter(|_| fits)?);
                     at = next;
                     if length == 0 {
                         self.at = end.unwrap_or(at);
-                        return Some(Name::of_wire(wire));
+                        return Some(());
                     }
                 }
                 0xc0 => {
@@ -67,7 +82,8 @@ impl<'a> Reader<'a> {
                     let to = usize::from(u16::from_be_bytes([length & 0x3f, low]));
                     jumps += 1;
                     // Only ever back, and never into the header.
-                    let back = HEADER <= to && to < at && jumps <= JUMPS;
+                    let back = HEADER <= to && to < at && at + 2 <= before && jumps <= JUMPS;
+                    before = at;
                     at = back.then_some(to)?;
                 }
                 // Reserved (RFC 6891 §5).

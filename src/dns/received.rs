@@ -11,6 +11,8 @@ use super::{HEADER, flag};
 
 /// Largest life of a record (RFC 2181 §8): a larger number means none.
 const LONGEST_LIFE: u32 = 0x7fff_ffff;
+/// An octet that is no length of a label, nor refers anywhere (RFC 6891 §5).
+const NO_LENGTH: u8 = 0x40;
 /// Octets of the numbers at the end of an SOA record, the last of which says how long there is none of
 /// what was asked for (RFC 2308 §4).
 const SOA_NUMBERS: usize = 20;
@@ -57,9 +59,14 @@ pub fn hear(mut message: Vec<u8>, id: u16, question: &Question) -> Heard {
     if flags & flag::TRUNCATED != 0 {
         return Heard::Truncated;
     }
+    let first = reader.offset();
     let Some(records) = Records::read(&mut reader, counts) else {
         return Heard::Unreadable;
     };
+    let ageless = without_lives(&message, &records.lives);
+    if Records::read(&mut Reader::at(&ageless, first), counts).is_none() {
+        return Heard::Unreadable;
+    }
     let code = Code(records.code << 4 | flags & flag::CODE);
     let life = records.life(code);
     message.truncate(records.end);
@@ -71,6 +78,18 @@ pub fn hear(mut message: Vec<u8>, id: u16, question: &Question) -> Heard {
         code,
         life,
     })
+}
+
+/// The same with lives that end no name and lead to none, and so the octets before them, in which a
+/// reference might begin: a name that refers to the life of a record is another once that has aged.
+fn without_lives(message: &[u8], lives: &[u16]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    for at in lives.iter().map(|at| usize::from(*at)) {
+        if let Some(place) = message.get_mut(at - 1..at + 4) {
+            place.fill(NO_LENGTH);
+        }
+    }
+    message
 }
 
 /// The flags and counts of a message, if it is an answer to that question.
@@ -142,7 +161,7 @@ impl Records {
 
     /// Reads one that is passed on: how long it says that there is none, and its life.
     fn record(&mut self, reader: &mut Reader<'_>) -> Option<(Option<u32>, u32)> {
-        let _owner = reader.name()?;
+        let _owner = reader.pass_name()?;
         let (kind, _class) = (Kind(reader.number()?), reader.number()?);
         let at = u16::try_from(reader.offset()).ok()?;
         let life = reader.long()?;
@@ -158,7 +177,8 @@ impl Records {
 
     fn life(&self, code: Code) -> Option<Duration> {
         let seconds = match code {
-            Code::OK if self.answers > 0 => self.shortest,
+            // Aliases that lead nowhere are kept no longer than that they do.
+            Code::OK if self.answers > 0 => self.shortest.min(self.none_for.or(self.shortest)),
             Code::OK | Code::NO_NAME => self.none_for,
             _ => None,
         };
@@ -168,11 +188,15 @@ impl Records {
 
 /// Reads what is said of the exchange, if that comes next: the upper part of the code.
 fn exchange(reader: &mut Reader<'_>) -> Option<u16> {
-    let (name, kind, _) = (reader.name()?, Kind(reader.number()?), reader.number()?);
+    let (octets, kind, _) = (
+        reader.pass_name()?,
+        Kind(reader.number()?),
+        reader.number()?,
+    );
     let [extended, ..] = reader.long()?.to_be_bytes();
     let length = reader.number()?;
     reader.take(length.into())?;
-    (kind == Kind::OPT && name.wire() == [0]).then_some(extended.into())
+    (kind == Kind::OPT && octets == 1).then_some(extended.into())
 }
 
 /// Reads the names within a record of the kinds in which names refer to others (RFC 3597 §4), since
@@ -186,7 +210,7 @@ fn names(kind: Kind, data: &mut Reader<'_>, end: usize) -> Option<Option<u32>> {
     };
     data.take(before)?;
     for _ in 0..names {
-        data.name()?;
+        data.pass_name()?;
     }
     let numbers = data.take(after)?;
     let minimum = numbers.last_chunk().map(|n| u32::from_be_bytes(*n));
@@ -207,7 +231,12 @@ impl Received {
         let checked = query.dnssec_ok() || query.flags & flag::AUTHENTIC != 0;
         let authentic = if checked { flags & flag::AUTHENTIC } else { 0 };
         message[..2].copy_from_slice(&query.id.to_be_bytes());
-        let flags = query.answered(authentic, self.code);
+        // Cut to what a header holds, it would be another one: a failure might read as success.
+        let code = match query.edns {
+            None if self.code.0 > flag::CODE => Code::FAILURE,
+            _ => self.code,
+        };
+        let flags = query.answered(authentic, code);
         message[2..4].copy_from_slice(&flags.to_be_bytes());
         // In the letters in which it was asked for.
         let name = query.question.name.wire();
@@ -218,7 +247,12 @@ impl Received {
                 *life = aged(u32::from_be_bytes(*life), lives).to_be_bytes();
             }
         }
-        finish(query, self.code, message, transport)
+        finish(query, code, message, transport)
+    }
+
+    /// The message, without what was said of the exchange.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
     }
 }
 

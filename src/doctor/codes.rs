@@ -83,6 +83,18 @@ codes! {
     CertificateExpired = Error "certificate-expired",
     /// It soon will, so renewing it fails.
     CertificateExpiring = Warning "certificate-expiring",
+    /// A workload's certificate has expired.
+    WorkloadCertificateExpired = Error "workload-certificate-expired",
+    /// It soon will, so renewing it fails.
+    WorkloadCertificateExpiring = Warning "workload-certificate-expiring",
+    /// There is none for a workload, and a reason why.
+    WorkloadCertificateMissing = Error "workload-certificate-missing",
+    /// A certificate of the mesh's authority has expired.
+    AuthorityExpired = Error "authority-expired",
+    /// It soon will.
+    AuthorityExpiring = Warning "authority-expiring",
+    /// The clock is far from the control plane's.
+    ClockApart = Warning "clock-apart",
     /// The clock is behind what has been proven to be past.
     ClockBehind = Error "clock-behind",
     /// Nothing keeps the clock right.
@@ -91,6 +103,10 @@ codes! {
     ResolverNone = Error "resolver-none",
     /// Names are asked for with many endings first.
     NdotsHigh = Warning "ndots-high",
+    /// Programs of the host are to know names of the mesh, and its resolver has to be told by hand.
+    DnsHost = Note "dns-host",
+    /// systemd-resolved is to be told of the mesh, and is not, or does not run.
+    DnsUntold = Warning "dns-untold",
     /// nft is not installed.
     NftMissing = Error "nft-missing",
     /// ip is not installed.
@@ -123,7 +139,7 @@ codes! {
     UnitNotEnabled = Note "unit-not-enabled",
     /// A unit's file has changed since systemd read it.
     UnitChanged = Warning "unit-changed",
-    /// Two units that have the same role are to start.
+    /// Two units that have the same role, or share what only one can have, are to start.
     UnitsConflict = Warning "units-conflict",
 }
 

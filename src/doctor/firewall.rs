@@ -11,11 +11,10 @@ use super::Finding;
 use super::codes::Code;
 use super::program::run;
 use super::settings::Roles;
+use crate::config::daemon::Config;
 
 /// Where peers' tunnels come in.
 const TUNNELS: u64 = 15008;
-/// Where nodes reach their control plane.
-const CONTROL: u64 = 15012;
 /// Our own table.
 const OURS: &str = "lateen";
 
@@ -35,6 +34,8 @@ struct Chain {
 /// What is known of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
+    /// Where nodes reach the control plane here.
+    control: u64,
     chains: Vec<Chain>,
     /// Ports that are named anywhere in a table, by table.
     named: Vec<(String, BTreeSet<u64>)>,
@@ -43,18 +44,25 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn read() -> Self {
+    pub(super) fn read(config: Option<&Config>) -> Self {
         let listed = run("nft", &["-j", "list", "ruleset"]).said();
         let listed = listed.and_then(|text| serde_json::from_str(&text).ok());
+        let control = config.map(|config| u64::from(config.control().listen().port()));
+        let listed = listed.zip(control);
         Self {
             legacy: legacy(),
-            ..listed.map(|listed| Self::of(&listed)).unwrap_or_default()
+            ..listed.map_or_else(Self::default, |(listed, control)| {
+                Self::of(&listed, control)
+            })
         }
     }
 
     /// By what `nft -j list ruleset` prints (libnftables-json(5)).
-    fn of(listed: &Value) -> Self {
-        let mut facts = Self::default();
+    fn of(listed: &Value, control: u64) -> Self {
+        let mut facts = Self {
+            control,
+            ..Self::default()
+        };
         let objects = listed["nftables"].as_array();
         for object in objects.into_iter().flatten() {
             if let Some(chain) = object.get("chain") {
@@ -66,7 +74,7 @@ impl Facts {
             // Rules may ask sets and maps, which have the ports.
             for kind in ["set", "map"] {
                 if let Some(set) = object.get(kind) {
-                    facts.name(&table_of(set), set);
+                    facts.name(&table_of(set), set.get("elem"));
                 }
             }
         }
@@ -85,37 +93,46 @@ impl Facts {
 
     fn rule(&mut self, rule: &Value) {
         let (table, name) = (table_of(rule), text(rule, "chain"));
-        self.name(&table, rule);
         let Some(expressions) = rule["expr"].as_array() else {
             return;
         };
+        // What has been counted is no port.
+        let said = expressions.iter().filter(|e| e.get("counter").is_none());
+        self.name(&table, said);
         let refuses = |e: &Value| e.get("drop").is_some() || e.get("reject").is_some();
-        let chain = self
-            .chains
+        let chains = &mut self.chains;
+        let chain = chains
             .iter_mut()
             .find(|c| c.table == table && c.name == name);
         let Some(chain) = chain.filter(|_| expressions.iter().any(refuses)) else {
             return;
         };
-        let matches = expressions.iter().any(|e| e.get("match").is_some());
+        let passes = |e: &Value| e.get("counter").is_some() || e.get("log").is_some();
+        let conditions = expressions.iter().filter(|e| !refuses(e) && !passes(e));
+        let conditions: Vec<&Value> = conditions.collect();
         // Of one that drops all there is, as firewalld's last is, nothing gets past.
-        chain.drops |= !matches;
-        let ports = expressions.iter().filter(|e| matched(e) == Some("dport"));
-        chain.dropped.extend(ports.flat_map(known_ports));
+        chain.drops |= conditions.is_empty();
+        // One that drops a port for some alone is somebody's will.
+        if conditions.iter().all(|e| is_port(e) || is_protocol(e)) {
+            let ports = conditions.iter().filter(|e| is_port(e));
+            let ports = ports.flat_map(|e| known_ports(e, [TUNNELS, self.control]));
+            chain.dropped.extend(ports);
+        }
     }
 
-    fn name(&mut self, table: &str, value: &Value) {
-        let ports = known_ports(value);
+    fn name<'a>(&mut self, table: &str, values: impl IntoIterator<Item = &'a Value>) {
+        let values = values.into_iter();
+        let ports = values.flat_map(|value| known_ports(value, [TUNNELS, self.control]));
         match self.named.iter_mut().find(|(name, _)| name == table) {
             Some((_, named)) => named.extend(ports),
-            None => self.named.push((table.to_owned(), ports)),
+            None => self.named.push((table.to_owned(), ports.collect())),
         }
     }
 
     pub(super) fn check(&self, roles: Roles) -> Vec<Finding> {
         let mut found = Vec::new();
         let tunnels = roles.captures() || roles.waypoint;
-        for (port, needed) in [(TUNNELS, tunnels), (CONTROL, roles.control)] {
+        for (port, needed) in [(TUNNELS, tunnels), (self.control, roles.control)] {
             let closed = self.foreign().find_map(|chain| self.closes(chain, port));
             found.extend(closed.filter(|_| needed));
         }
@@ -211,25 +228,32 @@ fn table_of(value: &Value) -> String {
     format!("{} {}", text(value, "family"), text(value, "table"))
 }
 
-/// The field that an expression matches.
-fn matched(expression: &Value) -> Option<&str> {
-    expression["match"]["left"]["payload"]["field"].as_str()
+/// Whether an expression takes ports that it names, of a connection.
+fn is_port(expression: &Value) -> bool {
+    let matched = &expression["match"];
+    let payload = &matched["left"]["payload"];
+    payload["field"] == "dport" && payload["protocol"] != "udp" && matched["op"] != "!="
 }
 
-/// Which of the ports that matter are named anywhere in a value, by themselves or within a range.
-fn known_ports(value: &Value) -> BTreeSet<u64> {
+/// Whether it only says that it is about connections.
+fn is_protocol(expression: &Value) -> bool {
+    let matched = &expression["match"];
+    matched["left"]["meta"]["key"] == "l4proto" && matched["right"] == "tcp"
+}
+
+/// Which of `ports` are named anywhere in a value, by themselves or within a range.
+fn known_ports(value: &Value, ports: [u64; 2]) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
     let of_interest = |low: u64, high: u64| {
-        [TUNNELS, CONTROL]
-            .into_iter()
-            .filter(move |port| (low..=high).contains(port))
+        let of = move |port: &u64| (low..=high).contains(port);
+        ports.into_iter().filter(of)
     };
     match value {
         Value::Number(number) => {
             let number = number.as_u64();
             found.extend(number.into_iter().flat_map(|n| of_interest(n, n)));
         }
-        Value::Array(values) => found.extend(values.iter().flat_map(known_ports)),
+        Value::Array(values) => found.extend(values.iter().flat_map(|v| known_ports(v, ports))),
         Value::Object(fields) => {
             let ends = fields.get("range").and_then(Value::as_array);
             if let Some([low, high]) = ends.map(Vec::as_slice)
@@ -237,7 +261,7 @@ fn known_ports(value: &Value) -> BTreeSet<u64> {
             {
                 found.extend(of_interest(low, high));
             }
-            found.extend(fields.values().flat_map(known_ports));
+            found.extend(fields.values().flat_map(|v| known_ports(v, ports)));
         }
         _ => {}
     }
@@ -262,6 +286,7 @@ mod tests {
 
     use super::*;
 
+    const CONTROL: u64 = 15012;
     const NODE: Roles = Roles {
         control: false,
         node: true,
@@ -282,7 +307,7 @@ mod tests {
     }
 
     fn codes(objects: Vec<Value>, roles: Roles) -> Vec<Code> {
-        let facts = Facts::of(&json!({ "nftables": objects }));
+        let facts = Facts::of(&json!({ "nftables": objects }), CONTROL);
         facts.check(roles).iter().map(|f| f.code).collect()
     }
 
@@ -357,6 +382,68 @@ mod tests {
                 vec![Code::FirewallDrops],
             ),
             (
+                "dropped for some",
+                vec![
+                    open(),
+                    rule(
+                        "filter",
+                        "input",
+                        json!([{ "match": { "op": "!=", "right": "10.0.0.0", "left": { "payload": { "protocol": "ip", "field": "saddr" } } } },
+                               dport(json!(15008)), { "drop": null }]),
+                    ),
+                ],
+                vec![],
+            ),
+            (
+                "all but it dropped",
+                vec![
+                    open(),
+                    rule(
+                        "filter",
+                        "input",
+                        json!([{ "match": { "op": "!=", "right": 15008, "left": { "payload": { "protocol": "tcp", "field": "dport" } } } },
+                               { "drop": null }]),
+                    ),
+                ],
+                vec![],
+            ),
+            (
+                "a match of iptables, which nft does not show",
+                vec![
+                    open(),
+                    rule(
+                        "filter",
+                        "input",
+                        json!([{ "xt": null }, { "counter": { "packets": 0, "bytes": 0 } }, { "drop": null }]),
+                    ),
+                ],
+                vec![],
+            ),
+            (
+                "too much dropped",
+                vec![
+                    open(),
+                    rule(
+                        "filter",
+                        "input",
+                        json!([{ "limit": { "rate": 5, "per": "second", "inv": true } }, { "drop": null }]),
+                    ),
+                ],
+                vec![],
+            ),
+            (
+                "a number that is no port",
+                vec![
+                    closed(),
+                    rule(
+                        "filter",
+                        "input",
+                        json!([{ "counter": { "packets": 15008, "bytes": 15008 } }, { "accept": null }]),
+                    ),
+                ],
+                vec![Code::FirewallDrops],
+            ),
+            (
                 "our own table",
                 vec![chain(OURS, "input", "input", "drop")],
                 vec![],
@@ -417,7 +504,7 @@ mod tests {
                 "nft insert rule inet filter input tcp dport 15008 accept",
             ),
         ] {
-            let facts = Facts::of(&json!({ "nftables": objects }));
+            let facts = Facts::of(&json!({ "nftables": objects }), CONTROL);
             let remedy = facts.check(NODE).remove(0).remedy;
             assert!(remedy.starts_with(want), "{remedy}");
         }

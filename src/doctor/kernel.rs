@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Resource, getrlimit};
+
 use super::Finding;
 use super::codes::Code;
 use super::settings::Roles;
@@ -10,6 +12,9 @@ use super::settings::Roles;
 const OLDEST: (u32, u32) = (5, 2);
 /// The least that knows `socket cgroupv2`.
 const OLDEST_FOR_UNITS: (u32, u32) = (5, 13);
+/// Descriptors below which a proxy runs out of them before it refuses connections itself: it takes 16,384 at
+/// a port, each of which takes two.
+pub(super) const DESCRIPTORS: u64 = 65_536;
 /// Shares of the connection tracking table, in percent.
 const FILLING: u64 = 80;
 const FULL: u64 = 97;
@@ -41,6 +46,8 @@ pub(super) struct Facts {
     pub(super) marks_regarded: bool,
     /// The most descriptors that a process here can be allowed.
     pub(super) descriptors: Option<u64>,
+    /// The most that this process is, where it is one that runs.
+    pub(super) own: Option<u64>,
 }
 
 impl Facts {
@@ -62,6 +69,16 @@ impl Facts {
             strict: strict(),
             marks_regarded: number("/proc/sys/net/ipv4/conf/all/src_valid_mark") == Some(1),
             descriptors: number("/proc/sys/fs/nr_open"),
+            own: None,
+        }
+    }
+
+    /// And what this process may, which is one that runs.
+    pub(super) fn of_this_process() -> Self {
+        Self {
+            // None is no limit.
+            own: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
+            ..Self::read()
         }
     }
 
@@ -78,11 +95,18 @@ impl Facts {
     /// What is about every role.
     fn tables(&self) -> Vec<Finding> {
         let conntrack = self.conntrack.and_then(|(count, most)| filled(count, most));
-        let few = self.descriptors.filter(|most| *most < 65_536).map(|most| {
+        let few = self.descriptors.filter(|most| *most < DESCRIPTORS).map(|most| {
             let seen = format!("no process may have more than {most} descriptors (fs.nr_open); each connection takes two");
             Finding::new(Code::FewDescriptors, seen, "sysctl -w fs.nr_open=1048576")
         });
-        conntrack.into_iter().chain(few).collect()
+        let own = self.own.filter(|most| *most < DESCRIPTORS).map(|most| {
+            let seen =
+                format!("this process may have {most} descriptors; each connection takes two");
+            let remedy =
+                "LimitNOFILE=1048576 in its unit, or before it is started: ulimit -n 1048576";
+            Finding::new(Code::FewDescriptors, seen, remedy)
+        });
+        conntrack.into_iter().chain(few).chain(own).collect()
     }
 
     /// What only capture needs.
@@ -225,6 +249,7 @@ mod tests {
             strict: Vec::new(),
             marks_regarded: false,
             descriptors: Some(1_048_576),
+            own: Some(u64::MAX),
         }
     }
 
@@ -299,6 +324,11 @@ mod tests {
             (
                 "few descriptors",
                 with(|f| f.descriptors = Some(20_000)),
+                vec![Code::FewDescriptors],
+            ),
+            (
+                "few for this process",
+                with(|f| f.own = Some(1024)),
                 vec![Code::FewDescriptors],
             ),
         ] {

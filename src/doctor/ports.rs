@@ -2,27 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Finding;
 use super::codes::Code;
 use super::settings::Roles;
+use crate::config::daemon::Config;
 
-/// Ports, and what for; in each network that is captured the first three are there as well.
-const PORTS: [(u16, Whose); 7] = [
-    (15001, Whose::Node),
-    (15006, Whose::Node),
-    (15008, Whose::Tunnels),
-    (15012, Whose::Control),
-    (15020, Whose::All),
-    (15021, Whose::All),
-    (15053, Whose::Node),
-];
+/// Ports of a node's own network, which are there in each network that is captured as well.
+const CAPTURE: [u16; 2] = [15001, 15006];
+/// Where peers' tunnels come in.
+const TUNNELS: u16 = 15008;
 /// What lateen's own processes are called.
 const OWN: &str = "lateen";
 /// A socket that listens (include/net/tcp_states.h).
 const LISTEN: &str = "0A";
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     All,
     Control,
@@ -42,70 +38,142 @@ impl Whose {
     }
 }
 
-/// A port that is listened on, by a program whose name is known or not.
+/// Where something of lateen's is to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Needed {
+    at: SocketAddr,
+    whose: Whose,
+    /// The key of lateen.toml that says another place, and its table.
+    key: Option<(&'static str, &'static str)>,
+}
+
+impl Needed {
+    /// All there are by the settings.
+    fn all(config: &Config) -> Vec<Self> {
+        let listeners = config.listeners();
+        let any = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+        let fixed = |port, whose| Self {
+            at: any(port),
+            whose,
+            key: None,
+        };
+        let keyed = |at, whose, key, table| Self {
+            at,
+            whose,
+            key: Some((key, table)),
+        };
+        let mut all: Vec<Self> = CAPTURE.map(|port| fixed(port, Whose::Node)).to_vec();
+        all.push(fixed(TUNNELS, Whose::Tunnels));
+        let control = config.control().listen();
+        all.push(keyed(control, Whose::Control, "listen", "control"));
+        all.push(keyed(listeners.metrics, Whose::All, "metrics", "listen"));
+        all.push(keyed(
+            listeners.readiness,
+            Whose::All,
+            "readiness",
+            "listen",
+        ));
+        let dns = listeners.dns;
+        all.extend(dns.map(|at| keyed(at, Whose::Node, "dns", "listen")));
+        all
+    }
+
+    /// Whether somebody who listens there keeps it from being had.
+    fn meets(&self, other: SocketAddr) -> bool {
+        let any = self.at.ip().is_unspecified() || other.ip().is_unspecified();
+        self.at.port() == other.port() && (any || self.at.ip() == other.ip())
+    }
+}
+
+/// Where is listened, by a program whose name is known or not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Taken {
-    port: u16,
+    at: SocketAddr,
     by: Option<String>,
 }
 
 /// What is known of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
+    needed: Vec<Needed>,
     taken: BTreeSet<Taken>,
 }
 
 impl Facts {
-    pub(super) fn read() -> Self {
+    pub(super) fn read(config: Option<&Config>) -> Self {
+        let needed = config.map(Needed::all).unwrap_or_default();
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let mut sockets = listening(&read("/proc/net/tcp"));
         sockets.extend(listening(&read("/proc/net/tcp6")));
-        let wanted = |port: u16| PORTS.iter().any(|(p, _)| *p == port);
-        sockets.retain(|(port, _)| wanted(*port));
-        if sockets.is_empty() {
-            return Self::default();
-        }
+        sockets.retain(|(at, _)| needed.iter().any(|needed| needed.meets(*at)));
         let inodes: BTreeSet<u64> = sockets.iter().map(|(_, inode)| *inode).collect();
-        let names = holders(&inodes);
-        let taken = sockets.into_iter().map(|(port, inode)| Taken {
-            port,
+        let names = match inodes.is_empty() {
+            true => BTreeMap::new(),
+            false => holders(&inodes),
+        };
+        let taken = sockets.into_iter().map(|(at, inode)| Taken {
+            at,
             by: names.get(&inode).cloned(),
         });
         Self {
+            needed,
             taken: taken.collect(),
         }
     }
 
     pub(super) fn check(&self, roles: Roles) -> Vec<Finding> {
-        let needed = |port: u16| PORTS.iter().any(|(p, whose)| *p == port && whose.is(roles));
         let foreign = self.taken.iter().filter(|t| t.by.as_deref() != Some(OWN));
-        let foreign = foreign.filter(|t| needed(t.port));
-        let found = foreign.map(|Taken { port, by }| {
-            let by = by.as_deref().map_or("another program", |name| name);
-            let seen = format!("{port}/tcp, which lateen needs, is {by}'s");
-            let remedy = match port {
-                15020 => format!("set `metrics` in [listen] of lateen.toml, or stop it: ss -ltnp 'sport = :{port}'"),
-                15021 => format!("set `readiness` in [listen] of lateen.toml, or stop it: ss -ltnp 'sport = :{port}'"),
-                15012 => format!("set `listen` in [control] of lateen.toml, or stop it: ss -ltnp 'sport = :{port}'"),
-                _ => format!("stop it: ss -ltnp 'sport = :{port}'"),
+        let mut told = BTreeSet::new();
+        let mut found = Vec::new();
+        for Taken { at, by } in foreign {
+            let mut needed = self.needed.iter().filter(|n| n.whose.is(roles));
+            let Some(needed) = needed.find(|n| n.meets(*at)) else {
+                continue;
             };
-            Finding::new(Code::PortTaken, seen, remedy)
-        });
-        found.collect()
+            let port = at.port();
+            let by = by.as_deref().unwrap_or("another program");
+            if !told.insert((port, by)) {
+                continue;
+            }
+            let seen = format!("{port}/tcp, which lateen needs, is {by}'s");
+            let stop = format!("stop it: ss -ltnp 'sport = :{port}'");
+            let remedy = match needed.key {
+                Some((key, table)) => format!("set `{key}` in [{table}] of lateen.toml, or {stop}"),
+                None => stop,
+            };
+            found.push(Finding::new(Code::PortTaken, seen, remedy));
+        }
+        found
     }
 }
 
-/// Ports and inodes of listening sockets, by /proc/net/tcp (proc(5)).
-fn listening(table: &str) -> Vec<(u16, u64)> {
+/// Addresses and inodes of listening sockets, by /proc/net/tcp and tcp6 (proc(5)).
+fn listening(table: &str) -> Vec<(SocketAddr, u64)> {
     let of = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, local, _, LISTEN, ..] = fields[..] else {
             return None;
         };
-        let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
-        Some((port, fields.get(9)?.parse().ok()?))
+        let (ip, port) = local.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        Some((
+            SocketAddr::new(address(ip)?, port),
+            fields.get(9)?.parse().ok()?,
+        ))
     };
     table.lines().filter_map(of).collect()
+}
+
+/// An address as words of the machine's own order.
+fn address(hex: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::new();
+    for word in hex.as_bytes().chunks(8) {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let v4 = <[u8; 4]>::try_from(&*bytes).map(|b| Ipv4Addr::from(b).into());
+    let v6 = || <[u8; 16]>::try_from(&*bytes).map(|b| Ipv6Addr::from(b).to_canonical());
+    v4.or_else(|_not_four| v6()).ok()
 }
 
 /// The names of the programs that hold sockets, as far as they may be seen.
@@ -142,15 +210,23 @@ mod tests {
             known: true,
             ..Roles::default()
         };
-        for (name, port, by, want) in [
-            ("our own", 15008, Some("lateen"), 0),
-            ("another's", 15008, Some("ztunnel"), 1),
-            ("nobody can say whose", 15021, None, 1),
-            ("one that this host does not need", 15012, Some("pilot"), 0),
+        let elsewhere = "[listen]\nmetrics = \"[::]:9020\"\ndns = \"127.0.0.1:53\"";
+        for (name, settings, at, by, want) in [
+            ("our own", "", "0.0.0.0:15008", Some("lateen"), 0),
+            ("another's", "", "0.0.0.0:15008", Some("ztunnel"), 1),
+            ("one address is enough", "", "127.0.0.1:15020", None, 1),
+            ("nobody can say whose", "", "[::]:15021", None, 1),
+            ("not needed here", "", "[::]:15012", Some("pilot"), 0),
+            ("not needed any more", elsewhere, "[::]:15020", None, 0),
+            ("needed instead", elsewhere, "[::]:9020", None, 1),
+            ("names", elsewhere, "127.0.0.1:53", Some("dnsmasq"), 1),
+            ("names, beside", elsewhere, "127.0.0.53:53", None, 0),
         ] {
-            let by = by.map(str::to_owned);
+            let config = Config::parse("", settings.to_owned(), "edge-1").unwrap();
+            let (at, by) = (at.parse().unwrap(), by.map(str::to_owned));
             let facts = Facts {
-                taken: [Taken { port, by }].into(),
+                needed: Needed::all(&config),
+                taken: [Taken { at, by }].into(),
             };
             let found = facts.check(roles);
             assert_eq!(found.len(), want, "{name}");
@@ -159,16 +235,40 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_listens_twice_is_told_of_once() {
+        let config = Config::parse("", String::new(), "edge-1").unwrap();
+        let taken = ["0.0.0.0:15020", "[::]:15020"].map(|at| Taken {
+            at: at.parse().unwrap(),
+            by: Some("exporter".to_owned()),
+        });
+        let facts = Facts {
+            needed: Needed::all(&config),
+            taken: taken.into(),
+        };
+        let found = facts.check(Roles::default());
+        assert_eq!(found.len(), 1, "{found:?}");
+        let remedy = &found[0].remedy;
+        assert!(
+            remedy.starts_with("set `metrics` in [listen] of lateen.toml"),
+            "{remedy}"
+        );
+    }
+
+    #[test]
     fn a_listening_socket_is_found_with_its_holder() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
         let sockets = listening(&table);
-        let (_, inode) = sockets.into_iter().find(|(p, _)| *p == port).unwrap();
-        let own = fs::read_to_string("/proc/self/comm").unwrap();
+        let own = listener.local_addr().unwrap();
+        let (_, inode) = sockets.into_iter().find(|(at, _)| *at == own).unwrap();
+        let comm = fs::read_to_string("/proc/self/comm").unwrap();
         assert_eq!(
             holders(&[inode].into()).get(&inode).map(|n| &**n),
-            Some(own.trim())
+            Some(comm.trim())
         );
+        let six = std::net::TcpListener::bind("[::1]:0").unwrap();
+        let table = fs::read_to_string("/proc/net/tcp6").unwrap();
+        let own = six.local_addr().unwrap();
+        assert!(listening(&table).iter().any(|(at, _)| *at == own), "{own}");
     }
 }

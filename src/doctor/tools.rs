@@ -5,8 +5,8 @@ use super::codes::Code;
 use super::program::{Ran, run};
 use super::settings::Roles;
 use crate::capture::{self, Exemption, Netns, PreflightError};
+use crate::causes::chain;
 use crate::config::daemon::Config;
-use crate::telemetry::access_log::chain;
 
 /// The oldest nft that takes the rules, and the one that knows `socket cgroupv2`.
 const OLDEST: [u32; 3] = [0, 9, 3];

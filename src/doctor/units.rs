@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::Finding;
 use super::codes::Code;
+use super::kernel::DESCRIPTORS;
 use super::program::run;
 use super::settings::Roles;
 
 /// Restarts that somebody should look at.
 const RESTARTS: u64 = 5;
 /// What is asked of each unit (systemctl(1)).
-const PROPERTIES: &str =
-    "Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,NeedDaemonReload,StatusText";
+const PROPERTIES: &str = "Id,LoadState,ActiveState,Result,NRestarts,UnitFileState,NeedDaemonReload,StatusText,LimitNOFILE";
 
 /// One unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ struct Unit {
     file: String,
     changed: bool,
     status: String,
+    /// The most that it may have; none where there is no limit.
+    descriptors: Option<u64>,
 }
 
 impl Unit {
@@ -63,6 +65,16 @@ impl Unit {
                 Code::UnitNotEnabled,
                 format!("{name} runs, and will not after a reboot"),
                 format!("systemctl enable {name}"),
+            ),
+            () if self.starts() && self.descriptors.is_some_and(|most| most < DESCRIPTORS) => (
+                Code::FewDescriptors,
+                format!(
+                    "{name} may have {} descriptors; each connection takes two",
+                    self.descriptors.unwrap_or_default()
+                ),
+                format!(
+                    "systemctl edit {name}: LimitNOFILE=1048576 in [Service]; then systemctl restart {name}"
+                ),
             ),
             () => return None,
         };
@@ -120,16 +132,40 @@ impl Facts {
     pub(super) fn check(&self) -> Vec<Finding> {
         let mut found: Vec<Finding> = self.units.iter().filter_map(Unit::check).collect();
         let starts = |name: &str| self.units.iter().any(|u| u.name == name && u.starts());
+        let whole = "lateen.service";
         for other in ["lateen-control.service", "lateen-node.service"] {
-            if starts("lateen.service") && starts(other) {
+            if starts(whole) && starts(other) {
                 let seen = format!(
-                    "lateen.service and {other} are both to start, and have the same role: each stops the other"
+                    "{whole} and {other} are both to start, and have the same role: each stops the other"
                 );
                 let remedy = format!("systemctl disable --now {other}");
                 found.push(Finding::new(Code::UnitsConflict, seen, remedy));
             }
         }
+        found.extend(self.shared());
         found
+    }
+
+    /// Units that do not stop each other and share what one process has alone.
+    fn shared(&self) -> Option<Finding> {
+        let keeper = "lateen-keeper.service";
+        let units = self.units.iter().filter(|u| u.starts() && u.name != keeper);
+        let names: Vec<&str> = units.map(|unit| &*unit.name).collect();
+        let stops = |name: &&str| ["lateen-control.service", "lateen-node.service"].contains(name);
+        if names.len() < 2 || (names.contains(&"lateen.service") && names.iter().any(stops)) {
+            return None;
+        }
+        let (last, first) = names.split_last()?;
+        let seen = format!(
+            "{} and {last} are all to start, and have one state directory, one admin socket and the same ports: \
+             only one of them comes up",
+            first.join(", ")
+        );
+        let remedy = format!(
+            "systemctl disable --now {last}, and let another have its role: lateen.service is a control plane and \
+             a node, and further `--waypoint NAMESPACE/NAME` are for its ExecStart (systemctl edit)"
+        );
+        Some(Finding::new(Code::UnitsConflict, seen, remedy))
     }
 }
 
@@ -147,6 +183,7 @@ fn units(text: &str) -> Vec<Unit> {
             file: of("UnitFileState"),
             changed: of("NeedDaemonReload") == "yes",
             status: of("StatusText"),
+            descriptors: of("LimitNOFILE").parse().ok(),
         })
     };
     text.split("\n\n").filter_map(unit).collect()
@@ -210,6 +247,32 @@ mod tests {
                 vec![node(), unit("lateen.service", "inactive")],
                 vec![Code::UnitsConflict],
             ),
+            (
+                "two that share a host",
+                vec![node(), unit("lateen-control.service", "active")],
+                vec![Code::UnitsConflict],
+            ),
+            (
+                "a waypoint beside a node",
+                vec![
+                    node(),
+                    unit("lateen-waypoint@shop:waypoint.service", "active"),
+                ],
+                vec![Code::UnitsConflict],
+            ),
+            (
+                "with its keeper",
+                vec![node(), unit("lateen-keeper.service", "active")],
+                vec![],
+            ),
+            (
+                "a few descriptors",
+                vec![Unit {
+                    descriptors: Some(1024),
+                    ..node()
+                }],
+                vec![Code::FewDescriptors],
+            ),
         ] {
             let facts = Facts { units };
             let codes: Vec<_> = facts.check().iter().map(|f| f.code).collect();
@@ -220,15 +283,15 @@ mod tests {
     #[test]
     fn units_are_read_and_say_what_the_host_is() {
         let text = "Id=lateen-node.service\nLoadState=loaded\nActiveState=activating\nResult=success\nNRestarts=2\n\
-                    UnitFileState=enabled\nNeedDaemonReload=no\nStatusText=starting, waiting for a = b\n\n\
+                    UnitFileState=enabled\nNeedDaemonReload=no\nLimitNOFILE=524288\nStatusText=starting, waiting for a = b\n\n\
                     Id=lateen.service\nLoadState=not-found\nActiveState=inactive\n";
         let facts = Facts { units: units(text) };
         let [node] = &facts.units[..] else {
             panic!("{:?}", facts.units);
         };
         assert_eq!(
-            (node.restarts, &*node.status),
-            (2, "starting, waiting for a = b")
+            (node.restarts, &*node.status, node.descriptors),
+            (2, "starting, waiting for a = b", Some(524_288))
         );
         let roles = facts.roles();
         assert!(roles.node && roles.known && !roles.control && !roles.waypoint);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::capture::host::{Outcome, Wanted, Workloads};
 use crate::capture::keeping::Keeping;
 use crate::capture::kept::protocol::Fault;
-use crate::capture::{Place, Sockets, Target};
+use crate::capture::{Place, Sockets};
 
 /// Workloads of one host: no more than there are marks for them.
 const WORKLOADS: usize = 0x1000;
@@ -66,9 +66,6 @@ impl Coming {
         let mut all = before.ok_or_else(|| {
             Fault::told("these workloads come after others that were not told of")
         })?;
-        if let Some(odd) = some.iter().find(|w| !is_plain(&w.target)) {
-            return Err(Fault::told(format!("{} cannot be captured", odd.target)));
-        }
         all.extend(some);
         if all.len() > WORKLOADS {
             return Err(Fault::told("more workloads than there are marks"));
@@ -81,45 +78,13 @@ impl Coming {
     }
 }
 
-/// Whether a target can be named in a rule: by nothing that could end a word of one and begin
-/// another, whatever the proxy has become.
-fn is_plain(target: &Target) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@/\\+".contains(&byte);
-    match target {
-        Target::Netns(_) => false,
-        Target::Unit(name)
-        | Target::Cgroup(name)
-        | Target::User(name)
-        | Target::Interface(name) => !name.is_empty() && name.bytes().all(plain),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::capture::Target;
     use crate::capture::ruleset::host::Mark;
-
-    #[test]
-    fn no_name_is_more_than_a_word_of_a_rule() {
-        let name = |name: &str| Arc::from(name);
-        for (target, want) in [
-            (Target::Unit(name("cart@1.service")), true),
-            (Target::Unit(name("a\\x2db.service")), true),
-            (Target::Cgroup(name("system.slice/cart.service")), true),
-            (Target::User(name("1001")), true),
-            (Target::Interface(name("tap0")), true),
-            (Target::Unit(name("")), false),
-            (Target::Cgroup(name("a\" accept; flush ruleset; \"")), false),
-            (Target::User(name("cart accept")), false),
-            (Target::Interface(name("tap0\n")), false),
-            (Target::Unit(name("c\u{e4}rt.service")), false),
-            (Target::Netns(name("cart")), false),
-        ] {
-            assert_eq!(is_plain(&target), want, "{target}");
-        }
-    }
 
     fn wanted(user: &str) -> Wanted {
         Wanted {
@@ -152,9 +117,9 @@ mod tests {
                 Some(Some(2)),
             ),
             (
-                "after a piece that was refused",
-                &[("a", true, true), ("b c", false, true), ("d", false, false)],
-                None,
+                "with one that cannot be named",
+                &[("a", true, true), ("b\"c", false, false)],
+                Some(Some(2)),
             ),
         ] {
             let mut coming = Coming::default();

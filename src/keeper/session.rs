@@ -17,12 +17,12 @@ use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
     Answer, DESCRIPTORS, Family, Fault, Message, Network, News, PlaceId, Question, VERSION, Verb,
-    pieces,
+    brief, pieces,
 };
 use crate::capture::reconcile::State;
 use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use crate::capture::{AttachError, Netns, Place, Target};
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Places of one connection; a host has some thousand workloads at most.
 const PLACES: usize = 16_384;
@@ -203,6 +203,9 @@ impl Session {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
         let listener = self.holdings.listen(&held.place, port).await?;
         let copy = listener.try_clone()?;
+        // Asked for again and again, it is held once.
+        held.listeners
+            .retain(|other| !Arc::ptr_eq(other, &listener));
         held.listeners.push(listener);
         Ok(copy.into())
     }
@@ -361,7 +364,9 @@ async fn tell(channel: Arc<Channel>, place: PlaceId, rules: Holder) {
         let news = match now {
             State::Pending => None,
             State::InPlace => Some(News::InPlace),
-            State::Failed(e) => Some(News::Failed { said: chain(&*e) }),
+            State::Failed(e) => Some(News::Failed {
+                said: brief(chain(&*e)),
+            }),
         };
         if let Some(news) = news
             && channel
@@ -392,7 +397,7 @@ async fn tell_host(
 ) {
     loop {
         let now = Arc::clone(&outcome.borrow_and_update());
-        let failed = now.failed.as_deref().map(|e| chain(e));
+        let failed = now.failed.as_deref().map(|e| brief(chain(e)));
         let standings = now
             .workloads
             .iter()

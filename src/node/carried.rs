@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 
 use super::lane::Stay;
 use super::session::Session;
+use crate::causes::chain;
 use crate::hbone::{self, Tunnel};
-use crate::telemetry::access_log::chain;
 
 /// A program's connection and where it goes on.
 pub(super) struct Carried {

@@ -1,8 +1,8 @@
 //! Answers what programs ask of name servers: names of the mesh from the view, all others from the
 //! servers that they would have asked (`spec/hbone-dataplane.md` §5).
 //!
-//! One [`Answering`] per network: what one workload asks is neither answered from another's servers nor
-//! kept with what that was told. What a name means is decided by [`crate::model::names`], what a
+//! One [`Answering`] per network, and in it one of the [`ways`] per workload: what one asks is neither
+//! answered from another's servers nor kept with what that was told. What a name means is decided by [`crate::model::names`], what a
 //! message says by [`crate::dns`]; the listeners are [`listen`]'s business, other servers those of
 //! [`forward`] and what is behind it.
 
@@ -15,8 +15,9 @@ mod servers;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod ways;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -32,13 +33,13 @@ use crate::dns::{self, Code, IN, Kind, Name, Query, Transport};
 use crate::model::names::{Asker, CLUSTER_DOMAIN, Family, Named, Names, addresses};
 use crate::model::workload::Workload;
 use crate::telemetry::{DnsLabels, Metrics};
-use forward::Forwarder;
 pub(super) use host::Host;
 pub use host::Told;
 pub(super) use listen::{Listeners, serve};
-pub use resolved::{Finding, Resolver};
+pub use resolved::{Finding, LINK as RESOLVED_LINK, Resolver, by_hand};
 pub(super) use servers::Servers;
 pub(super) use upstream::Upstream;
+use ways::{Way, Ways};
 
 /// Where captured questions for names arrive.
 pub(super) const PORT: u16 = 15053;
@@ -46,10 +47,8 @@ pub(super) const PORT: u16 = 15053;
 const LIFE: Duration = Duration::from_secs(30);
 /// How long a question waits for whoever asks it to appear in the view.
 const WAIT: Duration = Duration::from_secs(5);
-/// Questions that are being followed up at once by this process (`spec/reliability.md` §2b), and for
-/// one network, so that one that asks for everything leaves room for others.
+/// Questions that are being followed up at once by this process (`spec/reliability.md` §2b).
 const FLYING: usize = 4096;
-const FLYING_OF_ONE: usize = 1024;
 
 /// What this host's settings say of names.
 #[derive(Clone, Debug)]
@@ -115,6 +114,12 @@ impl Common {
         marks.get(&(mark & MARK_MASK)).cloned()
     }
 
+    /// Those workloads.
+    fn present(&self) -> HashSet<Arc<str>> {
+        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        marks.values().cloned().collect()
+    }
+
     /// Whether what a workload asks is captured, given its own word.
     pub(super) fn captures(&self, own: Option<bool>) -> bool {
         own.unwrap_or(self.settings.capture)
@@ -136,9 +141,7 @@ pub(super) enum Client {
 pub(super) struct Answering {
     client: Client,
     common: Common,
-    forwarder: Arc<Forwarder>,
-    /// What this network may have followed up.
-    flying: Arc<Semaphore>,
+    ways: Ways,
 }
 
 /// What is known of who asks.
@@ -160,8 +163,7 @@ impl Answering {
         Self {
             client,
             common,
-            forwarder: Forwarder::new(upstream),
-            flying: Arc::new(Semaphore::new(FLYING_OF_ONE)),
+            ways: Ways::new(upstream),
         }
     }
 
@@ -191,13 +193,14 @@ impl Answering {
         if let Outcome::Reply(reply) = self.judge(&known, query, transport) {
             return reply;
         }
-        let (here, all) = (&self.flying, &self.common.flying);
-        let (Ok(_place), Ok(_room)) = (here.try_acquire(), all.try_acquire()) else {
+        let way = self.way(&known);
+        let all = &self.common.flying;
+        let (Ok(_place), Ok(_room)) = (way.flying.try_acquire(), all.try_acquire()) else {
             self.common.metrics.dns().overloaded();
             return dns::empty(query, Code::FAILURE, false);
         };
         let counted = labels.forwarding(&self.common);
-        let reply = self.forwarder.answer(query, transport, counted).await;
+        let reply = way.forwarder.answer(query, transport, counted).await;
         self.told(&known, query, None, "forwarded", &[]);
         reply
     }
@@ -208,7 +211,7 @@ impl Answering {
         let workload = match &self.client {
             Client::Workload(uid) => Some(Arc::clone(state.view.workload(uid)?)),
             // Before the first view nothing is known to be no name of the mesh.
-            Client::Host if state.view.size() == (0, 0) => return None,
+            Client::Host if !state.is_heard() => return None,
             Client::Host => match self.common.marked(mark) {
                 Some(uid) => Some(Arc::clone(state.view.workload(&uid)?)),
                 None => None,
@@ -229,7 +232,29 @@ impl Answering {
         }
     }
 
+    fn way(&self, known: &Known) -> Arc<Way> {
+        match (&self.client, &known.workload) {
+            (Client::Host, Some(workload)) => self.ways.of(&workload.uid, || self.common.present()),
+            (Client::Host, None) | (Client::Workload(_), _) => Arc::clone(self.ways.own()),
+        }
+    }
+
     fn judge(&self, known: &Known, query: &Query, transport: Transport) -> Outcome {
+        match self.of_mesh(known, query, transport) {
+            Outcome::Forward => {
+                let remembered = self.way(known).forwarder.remembered(query, transport);
+                let Some(reply) = remembered else {
+                    return Outcome::Forward;
+                };
+                self.told(known, query, None, "remembered", &[]);
+                Outcome::Reply(reply)
+            }
+            reply @ Outcome::Reply(_) => reply,
+        }
+    }
+
+    /// What the mesh has to say to a question.
+    fn of_mesh(&self, known: &Known, query: &Query, transport: Transport) -> Outcome {
         let asked = &query.question;
         let Some(host) = asked.name.host().filter(|_| asked.class == IN) else {
             return Outcome::Forward;

@@ -27,8 +27,8 @@ use crate::agent::{MeshState, Placement};
 use crate::capture::host::{Outcome, Standing, Wanted, Workloads};
 use crate::capture::ruleset::host::Mark;
 use crate::capture::{Place, Target, near};
+use crate::causes::chain;
 use crate::model::declaration::Capture;
-use crate::telemetry::access_log::chain;
 use board::{Board, Marks, is_hosted};
 use serving::Serving;
 
@@ -144,7 +144,7 @@ impl Host {
             if hosted(&state).next().is_some() {
                 return;
             }
-            if state.view.size() != (0, 0) {
+            if state.is_heard() {
                 told.send_if_modified(|told| told.replace(Arc::default()).is_none());
             }
             // Whoever tells of the mesh is gone, and so is the process in a moment.
@@ -180,7 +180,9 @@ impl Host {
         let mut mesh = self.shared.mesh.clone();
         loop {
             let state = Arc::clone(&mesh.borrow_and_update());
-            self.marks.assign(hosted(&state).map(|p| &p.uid));
+            let in_force = Arc::clone(&outcome.borrow_and_update());
+            let uids = hosted(&state).map(|p| &p.uid);
+            self.marks.assign(uids, in_force.workloads.keys());
             serving.follow(&state, &self.marks);
             self.shared.dns.know(self.marks.known());
             let wanted = self.wanted(&state, serving.board());
@@ -192,9 +194,8 @@ impl Host {
                 }
                 news
             });
-            let outcome_now = Arc::clone(&outcome.borrow_and_update());
-            self.tell(&state, &outcome_now);
-            if nobody && outcome_now.workloads.is_empty() && outcome_now.failed.is_none() {
+            self.tell(&state, &in_force);
+            if nobody && in_force.workloads.is_empty() && in_force.failed.is_none() {
                 return stop.cancel();
             }
             tokio::select! {

@@ -15,11 +15,12 @@ use super::outbound::baggage;
 use super::registry::Attributes;
 use super::session::{Forth, Session};
 use crate::capture::near;
+use crate::causes::chain;
 use crate::hbone::{self, Authority, Incoming, headers};
 use crate::identity::SpiffeId;
 use crate::model::inbound::{self, Caller, Target};
 use crate::model::workload::Workload;
-use crate::telemetry::access_log::{Entry, chain, denied};
+use crate::telemetry::access_log::{Entry, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Serves one connection on the HBONE port to its end.

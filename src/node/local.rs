@@ -20,8 +20,8 @@ use crate::agent::report::{CaptureState, LocalStates};
 use crate::agent::{MeshState, Placement};
 use crate::capture::reconcile::State;
 use crate::capture::{self, AttachError as NoNetwork, Place, Target, near};
+use crate::causes::chain;
 use crate::model::declaration::Capture;
-use crate::telemetry::access_log::chain;
 
 /// Where captured outbound connections arrive.
 pub(super) const OUTBOUND: u16 = 15001;

@@ -16,12 +16,13 @@ use super::patience::Patience;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
 use crate::capture::original_destination;
+use crate::causes::chain;
 use crate::hbone::{self, ConnectError, ConnectRequest, Hop, Tunnel, headers};
 use crate::identity::SpiffeId;
 use crate::model::outbound::{Refusal, Route, Tunnelled};
 use crate::model::view::View;
 use crate::model::workload::Workload;
-use crate::telemetry::access_log::{Entry, chain, denied};
+use crate::telemetry::access_log::{Entry, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Endpoints tried before a connection is given up: nothing of the program's has left until the

@@ -13,9 +13,10 @@ use super::lane::Lane;
 use super::registry::Attributes;
 use super::session::{Forth, Session};
 use crate::capture::original_destination;
+use crate::causes::chain;
 use crate::hbone;
 use crate::model::inbound;
-use crate::telemetry::access_log::{Entry, chain, denied};
+use crate::telemetry::access_log::{Entry, denied};
 use crate::telemetry::{ConnectionLabels, Reporter};
 
 /// Serves one captured connection to its end.

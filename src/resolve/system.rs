@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::message::{Kind, Said, answer, question};
 use super::{Found, Lookup, LookupError};
+use crate::dns::{Code, Heard, IN, Kind, Name, Query, Question, Received, ask as question, hear};
 
 /// Longest wait for one server, and how often all are asked (resolv.conf(5) has 5 s and 2).
 const WAIT: Duration = Duration::from_secs(2);
@@ -62,8 +62,8 @@ impl Lookup for System {
             return Err(LookupError::NoResolver);
         }
         let both = tokio::join!(
-            ask_all(&servers, name, Kind::V4),
-            ask_all(&servers, name, Kind::V6),
+            ask_all(&servers, name, Kind::A),
+            ask_all(&servers, name, Kind::AAAA),
         );
         joined(both)
     }
@@ -154,10 +154,12 @@ async fn ask_all(servers: &[SocketAddr], name: &str, kind: Kind) -> Result<Found
 }
 
 async fn ask(server: SocketAddr, name: &str, kind: Kind) -> io::Result<Result<Found, LookupError>> {
-    let id = rand::random();
-    let Some(asked) = question(id, name, kind) else {
+    let Some(name) = Name::of(name) else {
         return Ok(Err(LookupError::NoAddress));
     };
+    let class = IN;
+    let query = Query::new(rand::random(), Question { name, kind, class });
+    let asked = question(query.id, &query, false);
     let any = match server {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -169,11 +171,12 @@ async fn ask(server: SocketAddr, name: &str, kind: Kind) -> io::Result<Result<Fo
     let mut heard = vec![0; DATAGRAM];
     loop {
         let length = socket.recv(&mut heard).await?;
-        let message = heard.get(..length).unwrap_or_default();
-        match answer(message, id, name, kind) {
-            Said::Answer(answer) => return Ok(answer),
-            Said::Truncated => return at_length(server, &asked, (id, name, kind)).await,
-            Said::Other => {}
+        let message = heard.get(..length).unwrap_or_default().to_vec();
+        match hear(message, query.id, &query.question) {
+            Heard::Answer(received) => return Ok(said(&received)),
+            Heard::Unreadable => return Ok(Err(LookupError::Unreadable)),
+            Heard::Truncated => return at_length(server, &asked, &query).await,
+            Heard::Other => {}
         }
     }
 }
@@ -182,7 +185,7 @@ async fn ask(server: SocketAddr, name: &str, kind: Kind) -> io::Result<Result<Fo
 async fn at_length(
     server: SocketAddr,
     asked: &[u8],
-    (id, name, kind): (u16, &str, Kind),
+    query: &Query,
 ) -> io::Result<Result<Found, LookupError>> {
     let mut tcp = TcpStream::connect(server).await?;
     let length = u16::try_from(asked.len()).unwrap_or(u16::MAX);
@@ -191,10 +194,22 @@ async fn at_length(
     let length = tcp.read_u16().await?;
     let mut heard = vec![0; length.into()];
     tcp.read_exact(&mut heard).await?;
-    Ok(match answer(&heard, id, name, kind) {
-        Said::Answer(answer) => answer,
-        Said::Truncated | Said::Other => Err(LookupError::Unreadable),
+    Ok(match hear(heard, query.id, &query.question) {
+        Heard::Answer(received) => said(&received),
+        Heard::Truncated | Heard::Other | Heard::Unreadable => Err(LookupError::Unreadable),
     })
+}
+
+/// What an answer says of the name.
+fn said(received: &Received) -> Result<Found, LookupError> {
+    match received.code {
+        Code::OK => {
+            let (addresses, life) = received.addresses().ok_or(LookupError::NoAddress)?;
+            Ok(Found { addresses, life })
+        }
+        Code::NO_NAME => Err(LookupError::NoAddress),
+        _ => Err(LookupError::Unanswered),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Sources;
 use crate::admin::Answer;
 use crate::agent::MeshState;
+use crate::causes::chain;
 use crate::explain::{Question, explain};
 use crate::model::attached::PolicyKey;
 use crate::model::compile::policies::{Surveyed, survey};
@@ -17,7 +18,6 @@ use crate::model::declaration::{Mesh, Origin};
 use crate::model::policy::{Effect, Policy, Scope};
 use crate::model::view::View;
 use crate::model::waypoint::{Resources, WaypointName};
-use crate::telemetry::access_log::chain;
 
 /// A line of `lateen policies`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Sources;
 use crate::admin::Answer;
+use crate::causes::chain;
 use crate::control::enrolment::DEFAULT_TTL;
 use crate::control::server::Handle as ControlHandle;
 use crate::control::{audit, bearer};
-use crate::telemetry::access_log::chain;
 
 /// What makes a token.
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::Sources;
 use crate::admin::Answer;
 use crate::agent::trust::made_at;
+use crate::causes::chain;
 use crate::clock::seconds;
 use crate::control::audit;
 use crate::control::ca::{Phase, RootState};
 use crate::control::rotation::{in_the_way, standings};
 use crate::control::server::Handle as ControlHandle;
 use crate::hex::hex;
-use crate::telemetry::access_log::chain;
 use crate::tls::{Svid, validity_of};
 
 /// `lateen ca show -o json`.

@@ -9,13 +9,14 @@ use ::http::StatusCode;
 
 use super::http::Caller;
 use super::{Client, Shared};
+use crate::causes::chain;
 use crate::hbone::{Authority, Connector, Incoming, headers};
 use crate::model::inbound::Target;
 use crate::model::policy::Peer;
 use crate::model::telemetry::{Facts, Request, Response};
 use crate::model::waypoint::{self, Bound, Refusal};
 use crate::model::workload::Workload;
-use crate::telemetry::access_log::{chain, denied};
+use crate::telemetry::access_log::denied;
 
 /// Why a tunnel is refused.
 #[derive(Debug, thiserror::Error)]

@@ -15,9 +15,9 @@ use http::uri::Authority;
 use super::Arrival;
 use super::http::{Received, Reply};
 use super::routing::{Seen, Untold};
+use crate::causes::chain;
 use crate::hbone::Connector;
 use crate::model::authorization::{Denial, Mark, Token};
-use crate::telemetry::access_log::chain;
 
 pub(super) use custom::Unseen;
 pub(super) use limits::Strictest;

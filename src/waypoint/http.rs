@@ -54,8 +54,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Arrival;
+use crate::causes::chain;
 use crate::hbone::{Connector, Tunnel, TunnelIo};
-use crate::telemetry::access_log::chain;
 pub(super) use ask::{Ask, Told, Unanswered};
 use body::Download;
 pub(super) use call::{Bounds, CallError, Callee, Caller, NoMessage, grpc_message, grpc_request};

@@ -10,9 +10,9 @@ use super::http::Version;
 use super::sni::{self, Hello};
 use super::sniff::{self, Patience, Spoken, peek};
 use super::{Arrival, http, tcp};
+use crate::causes::chain;
 use crate::hbone::{Connector, Tunnel, TunnelError};
 use crate::model::service::AppProtocol;
-use crate::telemetry::access_log::chain;
 
 /// From the first byte until it is known what is spoken; as long as an HTTP head may take (§1.5).
 const DECIDE: Duration = Duration::from_secs(10);

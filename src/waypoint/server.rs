@@ -22,10 +22,11 @@ use super::{Arrival, Lookups, Settings, Shared, http, limits, protocol};
 use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
+use crate::causes::chain;
 use crate::hbone::{self, Connector, Incoming};
 use crate::node::baggage;
 use crate::telemetry::Metrics;
-use crate::telemetry::access_log::{chain, denied};
+use crate::telemetry::access_log::denied;
 use crate::tls::{ServerSide, TlsError, hbone_server};
 
 /// Tunnel connections of one waypoint; above it, new ones wait in the kernel's queue.

@@ -21,11 +21,11 @@ use super::outside::Unchosen;
 use super::routing::{Seen, Untold};
 use super::secure::Alpn;
 use super::upstream::{Chosen, Way};
+use crate::causes::chain;
 use crate::hbone::{Connector, Tunnel, relay, relay_tunnels};
 use crate::model::balance::hash;
 use crate::model::route::{self, Target, TlsSelection};
 use crate::model::waypoint::{Destination, Picking};
-use crate::telemetry::access_log::chain;
 
 /// Endpoints tried before a connection is given up (§1.8).
 const ATTEMPTS: usize = 3;

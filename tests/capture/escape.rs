@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lateen::capture::Terms;
 use lateen::capture::ruleset::{FIRST_MARK, HBONE_PORT, OUTBOUND_PORT, PROXY_MARK, RETURN_MARK};
+use lateen::capture::{Exclusions, Netns, Strict, Terms};
 use lateen::sys;
 use rustix::net::{SendFlags, send};
 use rustix::thread::CapabilitySet;
@@ -310,6 +310,24 @@ cases! {
         if !only_among_many_users(room) { return }
         sh(BUILD);
         in_namespace(room, Hold::Strict, &Wire::on("uplink", &[CART[0], CART[1], "127.0.0.1", "::1"]));
+    }
+
+    fn a_namespace_with_a_link_that_cannot_be_filtered_is_not_strict(room: &Room) {
+        let host = Netns::current().unwrap();
+        let strict = Strict::new(host, room.cart.clone(), Exclusions::default());
+        let apply = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(strict.apply())
+        };
+        apply().unwrap();
+        sh("ip netns add far; ip -n cart link add side type veth peer name eth9 netns far");
+        let error = apply().unwrap_err().to_string();
+        assert!(error.contains("`side`"), "{error}");
+        sh("ip -n cart link del side");
+        apply().unwrap();
+        // Within the namespace links go nowhere.
+        sh("ip -n cart link add in0 type veth peer name in1; ip -n cart link add br0 type bridge");
+        apply().unwrap();
     }
 
     fn nothing_captured_escapes_from_a_unit_or_a_user(room: &Room) {

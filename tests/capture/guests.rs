@@ -5,8 +5,8 @@ use std::os::fd::AsFd as _;
 use std::thread;
 
 use lateen::capture::host::Standing;
-use lateen::capture::ruleset::HBONE_PORT;
-use lateen::capture::{Mark, Target, Wanted};
+use lateen::capture::ruleset::{By, HBONE_PORT, Member};
+use lateen::capture::{Exclusions, HostPlan, Mark, Target, Wanted, host, rollback};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::programs::{How, Server, connect, connect_how, greeting, listen, visit};
@@ -33,6 +33,23 @@ const BUILD: &str = "
     ip -n vm route add default via fd02::1
     ip route add 10.2.0.0/24 via 10.1.0.2
     ip route add fd02::/64 via fd01::2
+";
+
+/// The guest as a port of a bridge, beside another.
+const BRIDGE: &str = "
+    ip -n cart link add br0 type bridge
+    ip -n cart address flush dev tap3
+    ip -n cart link set tap3 master br0
+    ip -n cart address add 10.2.0.1/24 dev br0
+    ip -n cart address add fd02::1/64 dev br0 nodad
+    ip -n cart link set br0 up
+    ip netns add other
+    ip -n cart link add tap4 type veth peer name eth0 netns other
+    ip -n cart link set tap4 master br0
+    ip -n cart link set tap4 up
+    ip -n other address add 10.2.0.3/24 dev eth0
+    ip -n other address add fd02::3/64 dev eth0 nodad
+    ip -n other link set eth0 up
 ";
 
 fn build(room: &Room) {
@@ -157,23 +174,73 @@ cases! {
         });
     }
 
+    fn others_on_the_bridge_of_a_guest_are_let_alone(room: &Room) {
+        build(room);
+        crate::room::sh(BRIDGE);
+        crate::room::sh("
+            ip -n other route add default via 10.2.0.1
+            ip -n other route add default via fd02::1
+        ");
+        room.sh("for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 > $f; done");
+        let server = Server::outside(80);
+        let _host = Server::in_cart(room, 9999);
+        let proxy = start(room);
+        for (cart, outside) in CART.into_iter().zip(OUTSIDE) {
+            // Of itself the host can find no neighbour for another, without an address of the link's.
+            room.workload(|| visit(at(outside, 80))).unwrap();
+            within("other", || visit(at(outside, 80))).unwrap();
+            within("other", || visit(at(cart, 9999))).unwrap();
+        }
+        assert_eq!(proxy.came(), []);
+        // The guest is itself, or nobody.
+        let wire = Wire::of(&["10.2.0.9"]);
+        let reached = server.accepted();
+        let from = Some(at("10.2.0.9", 0));
+        let how = How { from, ..How::default() };
+        for to in [at(OUTSIDE[0], 80), at(CART[0], 9999)] {
+            let outcome = inside(|| connect_how(to, how));
+            assert!(outcome.is_err(), "{outcome:?}");
+        }
+        proxy.stop();
+        let outcome = inside(|| connect(at(OUTSIDE[0], 80)));
+        assert!(outcome.is_err(), "{outcome:?}");
+        assert_eq!(server.accepted(), reached);
+        assert_eq!(wire.openings(), [""; 0]);
+    }
+
+    fn what_is_taken_back_is_the_table_of_the_bridge_too(room: &Room) {
+        build(room);
+        let member = |port: Option<&str>| Member {
+            mark: Mark::all().next().unwrap(),
+            by: By::Guest {
+                interface: port.map_or("tap3", |_| "br0").into(),
+                port: port.map(Into::into),
+                addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
+            },
+            inbound: [].into(),
+        };
+        let plan = |port| HostPlan::new(room.exemption(), &Exclusions::default(), &[member(port)]);
+        let state = "nft -s list ruleset; ip -4 rule; ip -6 rule";
+        for (name, was, then) in [
+            ("there is one then", None, Some("tap3")),
+            ("there was one", Some("tap3"), None),
+            ("there was another", Some("tap3"), Some("tap4")),
+        ] {
+            run(async {
+                host::apply::apply(&room.cart, &plan(was)).await.unwrap();
+                let whole = room.sh(state);
+                let before = rollback::before(&room.cart).await.unwrap();
+                host::apply::apply(&room.cart, &plan(then)).await.unwrap();
+                assert_ne!(room.sh(state), whole, "{name}");
+                rollback::restore(&room.cart, &before).await.unwrap();
+                assert_eq!(room.sh(state), whole, "{name}");
+            });
+        }
+    }
+
     fn guests_of_a_bridge_are_captured_and_do_not_meet(room: &Room) {
         build(room);
-        crate::room::sh("
-            ip -n cart link add br0 type bridge
-            ip -n cart address flush dev tap3
-            ip -n cart link set tap3 master br0
-            ip -n cart address add 10.2.0.1/24 dev br0
-            ip -n cart address add fd02::1/64 dev br0 nodad
-            ip -n cart link set br0 up
-            ip netns add other
-            ip -n cart link add tap4 type veth peer name eth0 netns other
-            ip -n cart link set tap4 master br0
-            ip -n cart link set tap4 up
-            ip -n other address add 10.2.0.3/24 dev eth0
-            ip -n other address add fd02::3/64 dev eth0 nodad
-            ip -n other link set eth0 up
-        ");
+        crate::room::sh(BRIDGE);
         room.set("ipv4/conf/br0/rp_filter", "1");
         let proxy = start(room);
         // Where there is the hook that gives bridges' frames to the rules twice, it says so.
@@ -212,4 +279,11 @@ cases! {
             now => Err(now),
         });
     }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(future)
 }

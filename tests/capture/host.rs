@@ -1,12 +1,15 @@
 //! Units and users that share the host's network: whose a connection is, what is redirected and what
 //! let alone, and that rules follow whoever starts and stops.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lateen::capture::host::Standing;
-use lateen::capture::ruleset::{FIRST_MARK, GUEST_MARK, OUTBOUND_PORT, PROXY_MARK, RETURN_MARK};
-use lateen::capture::{Mark, Target};
+use lateen::capture::host::{Standing, apply};
+use lateen::capture::ruleset::{
+    By, FIRST_MARK, GUEST_MARK, Member, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK, RETURN_MARK,
+};
+use lateen::capture::{Exclusions, HostPlan, Mark, Target};
 use rustix::thread::CapabilitySet;
 
 use crate::programs::{How, Server, connect, connect_how, exchange, greeting, listen, visit};
@@ -119,6 +122,23 @@ cases! {
         }
     }
 
+    /// Else the next process might give a mark to another, while the rules still give it to the first.
+    fn who_comes_next_is_told_under_which_marks_the_rules_are(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        site.start("cart");
+        let workloads = vec![wanted(3, site.unit("cart"), CART_PORT), wanted(5, user(WEB), 8081)];
+        HostProxy::start(room, site.terms(), workloads).stop();
+        let next = HostProxy::unaware(room, site.terms());
+        let standings = || [3, 4, 5].map(|nth| next.standing(nth));
+        let want = [Some(Standing::Captured), None, Some(Standing::Captured)];
+        assert_eq!(standings(), want);
+        // It has looked at its rules meanwhile, of which there is no news.
+        room.sh("nft list ruleset");
+        assert_eq!(standings(), want);
+        next.capture(vec![wanted(7, user(WEB), 8081)]);
+        assert_eq!([3, 5].map(|nth| next.standing(nth)), [None, None]);
+    }
+
     fn a_unit_is_captured_again_whenever_it_starts(room: &Room) {
         let Some(site) = Site::of(room) else { return };
         let _server = Server::outside(80);
@@ -145,6 +165,45 @@ cases! {
                 came if came == [outbound(0, to)] => Ok(()),
                 came => Err(came),
             }
+        });
+    }
+
+    fn one_that_stops_while_rules_change_holds_up_no_other(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let planned = |units: &[&str]| {
+            let members: Vec<_> = units
+                .iter()
+                .zip(Mark::all())
+                .map(|(name, mark)| Member {
+                    mark,
+                    by: By::Cgroup(site.cgroup(name)),
+                    inbound: BTreeSet::new(),
+                })
+                .collect();
+            HostPlan::new(room.exemption(), &Exclusions::default(), &members)
+        };
+        let table = || {
+            let listed = room.sh("nft list table inet lateen");
+            ["cart", "pay"].map(|unit| listed.contains(&*site.unit_name(unit)))
+        };
+        site.start("cart");
+        let first = planned(&["cart"]);
+        site.start("pay");
+        let both = planned(&["cart", "pay"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let mut applied = apply::apply(&room.cart, &first).await.unwrap();
+            assert_eq!(table(), [true, false]);
+            // Found running, it has gone by the time that the rules are changed.
+            site.stop("cart");
+            applied.change(&both).await.unwrap();
+            assert_eq!(table(), [false, true], "that which has gone has no name");
+            assert!(applied.intact().await.unwrap());
+            room.sh("nft add element inet lateen users '{ 7 : 0x607 }'");
+            assert!(!applied.intact().await.unwrap());
+            site.stop("pay");
+            applied.change(&first).await.unwrap();
+            assert!(!applied.intact().await.unwrap(), "what somebody else has changed is not forgotten");
         });
     }
 
@@ -267,6 +326,51 @@ cases! {
         let _proxy = HostProxy::start(room, site.terms(), workloads());
         site.within("cart", || visit(at(OUTSIDE[1], 80))).unwrap();
         visit(at(CART[1], CART_PORT)).unwrap();
+    }
+
+    fn whoever_takes_the_dead_proxys_ports_is_given_nothing(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        site.start("cart");
+        let _inside = Server::on(site.within("cart", || listen(CART_PORT)));
+        let workloads = || vec![wanted(0, site.unit("cart"), CART_PORT), wanted(1, user(WEB), 8081)];
+        HostProxy::start(room, site.terms(), workloads()).stop();
+        let squatters = [OUTBOUND_PORT, PLAINTEXT_PORT].map(|port| {
+            Server::on(room.program(STRANGER, CapabilitySet::empty(), || listen(port)))
+        });
+        for (cart, outside) in CART.into_iter().zip(OUTSIDE) {
+            let (out, plain) = (at(outside, 80), at(cart, CART_PORT));
+            for outcome in [
+                site.within("cart", || connect(out)),
+                web(room, || connect(out)),
+                stranger(room, || connect(plain)),
+                connect(plain),
+            ] {
+                assert!(outcome.is_err(), "{outcome:?}");
+            }
+        }
+        assert_eq!(squatters.map(|s| s.accepted()), [0, 0]);
+    }
+
+    fn what_is_changed_while_units_come_and_go_is_put_back_too(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let workloads = |port| vec![wanted(0, user(WEB), port), wanted(1, user(1003), 8082)];
+        let proxy = HostProxy::start(room, site.terms(), workloads(8081));
+        let table = "nft -n list table inet lateen | sed 's/packets [0-9]* bytes [0-9]*//'";
+        let whole = room.sh(table);
+        for (round, harm) in [
+            "nft insert rule inet lateen outbound accept",
+            "nft flush chain inet lateen marks",
+            "nft delete element inet lateen users '{ 1001 }'",
+        ].into_iter().cycle().take(9).enumerate() {
+            room.sh(harm);
+            // Nobody has looked at it yet when the next change is due.
+            proxy.capture(workloads(9000 + round as u16));
+            proxy.capture(workloads(8081));
+            eventually(harm, || match room.sh(table) {
+                now if now == whole => Ok(()),
+                now => Err(now),
+            });
+        }
     }
 
     fn what_somebody_takes_from_the_host_is_put_back_within_a_second(room: &Room) {

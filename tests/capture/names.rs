@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-use lateen::capture::{Place, Sockets, apply};
+use lateen::capture::{Place, Sockets, Target, Terms, apply};
 use rustix::thread::CapabilitySet;
 use socket2::SockRef;
 
@@ -17,6 +17,7 @@ use lateen::capture::ruleset::{PROXY_MARK, RETURN_MARK};
 
 use crate::programs::connect;
 use crate::room::{CART, OUTSIDE, PROXY, Room, Users, at, cases, sh};
+use crate::site::{HostProxy, STRANGER, Site, WEB, wanted};
 
 /// Where questions come to.
 const PORT: u16 = 15053;
@@ -177,6 +178,57 @@ cases! {
             let said = room.workload(|| connect(at(server, 53)));
             assert!(said.is_err(), "by TCP to {server}");
         }
+    }
+
+    /// Anybody may have the port while the proxy is away, but not hear what captured programs ask.
+    fn who_takes_the_port_on_the_host_hears_nothing(room: &Room) {
+        let Some(site) = Site::of(room) else { return };
+        let terms = Terms { dns: true, ..site.terms() };
+        let user = Target::User(WEB.to_string().into());
+        let _proxy = HostProxy::start(room, terms, vec![wanted(0, user, 8081)]);
+        let bound = |ip, mark: Option<u32>| {
+            let user = if mark.is_some() { PROXY } else { STRANGER };
+            let powers = mark.map_or(CapabilitySet::empty(), |_| CapabilitySet::NET_ADMIN);
+            room.program(user, powers, || {
+                let socket = UdpSocket::bind(at(ip, PORT)).unwrap();
+                if let Some(mark) = mark {
+                    SockRef::from(&socket).set_mark(mark).unwrap();
+                }
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket
+            })
+        };
+        let asked = |server| room.program(WEB, CapabilitySet::empty(), || ask(at(server, 53), None));
+        for (loopback, server) in ["127.0.0.1", "::1"].into_iter().zip(OUTSIDE) {
+            let stranger = bound(loopback, None);
+            let said = asked(server);
+            assert!(said.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused), "{server}");
+            stranger.set_nonblocking(true).unwrap();
+            let heard = stranger.recv(&mut [0; 16]).map_err(|e| e.kind());
+            assert_eq!(heard, Err(io::ErrorKind::WouldBlock), "{server}");
+            drop(stranger);
+            let own = bound(loopback, Some(PROXY_MARK));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (_length, from) = own.recv_from(&mut [0; 16]).unwrap();
+                    own.send_to(b"own", from).unwrap();
+                });
+                assert_eq!(asked(server).unwrap(), "own", "{server}");
+            });
+        }
+    }
+
+    fn whoever_takes_the_dead_proxys_port_is_asked_nothing(room: &Room) {
+        capture(room, false);
+        let squatter = room.program(1002, CapabilitySet::empty(), || UdpSocket::bind(at("::", PORT)));
+        let squatter = squatter.unwrap();
+        squatter.set_nonblocking(true).unwrap();
+        for server in OUTSIDE {
+            let said = room.workload(|| ask(at(server, 53), None));
+            assert!(said.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused), "{server}");
+        }
+        let heard = squatter.recv_from(&mut [0; 16]).unwrap_err();
+        assert_eq!(heard.kind(), io::ErrorKind::WouldBlock);
     }
 
     fn the_rules_are_taken_by_the_kernel_and_read_back(room: &Room) {

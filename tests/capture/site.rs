@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use lateen::capture::host::{Outcome, Standing, Workloads};
 use lateen::capture::kept::link::Link;
-use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
+use lateen::capture::ruleset::{Cgroup, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use lateen::capture::{Mark, Place, Sockets, Target, Terms, Wanted, original_destination};
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
@@ -86,6 +87,15 @@ impl<'a> Site<'a> {
     fn directory(&self, name: &str) -> PathBuf {
         let slice = Path::new(CGROUPS).join(&self.slice);
         slice.join(&*self.unit_name(name))
+    }
+
+    /// A unit's cgroup as it is now.
+    pub(crate) fn cgroup(&self, name: &str) -> Cgroup {
+        let directory = self.directory(name);
+        Cgroup {
+            path: Arc::from(directory.strip_prefix(CGROUPS).unwrap().to_str().unwrap()),
+            id: fs::metadata(&directory).unwrap().ino(),
+        }
     }
 
     /// What systemd does before it starts a unit's programs.
@@ -163,12 +173,20 @@ impl HostProxy {
     /// Starts one that has the powers itself; the rules are in place on return.
     pub(crate) fn start(room: &Room, terms: Terms, workloads: Vec<Wanted>) -> Self {
         let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
+        let workloads = Some(Arc::from(workloads));
         Self::with(room, needed, Sockets::own(terms), None, workloads)
     }
 
-    /// Starts one that has none and asks the keeper.
+    /// Starts one that does not know its workloads yet.
+    pub(crate) fn unaware(room: &Room, terms: Terms) -> Self {
+        let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
+        Self::with(room, needed, Sockets::own(terms), None, Workloads::None)
+    }
+
+    /// Starts one that has no powers and asks the keeper.
     pub(crate) fn kept(room: &Room, workloads: Vec<Wanted>) -> Self {
         let (sockets, link) = Sockets::kept(Path::new(SOCKET));
+        let workloads = Some(Arc::from(workloads));
         Self::with(room, CapabilitySet::empty(), sockets, Some(link), workloads)
     }
 
@@ -177,12 +195,12 @@ impl HostProxy {
         powers: CapabilitySet,
         sockets: Sockets,
         link: Option<Link>,
-        workloads: Vec<Wanted>,
+        workloads: Workloads,
     ) -> Self {
         let (tell, came) = sync_channel(SEEN);
         let (hand, handed) = sync_channel(1);
         let stop = CancellationToken::new();
-        let (wants, wanted) = watch::channel(Some(Arc::from(workloads)));
+        let (wants, wanted) = watch::channel(workloads);
         let (ns, users, token) = (room.cart.clone(), room.users, stop.clone());
         let thread = thread::spawn(move || {
             // Its host is the room's.
@@ -227,7 +245,9 @@ impl HostProxy {
 
     /// Waits until the rules are those of all workloads.
     fn settled(&self) {
-        let count = self.wants.borrow().as_ref().map_or(0, |w| w.len());
+        let Some(count) = self.wants.borrow().as_ref().map(|w| w.len()) else {
+            return;
+        };
         eventually("rules of the host", || {
             let now = self.outcome.borrow().clone();
             match now.failed.is_none() && now.workloads.len() == count {

@@ -3,10 +3,12 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use lateen::capture::ruleset::HBONE_PORT;
+use lateen::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use lateen::capture::{Netns, apply, clear, preflight};
 
-use crate::programs::{Server, connect, visit};
+use rustix::thread::CapabilitySet;
+
+use crate::programs::{Server, connect, listen, visit};
 use crate::proxy::{Proxy, Seen};
 use crate::room::{CART, OUTSIDE, Room, Users, at, cases, eventually};
 use crate::wire::Wire;
@@ -37,6 +39,19 @@ cases! {
         let _proxy = Proxy::start(room);
         room.workload(|| visit(at(OUTSIDE[0], 80))).unwrap();
         visit(at(CART[1], 8080)).unwrap();
+    }
+
+    fn whoever_takes_the_dead_proxys_ports_is_given_nothing(room: &Room) {
+        let _inside = Server::in_cart(room, 8080);
+        Proxy::start(room).stop();
+        let squatters = [OUTBOUND_PORT, PLAINTEXT_PORT].map(|port| {
+            Server::on(room.program(1002, CapabilitySet::empty(), || listen(port)))
+        });
+        for (cart, outside) in CART.into_iter().zip(OUTSIDE) {
+            assert!(refused(room.workload(|| connect(at(outside, 80)))), "{outside}");
+            assert!(refused(connect(at(cart, 8080))), "{cart}");
+        }
+        assert_eq!(squatters.map(|s| s.accepted()), [0, 0]);
     }
 
     fn what_somebody_takes_away_is_put_back_within_a_second(room: &Room) {

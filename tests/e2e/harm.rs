@@ -89,7 +89,7 @@ fn children(process: u32) -> Vec<u32> {
 }
 
 /// The keeper beside a host's proxy: the child of whoever starts it again.
-fn keeper(testbed: &Testbed, host: &str) -> Option<u32> {
+pub(crate) fn keeper(testbed: &Testbed, host: &str) -> Option<u32> {
     let watcher = children(testbed.process(host));
     watcher.iter().flat_map(|w| children(*w)).next()
 }

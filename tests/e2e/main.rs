@@ -1,5 +1,5 @@
 //! The real binary in rigs: two nodes, a control plane and a machine outside, shared by all cases but
-//! those of [`waypoints`], [`routing`], [`tracing`] and [`units`], which have rigs of their own.
+//! those of [`waypoints`], [`routing`], [`tracing`], [`units`] and [`churn`], which have rigs of their own.
 //!
 //! Runs as root and as an ordinary user, where user namespaces are allowed; where a rig cannot be
 //! built every case fails with the one line that says why.
@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, with all it last saw"
 )]
 
+mod churn;
 mod demo;
 mod discovery;
 mod dns;

@@ -52,8 +52,17 @@ addresses = ["10.77.0.99/16", "fd77::99/64"]
 "#;
 
 /// Waits until `done` holds; fails with what was last seen.
-pub(crate) fn eventually<T: std::fmt::Debug>(what: &str, mut done: impl FnMut() -> Result<(), T>) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T: std::fmt::Debug>(what: &str, done: impl FnMut() -> Result<(), T>) {
+    within(PATIENCE, what, done);
+}
+
+/// The same, for what takes another time than most.
+pub(crate) fn within<T: std::fmt::Debug>(
+    patience: Duration,
+    what: &str,
+    mut done: impl FnMut() -> Result<(), T>,
+) {
+    let deadline = Instant::now() + patience;
     loop {
         let last = match done() {
             Ok(()) => return,

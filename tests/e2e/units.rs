@@ -466,16 +466,22 @@ fn a_guest_behind_an_interface_is_itself_too() {
     );
     let to = ["10.96.0.50:80".to_owned(), "10.88.0.2:8080".to_owned()];
     for client in [&everybody()[0], &everybody()[5]] {
-        eventually("the guest answers", || {
-            let answers = ask(&testbed, client, &to);
-            let good = answers.iter().all(|(_, said, _)| said == "vm-1");
-            if good { Ok(()) } else { Err(answers) }
-        });
         let identity = format!(
             "src.identity=\"spiffe://cluster.local/ns/shop/sa/{}\"",
             client.name
         );
-        testbed.logged("edge-1", &["inbound", "dst.workload=\"vm-1\"", &identity]);
+        let words = ["inbound", "dst.workload=\"vm-1\"", &identity];
+        // Until it is captured, and that is known, it is called in clear like anybody outside.
+        eventually("the guest answers as who it is", || {
+            let answers = ask(&testbed, client, &to);
+            let log = testbed.log("edge-1");
+            let mut lines = log.lines();
+            let told = lines.any(|line| words.iter().all(|word| line.contains(word)));
+            match told && answers.iter().all(|(_, said, _)| said == "vm-1") {
+                true => Ok(()),
+                false => Err(answers),
+            }
+        });
     }
     // It has the account of a unit, and gets where that one gets.
     let server = allowed(&everybody()[1]);

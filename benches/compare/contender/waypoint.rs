@@ -149,7 +149,7 @@ impl Ways {
     /// The ways that come up; the mesh itself belongs to the one by no waypoint.
     pub(crate) fn up(&self, stage: &Stage, record: &mut Record) -> Vec<Contender> {
         let mut fail = |what: &str, fault: &Fault| {
-            let fault = ::lateen::telemetry::access_log::chain(fault);
+            let fault = ::lateen::causes::chain(fault);
             let failure = format!("{what} did not come up: {fault}");
             eprintln!("  {failure}");
             record.fail(failure);

@@ -13,9 +13,9 @@ use tonic::{Status, Streaming};
 use crate::agent::channel::{ChannelError, Controls, Who};
 use crate::agent::mirror::{ESSENTIAL, Mirror, TYPES};
 use crate::agent::trust::Believed;
+use crate::causes::chain;
 use crate::dial::{Line, RECEIVE_LIMIT, Received};
 use crate::model::waypoint::WaypointName;
-use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::wire::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Detail,

@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::set_aside;
+use crate::causes::chain;
 use crate::clock;
 use crate::files::{self, FileError};
 use crate::hex::hex;
 use crate::identity::SpiffeId;
-use crate::telemetry::access_log::chain;
 use crate::tls::{Roots, Svid, Trust, certificates_from_pem, to_pem};
 
 /// Where certificates are kept.

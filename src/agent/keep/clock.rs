@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tracing::warn;
 
+use crate::causes::chain;
 use crate::clock;
 use crate::files;
-use crate::telemetry::access_log::chain;
 
 /// Between writes: a machine that is off for a minute need not know that minute.
 const EVERY: Duration = Duration::from_secs(600);
@@ -21,6 +22,7 @@ const APART: Duration = Duration::from_secs(300);
 pub(in crate::agent) struct ClockFile {
     path: PathBuf,
     written: Arc<Mutex<Option<Instant>>>,
+    apart: watch::Sender<Option<Duration>>,
 }
 
 impl ClockFile {
@@ -29,7 +31,14 @@ impl ClockFile {
         Self {
             path: state.join("agent/clock"),
             written: Arc::default(),
+            apart: watch::Sender::default(),
         }
+    }
+
+    /// How far the clock of the control plane that was heard last is from ours, where that is too far to
+    /// be believed.
+    pub(in crate::agent) fn apart(&self) -> watch::Receiver<Option<Duration>> {
+        self.apart.subscribe()
     }
 
     /// Takes what is kept for proven, and says so when the system's clock is behind it. Blocks on the
@@ -70,8 +79,10 @@ impl ClockFile {
             .duration_since(ours)
             .or_else(|e| Ok::<_, std::time::SystemTimeError>(e.duration()));
         let apart = apart.unwrap_or_default();
-        if apart > APART {
-            return Some(apart);
+        let far = Some(apart).filter(|apart| *apart > APART);
+        self.apart.send_replace(far);
+        if far.is_some() {
+            return far;
         }
         clock::at_least(theirs.min(ours));
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +118,9 @@ mod tests {
         let file = ClockFile::of(dir.path());
         let now = SystemTime::now();
         let far = now + Duration::from_secs(86_400);
+        let apart = file.apart();
         assert!(file.heard(milliseconds(far)).is_some());
+        assert!(apart.borrow().is_some_and(|by| by.as_secs() > 86_000));
         assert!(
             file.heard(milliseconds(now - Duration::from_secs(86_400)))
                 .is_some()
@@ -118,6 +131,7 @@ mod tests {
             "somebody is wrong, and it is not known who"
         );
         assert_eq!(file.heard(milliseconds(now)), None);
+        assert_eq!(*apart.borrow(), None);
         let kept = file.kept().unwrap();
         assert!(now.duration_since(kept).unwrap() < Duration::from_secs(2));
         std::fs::write(dir.path().join("agent/clock"), "soon").unwrap();

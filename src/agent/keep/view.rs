@@ -13,9 +13,9 @@ use tracing::warn;
 
 use super::set_aside;
 use crate::agent::mirror::Resources;
+use crate::causes::chain;
 use crate::files;
 use crate::hex::hex;
-use crate::telemetry::access_log::chain;
 use crate::wire::proto::discovery::DeltaDiscoveryResponse;
 
 const FORMAT: &[u8] = b"lateen-view-2\n";

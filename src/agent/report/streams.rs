@@ -11,7 +11,7 @@ use super::facts::Facts;
 use super::{LocalStates, stream};
 use crate::agent::channel::Controls;
 use crate::agent::failover::{Backoff, Timing};
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Reports to all of them until `shutdown`.
 pub(in crate::agent) async fn run(

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::capture::apply::{CaptureError, is_there, listed, listed_of, same_users};
+use crate::capture::elements::change::{change, is_after};
 use crate::capture::elements::{self, Held};
 use crate::capture::netns::Netns;
 use crate::capture::routes;
@@ -23,7 +24,7 @@ const BRIDGE: &str = "bridge";
 pub struct Applied {
     ns: Netns,
     plan: HostPlan,
-    /// `None` when they were gone again before they could be read.
+    /// `None` when they were gone, or others, before they could be read.
     seen: Option<Seen>,
 }
 
@@ -54,15 +55,25 @@ impl Applied {
     /// # Errors
     /// [`CaptureError`]; the table is then as it was.
     pub async fn change(&mut self, plan: &HostPlan) -> Result<(), CaptureError> {
-        match plan.changing(&self.plan) {
+        if self.turn_over(plan)? {
+            return Ok(());
+        }
+        let elements = match plan.changing(&self.plan) {
             Some(script) if script.is_empty() => return Ok(()),
             Some(script) => {
                 run(&self.ns, Tool::Nft, &["-f", "-"], &script).await?;
+                true
             }
-            None => replace(&self.ns, plan).await?,
-        }
+            None => {
+                replace(&self.ns, plan).await?;
+                false
+            }
+        };
+        let now = seen(&self.ns, plan).await?;
+        // What somebody else has changed since the last look is not ours, whoever looked away.
+        let rest = now.filter(|now| !elements || self.seen_beside(plan, now));
         self.plan = plan.clone();
-        self.seen = seen(&self.ns, plan).await?;
+        self.seen = rest;
         Ok(())
     }
 
@@ -75,6 +86,42 @@ impl Applied {
         prepare(&self.ns, &self.plan).await?;
         self.seen = seen(&self.ns, &self.plan).await?;
         Ok(())
+    }
+
+    /// Whether all that does not differ between the plans is as it was seen.
+    fn seen_beside(&self, plan: &HostPlan, now: &Seen) -> bool {
+        let Some(then) = &self.seen else {
+            return false;
+        };
+        now.table == then.table
+            && now.bridge == then.bridge
+            && plan
+                .unchanged(&self.plan)
+                .all(|set| now.held.get(set) == then.held.get(set))
+    }
+
+    /// Changes the maps of cgroups, without `nft`, where that makes the plan of it: units start and stop by
+    /// the hundred a second, and are to be captured at once. Whether it was enough.
+    fn turn_over(&mut self, plan: &HostPlan) -> Result<bool, CaptureError> {
+        let Some(turnovers) = plan.turnovers(&self.plan) else {
+            return Ok(false);
+        };
+        if turnovers.is_empty() {
+            return Ok(true);
+        }
+        // What the kernel refuses of it `nft` tries in its own way, and says why if it cannot.
+        if change(&self.ns, &turnovers).is_err() {
+            return Ok(false);
+        }
+        self.plan = plan.clone();
+        let before = self.seen.take();
+        let held = elements::held(&self.ns, plan.collections());
+        let held = held.map_err(|source| CaptureError::Elements { source })?;
+        // Where somebody else has changed them too, they are not what was applied.
+        self.seen = before.zip(held).and_then(|(before, held)| {
+            is_after(&before.held, &held, &turnovers).then_some(Seen { held, ..before })
+        });
+        Ok(true)
     }
 
     /// Whether the rules, the routes and the setting are still what was applied.
@@ -144,7 +191,12 @@ async fn seen(ns: &Netns, plan: &HostPlan) -> Result<Option<Seen>, CaptureError>
         true => listed_of(ns, BRIDGE, &["-j"]).await?,
         false => None,
     };
-    Ok(held.map(|held| Seen {
+    let whole = |held: &Held| {
+        let filled = |(set, size)| held.get(set).is_some_and(|held| held.len() == size);
+        plan.is_listed(&table) && plan.sizes().all(filled)
+    };
+    // Else somebody else has been there before us.
+    Ok(held.filter(whole).map(|held| Seen {
         table,
         held,
         bridge,

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::channel::Channel;
 use super::protocol::{Answer, Message, News, PlaceId, Question, VERSION, Verb};
 use super::{CaptureError, KeptPlace, Refill, Shared, State, held};
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Wait after the first failed attempt, doubled with each further one.
 const FIRST: Duration = Duration::from_millis(10);
@@ -53,6 +53,10 @@ pub(super) enum Asked {
     Stock(Refill),
     /// A place that another keeper is told of.
     Again(Weak<KeptPlace>),
+    /// The rules of a place that another keeper is to keep.
+    Kept(Weak<KeptPlace>),
+    /// The rules of the host's network that another keeper is to keep, and for whom.
+    KeptHost(Weak<KeptPlace>),
     /// Nobody.
     Nobody,
 }
@@ -162,6 +166,8 @@ impl Link {
 
     /// Answers those who ask for a time that there is nobody to ask.
     async fn refuse(&mut self, wait: Duration, reason: &io::Error) {
+        // A keeper that comes has never heard of them.
+        held(&self.shared.left).clear();
         let refusing = async {
             while let Some(order) = self.orders.recv().await {
                 if let Asked::Caller(tell) = order.asked {
@@ -254,6 +260,19 @@ impl Open {
                     place.gone.cancel();
                 }
             }
+            (Some(Asked::Kept(place)), Ok((Answer::Refused(fault), _none))) => {
+                let Some(place) = place.upgrade() else {
+                    return;
+                };
+                warn!(place = place.name(), error = %fault, "the keeper does not keep the rules");
+                // Who has it taken up asks another time.
+                place.gone.cancel();
+            }
+            (Some(Asked::KeptHost(place)), Ok((Answer::Refused(fault), _none))) => {
+                if let Some(place) = place.upgrade() {
+                    place.host_refused(&fault);
+                }
+            }
             _ => {}
         }
     }
@@ -276,15 +295,17 @@ fn again(shared: &Shared) -> Vec<Order> {
             },
             asked: Asked::Again(Arc::downgrade(&place)),
         });
-        let mut verbs = place.host.verbs(place.id);
-        if place.keeping.load(Ordering::Acquire) {
-            verbs.push(place.to_keep());
-        }
         let order = |verb| Order {
             verb,
-            asked: Asked::Nobody,
+            asked: Asked::KeptHost(Arc::downgrade(&place)),
         };
-        orders.extend(verbs.into_iter().map(order));
+        orders.extend(place.host.verbs(place.id).into_iter().map(order));
+        if place.keeping.load(Ordering::Acquire) {
+            orders.push(Order {
+                verb: place.to_keep(),
+                asked: Asked::Kept(Arc::downgrade(&place)),
+            });
+        }
     }
     orders
 }

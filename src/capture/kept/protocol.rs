@@ -24,6 +24,9 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const LONGEST: usize = 32 << 10;
 /// What of a message is for a list.
 const PIECE: usize = LONGEST / 2;
+/// Most bytes of why something is not as it should be. With a piece of a list it fits a message however
+/// many of them are escaped.
+const REASON: usize = 2 << 10;
 /// Most descriptors of a message; the kernel takes 253.
 pub(crate) const DESCRIPTORS: usize = 32;
 
@@ -185,6 +188,13 @@ pub(crate) fn pieces<T: Serialize>(items: Vec<T>) -> Vec<Vec<T>> {
     pieces
 }
 
+/// The beginning of a reason, as much of it as goes into a message beside a list.
+pub(crate) fn brief(mut reason: String) -> String {
+    let end = (0..=REASON).rev().find(|at| reason.is_char_boundary(*at));
+    reason.truncate(end.unwrap_or_default());
+    reason
+}
+
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -205,7 +215,9 @@ pub(crate) enum Fault {
 
 impl Fault {
     pub(crate) fn told(said: impl Into<String>) -> Self {
-        Self::Told { said: said.into() }
+        Self::Told {
+            said: brief(said.into()),
+        }
     }
 
     /// What was said does not answer what was asked.
@@ -221,7 +233,7 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(errno) => Self::Kernel { errno },
-            None => Self::told(crate::telemetry::access_log::chain(&error)),
+            None => Self::told(crate::causes::chain(&error)),
         }
     }
 }
@@ -319,6 +331,30 @@ mod tests {
             for piece in &pieces {
                 let length = serde_json::to_vec(piece).unwrap().len();
                 assert!(length < LONGEST, "{name}: {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_reason_fits_beside_any_piece() {
+        let standings = (0..0x600).map(|_| (Mark::all().next().unwrap(), Standing::Absent));
+        for (name, reason) in [
+            ("short", "no".to_owned()),
+            ("long", "x".repeat(LONGEST)),
+            ("escaped", "\u{1}".repeat(LONGEST)),
+            ("cut within a letter", "\u{2026}".repeat(LONGEST)),
+        ] {
+            let said = brief(reason.clone());
+            assert!(!said.is_empty() && reason.starts_with(&said), "{name}");
+            for standings in pieces(standings.clone().collect()) {
+                let news = News::Workloads {
+                    standings,
+                    failed: Some(said.clone()),
+                    more: true,
+                };
+                let place = PlaceId::MAX;
+                let message = serde_json::to_vec(&Message::News { place, news }).unwrap();
+                assert!(message.len() <= LONGEST, "{name}: {}", message.len());
             }
         }
     }

@@ -4,7 +4,7 @@
 //! What a workload asks on loopback is its own affair, as all else there is. Everything that it asks
 //! elsewhere is answered by the proxy, under the address that was asked, or by nobody.
 
-use super::{Chain, OUTSIDE, Plan, own, rule};
+use super::{Chain, OPENING, OUTSIDE, Plan, Rule, UNMARKED_LISTENER, own, rule};
 
 /// Where questions for names are redirected to.
 pub(super) const DNS_PORT: u16 = 15053;
@@ -33,6 +33,7 @@ impl Plan {
                     }
                     chain.rules.extend(last);
                 }
+                "inbound_guard" => drop(chain.rules.splice(0..0, squatted())),
                 "outbound_guard" => chain.rules.push(rule(
                     format!("udp dport {ASKED} counter reject"),
                     "asked beside the proxy",
@@ -43,6 +44,20 @@ impl Plan {
         self.chains.insert(0, questions(&own));
         self
     }
+}
+
+/// To a program that has taken the port while the proxy is away.
+pub(super) fn squatted() -> [Rule; 2] {
+    let to = [
+        format!("udp dport {DNS_PORT}"),
+        format!("tcp dport {DNS_PORT} {OPENING}"),
+    ];
+    to.map(|to| {
+        rule(
+            format!("{to} {UNMARKED_LISTENER} counter reject"),
+            "to a program that has taken the proxy's port",
+        )
+    })
 }
 
 /// The proxy asks the same servers as the workload would, one day from the same port. In one zone its
@@ -86,6 +101,9 @@ mod tests {
                 "udp dport 53 redirect to :15053",
                 "tcp dport 53 redirect to :15053",
                 "udp dport 53 counter reject",
+                "udp dport 15053 socket mark & 0xfff != 0x539 counter reject",
+                "tcp dport 15053 tcp flags & (syn | ack) == syn socket mark & 0xfff != 0x539 \
+                 counter reject",
             ]
         );
         let kept = plain

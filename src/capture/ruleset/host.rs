@@ -27,14 +27,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, own, replacing};
+use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, lists, own, replacing};
 use crate::capture::privilege::Exemption;
 use crate::capture::routes::{self, Family};
 use chains::chains;
 use collections::{Collection, collections};
 
-pub(in crate::capture) use collections::units;
+pub(in crate::capture) use collections::{Turnover, by_marks, units};
 
 /// What has no way through a proxy: addresses that mean another host on every link, and groups.
 const NOWHERE: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", "ff00::/8"];
@@ -183,6 +184,29 @@ impl HostPlan {
         self.collections.iter().map(|c| &*c.name)
     }
 
+    /// Whether our table, as `nft` lists it in JSON, is this plan's, its sets apart.
+    pub(in crate::capture) fn is_listed(&self, table: &Value) -> bool {
+        lists(table, &self.chains)
+    }
+
+    /// The names of all sets and maps, with how much is in each.
+    pub(in crate::capture) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.collections
+            .iter()
+            .map(|c| (&*c.name, c.elements.len()))
+    }
+
+    /// The names of the sets and maps that hold the same as in an earlier plan.
+    pub(in crate::capture) fn unchanged<'a>(
+        &'a self,
+        from: &'a Self,
+    ) -> impl Iterator<Item = &'a str> {
+        let pairs = self.collections.iter().zip(&from.collections);
+        pairs
+            .filter(|(now, then)| now == then)
+            .map(|(now, _)| &*now.name)
+    }
+
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
         let mut sets = String::new();
@@ -196,14 +220,29 @@ impl HostPlan {
     /// The nftables script that makes this plan of an earlier one, in one transaction; empty where
     /// they are the same, `None` where it takes more than elements.
     pub fn changing(&self, from: &Self) -> Option<String> {
+        let changed = self.changed(from)?;
+        Some(changed.map(|(now, _)| now.refilling()).collect())
+    }
+
+    /// What has come and gone since an earlier plan, where that is all; `None` where more has changed.
+    pub(in crate::capture) fn turnovers(&self, from: &Self) -> Option<Vec<Turnover>> {
+        let changed = self.changed(from)?;
+        changed.map(|(now, then)| now.turnover(then)).collect()
+    }
+
+    /// The sets and maps whose elements are others than in an earlier plan, as they are and were; `None`
+    /// where more than elements is.
+    fn changed<'a>(
+        &'a self,
+        from: &'a Self,
+    ) -> Option<impl Iterator<Item = (&'a Collection, &'a Collection)>> {
         let alike = |(a, b): (&Collection, &Collection)| (&a.name, &a.of) == (&b.name, &b.of);
         let same = self.chains == from.chains
             && self.bridge == from.bridge
             && self.collections.len() == from.collections.len()
             && self.collections.iter().zip(&from.collections).all(alike);
         let pairs = self.collections.iter().zip(&from.collections);
-        let changed = pairs.filter(|(now, then)| now.elements != then.elements);
-        same.then(|| changed.map(|(now, _)| now.refilling()).collect())
+        same.then(|| pairs.filter(|(now, then)| now.elements != then.elements))
     }
 
     /// The commands, each without its leading `ip`, that make the routes. Those for IPv6 are for

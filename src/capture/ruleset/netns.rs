@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::{
     Chain, Exclusions, FRAGMENTS, HBONE_PORT, LOOPBACK, NOT_OPENING, OPENING, OUTBOUND_PORT,
-    OUTSIDE, PLAINTEXT_PORT, own, replacing, rule, way_back,
+    OUTSIDE, PLAINTEXT_PORT, UNMARKED_LISTENER, lists, own, replacing, rule, squatted, way_back,
 };
 use crate::capture::privilege::Exemption;
 use crate::capture::routes::{self, Family};
@@ -46,6 +48,11 @@ impl Plan {
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
         replacing("", &self.chains)
+    }
+
+    /// Whether our table, as `nft` lists it in JSON, is this plan's.
+    pub(in crate::capture) fn is_listed(&self, table: &Value) -> bool {
+        lists(table, &self.chains)
     }
 
     /// The commands, each without its leading `ip`, that make the way back for answers. Those for
@@ -156,6 +163,7 @@ fn outbound_guard(own: &str, exclusions: &Exclusions) -> Chain {
 
 fn inbound_guard(exclusions: &Exclusions) -> Chain {
     let mut rules = vec![
+        squatted(UNMARKED_LISTENER),
         rule("iif \"lo\" accept", "from the proxy or the workload itself"),
         rule(
             format!("tcp dport {{ {PLAINTEXT_PORT}, {HBONE_PORT} }} accept"),

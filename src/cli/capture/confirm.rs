@@ -1,8 +1,9 @@
 //! `--confirm`: rules that go again by themselves unless somebody says in time that he still gets
 //! through. Who takes them back is a process of its own, which outlives the terminal that armed it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -18,8 +19,8 @@ use crate::cli::Failure;
 use crate::cli::output::NO;
 use crate::config::daemon::Config;
 
-/// In the runtime directory: what was there before rules that nobody has confirmed yet.
-const FILE: &str = "capture-unconfirmed.json";
+/// What was there before rules that nobody has confirmed yet.
+const FILE: &str = "unconfirmed.json";
 /// Between looks at whether they were confirmed.
 const LOOK: Duration = Duration::from_millis(100);
 /// What the process says once nothing can keep it from taking the rules back.
@@ -50,6 +51,14 @@ impl Pending {
     }
 }
 
+/// Where it is kept: beside the runtime directory, which is the proxy's. Whoever took over the proxy could
+/// there have root write through a link, or put back rules of his own.
+fn place(config: &Config) -> PathBuf {
+    let mut directory = config.runtime_dir().as_os_str().to_owned();
+    directory.push("-capture");
+    PathBuf::from(directory).join(FILE)
+}
+
 /// Has what is in `ns` now put back after a time.
 pub(super) async fn arm(
     config: &Config,
@@ -57,7 +66,7 @@ pub(super) async fn arm(
     ns: &Netns,
     after: Duration,
 ) -> Result<Pending, Failure> {
-    let file = config.runtime_dir().join(FILE);
+    let file = place(config);
     unless_armed(&file)?;
     let before = rollback::before(ns).await;
     let armed = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -100,11 +109,28 @@ fn read(file: &Path) -> io::Result<Unconfirmed> {
 /// As a whole or not at all: somebody may be reading.
 fn write(file: &Path, unconfirmed: &Unconfirmed) -> io::Result<()> {
     if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory)?;
+        own(directory)?;
     }
     let fresh = file.with_extension("new");
     File::create(&fresh)?.write_all(&serde_json::to_vec(unconfirmed)?)?;
     fs::rename(fresh, file)
+}
+
+/// Makes a directory that nobody else can write to.
+fn own(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let meta = fs::symlink_metadata(directory)?;
+    let mine = meta.uid() == rustix::process::geteuid().as_raw();
+    match meta.is_dir() && mine && meta.mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "others can write to {}, or it is no directory; remove it",
+            directory.display()
+        ))),
+    }
 }
 
 /// Starts who takes it back, and waits until it is ready to.
@@ -161,7 +187,7 @@ fn is_there(file: &Path, mine: &Unconfirmed) -> bool {
 /// Keeps what was applied.
 #[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub(super) fn confirm(config: &Config) -> Result<ExitCode, Failure> {
-    let file = config.runtime_dir().join(FILE);
+    let file = place(config);
     match fs::remove_file(&file) {
         Ok(()) => {
             println!("kept");
@@ -189,6 +215,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -205,6 +233,24 @@ mod tests {
         ] {
             assert_eq!(duration(text).ok().map(|d| d.as_secs()), want, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_to_be_put_back_is_out_of_the_proxys_reach() {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = root.path().join("run");
+        let settings = format!("runtime-dir = {runtime:?}");
+        let config = Config::parse("", settings, "edge-1").unwrap();
+        let file = place(&config);
+        assert!(!file.starts_with(&runtime), "{}", file.display());
+        let directory = file.parent().unwrap();
+        own(directory).unwrap();
+        assert_eq!(fs::metadata(directory).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(own(directory).is_err(), "others can write to it");
+        fs::remove_dir(directory).unwrap();
+        std::os::unix::fs::symlink(root.path(), directory).unwrap();
+        assert!(own(directory).is_err(), "it leads elsewhere");
     }
 
     #[test]

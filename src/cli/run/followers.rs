@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,21 +18,24 @@ use crate::agent::join::join;
 use crate::agent::report::LocalStates;
 use crate::agent::{self, Agent, Member};
 use crate::capture::kept::link::Link;
+use crate::causes::chain;
 use crate::cli::Failure;
 use crate::config::daemon::{Bearer, Config, HostNames};
-use crate::identity::token::TokenError;
+use crate::identity::token::{Token, TokenError};
 use crate::model::route::SessionKey;
 use crate::node::{Connections, Node, Shared, Workers, dns};
 use crate::resolve;
 use crate::status;
 use crate::telemetry::Metrics;
-use crate::telemetry::access_log::chain;
 use crate::waypoint::{self, HostNetwork, Teller, Waypoint};
 
 /// Life asked for workloads' certificates; the authority has the last word.
 const CERTIFICATE_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
 /// Between attempts to find an identity that `lateen join` or a token file may have brought.
 const LOOK: Duration = Duration::from_millis(500);
+/// Longest wait before a token that came to nothing is tried again. A control plane takes no more tokens
+/// from an address of which five have failed within a minute: others behind it have theirs.
+const TIRED: Duration = Duration::from_secs(15);
 
 /// How many threads move bytes. Unless told otherwise half of the processors, so that the programs
 /// whose bytes they are find room beside them, but two, so that bulk leaves one to the others.
@@ -276,31 +279,57 @@ async fn gauges(
 /// waits for `lateen join`.
 async fn joined(config: &Config, shutdown: &CancellationToken) -> Option<NodeIdentity> {
     let mut told = String::new();
+    let mut tries = Tries::default();
     loop {
         let missing = match NodeIdentity::load(config.state_dir()) {
             Ok(Some(identity)) => return Some(identity),
-            Ok(None) => join_by_file(config).await,
+            Ok(None) => join_by_file(config, &mut tries).await,
             Err(e) => Err(chain(&e)),
         };
-        let wait = match missing {
+        match missing {
             // The identity is there now.
-            Ok(()) => continue,
+            Ok(true) => continue,
             Err(reason) if reason != told => {
                 warn!(error = reason, "this machine is no node of a mesh yet");
                 told = reason;
-                LOOK
             }
             // The same as before: perhaps a token that has not been brought yet.
-            Err(_reason) => LOOK,
-        };
+            Ok(false) | Err(_) => {}
+        }
         tokio::select! {
             () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
 
-async fn join_by_file(config: &Config) -> Result<(), String> {
+/// When a token may be tried: a new one at once, one that came to nothing less and less often.
+#[derive(Debug, Default)]
+struct Tries {
+    token: String,
+    wait: Duration,
+    next: Option<Instant>,
+}
+
+impl Tries {
+    fn may(&mut self, token: &str, now: Instant) -> bool {
+        if self.token != token {
+            *self = Self {
+                token: token.to_owned(),
+                ..Self::default()
+            };
+        }
+        if self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.wait = (self.wait * 2).clamp(LOOK, TIRED);
+        self.next = Some(now + self.wait);
+        true
+    }
+}
+
+/// Whether it has joined; it has not, either, while there is nothing to be tried.
+async fn join_by_file(config: &Config, tries: &mut Tries) -> Result<bool, String> {
     let control = config.control();
     let Some(path) = control
         .join_token_file()
@@ -311,7 +340,10 @@ async fn join_by_file(config: &Config) -> Result<(), String> {
     let token = std::fs::read_to_string(path);
     let token = token.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let token = token.parse();
-    let token = token.map_err(|e: TokenError| format!("{}: {e}", path.display()))?;
+    let token: Token = token.map_err(|e: TokenError| format!("{}: {e}", path.display()))?;
+    if !tries.may(&token.id, Instant::now()) {
+        return Ok(false);
+    }
     // Only one of several control planes knows the token.
     let mut refused = Vec::new();
     for url in control.addresses() {
@@ -319,10 +351,31 @@ async fn join_by_file(config: &Config) -> Result<(), String> {
         match join(&url, &token, config.node(), config.state_dir()).await {
             Ok(joined) => {
                 info!(id = %joined.id, "joined with the token file");
-                return Ok(());
+                return Ok(true);
             }
             Err(e) => refused.push(format!("{url}: {}", chain(&e))),
         }
     }
     Err(refused.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_came_to_nothing_does_not_use_up_what_others_have() {
+        let begun = Instant::now();
+        let mut tries = Tries::default();
+        let looks = |tries: &mut Tries, token, seconds: std::ops::Range<u64>| {
+            let looks = seconds.start * 2..seconds.end * 2;
+            let times = looks.map(|look| begun + LOOK * u32::try_from(look).unwrap());
+            times.filter(|now| tries.may(token, *now)).count()
+        };
+        assert_eq!(looks(&mut tries, "a", 0..1), 2, "at once, and soon again");
+        looks(&mut tries, "a", 1..60);
+        let later = looks(&mut tries, "a", 60..120);
+        assert!((1..5).contains(&later), "{later} in a minute");
+        assert_eq!(looks(&mut tries, "b", 120..121), 2, "another is new");
+    }
 }

@@ -12,12 +12,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
+use crate::causes::chain;
 use crate::cli::Failure;
 use crate::config::daemon::Config;
 use crate::control::server::Handle;
 use crate::control::source::SourceStatus;
 use crate::service::Upkeep;
-use crate::telemetry::access_log::chain;
 use crate::telemetry::log;
 
 /// Longest reading of a mesh directory that a reload waits for; it goes on after that.

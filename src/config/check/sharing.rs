@@ -9,7 +9,9 @@ use super::carriers::Carriers;
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::mesh::{WrittenNode, WrittenWorkload};
 use crate::config::source::At;
-use crate::model::declaration::Port;
+use crate::model::binding::hbone_ports;
+use crate::model::declaration::{Mesh, Port};
+use crate::model::outbound::HBONE_PORT;
 use crate::model::sharing::{probed, shares};
 
 /// Judges each workload by its machine's addresses.
@@ -36,15 +38,19 @@ pub(super) fn machine<'a>(
     shares(capture).then(|| context.node_of(workload)).flatten()
 }
 
-/// Judges who declares the same port of the same address.
-pub(super) fn ports(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
+/// Where a node's proxy listens at the addresses of its machine once a workload shares them.
+const PROXY: [u16; 3] = [15001, 15006, HBONE_PORT];
+
+/// Judges who declares the same port of the same address, or one where lateen itself listens.
+pub(super) fn ports(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
     let all = context.written.workloads.iter().copied();
     let sharers: Vec<_> = all
         .filter_map(|workload| Some((workload, machine(context, workload)?)))
         .collect();
-    if sharers.len() < 2 {
+    if sharers.is_empty() {
         return;
     }
+    let waypoints = waypoints(mesh);
     let declared = declared(context, &sharers);
     let mut taken: HashMap<(&str, IpAddr, u16), &WrittenWorkload> = HashMap::new();
     let mut told = BTreeSet::new();
@@ -52,6 +58,11 @@ pub(super) fn ports(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
         let Some((workload, node)) = sharers.get(number) else {
             continue;
         };
+        let waypoint = waypoints.get(&(&*node.name.value, port));
+        if PROXY.contains(&port) || waypoint.is_some() {
+            found.push(reserved(workload, node, (port, waypoint), &by));
+            continue;
+        }
         let own = match workload.addresses.is_empty() {
             true => &node.addresses,
             false => &workload.addresses,
@@ -64,6 +75,17 @@ pub(super) fn ports(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
             }
         }
     }
+}
+
+/// The waypoints that listen on each machine, by its name and their port.
+fn waypoints(mesh: &Mesh) -> HashMap<(&str, u16), String> {
+    let gateways = mesh.gateways.iter().zip(hbone_ports(mesh));
+    let instances = gateways.flat_map(|(gateway, port)| {
+        let name = format!("{}/{}", gateway.namespace, gateway.name);
+        let machines = gateway.machines.names().iter();
+        machines.map(move |machine| ((&**machine, port), name.clone()))
+    });
+    instances.collect()
 }
 
 /// The ports of each workload, by its number among those that share, and what declares each.
@@ -152,6 +174,27 @@ fn elsewhere(workload: &WrittenWorkload, node: &WrittenNode, address: &At<IpAddr
         .label("not the node's")
         .related(node.name.place.clone(), "the node")
         .help(help)
+}
+
+fn reserved(
+    workload: &WrittenWorkload,
+    node: &WrittenNode,
+    (port, waypoint): (u16, Option<&String>),
+    by: &str,
+) -> Diagnostic {
+    let whose = match waypoint {
+        Some(name) => format!("waypoint `{name}`"),
+        None => "the node's proxy".to_owned(),
+    };
+    let message = format!(
+        "{} declares port {port}, where {whose} listens on node `{}`: {by}",
+        words(workload),
+        node.name.value
+    );
+    Diagnostic::new(Code::DuplicatePort, workload.name.place.clone(), message)
+        .label("taken")
+        .related(node.name.place.clone(), "on this machine")
+        .help("let its program listen on another port, and write that for `target-port`")
 }
 
 fn twice(

@@ -210,6 +210,21 @@ fn each_mistake_is_found_where_it_is() {
             vec![(1, 10, Unsupported, "lateen run --waypoint")],
         ),
         (
+            "everybody's directory",
+            "runtime-dir = \"/run/\"",
+            vec![(1, 15, BadValue, "as in `\"/run/lateen\"`")],
+        ),
+        (
+            "a deeper one",
+            "state-dir = \"/var/lib\"",
+            vec![(1, 13, BadValue, "as in `\"/var/lib/lateen\"`")],
+        ),
+        (
+            "a way around",
+            "state-dir = \"/var/lib/lateen/..\"",
+            vec![(1, 13, BadValue, "nothing else uses")],
+        ),
+        (
             "relative path",
             "state-dir = \"state\"",
             vec![(1, 13, BadValue, "write the whole path")],

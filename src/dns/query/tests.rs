@@ -1,5 +1,5 @@
 use super::*;
-use crate::dns::hostile::{bytes, said};
+use crate::dns::hostile::{bytes, long, no_name, said};
 use proptest::prelude::*;
 
 /// The header of a plain question, and the question.
@@ -455,5 +455,21 @@ proptest! {
         let mut message = bytes("1234 0100 0001 0000 0000 0001");
         message.extend(tail);
         let _outcome = Query::read(&message).map_err(Unfit::reply);
+    }
+
+    #[test]
+    fn no_question_with_a_name_that_is_none_is_read(
+        asked in no_name(HEADER),
+        owner in no_name(HEADER + 193 + 4),
+    ) {
+        let head = |more: u8| [0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, more];
+        let rest = [0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
+        let question = [long().wire(), &[0, 1, 0, 1]].concat();
+        for message in [
+            [&head(0), &*asked, &[0, 1, 0, 1]].concat(),
+            [&head(1), &*question, &owner, &rest].concat(),
+        ] {
+            prop_assert_eq!(outcome(&message), "FORMERR ra rd");
+        }
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::dns::hostile::{answered, record, said};
+use crate::dns::hostile::{answered, long, no_name, record, said};
 use crate::dns::{IN, Name, ask};
 use proptest::prelude::*;
 
@@ -98,6 +98,11 @@ fn an_answer_is_known_by_its_question_and_kept_by_its_lives() {
             answer(3, [1, 1, 0], &[alias(b"\x01b\0"), soa(9, 8)].concat()),
             "NXDOMAIN for 8 s",
         ),
+        (
+            "none of that kind, by way of an alias",
+            answer(0, [1, 1, 0], &[alias(b"\x01b\0"), soa(9, 8)].concat()),
+            "NOERROR for 8 s",
+        ),
         ("a failure", answer(2, [0, 0, 0], &[]), "SERVFAIL"),
         (
             "a life that is none",
@@ -135,6 +140,45 @@ fn an_answer_is_known_by_its_question_and_kept_by_its_lives() {
         (
             "an owner that is itself",
             answer(0, [1, 0, 0], &[0xc0, 0x1d, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]),
+            "Unreadable",
+        ),
+        (
+            "an owner that is the life of another",
+            answer(
+                0,
+                [3, 0, 0],
+                &[
+                    &*record("www.example", 4711, 1, b"x"),
+                    &a("", 60),
+                    &[0xc0, 49, 0, 1, 0, 1, 0, 0, 0, 60, 0, 0],
+                ]
+                .concat(),
+            ),
+            "Unreadable",
+        ),
+        (
+            "an owner that goes on behind itself",
+            answer(
+                0,
+                [2, 0, 0],
+                &[
+                    &*record("www.example", 4711, 1, &[7]),
+                    &[0xc0, 52, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0],
+                ]
+                .concat(),
+            ),
+            "Unreadable",
+        ),
+        (
+            "an owner that refers by the life of another",
+            answer(
+                0,
+                [2, 0, 0],
+                &[
+                    0, 18, 103, 0, 0xc0, 12, 0, 0, 9, 0, 0, // of class 192
+                    0xc0, 33, 0, 1, 0, 1, 0, 0, 0, 60, 0, 0,
+                ],
+            ),
             "Unreadable",
         ),
         (
@@ -227,6 +271,33 @@ fn an_answer_is_passed_on_as_it_came_but_for_the_exchange() {
 }
 
 #[test]
+fn a_code_that_takes_edns_is_a_failure_to_who_has_none() {
+    let question = query("www.example").question;
+    let asked = ask(7, &query("www.example"), true);
+    let plain = query("www.example");
+    let extended = Query {
+        edns: Some(crate::dns::Edns {
+            payload: 512,
+            version: 0,
+            dnssec_ok: false,
+        }),
+        ..plain.clone()
+    };
+    for (low, high, with) in [(0, 1, "BADVERS"), (3, 1, "RCODE19"), (7, 1, "RCODE23")] {
+        let opt = [0, 0, 41, 4, 0xd0, high, 0, 0, 0, 0, 0];
+        let message = answered(&asked, low, [0, 0, 1], &opt);
+        let Heard::Answer(received) = hear(message, 7, &question) else {
+            panic!("an answer");
+        };
+        for (query, want) in [(&plain, "SERVFAIL"), (&extended, with)] {
+            let fresh = Lives::Less(Duration::ZERO);
+            let reply = said(&received.reply(query, fresh, Transport::Udp));
+            assert_eq!(reply.code, want);
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_a_datagram_says_so() {
     let question = query("www.example").question;
     let asked = ask(7, &query("www.example"), true);
@@ -288,6 +359,60 @@ proptest! {
             let reply = received.reply(&query("www.example"), lives, Transport::Udp);
             prop_assert!(reply.len() <= 512);
             said(&reply);
+            let _addresses = received.addresses();
+        }
+    }
+
+    /// Most of it is in order, so that what is not is found late.
+    #[test]
+    fn what_is_passed_on_is_in_order(changes in prop::collection::vec((any::<u16>(), any::<u8>()), 0..6)) {
+        let records = [
+            record("www.example", 5, 50, b"\x01b\xc0\x0c"),
+            a("b.www.example", 40),
+            record("example", 15, 9, b"\0\x05\x02mx\xc0\x10"),
+            soa(9, 8),
+            OPT.to_vec(),
+        ];
+        let asked = ask(7, &query("www.example"), true);
+        let mut message = answered(&asked, 0, [3, 1, 1], &records.concat());
+        for (at, octet) in changes {
+            let at = usize::from(at) % message.len();
+            message[at] = octet;
+        }
+        if let Heard::Answer(received) = hear(message, 7, &query("www.example").question) {
+            for transport in [Transport::Udp, Transport::Tcp] {
+                let reply = received.reply(&query("WWW.example"), Lives::Less(Duration::from_secs(3)), transport);
+                said(&reply);
+            }
+            let _addresses = received.addresses();
+        }
+    }
+
+    /// `spec/reliability.md` §2 row 35: names that refer to themselves, or have more than 255 octets.
+    #[test]
+    fn no_answer_with_a_name_that_is_none_is_believed(
+        owner in no_name(HEADER + 193 + 4),
+        data in no_name(HEADER + 193 + 4 + 12),
+        late in no_name(HEADER + 193 + 4 + 14),
+        kind in prop::sample::select(vec![2u16, 5, 12, 39]),
+    ) {
+        let question = Question { name: long(), kind: Kind::A, class: IN };
+        let asked = ask(7, &Query::new(7, question.clone()), false);
+        let referring = |kind: u16, data: &[u8]| {
+            let length = u16::try_from(data.len()).unwrap().to_be_bytes();
+            let kind = kind.to_be_bytes();
+            [&[0xc0, 12], &kind[..], &[0, 1, 0, 0, 0, 60], &length, data].concat()
+        };
+        let rest = [0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
+        for records in [
+            [&*owner, &rest].concat(),
+            referring(kind, &data),
+            referring(15, &[&[0, 5], &*late].concat()),
+        ] {
+            for counts in [[1, 0, 0], [0, 1, 0], [0, 0, 1]] {
+                let message = answered(&asked, 0, counts, &records);
+                prop_assert_eq!(hear(message, 7, &question), Heard::Unreadable);
+            }
         }
     }
 }

@@ -169,7 +169,7 @@ async fn a_client_says_why_it_refuses() {
             ("TLS_FAILURE", true),
             "{name}"
         );
-        let reason = crate::telemetry::access_log::chain(&error);
+        let reason = crate::causes::chain(&error);
         assert!(
             reason.contains(&format!("the peer is {CART}")),
             "{name}: {reason}"

@@ -1,5 +1,5 @@
-//! Follows up what the mesh does not know: each question once, however many ask it, and from memory
-//! while the answer counts.
+//! Follows up what the mesh does not know: each question once, however often it is asked, and from
+//! memory while the answer counts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use tracing::debug;
 
 use super::cache::{Cache, Kept, Key};
 use super::upstream::{NoAnswer, Upstream};
+use crate::causes::chain;
 use crate::dns::{self, Code, Lives, Query, Received, Transport};
-use crate::telemetry::access_log::chain;
 use crate::telemetry::{DnsLabels, Metrics};
 
 /// How long who asks waits for servers where there is an answer past its end (RFC 8767 §5).
@@ -34,7 +34,7 @@ type Said = Option<Arc<Received>>;
 /// Questions that servers are being asked.
 type Flying = HashMap<Key, watch::Receiver<Option<Said>>>;
 
-/// One network's way to everybody else.
+/// Who asks everybody else, and what they have said.
 pub(super) struct Forwarder {
     upstream: Upstream,
     cache: Mutex<Cache>,
@@ -56,6 +56,14 @@ impl Forwarder {
             asking: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
+    }
+
+    /// The answer that is remembered and still counts.
+    pub(super) fn remembered(&self, query: &Query, transport: Transport) -> Option<Vec<u8>> {
+        match lock(&self.cache).get(&Key::from(query), Instant::now())? {
+            Kept::Fresh(received, age) => Some(received.reply(query, Lives::Less(age), transport)),
+            Kept::Stale(..) => None,
+        }
     }
 
     /// The answer to a question.
@@ -153,9 +161,14 @@ impl Forwarder {
         tell.send_replace(Some(said));
     }
 
+    /// Asks nobody any more: who still waits is told that nobody answers.
+    pub(super) fn abandon(&self) {
+        self.stop.cancel();
+    }
+
     /// Asks nobody any more, and waits until that is so.
     pub(super) async fn stop(&self) {
-        self.stop.cancel();
+        self.abandon();
         self.asking.close();
         self.asking.wait().await;
     }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,10 +16,12 @@ use super::listen::{Listeners, serve};
 use super::resolved::{self, Finding, Programs, Resolver};
 use super::{Answering, Client, Common, PORT, Servers, Upstream};
 use crate::agent::MeshState;
+use crate::capture::{Place, Sockets};
+use crate::causes::chain;
 use crate::sys;
-use crate::telemetry::access_log::chain;
 
-/// Between attempts.
+/// Between attempts to have the ports, and to tell the resolver.
+const AGAIN: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Whether the host's resolver is told of the mesh's names.
@@ -35,27 +38,43 @@ pub enum Told {
 /// The component.
 pub(crate) struct Host {
     common: Common,
+    sockets: Sockets,
     listen: SocketAddr,
 }
 
 impl Host {
     /// None where programs of the host may not ask.
-    pub(crate) fn new(common: &Common) -> Option<Self> {
+    pub(crate) fn new(common: &Common, sockets: &Sockets) -> Option<Self> {
         let listen = common.settings.listen?;
-        let common = common.clone();
-        Some(Self { common, listen })
+        Some(Self {
+            common: common.clone(),
+            sockets: sockets.clone(),
+            listen,
+        })
     }
 
     /// Answers on the port, and has the host's resolver ask there, until `shutdown`.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        tokio::join!(self.answer(&shutdown), self.tell(&shutdown));
+        let (answers, answered) = watch::channel(false);
+        let stop = CancellationToken::new();
+        // Whoever has the port is asked: the resolver is told after it is ours, and untold while it is.
+        let told = async {
+            self.tell(&shutdown, answered).await;
+            shutdown.cancelled().await;
+            stop.cancel();
+        };
+        tokio::join!(self.answer(&stop, &answers), told);
     }
 
-    async fn answer(&self, shutdown: &CancellationToken) {
+    async fn answer(&self, shutdown: &CancellationToken, answers: &watch::Sender<bool>) {
         let mut warned = false;
         loop {
-            let failed = match self.listeners() {
+            let failed = match self.listeners().await {
                 Ok(listeners) => {
+                    answers.send_replace(true);
+                    if std::mem::take(&mut warned) {
+                        info!(address = %self.listen, "this host's questions for names are answered");
+                    }
                     let own = vec![self.listen, other(self.listen)];
                     let upstream = Upstream::of_host(Servers::of_host(own));
                     let answering = Answering::new(Client::Host, self.common.clone(), upstream);
@@ -67,50 +86,93 @@ impl Host {
                 Err(e) => e,
             };
             if !std::mem::replace(&mut warned, true) {
-                let address = self.listen;
-                warn!(%address, error = %failed, "cannot answer this host's questions for names, trying again");
+                let taken = failed.kind() == io::ErrorKind::AddrInUse;
+                let remedy =
+                    "stop the program that has the port: `ss -lnup` and `ss -lntp` name it";
+                warn!(
+                    error = %failed,
+                    remedy = taken.then_some(remedy),
+                    "cannot answer this host's questions for names, trying again"
+                );
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }
 
     /// Where programs may ask, and where captured ones are redirected to: on loopback of both families,
     /// where there are both.
-    fn listeners(&self) -> io::Result<Listeners> {
+    ///
+    /// # Errors
+    /// Where somebody else has a port that captured programs are redirected to: he would answer them.
+    async fn listeners(&self) -> io::Result<Listeners> {
+        let place = self.sockets.host().await?;
         let mut listeners = Listeners {
             udp: Vec::new(),
             tcp: Vec::new(),
         };
-        for port in BTreeSet::from([self.listen.port(), PORT]) {
-            let at = SocketAddr::new(self.listen.ip(), port);
-            let mut add = |(udp, tcp)| {
-                listeners.udp.push(udp);
-                listeners.tcp.push(tcp);
-            };
-            match bind(at) {
-                Ok(bound) => add(bound),
-                Err(e) if port == PORT => return Err(e),
+        for at in places(self.listen) {
+            match self.bind(&place, at).await {
+                Ok((udp, tcp)) => {
+                    listeners.udp.push(udp);
+                    listeners.tcp.push(tcp);
+                }
+                // There is nobody who asks by it.
+                Err(e) if is_no_family(&e) => {}
+                Err(e) if REDIRECTED.contains(&at) => {
+                    return Err(io::Error::new(e.kind(), format!("{at}: {e}")));
+                }
                 // A port that only the privileged may have, most likely: captured programs need the other.
                 Err(e) => {
                     warn!(address = %at, error = %e, "cannot answer questions for names there")
                 }
             }
-            if let Ok(bound) = bind(other(at)) {
-                add(bound);
-            }
         }
-        Ok(listeners)
+        match listeners.udp.is_empty() {
+            true => Err(io::ErrorKind::AddrNotAvailable.into()),
+            false => Ok(listeners),
+        }
+    }
+
+    /// Both kinds of sockets at one address. Datagrams of captured programs are let through to one that
+    /// bears the proxy's mark, which not everybody can have.
+    async fn bind(&self, place: &Place, at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+        let udp = match REDIRECTED.contains(&at) {
+            true => match self.sockets.listen_udp(place, at).await {
+                // Without powers there is nobody who is captured either.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => UdpSocket::bind(at)?,
+                bound => bound?,
+            },
+            false => UdpSocket::bind(at)?,
+        };
+        udp.set_nonblocking(true)?;
+        if let Err(e) = sys::tell_marks(udp.as_fd())
+            && REDIRECTED.contains(&at)
+        {
+            warn!(
+                address = %at,
+                error = %e,
+                remedy = "run Linux 5.19 or newer",
+                "the kernel does not tell whose a question for a name is: captured units and users are answered as the host's other programs"
+            );
+        }
+        let tcp = TcpListener::bind(at)?;
+        tcp.set_nonblocking(true)?;
+        Ok((udp, tcp))
     }
 
     /// Tells the host's resolver which names to ask us for, and takes that back at the end.
-    async fn tell(&self, shutdown: &CancellationToken) {
+    async fn tell(&self, shutdown: &CancellationToken, mut answered: watch::Receiver<bool>) {
         let told = self.common.settings.told;
         let resolver = Resolver::of_host();
         let by_program = told == Told::Always || resolver == Resolver::Resolved;
         if told == Told::Never {
+            return;
+        }
+        let answered = answered.wait_for(|answered| *answered);
+        if !matches!(shutdown.run_until_cancelled(answered).await, Some(Ok(_))) {
             return;
         }
         let programs = Programs::default();
@@ -172,19 +234,27 @@ impl Host {
     /// The domain of the mesh, once it is known.
     fn domain(&self, mesh: &mut watch::Receiver<Arc<MeshState>>) -> Option<String> {
         let state = mesh.borrow_and_update();
-        let known = state.view.size() != (0, 0);
         let domain = state.domain().unwrap_or(&self.common.settings.domain);
-        known.then(|| domain.to_owned())
+        state.is_heard().then(|| domain.to_owned())
     }
 }
 
-fn bind(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let (udp, tcp) = (UdpSocket::bind(at)?, TcpListener::bind(at)?);
-    udp.set_nonblocking(true)?;
-    // An older kernel says nothing of marks: then nobody is known by one.
-    let _unmarked = sys::tell_marks(udp.as_fd());
-    tcp.set_nonblocking(true)?;
-    Ok((udp, tcp))
+/// Where the questions of captured programs arrive.
+const REDIRECTED: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), PORT),
+];
+
+/// Where questions are answered, each place once.
+fn places(listen: SocketAddr) -> BTreeSet<SocketAddr> {
+    let asked = [listen, other(listen)].into_iter();
+    asked.chain(REDIRECTED).collect()
+}
+
+/// Whether the host has no such family, or no address of it.
+fn is_no_family(error: &io::Error) -> bool {
+    let unsupported = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
+    unsupported || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 /// The same port of the other family's loopback.
@@ -194,4 +264,29 @@ fn other(at: SocketAddr) -> SocketAddr {
         SocketAddr::V6(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     SocketAddr::new(ip, at.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captured_programs_are_answered_wherever_others_ask() {
+        for (listen, want) in [
+            ("127.0.0.1:15053", &["127.0.0.1:15053", "[::1]:15053"][..]),
+            (
+                "127.0.0.1:53",
+                &["127.0.0.1:53", "127.0.0.1:15053", "[::1]:53", "[::1]:15053"],
+            ),
+            (
+                "127.0.0.2:15053",
+                &["127.0.0.1:15053", "127.0.0.2:15053", "[::1]:15053"],
+            ),
+            ("[::1]:15053", &["127.0.0.1:15053", "[::1]:15053"]),
+        ] {
+            let places = places(listen.parse().unwrap());
+            let places: Vec<_> = places.iter().map(SocketAddr::to_string).collect();
+            assert_eq!(places, want, "{listen}");
+        }
+    }
 }

@@ -68,7 +68,7 @@ pub(crate) async fn serve(
             _never = all => {}
         }
     }
-    answering.forwarder.stop().await;
+    answering.ways.stop().await;
     Ok(())
 }
 

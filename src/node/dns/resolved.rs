@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 /// The link.
-const LINK: &str = "lateen-dns";
+pub const LINK: &str = "lateen-dns";
 /// Its address, which nobody asks: to resolved, a link without one that is good beyond the link is
 /// none. Of the block for links (RFC 3927), and announced nowhere.
 const ADDRESS: &str = "169.254.53.53/32";
@@ -170,7 +170,7 @@ pub(super) async fn tell(
 }
 
 /// What to type to the same end, where this process has not the right to.
-pub(super) fn by_hand(domain: &str, listen: SocketAddr) -> String {
+pub fn by_hand(domain: &str, listen: SocketAddr) -> String {
     let programs = Programs::default();
     let commands = commands(&programs, domain, listen).into_iter();
     let lines =

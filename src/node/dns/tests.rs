@@ -376,6 +376,25 @@ async fn on_the_host_nobody_else_is_asked_for_names_of_the_mesh() {
     );
 }
 
+/// A mesh of which nobody has told is waited for, one in which nobody is is not.
+#[tokio::test]
+async fn in_an_empty_mesh_the_rest_of_the_world_is_asked() {
+    let server = Server::new().await;
+    server.on("www.example", says("www.example", 60));
+    let empty = MeshState {
+        view: Arc::default(),
+        ..mesh()
+    };
+    let (host, tell) = answering(Client::Host, &[server.at], empty);
+    let outside = asked(&host, "www.example", Kind::A).await;
+    assert_eq!(
+        outside,
+        "NOERROR ra rd www.example. A: www.example. 60 A 192.0.2.1"
+    );
+    tell.send_replace(Arc::default());
+    assert!(host.known(0).is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_not_known_yet_is_waited_for() {
     let (unknown, tell) = answering(
@@ -646,11 +665,12 @@ async fn the_ports_answer_and_go_on_after_what_is_no_question() {
 #[tokio::test]
 async fn who_asks_for_everything_is_told_that_it_is_too_much() {
     let server = Server::new().await;
+    server.on("kept.example", says("kept.example", 60));
     let (web, _mesh) = web(&[server.at]);
-    let _all = web
-        .flying
-        .try_acquire_many(u32::try_from(FLYING_OF_ONE).unwrap())
-        .unwrap();
+    asked(&web, "kept.example", Kind::A).await;
+    let way = Arc::clone(web.ways.own());
+    let all = u32::try_from(ways::FLYING).unwrap();
+    let _all = way.flying.try_acquire_many(all).unwrap();
     assert_eq!(
         asked(&web, "a.example", Kind::A).await,
         "SERVFAIL ra rd a.example. A:"
@@ -659,7 +679,12 @@ async fn who_asks_for_everything_is_told_that_it_is_too_much() {
         asked(&web, "cart", Kind::A).await,
         "NOERROR aa ra rd cart. A: cart. 30 A 10.9.0.1"
     );
-    assert_eq!(server.asked(), 0);
+    let kept = asked(&web, "kept.example", Kind::A).await;
+    assert_eq!(
+        kept,
+        "NOERROR ra rd kept.example. A: kept.example. 60 A 192.0.2.1"
+    );
+    assert_eq!(server.asked(), 1);
     let page = web.common.metrics.render().unwrap();
     assert!(page.contains("lateen_dns_overload_total 1"), "{page}");
     let of_web =
@@ -734,4 +759,42 @@ fn a_workload_on_the_hosts_network_is_known_by_its_mark() {
         let said = host.at_once(&short, Transport::Udp, mark);
         assert_eq!(said.is_some(), known, "{name}");
     }
+}
+
+/// One that asks for what never comes has all its sockets wait; the others, and the host, have theirs.
+#[tokio::test]
+async fn a_workload_that_asks_too_much_is_in_nobody_elses_way() {
+    let server = Server::new().await;
+    server.on("a.example", says("a.example", 60));
+    let (host, _mesh) = answering(Client::Host, &[server.at], mesh());
+    let marks = [(0x601, Arc::from("web")), (0x602, Arc::from("a"))];
+    host.common.know(marks.into());
+    let flood: Vec<_> = (0..200).map(|n| format!("n{n}.slow.example")).collect();
+    for name in &flood {
+        server.on(name, Manner::Silent);
+    }
+    let of_web = async |name: &str| {
+        let query = query(name, Kind::A);
+        host.in_time(&query, Transport::Udp, 0x601).await
+    };
+    let flooding = futures::future::join_all(flood.iter().map(|name| of_web(name)));
+    let others = async {
+        // Once its sockets wait, so does the rest of the flood.
+        while server.asked() < 128 {
+            tokio::task::yield_now().await;
+        }
+        let query = query("a.example", Kind::A);
+        for mark in [0x602, 0] {
+            let answer = host.in_time(&query, Transport::Udp, mark);
+            let answer = timeout(Duration::from_secs(2), answer).await;
+            let answer = answer.unwrap_or_else(|_| panic!("{mark:#x} waits"));
+            assert_eq!(said(&answer).records, ["a.example. 60 A 192.0.2.1"]);
+        }
+        assert_eq!(server.asked(), 130, "neither is told what the other was");
+    };
+    tokio::select! {
+        _all = flooding => panic!("nobody answers them"),
+        () = others => {}
+    }
+    host.ways.stop().await;
 }

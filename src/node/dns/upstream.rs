@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 2;
 /// How long one is silent before the next is asked as well.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Exchanges of one network at once: each takes a descriptor.
+/// Exchanges of one asker at once: each takes a descriptor.
 const EXCHANGES: usize = 128;
 /// Largest datagram that is read; servers are told that none is to be larger than 1,232 octets.
 const DATAGRAM: usize = 4096;
@@ -68,7 +68,7 @@ pub(super) enum NoAnswer {
 
 /// The servers of one network, and the way there.
 pub(crate) struct Upstream {
-    servers: Servers,
+    servers: Arc<Servers>,
     /// Where a workload's questions leave from; the host's from anywhere.
     from: Option<(Sockets, Place)>,
     /// The server that has answered last: one that is gone is not to be waited for each time.
@@ -79,15 +79,20 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Asks from where a workload is.
     pub(crate) fn of_workload(servers: Servers, sockets: Sockets, place: Place) -> Self {
-        Self::new(servers, Some((sockets, place)))
+        Self::new(Arc::new(servers), Some((sockets, place)))
     }
 
     /// Asks from the host.
     pub(crate) fn of_host(servers: Servers) -> Self {
-        Self::new(servers, None)
+        Self::new(Arc::new(servers), None)
     }
 
-    fn new(servers: Servers, from: Option<(Sockets, Place)>) -> Self {
+    /// The same servers, with exchanges of its own.
+    pub(super) fn apart(&self) -> Self {
+        Self::new(Arc::clone(&self.servers), self.from.clone())
+    }
+
+    fn new(servers: Arc<Servers>, from: Option<(Sockets, Place)>) -> Self {
         Self {
             servers,
             from,

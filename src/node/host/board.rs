@@ -18,9 +18,14 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Gives those a mark who have none, and takes back those of all others. One that was taken back is
-    /// given again last of all: a connection may still be on its way under it. Who finds none left has
-    /// none.
-    pub(super) fn assign<'a>(&mut self, uids: impl Iterator<Item = &'a Arc<str>>) {
+    /// given again last of all, and one that the rules still give to whoever had it, those of an earlier
+    /// process among them, to nobody while there are others: a connection that comes under it is not
+    /// the next one's. Who finds none left has none.
+    pub(super) fn assign<'a>(
+        &mut self,
+        uids: impl Iterator<Item = &'a Arc<str>>,
+        in_force: impl Iterator<Item = &'a Mark>,
+    ) {
         let mut stay = BTreeMap::new();
         let mut new = Vec::new();
         for uid in uids {
@@ -30,18 +35,27 @@ impl Marks {
             }
         }
         self.given = stay;
-        for uid in new {
-            let Some(mark) = self.free() else { return };
-            self.last = Some(mark);
-            self.given.insert(Arc::clone(uid), mark);
+        if new.is_empty() {
+            return;
         }
-    }
-
-    fn free(&self) -> Option<Mark> {
-        let taken: BTreeSet<Mark> = self.given.values().copied().collect();
-        let after = Mark::all().filter(|mark| Some(*mark) > self.last);
-        let mut turn = after.chain(Mark::all());
-        turn.find(|mark| !taken.contains(mark))
+        let given: BTreeSet<Mark> = self.given.values().copied().collect();
+        let in_force: BTreeSet<Mark> = in_force.copied().collect();
+        let after = |last| Mark::all().filter(move |mark| Some(*mark) > last);
+        let turn: Vec<Mark> = after(self.last).chain(Mark::all()).collect();
+        let free = |mark: &&Mark| !given.contains(mark);
+        let (taken, best): (Vec<&Mark>, Vec<&Mark>) = turn
+            .iter()
+            .filter(free)
+            .partition(|mark| in_force.contains(mark));
+        let mut once = BTreeSet::new();
+        let marks = best
+            .into_iter()
+            .chain(taken)
+            .filter(|mark| once.insert(**mark));
+        for (uid, mark) in new.into_iter().zip(marks) {
+            self.last = Some(*mark);
+            self.given.insert(Arc::clone(uid), *mark);
+        }
     }
 
     /// All of them, by the bits that a socket bears.
@@ -130,7 +144,7 @@ mod tests {
         let mut marks = Marks::default();
         let mut step = |names: &[&str]| {
             let all = uids(names);
-            marks.assign(all.iter());
+            marks.assign(all.iter(), [].iter());
             let of = |name: &&str| marks.of(name).map(Mark::bits);
             names.iter().map(of).collect::<Vec<_>>()
         };
@@ -154,6 +168,30 @@ mod tests {
         let mut more = many;
         more.push("one too many");
         assert_eq!(step(&more).last(), Some(&None));
+    }
+
+    #[test]
+    fn a_mark_that_rules_give_to_another_is_nobody_elses() {
+        let mark = |bits| Mark::try_from(bits).unwrap();
+        let assigned = |marks: &mut Marks, names: &[&str], in_force: &[Mark]| {
+            marks.assign(uids(names).iter(), in_force.iter());
+            let of = |name: &&str| marks.of(name).map(Mark::bits);
+            names.iter().map(of).collect::<Vec<_>>()
+        };
+        let mut marks = Marks::default();
+        let before = [0x600, 0x602].map(mark);
+        let got = assigned(&mut marks, &["a", "b"], &before);
+        assert_eq!(got, [Some(0x601), Some(0x603)], "of an earlier process");
+        let ours = [0x601, 0x603].map(mark);
+        let got = assigned(&mut marks, &["a", "b", "c"], &ours);
+        assert_eq!(got, [Some(0x601), Some(0x603), Some(0x604)], "its own stay");
+        let last = (0..0xa00 - 3).map(|n| format!("w{n}")).collect::<Vec<_>>();
+        let mut names: Vec<&str> = last.iter().map(String::as_str).collect();
+        names.extend(["a", "b", "c"]);
+        let all = assigned(&mut marks, &names, &before);
+        let distinct: BTreeSet<_> = all.iter().flatten().collect();
+        assert_eq!(distinct.len(), 0xa00, "while there are others");
+        assert_eq!(all[..0xa00 - 3].iter().rev().nth(1), Some(&Some(0x600)));
     }
 
     fn placement(name: &str, capture: Capture, enrolled: bool) -> Arc<Placement> {
@@ -199,7 +237,7 @@ mod tests {
         };
         let mut marks = Marks::default();
         let hosted: Vec<_> = mesh.placements.iter().filter(|p| is_hosted(p)).collect();
-        marks.assign(hosted.iter().map(|p| &p.uid));
+        marks.assign(hosted.iter().map(|p| &p.uid), [].iter());
         let board = Board::of(&mesh, &marks);
         for (name, mark, want) in [
             ("a unit", 0x600, Some("cart")),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use crate::capture::{near, original_destination};
+use crate::causes::chain;
 use crate::hbone::{self, Authority, Incoming};
 use crate::identity::SpiffeId;
 use crate::model::inbound::Target;
@@ -20,7 +21,7 @@ use crate::node::carried::carry;
 use crate::node::lane::{Hands, Lane, ServerConfigError};
 use crate::node::listener::serve;
 use crate::node::{Shared, inbound, outbound, passthrough};
-use crate::telemetry::access_log::{chain, denied};
+use crate::telemetry::access_log::denied;
 use crate::tls::{Asked, NamedServer, ServerSide, Svid};
 
 /// Who is who, and who serves each on one thread.

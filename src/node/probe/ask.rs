@@ -19,8 +19,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::exec;
 use crate::capture::{AttachError, ConnectError, Place, Sockets, Target};
+use crate::causes::chain;
 use crate::model::declaration::Probe;
-use crate::telemetry::access_log::chain;
 
 /// Largest head of an HTTP answer.
 const HEAD: usize = 16 << 10;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::ask::{Failure, timed_out};
 use crate::capture::{Place, Sockets};
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Runs a command once, for `timeout` at most.
 pub(super) async fn run(

@@ -14,12 +14,12 @@ use tracing::{debug, warn};
 
 use super::authorization::{self, asked};
 use super::{Found, NotLet};
+use crate::causes::chain;
 use crate::hbone::Connector;
 use crate::model::authorization::Question;
 use crate::model::declaration::{CheckOver, CheckedBody};
 use crate::model::waypoint::Extension;
 use crate::telemetry::Asked as Outcome;
-use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
 use crate::waypoint::attached::InForce;
 use crate::waypoint::http::{Ask, Beginning, Received, Reply, Unanswered, Unread};

@@ -8,9 +8,9 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use super::authorization;
+use crate::causes::chain;
 use crate::hbone::Connector;
 use crate::model::authorization::{Token, Verdict};
-use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
 use crate::waypoint::routing::Seen;
 

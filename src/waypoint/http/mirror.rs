@@ -13,10 +13,10 @@ use tracing::debug;
 
 use super::pool::{Lease, Version, asked_host};
 use super::upload::Upload;
+use crate::causes::chain;
 use crate::hbone::Connector;
 use crate::model::route::{Filter, Rule, Target};
 use crate::model::waypoint::Picking;
-use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
 use crate::waypoint::routing::Seen;
 

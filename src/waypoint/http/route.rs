@@ -7,13 +7,13 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Uri, header};
 
 use super::reply::Reply;
+use crate::causes::chain;
 use crate::hbone::Connector;
 use crate::identity::SpiffeId;
 use crate::model::route::{
     self, Asked, Backend, Chosen, CorsVerdict, Filter, PathNormalization, Redirect, Rule,
     Selection, Target, well_formed,
 };
-use crate::telemetry::access_log::chain;
 use crate::waypoint::Arrival;
 use crate::waypoint::routing::Seen;
 

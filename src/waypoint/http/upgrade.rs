@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
 use super::account::Account;
-use crate::telemetry::access_log::chain;
+use crate::causes::chain;
 
 /// Carries bytes both ways until both ends have finished, or it is `revoked`.
 pub(super) async fn carry(

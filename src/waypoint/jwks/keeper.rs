@@ -15,12 +15,12 @@ use tracing::{error, info, warn};
 use super::fetch::{FetchError, Fetched, Fetcher};
 use super::source::{Known, Source};
 use super::store::Store;
+use crate::causes::chain;
 use crate::clock;
 use crate::hbone::Connector;
 use crate::model::authentication::Fetching;
 use crate::model::declaration::{KeySource, Remote, RemoteAt};
 use crate::model::waypoint::{Resources, WaypointName};
-use crate::telemetry::access_log::chain;
 use crate::waypoint::Shared;
 
 /// Between two times that a source is asked (`spec/waypoint-l7.md` §5.4).

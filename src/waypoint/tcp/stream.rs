@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
+use crate::causes::chain;
 use crate::hbone::{Traffic, Tunnel, TunnelIo};
-use crate::telemetry::access_log::chain;
 use crate::waypoint::secure::Stream;
 
 /// Moves bytes both ways until both directions have ended.

@@ -21,13 +21,11 @@ def begin():
 def note(began, failure, key="failed"):
     now = time.monotonic()
     with lock:
-        # What began before the harm and went well says nothing of it.
-        if failure is None and began < count["began"]:
-            return
         since = int((now - count["began"]) * 1000)
         count["slowest"] = max(count["slowest"], int((now - max(began, count["began"])) * 1000))
         if failure is None:
-            count["served"] += 1
+            # What began before the harm says nothing of how it is now.
+            count["served"] += began >= count["began"]
         elif key == "lost":
             count["lost"] += 1
         else:

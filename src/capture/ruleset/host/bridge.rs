@@ -19,7 +19,11 @@ pub(super) fn table(members: &[Member], exclusions: &Exclusions) -> Option<Strin
     if guests.is_empty() {
         return None;
     }
-    let chains = [pinned(&guests), meeting(&guests, exclusions)];
+    let chains = [
+        pinned(&guests),
+        foreign(&guests, exclusions),
+        meeting(&guests, exclusions),
+    ];
     let chains: String = chains.iter().map(ToString::to_string).collect();
     Some(format!(
         "table bridge {TABLE}\ndelete table bridge {TABLE}\ntable bridge {TABLE} {{\n{chains}}}\n"
@@ -60,6 +64,37 @@ fn pinned(guests: &[Guest<'_>]) -> Chain {
         name: "pinned",
         base: "type filter hook prerouting priority -300; policy accept;",
         rules: guests.iter().flat_map(of).collect(),
+    }
+}
+
+/// Nor has a guest any other: the rules above know it by its own, and let alone who is not known.
+fn foreign(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
+    let of = |guest: &Guest<'_>| {
+        let port = guest.port;
+        let v4 = one_of("ip saddr !=", &guest.v4).unwrap_or_else(|| "ether type ip".to_owned());
+        let v6 = one_of("ip6 saddr !=", &guest.v6).unwrap_or_else(|| "ether type ip6".to_owned());
+        let [made_v4, made_v6] = FRAGMENTS;
+        let fragments = [(&v4, made_v4), (&v6, made_v6)]
+            .map(|(source, made)| format!("{source} meta l4proto tcp {made}"));
+        let opening = [&v4, &v6].map(|source| format!("{source} {OPENING}"));
+        let drop = |what: String| {
+            rule(
+                format!("iifname \"{port}\" {what} counter drop"),
+                "an address that is not the guest's",
+            )
+        };
+        [fragments, opening]
+            .concat()
+            .into_iter()
+            .map(drop)
+            .collect::<Vec<_>>()
+    };
+    let mut rules = exclusions.passing();
+    rules.extend(guests.iter().flat_map(of));
+    Chain {
+        name: "foreign",
+        base: "type filter hook prerouting priority -299; policy accept;",
+        rules,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::collections::UNITS;
 use crate::capture::ruleset::{
     Chain, Exclusions, FIRST_MARK, FRAGMENTS, GUEST_MARK, HBONE_PORT, LOOPBACK, MARK_MASK,
-    NOT_OPENING, OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, way_back,
+    NOT_OPENING, OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, squatted, way_back,
 };
 
 /// A connection that one of the workloads here opens.
@@ -32,6 +32,14 @@ const DECLARED: [&str; 2] = [
 ];
 /// To a guest of this host.
 const TO_GUEST: [&str; 2] = ["ip daddr @guest_addresses4", "ip6 daddr @guest_addresses6"];
+
+/// From a guest of this host. What comes by a bridge may be another's, who is let alone; that a guest
+/// there has no other address the table of the bridge sees to.
+const FROM_GUEST: [&str; 3] = [
+    "iifname @guest_interfaces",
+    "iifname @guest_bridges ip saddr @guest_addresses4",
+    "iifname @guest_bridges ip6 saddr @guest_addresses6",
+];
 
 /// Every chain of the table, for cgroups down to so many levels.
 pub(super) fn chains(
@@ -91,7 +99,7 @@ fn zones(guests: bool) -> Chain {
     let mut to: Vec<String> = DECLARED.map(str::to_owned).into();
     if guests {
         to.extend(TO_GUEST.map(|to| format!("{to} meta l4proto tcp")));
-        to.push("iifname @guest_interfaces meta l4proto tcp".to_owned());
+        to.extend(FROM_GUEST.map(|from| format!("{from} meta l4proto tcp")));
     }
     Chain {
         name: "zones",
@@ -320,7 +328,11 @@ fn outbound_guard(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
 }
 
 fn inbound_guard(exclusions: &Exclusions, guests: bool) -> Chain {
-    let mut rules = vec![rule("iif \"lo\" accept", "within the host")];
+    let mut rules = vec![
+        // The listener that hands marks on has none itself.
+        squatted("socket transparent 0"),
+        rule("iif \"lo\" accept", "within the host"),
+    ];
     if guests {
         rules.push(rule(format!("{} accept", taken()), "taken in passing"));
     }
@@ -336,10 +348,7 @@ fn inbound_guard(exclusions: &Exclusions, guests: bool) -> Chain {
         )
     }));
     if guests {
-        rules.push(rule(
-            format!("iifname @guest_interfaces {OPENING} counter reject with tcp reset"),
-            "opened by a guest beside the proxy",
-        ));
+        rules.extend(beside());
     }
     Chain {
         name: "inbound_guard",
@@ -348,22 +357,36 @@ fn inbound_guard(exclusions: &Exclusions, guests: bool) -> Chain {
     }
 }
 
+fn beside() -> [Rule; 3] {
+    FROM_GUEST.map(|from| {
+        rule(
+            format!("{from} {OPENING} counter reject with tcp reset"),
+            "opened by a guest beside the proxy",
+        )
+    })
+}
+
 /// What reaches it goes past the proxy.
 fn forward_guard(exclusions: &Exclusions) -> Chain {
-    let mut rules: Vec<_> = FRAGMENTS
+    let [anything, v4, v6] = FROM_GUEST;
+    let [made_v4, made_v6] = FRAGMENTS;
+    let fragments = [
+        (anything, made_v4),
+        (anything, made_v6),
+        (v4, made_v4),
+        (v6, made_v6),
+    ];
+    let mut rules: Vec<_> = fragments
         .into_iter()
-        .map(|made| {
+        .map(|(from, made)| {
             rule(
-                format!("iifname @guest_interfaces meta l4proto tcp {made} counter drop"),
+                format!("{from} meta l4proto tcp {made} counter drop"),
                 "fragments made to slip past the rules below",
             )
         })
         .collect();
     rules.extend(exclusions.passing());
-    rules.push(rule(
-        format!("iifname @guest_interfaces {OPENING} counter reject with tcp reset"),
-        "opened by a guest beside the proxy",
-    ));
+    rules.extend(beside());
     rules.extend(TO_GUEST.map(|to| {
         rule(
             format!("{to} {OPENING} counter reject with tcp reset"),

@@ -1,6 +1,6 @@
 //! What changes in the host's rules: who is known by what, and where they are called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
@@ -27,8 +27,35 @@ pub(super) struct Element {
     id: u64,
 }
 
+/// Cgroups that have come to a map of them, and that have gone, by the numbers that the kernel knows them
+/// by: one that is gone has no name any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::capture) struct Turnover {
+    /// The map.
+    pub(in crate::capture) map: String,
+    pub(in crate::capture) come: BTreeMap<u64, Mark>,
+    pub(in crate::capture) gone: BTreeSet<u64>,
+}
+
 /// Name of the maps of cgroups, up to their level.
 pub(super) const UNITS: &str = "units_";
+
+/// Those of users, and of guests, up to their family.
+const USERS: &str = "users";
+const GUESTS: &str = "guests";
+
+/// The names of all maps to marks, by kind: within a kind, after one that is not there comes no other.
+pub(in crate::capture) fn by_marks() -> [Box<dyn Iterator<Item = String>>; 3] {
+    [
+        Box::new((1..).map(|level| format!("{UNITS}{level}"))),
+        Box::new(std::iter::once(USERS.to_owned())),
+        Box::new(
+            ["4", "6"]
+                .into_iter()
+                .map(|family| format!("{GUESTS}{family}")),
+        ),
+    ]
+}
 
 impl Collection {
     fn new(name: impl Into<String>, of: &'static str) -> Self {
@@ -63,6 +90,30 @@ impl Collection {
         (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
     }
 
+    /// What has come and gone since `then`; `None` where something else has changed.
+    pub(super) fn turnover(&self, then: &Self) -> Option<Turnover> {
+        self.level()?;
+        let (now, then) = (self.numbered()?, then.numbered()?);
+        let moved = |(id, mark): (&u64, &Mark)| now.get(id).is_some_and(|now| now != mark);
+        if then.iter().any(moved) {
+            return None;
+        }
+        let gone = then.keys().filter(|id| !now.contains_key(id)).copied();
+        let gone = gone.collect();
+        let come = now.into_iter().filter(|(id, _)| !then.contains_key(id));
+        Some(Turnover {
+            map: self.name.clone(),
+            come: come.collect(),
+            gone,
+        })
+    }
+
+    /// Marks by the numbers of cgroups.
+    fn numbered(&self) -> Option<BTreeMap<u64, Mark>> {
+        let elements = self.elements.values();
+        elements.map(|e| Some((e.id, e.mark?))).collect()
+    }
+
     /// Elements cannot be removed one by one: a cgroup that is gone has no name any more.
     pub(super) fn refilling(&self) -> String {
         let (kind, name) = (self.kind(), &self.name);
@@ -95,19 +146,20 @@ pub(super) fn collections(
     let mut units: Vec<_> = (1..=depth(members).max(LEVELS))
         .map(|level| Collection::new(format!("{UNITS}{level}"), "cgroupsv2 : mark"))
         .collect();
-    let mut users = Collection::new("users", "uid : mark");
+    let mut users = Collection::new(USERS, "uid : mark");
     let mut declared = Pair::new(
         "declared",
         "ipv4_addr . inet_service",
         "ipv6_addr . inet_service",
     );
     let mut sources = Pair::new(
-        "guests",
+        GUESTS,
         "ifname . ipv4_addr : mark",
         "ifname . ipv6_addr : mark",
     );
     let mut addressed = Pair::new("guest_addresses", "ipv4_addr", "ipv6_addr");
     let mut interfaces = Collection::new("guest_interfaces", "ifname");
+    let mut bridges = Collection::new("guest_bridges", "ifname");
     for member in members {
         let mark = Some(member.mark);
         for at in &member.inbound {
@@ -126,9 +178,10 @@ pub(super) fn collections(
             By::Guest {
                 interface,
                 addresses,
-                port: _,
+                port,
             } => {
-                interfaces.add(format!("\"{interface}\""), None, 0);
+                let by = port.as_ref().map_or(&mut interfaces, |_| &mut bridges);
+                by.add(format!("\"{interface}\""), None, 0);
                 for ip in addresses {
                     let key = format!("\"{interface}\" . {ip}");
                     sources.of(*ip).add(key, mark, 0);
@@ -143,7 +196,7 @@ pub(super) fn collections(
     all.extend(declared.0);
     if guests {
         all.extend(sources.0.into_iter().chain(addressed.0));
-        all.push(interfaces);
+        all.extend([interfaces, bridges]);
     }
     all
 }

@@ -5,7 +5,7 @@
 
 use super::HostPlan;
 use super::chains::marked;
-use crate::capture::ruleset::dns::{ASKED, DNS_PORT};
+use crate::capture::ruleset::dns::{ASKED, DNS_PORT, squatted};
 use crate::capture::ruleset::{Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, Rule, rule};
 
 impl HostPlan {
@@ -50,6 +50,11 @@ impl HostPlan {
                         })
                         .into(),
                 ),
+                "inbound_guard" => {
+                    // By TCP it cannot be told: the listener that hands marks on has none itself.
+                    let [by_udp, _by_tcp] = squatted();
+                    chain.rules.insert(0, by_udp);
+                }
                 "outbound_guard" => insert(
                     &mut chain.rules,
                     &format!("{} {OPENING}", marked()),

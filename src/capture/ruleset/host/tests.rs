@@ -128,6 +128,70 @@ fn what_changes_is_elements_and_the_rest_stays() {
 }
 
 #[test]
+fn units_that_come_and_go_do_so_by_their_numbers() {
+    let cart = |bits, id| member(bits, unit("system.slice/cart.service", id), &[]);
+    let pay = member(0x602, unit("pay.slice", 7), &[]);
+    let web = member(0x603, By::User(1001), &[]);
+    let turnover = |map: &str, come: &[(u64, u32)], gone: &[u64]| Turnover {
+        map: map.to_owned(),
+        come: come.iter().map(|(id, bits)| (*id, mark(*bits))).collect(),
+        gone: gone.iter().copied().collect(),
+    };
+    let level = "units_2";
+    for (name, then, now, want) in [
+        (
+            "nothing",
+            vec![cart(0x601, 1)],
+            vec![cart(0x601, 1)],
+            Some(vec![]),
+        ),
+        (
+            "started",
+            vec![],
+            vec![cart(0x601, 1)],
+            Some(vec![turnover(level, &[(1, 0x601)], &[])]),
+        ),
+        (
+            "stopped",
+            vec![cart(0x601, 1)],
+            vec![member(0x601, By::Nothing, &[])],
+            Some(vec![turnover(level, &[], &[1])]),
+        ),
+        (
+            "made again, and one of another level",
+            vec![cart(0x601, 1)],
+            vec![cart(0x601, 2), pay.clone()],
+            Some(vec![
+                turnover("units_1", &[(7, 0x602)], &[]),
+                turnover(level, &[(2, 0x601)], &[1]),
+            ]),
+        ),
+        (
+            "made again, of another workload",
+            vec![cart(0x601, 1)],
+            vec![cart(0x604, 2)],
+            Some(vec![turnover(level, &[(2, 0x604)], &[1])]),
+        ),
+        (
+            "of another workload",
+            vec![cart(0x601, 1)],
+            vec![cart(0x604, 1)],
+            None,
+        ),
+        ("a user beside it", vec![], vec![cart(0x601, 1), web], None),
+        (
+            "called at a port",
+            vec![cart(0x601, 1)],
+            vec![member(0x601, By::Nothing, &["192.0.2.1:80"])],
+            None,
+        ),
+        ("a guest", vec![], vec![member(0x604, guest(), &[])], None),
+    ] {
+        assert_eq!(plan(&now).turnovers(&plan(&then)), want, "{name}");
+    }
+}
+
+#[test]
 fn of_two_that_are_known_by_the_same_the_first_has_it() {
     let text = plan(&[
         member(0x601, By::User(7), &[]),
@@ -193,6 +257,9 @@ fn guests_of_a_bridge_keep_to_their_ports_and_do_not_meet() {
         "iifname != \"tap3\" ip saddr { 10.9.0.2 } counter drop",
         "iifname != \"tap3\" arp saddr ip { 10.9.0.2 } counter drop",
         "iifname != \"tap3\" ip6 saddr { fd09::2 } counter drop",
+        "iifname \"tap3\" ip saddr != { 10.9.0.2 } tcp flags & (syn | ack) == syn counter drop",
+        "set guest_bridges {\n\t\ttype ifname;\n\t\telements = { \"br0\" }",
+        "set guest_interfaces {\n\t\ttype ifname;\n\t}",
         "oifname { \"tap3\" } tcp flags & (syn | ack) == syn counter drop",
     ] {
         assert!(text.contains(rule), "{rule} in {text}");

@@ -24,6 +24,9 @@ pub(super) fn rows() -> Vec<Row> {
     let mesh = |parts: &[String]| vec![("a.toml", NODES.to_owned()), ("b.toml", parts.concat())];
     let a = || unit("a", "edge-1", "");
     let services = || service("a", "a", 8080) + &service("b", "b", 8080);
+    let waypoint = || {
+        "[[gateway]]\nname = \"wp\"\nclass = \"waypoint\"\nnode = \"edge-1\"\nlisteners = [{ port = 15008 }]\n".to_owned()
+    };
     let probed = "health = { tcp = 8080 }";
     vec![
         (
@@ -46,6 +49,33 @@ pub(super) fn rows() -> Vec<Row> {
                 DuplicatePort,
                 "workload `default/b` declares port 8080 of 192.0.2.1, which is workload `default/a`'s: service `default/b` leads there",
             )],
+        ),
+        (
+            "a port of the proxy's",
+            mesh(&[a(), service("a", "a", 15008)]),
+            vec![(
+                "b.toml",
+                2,
+                8,
+                DuplicatePort,
+                "declares port 15008, where the node's proxy listens on node `edge-1`: service `default/a` leads there",
+            )],
+        ),
+        (
+            "a port of a waypoint's that has said it takes the proxy's",
+            mesh(&[a(), service("a", "a", 15009), waypoint()]),
+            vec![(
+                "b.toml",
+                2,
+                8,
+                DuplicatePort,
+                "declares port 15009, where waypoint `default/wp` listens on node `edge-1`",
+            )],
+        ),
+        (
+            "a waypoint beside a unit",
+            mesh(&[a(), service("a", "a", 8080), waypoint()]),
+            vec![],
         ),
         (
             "at addresses of one family each",

@@ -177,7 +177,7 @@ fn what_does_not_fit_is_refused_by_its_reason() {
         good(dir.path());
         spoil(dir.path());
         let error = load(dir.path(), SystemTime::now()).err().unwrap();
-        let error = crate::telemetry::access_log::chain(&error);
+        let error = crate::causes::chain(&error);
         assert!(error.contains(want), "{name}: {error}");
     }
 }

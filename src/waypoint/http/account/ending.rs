@@ -7,8 +7,8 @@ use tracing::{Level, enabled};
 
 use super::flags::flags;
 use super::{Account, Answered};
+use crate::causes::chain;
 use crate::model::telemetry::Facts;
-use crate::telemetry::access_log::chain;
 use crate::telemetry::log;
 use crate::telemetry::{Changes, Counted, RequestLabels};
 use crate::waypoint::account::labels;
