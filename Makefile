@@ -27,7 +27,9 @@ release:
 demo: tools release
 	./target/release/lateen demo $(ARGS)
 
+# Programs that are no part of us, so that servers and clients of the tests are not all our own.
 test: tools
+	@./.ci/tools python3:python3 curl:curl nginx:nginx-light ping:iputils-ping
 	$(CARGO) test --locked
 
 lint:
@@ -61,9 +63,9 @@ bench-store:
 bench-scale:
 	$(CARGO) bench --locked --bench scale
 
-# nft and ip carry the capture and the rigs; openssl, setpriv and python3 are used by the tests.
+# nft and ip carry the capture and the rigs, with openssl and setpriv beside them.
 tools:
-	@./.ci/tools nft:nftables ip:iproute2 openssl:openssl setpriv:util-linux python3:python3-minimal
+	@./.ci/tools nft:nftables ip:iproute2 openssl:openssl setpriv:util-linux
 
 # The users, directories and units are there after `systemd-sysusers`, `systemd-tmpfiles --create` and
 # `systemctl daemon-reload`, which packages run by themselves.
