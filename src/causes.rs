@@ -24,7 +24,7 @@ mod tests {
     #[error("{said}")]
     struct Said {
         said: &'static str,
-        source: Option<Box<Said>>,
+        source: Option<Box<Self>>,
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::apply::{Applied, CaptureError, apply};
 use super::netns::Netns;
 use super::ruleset::Plan;
-use super::strict::Strict;
+use super::strict::{self, Strict};
 use super::terms::Terms;
 use super::watch::Changes;
 
@@ -36,6 +36,8 @@ pub struct Reconcile {
     plan: Plan,
     changes: Changes,
     strict: Option<(Strict, Changes)>,
+    /// The host that may still have filters of a time when this was strict.
+    was_strict: Option<Netns>,
     state: watch::Sender<State>,
 }
 
@@ -53,6 +55,7 @@ impl Reconcile {
             plan,
             changes,
             strict: None,
+            was_strict: None,
             state,
         };
         Ok((reconcile, receiver))
@@ -78,6 +81,8 @@ impl Reconcile {
         if terms.strict {
             let strict = Strict::new(here, ns, terms.exclusions.clone());
             reconcile = reconcile.strict(strict)?;
+        } else {
+            reconcile.was_strict = Some(here);
         }
         Ok((reconcile, state))
     }
@@ -123,7 +128,13 @@ impl Reconcile {
                 );
                 applied.mend().await?;
             }
-            None => *applied = Some(apply(&self.ns, &self.plan).await?),
+            None => {
+                let now = apply(&self.ns, &self.plan).await?;
+                if let Some(host) = &self.was_strict {
+                    strict::remove(host, &self.ns).await?;
+                }
+                *applied = Some(now);
+            }
         }
         match &self.strict {
             Some((strict, _)) => strict.apply().await,

@@ -312,6 +312,17 @@ cases! {
         in_namespace(room, Hold::Strict, &Wire::on("uplink", &[CART[0], CART[1], "127.0.0.1", "::1"]));
     }
 
+    fn what_is_no_longer_strict_is_not_filtered_any_more(room: &Room) {
+        let filters = || sh("nft list table netdev lateen 2>&1 || true");
+        let mut terms = Terms::from(room.exemption());
+        terms.strict = true;
+        Proxy::start_on(room, terms.clone()).stop();
+        assert!(filters().contains("counter packets"), "{}", filters());
+        terms.strict = false;
+        Proxy::start_on(room, terms).stop();
+        assert!(!filters().contains("chain"), "{}", filters());
+    }
+
     fn a_namespace_with_a_link_that_cannot_be_filtered_is_not_strict(room: &Room) {
         let host = Netns::current().unwrap();
         let strict = Strict::new(host, room.cart.clone(), Exclusions::default());
