@@ -121,7 +121,7 @@ struct Rounds {
     marked: u64,
 }
 
-/// Does harm again and again; `mend` is what an operator does about it, if anything.
+/// Does harm again and again, each time with what an operator does about it, if anything.
 fn harmed(bench: &mut Bench, what: &str, mut harm: impl FnMut(&mut Testbed)) -> Rounds {
     let mut rounds_of = Rounds::default();
     for round in 0..rounds() {
