@@ -159,12 +159,10 @@ pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
     // The way back first: without it the rules would only break connections.
     routes::ensure(ns, false).await?;
     run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
-    let table = listed(ns, &["-j"]).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        // Somebody else may have been there before they were read.
-        table: table.filter(|table| plan.is_listed(table)),
+        table: seen(ns, plan).await?,
     })
 }
 
@@ -189,9 +187,16 @@ impl Applied {
     pub async fn mend(&mut self) -> Result<(), CaptureError> {
         run(&self.ns, Tool::Nft, &["-f", "-"], &self.plan.nft()).await?;
         routes::ensure(&self.ns, false).await?;
-        self.table = listed(&self.ns, &["-j"]).await?;
+        self.table = seen(&self.ns, &self.plan).await?;
         Ok(())
     }
+}
+
+/// The table that was just made of a plan; `None` where somebody else has been there before it was
+/// read, whose doing would pass for ours from then on.
+async fn seen(ns: &Netns, plan: &Plan) -> Result<Option<Value>, CaptureError> {
+    let table = listed(ns, &["-j"]).await?;
+    Ok(table.filter(|table| plan.is_listed(table)))
 }
 
 /// Removes what [`apply`] put into a namespace, and nothing else; what is not there is left alone.

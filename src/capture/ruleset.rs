@@ -104,11 +104,12 @@ impl fmt::Display for Chain {
     }
 }
 
-/// The script that replaces our table, whatever it held, in one transaction.
-fn replacing(sets: &str, chains: &[Chain]) -> String {
+/// The script that replaces our table of a family, whatever it held, in one transaction.
+fn replacing(family: &str, sets: &str, chains: &[Chain]) -> String {
     // The first line makes the second legal where there was no table.
-    let mut text =
-        format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+    let mut text = format!(
+        "table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n"
+    );
     text.push_str(sets);
     for chain in chains {
         // Writing to a string cannot fail.

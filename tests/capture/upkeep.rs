@@ -92,6 +92,18 @@ cases! {
         }
     }
 
+    fn what_is_taken_away_while_it_is_put_back_comes_again(room: &Room) {
+        let _proxy = Proxy::start(room);
+        let chain = "nft list chain inet lateen outbound";
+        let whole = room.sh(chain);
+        room.sh("for i in $(seq 100); do nft flush chain inet lateen outbound; done");
+        let took = eventually("flushed again and again", || {
+            let now = room.sh(chain);
+            if settled(&now) == settled(&whole) { Ok(()) } else { Err(now) }
+        });
+        assert!(took < Duration::from_secs(1), "took {took:?}");
+    }
+
     fn a_neighbours_rules_are_not_touched(room: &Room) {
         room.sh("nft add table inet neighbour
             nft add chain inet neighbour input '{ type filter hook input priority 0; }'

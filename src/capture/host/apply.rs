@@ -193,7 +193,7 @@ async fn seen(ns: &Netns, plan: &HostPlan) -> Result<Option<Seen>, CaptureError>
     };
     let whole = |held: &Held| {
         let filled = |(set, size)| held.get(set).is_some_and(|held| held.len() == size);
-        plan.is_listed(&table) && plan.sizes().all(filled)
+        plan.is_listed(&table, bridge.as_ref()) && plan.sizes().all(filled)
     };
     // Else somebody else has been there before us.
     Ok(held.filter(whole).map(|held| Seen {

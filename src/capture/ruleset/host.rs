@@ -141,7 +141,8 @@ pub struct HostPlan {
     guests: bool,
     collections: Vec<Collection>,
     chains: Vec<Chain>,
-    bridge: Option<String>,
+    /// Those of the table of family `bridge`, which is not there without.
+    bridge: Vec<Chain>,
 }
 
 impl HostPlan {
@@ -160,7 +161,7 @@ impl HostPlan {
             guests,
             collections,
             chains: chains(&own(exemption), &exclusions, levels, guests),
-            bridge: bridge::table(members, &exclusions),
+            bridge: bridge::chains(members, &exclusions),
         }
     }
 
@@ -176,7 +177,7 @@ impl HostPlan {
 
     /// Whether some guest is behind a port of a bridge, which takes a table of its own.
     pub fn bridged(&self) -> bool {
-        self.bridge.is_some()
+        !self.bridge.is_empty()
     }
 
     /// The names of all sets and maps.
@@ -184,9 +185,13 @@ impl HostPlan {
         self.collections.iter().map(|c| &*c.name)
     }
 
-    /// Whether our table, as `nft` lists it in JSON, is this plan's, its sets apart.
-    pub(in crate::capture) fn is_listed(&self, table: &Value) -> bool {
-        lists(table, &self.chains)
+    /// Whether our tables, as `nft` lists them in JSON, are this plan's, their sets apart.
+    pub(in crate::capture) fn is_listed(&self, table: &Value, bridge: Option<&Value>) -> bool {
+        let bridge = match bridge {
+            Some(bridge) => lists(bridge, &self.bridge),
+            None => !self.bridged(),
+        };
+        bridge && lists(table, &self.chains)
     }
 
     /// The names of all sets and maps, with how much is in each.
@@ -214,7 +219,11 @@ impl HostPlan {
             // Writing to a string cannot fail.
             let _infallible = write!(sets, "{collection}");
         }
-        replacing(&sets, &self.chains) + self.bridge.as_deref().unwrap_or_default()
+        let mut text = replacing("inet", &sets, &self.chains);
+        if self.bridged() {
+            text.push_str(&replacing("bridge", "", &self.bridge));
+        }
+        text
     }
 
     /// The nftables script that makes this plan of an earlier one, in one transaction; empty where

@@ -47,7 +47,7 @@ impl Plan {
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
-        replacing("", &self.chains)
+        replacing("inet", "", &self.chains)
     }
 
     /// Whether our table, as `nft` lists it in JSON, is this plan's.

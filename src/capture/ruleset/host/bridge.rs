@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{By, Member};
-use crate::capture::ruleset::{Chain, Exclusions, FRAGMENTS, OPENING, Rule, TABLE, one_of, rule};
+use crate::capture::ruleset::{Chain, Exclusions, FRAGMENTS, OPENING, Rule, one_of, rule};
 
 /// A guest by its port, and its addresses of either family.
 struct Guest<'a> {
@@ -13,21 +13,17 @@ struct Guest<'a> {
     v6: Vec<IpAddr>,
 }
 
-/// The script that replaces our table of family `bridge`; `None` where no guest takes one.
-pub(super) fn table(members: &[Member], exclusions: &Exclusions) -> Option<String> {
+/// The chains of our table of family `bridge`; none where no guest takes one.
+pub(super) fn chains(members: &[Member], exclusions: &Exclusions) -> Vec<Chain> {
     let guests: Vec<_> = members.iter().filter_map(guest).collect();
     if guests.is_empty() {
-        return None;
+        return Vec::new();
     }
-    let chains = [
+    vec![
         pinned(&guests),
         foreign(&guests, exclusions),
         meeting(&guests, exclusions),
-    ];
-    let chains: String = chains.iter().map(ToString::to_string).collect();
-    Some(format!(
-        "table bridge {TABLE}\ndelete table bridge {TABLE}\ntable bridge {TABLE} {{\n{chains}}}\n"
-    ))
+    ]
 }
 
 fn guest(member: &Member) -> Option<Guest<'_>> {
