@@ -204,6 +204,10 @@ impl KeptPlace {
         self.one(Verb::ListenUdp { place, at }).await
     }
 
+    pub(super) async fn listen_tunnels_udp(&self) -> io::Result<OwnedFd> {
+        self.one(Verb::ListenTunnelsUdp { place: self.id }).await
+    }
+
     pub(super) async fn udp(&self, to: IpAddr) -> io::Result<OwnedFd> {
         let (place, family) = (self.id, Family::of(to));
         self.one(Verb::Udp { place, family }).await

@@ -7,16 +7,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::kept::protocol::Family;
-use super::ruleset::{OUTBOUND_PORT, PROXY_MARK};
+use super::ruleset::{HBONE_PORT, OUTBOUND_PORT, PROXY_MARK};
 use crate::sys;
 
 /// Connections that may wait to be accepted (`spec/hbone-dataplane.md` §6.5).
 const BACKLOG: i32 = 4096;
 /// Silence before the first keepalive, and between further ones (§10).
 const KEEPALIVE: Duration = Duration::from_secs(180);
+/// Bytes that a socket which many speak to by datagrams holds for whoever reads it, and for the link:
+/// 30 ms of a gigabit per second.
+const BUFFER: usize = 4 << 20;
 /// Keepalives without an answer that end a connection (§10).
 const KEEPALIVES: u32 = 9;
 
@@ -79,6 +83,40 @@ fn listener(kind: Kind, any: IpAddr, port: u16) -> io::Result<Socket> {
     socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// For tunnels over QUIC: their datagrams arrive at this port of every address, IPv4 and IPv6.
+pub(super) fn tunnels() -> io::Result<Socket> {
+    match tunnels_at(Ipv6Addr::UNSPECIFIED.into()) {
+        // IPv6 is switched off in this namespace.
+        Err(e) if is_no_ipv6(&e) => tunnels_at(Ipv4Addr::UNSPECIFIED.into()),
+        other => other,
+    }
+}
+
+fn tunnels_at(any: IpAddr) -> io::Result<Socket> {
+    let at = SocketAddr::new(any, HBONE_PORT);
+    let socket = datagrams(Domain::for_address(at), None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    widen(&socket)?;
+    // Not SO_REUSEADDR: of datagrams, whoever bound last would get all.
+    socket.bind(&at.into())?;
+    Ok(socket)
+}
+
+/// Room for what arrives while a thread of the proxy does something else, as far as this system lets
+/// us have it.
+fn widen(socket: &Socket) -> io::Result<()> {
+    // Beyond the limit of net.core only with NET_ADMIN over the host, which a user namespace has not.
+    if set_socket_recv_buffer_size_force(socket, BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER)?;
+    }
+    if set_socket_send_buffer_size_force(socket, BUFFER).is_err() {
+        socket.set_send_buffer_size(BUFFER)?;
+    }
+    Ok(())
 }
 
 /// For datagrams, bound where told.

@@ -219,6 +219,22 @@ impl Sockets {
         }
     }
 
+    /// A datagram socket on the port of tunnels, of every address of the place, IPv4 and IPv6 (IPv4
+    /// alone where IPv6 is off): what arrives by IPv4 comes from a mapped address. It is marked, has
+    /// buffers of 4 MiB or the most that this system gives, does not block, and belongs to no event loop
+    /// yet.
+    ///
+    /// One at a time: there is no second one while another process or generation holds it.
+    ///
+    /// # Errors
+    /// When the port is taken, or the place may not be entered.
+    pub async fn listen_tunnels_udp(&self, place: &Place) -> io::Result<UdpSocket> {
+        match &place.0 {
+            Origin::Own(ns) => Ok(ns.within(open::tunnels)??.into()),
+            Origin::Kept(kept) => Ok(kept.listen_tunnels_udp().await?.into()),
+        }
+    }
+
     /// A datagram socket to ask hosts of the same family as `to` with. It is neither bound nor
     /// connected, does not block, and belongs to no event loop yet.
     ///

@@ -124,7 +124,10 @@ impl End {
 fn rules(exclusions: &Exclusions) -> Vec<String> {
     let mut rules: Vec<_> = NEIGHBOURS.map(|what| format!("{what} accept")).into();
     rules.extend(exclusions.frames());
-    rules.extend(["dport", "sport"].map(|side| format!("tcp {side} {HBONE_PORT} accept")));
+    for protocol in ["tcp", "udp"] {
+        let ends = ["dport", "sport"];
+        rules.extend(ends.map(|end| format!("{protocol} {end} {HBONE_PORT} accept")));
+    }
     rules.push("counter drop".to_owned());
     rules
 }
@@ -237,6 +240,8 @@ mod tests {
             "tcp dport { 22 } accept",
             "ip daddr { 10.0.0.53/32 } accept",
             "tcp dport 15008 accept",
+            "udp dport 15008 accept",
+            "udp sport 15008 accept",
         ] {
             assert!(text.contains(rule), "{rule} in {text}");
         }

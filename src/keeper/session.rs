@@ -148,6 +148,10 @@ impl Session {
                 let socket = self.listen_udp(place, at).await;
                 sockets(socket.map(|socket| vec![socket]))
             }
+            Verb::ListenTunnelsUdp { place } => {
+                let socket = self.listen_tunnels_udp(place).await;
+                sockets(socket.map(|socket| vec![socket]))
+            }
             Verb::Dial {
                 place,
                 family,
@@ -214,6 +218,12 @@ impl Session {
         allowed(at.port())?;
         let place = self.place(id)?;
         Ok(self.holdings.sockets().listen_udp(place, at).await?.into())
+    }
+
+    async fn listen_tunnels_udp(&self, id: PlaceId) -> Result<OwnedFd, Fault> {
+        let place = self.place(id)?;
+        let socket = self.holdings.sockets().listen_tunnels_udp(place).await?;
+        Ok(socket.into())
     }
 
     fn dial(&self, id: PlaceId, family: Family, count: u8) -> Result<Vec<OwnedFd>, Fault> {

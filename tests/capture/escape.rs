@@ -218,7 +218,7 @@ impl Hold {
         let tunnel = [way.from.port(), way.to.port()].contains(&HBONE_PORT);
         match (self, kind) {
             (Self::Usual, Kind::Udp | Kind::Packet) => true,
-            (Self::Strict, Kind::Packet) => tunnel,
+            (Self::Strict, Kind::Udp | Kind::Packet) => tunnel,
             (Self::Usual | Self::Strict, _) => false,
         }
     }

@@ -34,10 +34,10 @@ const ROUNDS: usize = 10;
 const SOON: Duration = Duration::from_secs(1);
 
 /// A running keeper, killed when dropped.
-struct Keeper(Child);
+pub(crate) struct Keeper(Child);
 
 impl Keeper {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::spawned(|command| command.spawn().unwrap())
     }
 
@@ -97,7 +97,7 @@ fn reach() -> rustix::io::Result<OwnedFd> {
 }
 
 /// Does something as the proxy, without powers, with sockets of the keeper.
-fn as_proxy<T: Send, F: Future<Output = T>>(
+pub(crate) fn as_proxy<T: Send, F: Future<Output = T>>(
     room: &Room,
     work: impl FnOnce(Sockets) -> F + Send,
 ) -> T {

@@ -26,5 +26,6 @@ mod proxy;
 mod redirection;
 mod room;
 mod site;
+mod udp;
 mod upkeep;
 mod wire;

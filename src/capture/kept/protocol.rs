@@ -54,6 +54,8 @@ pub(crate) enum Verb {
     Listen { place: PlaceId, port: u16 },
     /// A datagram socket bound to one of the mesh's ports.
     ListenUdp { place: PlaceId, at: SocketAddr },
+    /// The datagram socket on the port of tunnels, of every address.
+    ListenTunnelsUdp { place: PlaceId },
     /// Sockets to connect with, 1 to 32.
     Dial {
         place: PlaceId,
@@ -259,6 +261,7 @@ mod tests {
                 place,
                 at: "[::1]:15053".parse().unwrap(),
             },
+            Verb::ListenTunnelsUdp { place },
             Verb::Dial {
                 place,
                 family: Family::V6,
