@@ -213,6 +213,9 @@ pub struct WorkloadLine {
     pub capture: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// Over what tunnels towards it may go: `tcp`, `auto` or `quic`; empty where the mesh does not know it.
+    #[serde(default)]
+    pub transport: String,
     /// How its probe is.
     #[serde(default)]
     pub probe: ProbeLine,
@@ -532,6 +535,10 @@ fn node_status(handle: Option<&NodeHandle>) -> NodeStatus {
             name: format!("{}/{}", placement.namespace, placement.name),
             capture: capture.to_owned(),
             error,
+            transport: {
+                let known = mesh.view.workload(&placement.uid);
+                known.map_or_else(String::new, |w| w.transport.as_str().to_owned())
+            },
             probe: ProbeLine::of(state.and_then(|s| s.probe.as_ref())),
         }
     };

@@ -8,7 +8,7 @@ use lateen::model::service::{
     IpFamilies, LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility,
 };
 use lateen::model::view::View;
-use lateen::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
+use lateen::model::workload::{Health, Locality, NetworkMode, Transport, TunnelProtocol, Workload};
 
 /// Endpoints of each service but the wide one.
 const ENDPOINTS: usize = 10;
@@ -75,6 +75,7 @@ fn workload(n: usize) -> Workload {
         hostname: Arc::from(""),
         network: Arc::from(""),
         tunnel: TunnelProtocol::Hbone,
+        transport: Transport::Tcp,
         node: Arc::from("edge-1"),
         network_mode: NetworkMode::Standard,
         health: Health::Healthy,

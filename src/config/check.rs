@@ -25,6 +25,7 @@ mod sharing;
 mod targets;
 mod telemetry;
 mod tokens;
+mod transports;
 mod virtual_services;
 
 use std::collections::HashMap;
@@ -188,6 +189,7 @@ pub(super) fn check(
     addresses::check(&context, &mut found);
     enrolment::check(&context, &mut found);
     probes::check(&context, &mut found);
+    transports::check(&context, &mut found);
     sharing::check(&context, &mut found);
     let refers = whole && !written.unread;
     let carriers = Carriers::new(&written.workloads);

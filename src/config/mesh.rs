@@ -18,6 +18,7 @@ mod service;
 mod service_entry;
 mod settings;
 mod telemetry;
+mod transport;
 mod waypoint;
 mod workload;
 

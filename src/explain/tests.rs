@@ -10,6 +10,7 @@ use crate::model::declaration::{
 };
 use crate::model::policy::Pattern;
 use crate::model::waypoint::Resolution;
+use crate::model::workload::Transport;
 
 fn only(principal: &str, action: Action, line: u32) -> AuthorizationPolicy {
     let source = Source {
@@ -342,5 +343,37 @@ fn a_shared_address_means_who_declares_the_port() {
             (Some(way), Some(steps)) => assert!(steps.contains(way), "{from} {to}: {steps}"),
             (way, steps) => assert_eq!(way, steps.as_deref(), "{from} {to}"),
         }
+    }
+}
+
+#[test]
+fn the_transport_is_told_where_it_is_not_the_usual_one() {
+    for (name, of_mesh, of_client, want) in [
+        ("tcp", Transport::Tcp, None, "HBONE to shop/cart-1"),
+        (
+            "either",
+            Transport::Auto,
+            None,
+            "HBONE over QUIC or TCP to shop/cart-1",
+        ),
+        (
+            "one insists",
+            Transport::Auto,
+            Some(Transport::Quic),
+            "HBONE over QUIC to shop/cart-1",
+        ),
+        (
+            "one cannot",
+            Transport::Quic,
+            Some(Transport::Tcp),
+            "HBONE to shop/cart-1",
+        ),
+    ] {
+        let mut mesh = sample::mesh();
+        mesh.settings.transport = of_mesh;
+        mesh.workloads[1].transport = of_client;
+        let asked = asked(&intended(&mesh).unwrap(), "shop/web-1", "cart:80").unwrap();
+        let told = &asked.ways[0].steps[0].text;
+        assert!(told.starts_with(want), "{name}: {told}");
     }
 }

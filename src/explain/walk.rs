@@ -21,7 +21,7 @@ use crate::model::view::View;
 use crate::model::waypoint::{
     self, AttachedSet, Bound, Destination, Picking, Resolution, Resources, WaypointName,
 };
-use crate::model::workload::{TunnelProtocol, Workload};
+use crate::model::workload::{Transport, TunnelProtocol, Workload};
 
 /// Takes every turn once.
 struct Turn {
@@ -138,7 +138,8 @@ impl Explaining<'_> {
         let instance = &route.workload;
         let (name, to) = (label(instance), route.target);
         let text = format!(
-            "{to} is behind waypoint {name}: HBONE to {}, asking for {to}; it goes on as itself",
+            "{to} is behind waypoint {name}: {} to {}, asking for {to}; it goes on as itself",
+            tunnel(self.source, instance),
             route.hop
         );
         let text = step("waypoint", text);
@@ -411,15 +412,15 @@ impl Explaining<'_> {
             at: route.target,
             service: route.service.as_deref(),
         };
-        self.tunnelled(route, &arrival)
+        self.tunnelled(tunnel(from, &route.workload), route, &arrival)
     }
 
-    fn tunnelled(&self, route: &Tunnelled, arrival: &Arrival<'_>) -> Way {
+    fn tunnelled(&self, by: &str, route: &Tunnelled, arrival: &Arrival<'_>) -> Way {
         let (workload, hop) = (&*route.workload, route.hop);
         let name = route.name.as_deref();
         let name = name.map_or_else(String::new, |name| format!(" by the name {name}"));
         let via = format!(
-            "HBONE to {} at {hop}{name}, asking for {}",
+            "{by} to {} at {hop}{name}, asking for {}",
             label(workload),
             arrival.at
         );
@@ -513,6 +514,15 @@ fn answered(waypoint: &str, status: u16, why: &str, explanation: &mut Explanatio
         explanation.status = Some(status);
         explanation.allowed = status < 400;
         explanation.reason = format!("answered {text}");
+    }
+}
+
+/// By what one workload reaches another.
+fn tunnel(from: &Workload, to: &Workload) -> &'static str {
+    match from.transport.between(to.transport) {
+        Transport::Tcp => "HBONE",
+        Transport::Auto => "HBONE over QUIC or TCP",
+        Transport::Quic => "HBONE over QUIC",
     }
 }
 

@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::service::{LoadBalancing, NetworkAddress, Service, ServiceKey, ServicePort, Visibility};
 use super::shared::Shared;
 use super::sharing::shares;
-use super::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload};
+use super::workload::{Health, Locality, NetworkMode, Transport, TunnelProtocol, Workload};
 
 pub mod addresses;
 mod distribution;
@@ -525,6 +525,7 @@ fn entry<'m>(
             true => TunnelProtocol::Hbone,
             false => TunnelProtocol::None,
         },
+        transport: transport(mesh, node, &declared.namespace, declared.transport),
         health: observed.health,
         services: &services,
         waypoint: waypoint.as_ref(),
@@ -563,6 +564,7 @@ fn workload(
         hostname: Arc::default(),
         network: surroundings.network.clone(),
         tunnel: surroundings.tunnel,
+        transport: surroundings.transport,
         node: declared.node.clone().unwrap_or_default(),
         network_mode: network_mode(declared.capture.as_ref()),
         health: surroundings.health,
@@ -631,6 +633,23 @@ fn network_of<'a>(
         .flatten()
         .find(|network| !network.is_empty())
         .unwrap_or(&mesh.settings.network)
+}
+
+/// The workload's `own` word, else its namespace's, its node's and the mesh's, where the node runs a
+/// proxy that has a choice.
+fn transport(
+    mesh: &Mesh,
+    node: Option<&declaration::Node>,
+    namespace: &str,
+    own: Option<Transport>,
+) -> Transport {
+    let Some(node) = node.filter(|node| node.proxy == Proxy::Lateen) else {
+        return Transport::Tcp;
+    };
+    let namespace = mesh.namespaces.get(namespace);
+    own.or_else(|| namespace?.transport)
+        .or(node.transport)
+        .unwrap_or(mesh.settings.transport)
 }
 
 fn locality<'a>(

@@ -42,7 +42,7 @@ use super::route::{PathNormalization, Retry};
 use super::service::AppProtocol;
 use super::shared::Shared;
 use super::traffic::LocalityPolicy;
-use super::workload::Locality;
+use super::workload::{Locality, Transport};
 use crate::identity::TrustDomain;
 
 /// Where in the mesh directory a resource was written; the order of two resources is the order of
@@ -112,6 +112,8 @@ pub struct Settings {
     pub cluster_id: Arc<str>,
     /// The network of workloads that name none; empty unless set.
     pub network: Arc<str>,
+    /// Over what tunnels towards workloads go of which nothing else says so; TCP unless set.
+    pub transport: Transport,
     /// Whether what is behind a waypoint takes connections from that alone, unless a policy allows
     /// others (`spec/labels-and-policy.md` §3.8); not unless set.
     pub auto_allow_waypoint: bool,
@@ -152,6 +154,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// What carries its workloads' traffic.
     pub proxy: Proxy,
+    /// Over what tunnels towards its workloads go; absent means as the mesh says.
+    pub transport: Option<Transport>,
 }
 
 /// What carries the traffic of a node's workloads.
@@ -290,6 +294,8 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// Whether its workloads are captured unless they say otherwise; absent means not.
     pub dataplane_mode: Option<DataplaneMode>,
+    /// Over what tunnels towards its workloads go; absent means as their nodes say.
+    pub transport: Option<Transport>,
     /// The waypoint its services and workloads use unless they say otherwise.
     pub use_waypoint: Option<UseWaypoint>,
     /// The canary of services that leave the waypoint to it.
@@ -379,6 +385,8 @@ pub struct Workload {
     pub capture: Option<Capture>,
     /// Whether its traffic is captured; absent means as its namespace says.
     pub dataplane_mode: Option<DataplaneMode>,
+    /// Over what tunnels towards it go; absent means as its namespace says.
+    pub transport: Option<Transport>,
     /// Whether its questions for names are captured too; absent means as its node's settings say.
     pub dns_capture: Option<bool>,
     /// The waypoint for traffic to its own addresses.

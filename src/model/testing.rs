@@ -10,7 +10,8 @@ use super::service::{
 };
 use super::view::View;
 use super::workload::{
-    GatewayAddress, GatewayDestination, Health, NetworkMode, PortMapping, TunnelProtocol, Workload,
+    GatewayAddress, GatewayDestination, Health, NetworkMode, PortMapping, Transport,
+    TunnelProtocol, Workload,
 };
 
 /// A service's key in namespace `shop`.
@@ -33,6 +34,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> Workload {
         hostname: Arc::from(""),
         network: Arc::from(""),
         tunnel: TunnelProtocol::Hbone,
+        transport: Transport::Tcp,
         node: Arc::from("edge-1"),
         network_mode: NetworkMode::Standard,
         health: Health::Healthy,
@@ -66,6 +68,11 @@ impl Workload {
 
     pub(crate) fn plain(mut self) -> Self {
         self.tunnel = TunnelProtocol::None;
+        self
+    }
+
+    pub(crate) fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
         self
     }
 

@@ -29,6 +29,38 @@ pub enum TunnelProtocol {
     Hbone,
 }
 
+/// Which transport tunnels towards a workload may use (`spec/hbone-dataplane.md` §11.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TLS over TCP, which every peer speaks.
+    #[default]
+    Tcp,
+    /// QUIC where it works and is worth it, TCP meanwhile and otherwise.
+    Auto,
+    /// QUIC, and nothing else.
+    Quic,
+}
+
+impl Transport {
+    /// What a tunnel between two workloads may use, whichever of them opens it: both have to have it.
+    pub fn between(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Tcp, _) | (_, Self::Tcp) => Self::Tcp,
+            (Self::Quic, _) | (_, Self::Quic) => Self::Quic,
+            (Self::Auto, Self::Auto) => Self::Auto,
+        }
+    }
+
+    /// The word of the mesh files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Auto => "auto",
+            Self::Quic => "quic",
+        }
+    }
+}
+
 /// Whether an address names one workload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NetworkMode {
@@ -102,6 +134,8 @@ pub struct Workload {
     pub network: Arc<str>,
     /// How peers reach it.
     pub tunnel: TunnelProtocol,
+    /// Over what tunnels towards it may go.
+    pub transport: Transport,
     /// The machine it runs on; empty when on none.
     pub node: Arc<str>,
     /// Whether its addresses are its own.
@@ -148,5 +182,26 @@ impl Workload {
             .find(|a| a.is_ipv4() == like.is_ipv4())
             .or_else(|| self.addresses.first())?;
         Some(SocketAddr::new(*address, port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_goes_over_what_both_ends_have() {
+        use Transport::{Auto, Quic, Tcp};
+        for (one, other, want) in [
+            (Tcp, Tcp, Tcp),
+            (Tcp, Auto, Tcp),
+            (Tcp, Quic, Tcp),
+            (Auto, Auto, Auto),
+            (Auto, Quic, Quic),
+            (Quic, Quic, Quic),
+        ] {
+            assert_eq!(one.between(other), want, "{one:?} to {other:?}");
+            assert_eq!(other.between(one), want, "{other:?} to {one:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::hbone::Connector;
 use crate::model::outbound::Refusal;
 use crate::model::service::Service;
 use crate::model::waypoint::{Destination, External, Resolution};
-use crate::model::workload::{Health, NetworkMode, TunnelProtocol, Workload};
+use crate::model::workload::{Health, NetworkMode, Transport, TunnelProtocol, Workload};
 use crate::resolve::{Addresses, LookupError, MOST_NAMES};
 
 /// Where the endpoints of a service are.
@@ -291,6 +291,7 @@ fn elsewhere(seen: &Seen, service: &Service, uid: String, hostname: &str) -> Wor
         hostname: Arc::from(hostname),
         network: Arc::clone(&instance.network),
         tunnel: TunnelProtocol::None,
+        transport: Transport::Tcp,
         node: Arc::default(),
         network_mode: NetworkMode::HostNetwork,
         health: Health::Healthy,

@@ -18,6 +18,7 @@ use crate::model::workload::Workload;
 
 mod authorization;
 pub mod delta;
+mod extension;
 mod gateway;
 mod health;
 mod placement;

@@ -141,6 +141,7 @@ fn namespaces(context: &Context<'_>) -> BTreeMap<Arc<str>, Namespace> {
                 origin: place.origin(),
                 name: Arc::clone(name),
                 dataplane_mode: None,
+                transport: None,
                 use_waypoint: None,
                 canary: Canary::default(),
                 ingress_use_waypoint: None,
@@ -165,6 +166,7 @@ fn declared_node(context: &Context<'_>, written: &WrittenNode) -> Node {
         ),
         labels: written.labels.clone(),
         proxy: written.proxy,
+        transport: written.transport.as_ref().map(|at| at.value),
     }
 }
 
@@ -173,6 +175,7 @@ fn declared_namespace(written: &WrittenNamespace) -> Namespace {
         origin: written.place.origin(),
         name: Arc::clone(&written.name.value),
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
+        transport: written.transport,
         use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
         canary: written.canary.canary.clone(),
         ingress_use_waypoint: written.ingress_use_waypoint,
@@ -196,6 +199,7 @@ fn declared_workload(context: &Context<'_>, written: &WrittenWorkload) -> Worklo
             .as_ref()
             .and_then(|capture| capture.value.clone()),
         dataplane_mode: written.dataplane_mode.as_ref().map(|mode| mode.value),
+        transport: written.transport.as_ref().map(|at| at.value),
         dns_capture: written.dns_capture,
         use_waypoint: written.use_waypoint.as_ref().map(|w| w.value.clone()),
         health: written.health.as_ref().map(|health| health.value.clone()),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::annotations::Annotations;
 use super::labels::{DATAPLANE_MODE, Labels};
 use super::waypoint::{self, WrittenCanary};
-use super::{either, name_of};
+use super::{either, name_of, transport};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::{DataplaneMode, UseWaypoint};
+use crate::model::workload::Transport;
 
 /// A `[[namespace]]` table.
 pub(in crate::config) struct WrittenNamespace {
@@ -19,6 +20,8 @@ pub(in crate::config) struct WrittenNamespace {
     pub name: At<Arc<str>>,
     /// `dataplane-mode`, or the label that means the same.
     pub dataplane_mode: Option<At<DataplaneMode>>,
+    /// `transport`.
+    pub transport: Option<Transport>,
     /// `use-waypoint`, or the label that means the same.
     pub use_waypoint: Option<At<UseWaypoint>>,
     /// `use-waypoint-canary` and what goes with it.
@@ -45,6 +48,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNamespace> {
         DATAPLANE_MODE,
         dataplane_mode,
     );
+    let transport = table.optional("transport", transport::read);
     let use_waypoint = waypoint::read(&table, &mut labels, &own);
     let mut annotations = Annotations::read(&table);
     let canary = waypoint::canary(&table, &mut labels, &mut annotations, &own);
@@ -57,6 +61,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNamespace> {
         place: table.place().clone(),
         name: name?,
         dataplane_mode,
+        transport,
         use_waypoint,
         canary,
         ingress_use_waypoint,

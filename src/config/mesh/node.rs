@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::labels::Labels;
-use super::{identifier, name_of};
+use super::{identifier, name_of, transport};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::Proxy;
-use crate::model::workload::Locality;
+use crate::model::workload::{Locality, Transport};
 
 /// A `[[node]]` table.
 pub(in crate::config) struct WrittenNode {
@@ -26,6 +26,8 @@ pub(in crate::config) struct WrittenNode {
     pub network: Option<Arc<str>>,
     /// `proxy`.
     pub proxy: Proxy,
+    /// `transport`.
+    pub transport: Option<At<Transport>>,
     /// `labels`, the meaningful ones taken out.
     pub labels: BTreeMap<String, String>,
 }
@@ -46,6 +48,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNode> {
     let network = table.optional("network", identifier);
     let proxies = [("lateen", Proxy::Lateen), ("ztunnel", Proxy::Ztunnel)];
     let proxy = table.optional("proxy", |value| scalar::choice(value, &proxies));
+    let transport = transport::of(&table);
     table.unsupported("proxy-version", "take it out: nothing depends on it yet");
     let labels = labels.finish(&table);
     table.finish();
@@ -56,6 +59,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenNode> {
         locality,
         network,
         proxy: proxy.unwrap_or_default(),
+        transport,
         labels,
     })
 }

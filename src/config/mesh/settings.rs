@@ -11,6 +11,7 @@ use super::policy::identity;
 use super::provider;
 use super::route::read_retries;
 use super::telemetry::{NamedProvider, read_settings};
+use super::transport;
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::identity::TrustDomain;
@@ -19,6 +20,7 @@ use crate::model::authorization::Trusted;
 use crate::model::declaration::{Settings, TelemetryDefaults};
 use crate::model::route::{PathNormalization, Retry};
 use crate::model::traffic::LocalityPolicy;
+use crate::model::workload::Transport;
 
 /// Bounds of `certificate-ttl`: what `spec/control-plane.md` §4 allows a leaf to live.
 const TTL: std::ops::RangeInclusive<Duration> =
@@ -79,6 +81,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<WrittenSettings> {
         network: table
             .optional("network", identifier)
             .unwrap_or(default.network),
+        transport: table
+            .optional("transport", transport::read)
+            .unwrap_or(default.transport),
         expired_grace: table
             .optional("expired-grace", |value| scalar::duration(value, GRACE))
             .unwrap_or(default.expired_grace),
@@ -136,6 +141,7 @@ pub(in crate::config) fn defaults() -> Settings {
         expired_grace: Duration::ZERO,
         cluster_id: Arc::from("Kubernetes"),
         network: Arc::from(""),
+        transport: Transport::Tcp,
         auto_allow_waypoint: false,
         retry: Retry::usual(),
         locality: LocalityPolicy::usual(),

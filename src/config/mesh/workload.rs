@@ -10,12 +10,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::labels::{DATAPLANE_MODE, DNS_CAPTURE, Labels};
-use super::{either, identifier, name_of, namespace, namespace_of, node, waypoint};
+use super::{either, identifier, name_of, namespace, namespace_of, node, transport, waypoint};
 use crate::config::read::{Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::{Capture, DataplaneMode, HealthCheck, UseWaypoint};
 use crate::model::sharing::shares;
-use crate::model::workload::Locality;
+use crate::model::workload::{Locality, Transport};
 
 /// A `[[workload]]` table.
 pub(in crate::config) struct WrittenWorkload {
@@ -39,6 +39,8 @@ pub(in crate::config) struct WrittenWorkload {
     pub capture: Option<At<Option<Capture>>>,
     /// `dataplane-mode`, or the label that means the same.
     pub dataplane_mode: Option<At<DataplaneMode>>,
+    /// `transport`.
+    pub transport: Option<At<Transport>>,
     /// `dns-capture`, or the label that means the same.
     pub dns_capture: Option<bool>,
     /// `use-waypoint`, or the label that means the same.
@@ -82,6 +84,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         DATAPLANE_MODE,
         namespace::dataplane_mode,
     );
+    let transport = transport::of(&table);
     let dns_capture = either(&table, "dns-capture", &mut labels, DNS_CAPTURE, dns_capture);
     let use_waypoint = waypoint::read(&table, &mut labels, &namespace.value);
     let health = table.optional("health", |value| {
@@ -104,6 +107,7 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         labels,
         capture,
         dataplane_mode,
+        transport,
         dns_capture: dns_capture.map(|says| says.value),
         use_waypoint,
         health,

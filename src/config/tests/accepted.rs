@@ -24,7 +24,7 @@ use crate::model::declaration::{
 use crate::model::route::{Retry, RetryOn};
 use crate::model::service::AppProtocol;
 use crate::model::traffic::LocalityPolicy;
-use crate::model::workload::Locality;
+use crate::model::workload::{Locality, Transport};
 
 fn mesh(files: &[(&str, String)]) -> Mesh {
     let loaded = loaded(files);
@@ -231,6 +231,20 @@ fn what_holds_for_routes_and_services_that_say_nothing() {
     let text = "[mesh]\nlocality-lb-setting = { enabled = false }\n";
     let settings = mesh(&[("a.toml", text.to_owned())]).settings;
     assert!(!settings.locality.enabled);
+}
+
+#[test]
+fn a_transport_is_taken_from_wherever_it_is_said() {
+    let text = "[mesh]\ntransport = \"auto\"\n[[node]]\nname = \"n\"\ntransport = \"quic\"\n\
+        [[namespace]]\nname = \"shop\"\ntransport = \"tcp\"\n\
+        [[workload]]\nname = \"a\"\naddresses = [\"10.1.0.1\"]\nnode = \"n\"\ntransport = \"auto\"\n\
+        [[workload]]\nname = \"b\"\naddresses = [\"10.1.0.2\"]\nnamespace = \"shop\"\n";
+    let mesh = mesh(&[("a.toml", text.to_owned())]);
+    assert_eq!(mesh.settings.transport, Transport::Auto);
+    assert_eq!(mesh.nodes["n"].transport, Some(Transport::Quic));
+    assert_eq!(mesh.namespaces["shop"].transport, Some(Transport::Tcp));
+    assert_eq!(mesh.workloads[0].transport, Some(Transport::Auto));
+    assert_eq!(mesh.workloads[1].transport, None);
 }
 
 #[test]

@@ -488,6 +488,33 @@ fn enrolment() -> Vec<Row> {
             vec![("b.toml", 6, 10, NoEffect, "node `edge-9` runs a ztunnel")],
         ),
         (
+            "QUIC towards a ztunnel",
+            vec![
+                (
+                    "a.toml",
+                    "[[node]]\nname = \"edge-9\"\nproxy = \"ztunnel\"\ntransport = \"auto\"\n"
+                        .to_owned(),
+                ),
+                (
+                    "b.toml",
+                    workload("w", "10.1.0.1", "node = \"edge-9\"\ntransport = \"quic\""),
+                ),
+                (
+                    "c.toml",
+                    workload("v", "10.1.0.2", "node = \"edge-9\"\ntransport = \"tcp\""),
+                ),
+            ],
+            vec![
+                ("a.toml", 4, 13, NoEffect, "it runs a ztunnel"),
+                ("b.toml", 6, 13, NoEffect, "node `edge-9` runs a ztunnel"),
+            ],
+        ),
+        (
+            "QUIC on no node",
+            vec![("b.toml", workload("w", "10.1.0.1", "transport = \"quic\""))],
+            vec![("b.toml", 5, 13, NoEffect, "it is on no node")],
+        ),
+        (
             "capture switched off",
             vec![
                 ("a.toml", NODES.to_owned()),

@@ -407,6 +407,11 @@ fn nodes(rows: &mut Rows) {
         (12, BadValue, "region/zone/subzone"),
     );
     rows.node(
+        "transport",
+        "transport = \"quick\"",
+        (13, BadValue, "write `\\\"quic\\\"`"),
+    );
+    rows.node(
         "a later key",
         "proxy-version = \"1.29\"",
         (17, Unsupported, "nothing depends on it"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ByService, CompileError, Reported, keyed};
+use super::{ByService, CompileError, Reported, keyed, transport};
 use crate::identity::SpiffeId;
 use crate::model::binding::{
     Bindable, Binding, CanaryOutcome, Named, Waypoints, hbone_ports, ingress_uses,
@@ -235,6 +235,7 @@ impl<'a> Gateways<'a> {
             hostname: Arc::default(),
             network: Arc::clone(network.unwrap_or(&settings.network)),
             tunnel: TunnelProtocol::None,
+            transport: transport(self.mesh, node, &gateway.namespace, None),
             node: Arc::clone(machine),
             network_mode: NetworkMode::HostNetwork,
             health,

@@ -13,7 +13,9 @@ use crate::identity::TrustDomain;
 use crate::model::declaration::{self, Mesh};
 use crate::model::service::ServiceKey;
 use crate::model::shared::Shared;
-use crate::model::workload::{GatewayAddress, Health, Locality, TunnelProtocol, Workload};
+use crate::model::workload::{
+    GatewayAddress, Health, Locality, Transport, TunnelProtocol, Workload,
+};
 
 /// All that a compiled workload is made of besides its own declaration.
 #[derive(Clone, Debug)]
@@ -23,6 +25,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) network: &'a Arc<str>,
     pub(super) locality: &'a Locality,
     pub(super) tunnel: TunnelProtocol,
+    pub(super) transport: Transport,
     pub(super) health: Health,
     /// In the order of their keys, each once.
     pub(super) services: &'a [&'a ServiceKey],
@@ -40,12 +43,14 @@ impl Surroundings<'_> {
             network,
             locality,
             tunnel,
+            transport,
             health,
             services,
             waypoint,
             authorization_policies,
         } = self;
         had.tunnel == *tunnel
+            && had.transport == *transport
             && had.health == *health
             && had.network == **network
             && had.locality == **locality

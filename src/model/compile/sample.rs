@@ -13,7 +13,7 @@ use crate::model::declaration::{
 use crate::model::route::Retry;
 use crate::model::service::AppProtocol;
 use crate::model::traffic::LocalityPolicy;
-use crate::model::workload::Locality;
+use crate::model::workload::{Locality, Transport};
 
 pub(crate) mod outside;
 pub(crate) mod routes;
@@ -39,6 +39,7 @@ pub(crate) fn node(name: &str) -> Node {
         network: Arc::from(""),
         labels: BTreeMap::new(),
         proxy: Proxy::Lateen,
+        transport: None,
     }
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn namespace(name: &str) -> Namespace {
         origin: origin(),
         name: Arc::from(name),
         dataplane_mode: Some(DataplaneMode::Ambient),
+        transport: None,
         use_waypoint: None,
         canary: Canary::default(),
         ingress_use_waypoint: None,
@@ -68,6 +70,7 @@ pub(crate) fn workload(name: &str, account: &str, node: &str, address: &str) -> 
         labels: labels(&[("app", account)]),
         capture: Some(Capture::Netns(Arc::from(name))),
         dataplane_mode: None,
+        transport: None,
         dns_capture: None,
         use_waypoint: None,
         health: None,
@@ -146,6 +149,7 @@ pub(crate) fn mesh() -> Mesh {
             expired_grace: Duration::ZERO,
             cluster_id: Arc::from("Kubernetes"),
             network: Arc::from(""),
+            transport: Transport::Tcp,
             auto_allow_waypoint: false,
             retry: Retry::usual(),
             locality: LocalityPolicy::usual(),

@@ -14,7 +14,7 @@ use crate::model::service::{
 };
 use crate::model::waypoint::{ExternalEndpoint, Resolution};
 use crate::model::workload::{
-    Health, Locality, NetworkMode, PortMapping, TunnelProtocol, Workload,
+    Health, Locality, NetworkMode, PortMapping, Transport, TunnelProtocol, Workload,
 };
 
 /// The service entries of a mesh that are in force, while it is compiled.
@@ -167,6 +167,7 @@ impl<'a> Entries<'a> {
             addresses: address.into_iter().collect(),
             network: Arc::clone(network),
             tunnel: TunnelProtocol::None,
+            transport: Transport::Tcp,
             node: Arc::default(),
             network_mode: NetworkMode::HostNetwork,
             health: Health::Healthy,

@@ -165,6 +165,71 @@ fn a_ztunnels_workloads_tunnel_from_the_start() {
 }
 
 #[test]
+fn the_narrowest_word_on_the_transport_holds_where_there_is_a_choice() {
+    use Transport::{Auto, Quic, Tcp};
+    let (ours, stock) = (Some(Proxy::Lateen), Some(Proxy::Ztunnel));
+    for (name, node, says, of_workload, of_waypoint) in [
+        ("nobody says", ours, (Tcp, None, None, None), Tcp, Tcp),
+        ("the mesh", ours, (Auto, None, None, None), Auto, Auto),
+        ("the node", ours, (Auto, Some(Quic), None, None), Quic, Quic),
+        (
+            "the namespace",
+            ours,
+            (Tcp, Some(Quic), Some(Auto), None),
+            Auto,
+            Auto,
+        ),
+        (
+            "the workload",
+            ours,
+            (Tcp, None, Some(Auto), Some(Quic)),
+            Quic,
+            Auto,
+        ),
+        (
+            "not this one",
+            ours,
+            (Quic, None, Some(Quic), Some(Tcp)),
+            Tcp,
+            Quic,
+        ),
+        (
+            "a ztunnel",
+            stock,
+            (Quic, Some(Quic), None, Some(Quic)),
+            Tcp,
+            Tcp,
+        ),
+        ("no node", None, (Quic, None, None, Some(Quic)), Tcp, Quic),
+    ] {
+        let (of_mesh, of_node, of_namespace, own) = says;
+        let mut mesh = mesh();
+        let at = Arc::clone(mesh.workloads[0].node.as_ref().unwrap());
+        let mut waypoint = sample::gateway("wp", declaration::WaypointFor::Service);
+        waypoint.machines = declaration::Machines::One(Arc::clone(&at));
+        mesh.gateways.push(waypoint);
+        mesh.settings.transport = of_mesh;
+        for namespace in mesh.namespaces.values_mut() {
+            namespace.transport = of_namespace;
+        }
+        let machine = mesh.nodes.get_mut(&at).unwrap();
+        machine.transport = of_node;
+        match node {
+            Some(proxy) => machine.proxy = proxy,
+            None => mesh.workloads[0].node = None,
+        }
+        mesh.workloads[0].transport = own;
+        let compiled = compiled(&mesh);
+        let over = |name: &str| {
+            let mut all = compiled.workloads.iter();
+            all.find(|w| &*w.name == name).unwrap().transport
+        };
+        assert_eq!(over("cart-1"), of_workload, "{name}");
+        assert_eq!(over("wp"), of_waypoint, "{name}: a waypoint");
+    }
+}
+
+#[test]
 fn nobody_is_down_where_nobody_reports() {
     use Health::{Healthy, Unhealthy};
     let bad = Observed {

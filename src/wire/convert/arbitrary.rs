@@ -19,8 +19,8 @@ use crate::model::service::{
     Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
 };
 use crate::model::workload::{
-    GatewayAddress, GatewayDestination, Health, Locality, NetworkMode, PortMapping, TunnelProtocol,
-    Workload,
+    GatewayAddress, GatewayDestination, Health, Locality, NetworkMode, PortMapping, Transport,
+    TunnelProtocol, Workload,
 };
 
 fn text() -> impl Strategy<Value = Arc<str>> {
@@ -75,7 +75,10 @@ fn memberships() -> impl Strategy<Value = BTreeMap<ServiceKey, Vec<PortMapping>>
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {
     let names = (word(), text(), word(), word(), text(), text(), text());
     let modes = (
-        prop_oneof![Just(TunnelProtocol::None), Just(TunnelProtocol::Hbone)],
+        (
+            prop_oneof![Just(TunnelProtocol::None), Just(TunnelProtocol::Hbone)],
+            prop::sample::select(vec![Transport::Tcp, Transport::Auto, Transport::Quic]),
+        ),
         prop_oneof![Just(NetworkMode::Standard), Just(NetworkMode::HostNetwork)],
         prop_oneof![Just(Health::Healthy), Just(Health::Unhealthy)],
         any::<u32>(),
@@ -98,7 +101,8 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
             hostname: names.4,
             network: names.5,
             node: names.6,
-            tunnel: modes.0,
+            tunnel: modes.0.0,
+            transport: modes.0.1,
             network_mode: modes.1,
             health: modes.2,
             capacity: modes.3,

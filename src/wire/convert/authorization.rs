@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use prost::Message as _;
 
+use super::extension::{self, Extends};
 use super::{ConvertError, Fault, Reason, enumeration, ip, ip_bytes, port, required};
 use crate::model::declaration::Origin;
 use crate::model::policy::{
@@ -14,9 +15,11 @@ use crate::wire::proto::lateen::PolicyOrigin;
 use crate::wire::proto::security::{self as proto, string_match::MatchType};
 use crate::wire::proto::workload::Extension;
 
-/// The extension that tells where a policy is written.
-const ORIGIN: &str = "lateen/origin";
-const ORIGIN_URL: &str = "type.googleapis.com/lateen.v1.PolicyOrigin";
+/// Tells where a policy is written.
+impl Extends for PolicyOrigin {
+    const NAME: &'static str = "lateen/origin";
+    const MESSAGE: &'static str = "PolicyOrigin";
+}
 
 /// The `istio.security.Authorization` that says a policy.
 pub fn encode_policy(policy: &Policy) -> Vec<u8> {
@@ -48,13 +51,7 @@ fn encode_origin(policy: &Policy) -> Option<Extension> {
         line: origin.line,
         rules: policy.rules.iter().map(|rule| rule.line).collect(),
     };
-    Some(Extension {
-        name: ORIGIN.to_owned(),
-        config: Some(prost_types::Any {
-            type_url: ORIGIN_URL.to_owned(),
-            value: origin.encode_to_vec(),
-        }),
-    })
+    Some(extension::encode(&origin))
 }
 
 fn encode_rule(rule: &Rule) -> proto::Rule {
@@ -165,8 +162,7 @@ fn decode(resource: &str, policy: proto::Authorization) -> Result<Policy, Fault>
 
 /// It only informs, so one that does not read is as good as none.
 fn decode_origin(extensions: &[Extension]) -> Option<PolicyOrigin> {
-    let ours = extensions.iter().find(|e| e.name == ORIGIN)?;
-    PolicyOrigin::decode(&*ours.config.as_ref()?.value).ok()
+    extension::decode(extensions)?.ok()
 }
 
 fn decode_rule(rule: proto::Rule, line: u32) -> Result<Rule, Fault> {

@@ -1,6 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
+use crate::model::workload::Transport;
 use crate::wire::proto::discovery;
 use crate::wire::proto::lateen;
 use proptest::prelude::*;
@@ -203,6 +204,55 @@ fn fills_in_what_may_be_left_out() {
     assert!(Address::decode("shop/cart", &single.encode_to_vec()).is_ok());
     let newer = service(|s| s.visibility = 7);
     assert!(Address::decode("shop/cart", &newer.encode_to_vec()).is_ok());
+}
+
+#[test]
+fn a_transport_is_told_to_who_knows_of_it() {
+    let told = |name: &str, value: &[u8]| proto::Extension {
+        name: name.to_owned(),
+        config: Some(prost_types::Any {
+            type_url: "type.googleapis.com/lateen.v1.WorkloadTransport".to_owned(),
+            value: value.to_vec(),
+        }),
+    };
+    let ours = |mode: i32| {
+        let message = lateen::WorkloadTransport { mode };
+        told("lateen/transport", &message.encode_to_vec())
+    };
+    let bare = proto::Extension {
+        name: "lateen/transport".to_owned(),
+        config: None,
+    };
+    for (name, extensions, want) in [
+        ("nothing", Vec::new(), Transport::Tcp),
+        ("quic", vec![ours(2)], Transport::Quic),
+        (
+            "beside another's",
+            vec![told("istio.io/x", &[0xff]), ours(1)],
+            Transport::Auto,
+        ),
+        ("of a later version", vec![ours(3)], Transport::Tcp),
+        (
+            "not readable",
+            vec![told("lateen/transport", &[0xff])],
+            Transport::Tcp,
+        ),
+        ("without content", vec![bare], Transport::Tcp),
+    ] {
+        let Address::Workload(read) = decode(workload(|w| w.extensions = extensions)).unwrap()
+        else {
+            panic!("a workload");
+        };
+        assert_eq!(read.transport, want, "{name}");
+    }
+}
+
+#[test]
+fn a_workload_that_is_as_usual_has_no_extension() {
+    let usual = crate::model::testing::workload("w", &["10.1.0.1"]);
+    assert_eq!(workload::encode(&usual).extensions, []);
+    let quick = workload::encode(&usual.over(Transport::Quic));
+    assert_eq!(quick.extensions.len(), 1);
 }
 
 fn check(placement: &mut lateen::Placement) -> &mut lateen::HealthCheck {

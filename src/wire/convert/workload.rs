@@ -4,14 +4,23 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::extension::{self, Extends};
 use super::{
     Fault, Reason, enumeration, gateway, ip, ip_bytes, port, proto, required, service_key,
 };
 use crate::identity::TrustDomain;
 use crate::model::service::ServiceKey;
 use crate::model::workload::{
-    Health, Locality, NetworkMode, PortMapping, TunnelProtocol, Workload,
+    Health, Locality, NetworkMode, PortMapping, Transport, TunnelProtocol, Workload,
 };
+use crate::wire::proto::lateen::{WorkloadTransport, workload_transport::Mode};
+use crate::wire::proto::workload::Extension;
+
+/// Tells over what tunnels towards a workload may go.
+impl Extends for WorkloadTransport {
+    const NAME: &'static str = "lateen/transport";
+    const MESSAGE: &'static str = "WorkloadTransport";
+}
 
 pub(super) fn encode(workload: &Workload) -> proto::Workload {
     proto::Workload {
@@ -54,10 +63,20 @@ pub(super) fn encode(workload: &Workload) -> proto::Workload {
             NetworkMode::HostNetwork => proto::NetworkMode::HostNetwork,
         }
         .into(),
-        extensions: Vec::new(),
+        extensions: encode_transport(workload).into_iter().collect(),
         // Absent means 1.
         capacity: (workload.capacity != 1).then_some(workload.capacity),
     }
+}
+
+/// Nothing for the usual one, so that what stock proxies are sent stays as small as it was.
+fn encode_transport(workload: &Workload) -> Option<Extension> {
+    let mode = match workload.transport {
+        Transport::Tcp => return None,
+        Transport::Auto => Mode::Auto,
+        Transport::Quic => Mode::Quic,
+    };
+    Some(extension::encode(&WorkloadTransport { mode: mode.into() }))
 }
 
 fn encode_service((key, ports): (&ServiceKey, &Vec<PortMapping>)) -> (String, proto::PortList) {
@@ -99,6 +118,7 @@ pub(super) fn decode(workload: proto::Workload) -> Result<Workload, Fault> {
                 return Err(Fault::new("tunnel_protocol", Reason::LegacyMtls));
             }
         },
+        transport: decode_transport(&workload.extensions),
         node: Arc::from(workload.node),
         network_mode: match enumeration("network_mode", workload.network_mode)? {
             proto::NetworkMode::Standard => NetworkMode::Standard,
@@ -122,6 +142,17 @@ pub(super) fn decode(workload: proto::Workload) -> Result<Workload, Fault> {
         workload_name: Arc::from(workload.workload_name),
         cluster_id: or(workload.cluster_id, "Kubernetes"),
     })
+}
+
+/// What every peer takes, where it does not read or only a later version knows it.
+fn decode_transport(extensions: &[Extension]) -> Transport {
+    let told = extension::decode::<WorkloadTransport>(extensions);
+    let mode = told.and_then(Result::ok).map(|told| told.mode);
+    match mode.map(Mode::try_from) {
+        Some(Ok(Mode::Auto)) => Transport::Auto,
+        Some(Ok(Mode::Quic)) => Transport::Quic,
+        Some(Ok(Mode::Tcp) | Err(_)) | None => Transport::Tcp,
+    }
 }
 
 fn or(text: String, default: &str) -> Arc<str> {

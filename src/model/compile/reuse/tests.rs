@@ -32,6 +32,8 @@ enum Edit {
     Withdraw(usize),
     Select(usize, &'static str),
     Node(&'static str, Proxy, &'static str, &'static str),
+    /// What the mesh, a node, the namespace and the first workload say.
+    Over(Transport, [Option<Transport>; 3]),
     Enrol(Option<DataplaneMode>),
     Cluster(&'static str),
     TrustDomain(&'static str),
@@ -86,6 +88,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         held,
     });
     let somewhere = [None, Some(nodes[0]), Some(nodes[1])];
+    let transports = [Transport::Tcp, Transport::Auto, Transport::Quic];
+    let says = [None, Some(Transport::Tcp), Some(Transport::Quic)];
     let proxies = [Proxy::Lateen, Proxy::Ztunnel];
     let workloads = prop_oneof![
         (0..6_u8).prop_map(Edit::Add),
@@ -111,6 +115,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         (of(&nodes), of(&proxies), of(&names), of(&names))
             .prop_map(|(node, proxy, network, region)| Edit::Node(node, proxy, network, region)),
         of(&modes).prop_map(Edit::Enrol),
+        (of(&transports), [of(&says), of(&says), of(&says)])
+            .prop_map(|(mesh, others)| Edit::Over(mesh, others)),
         of(&["Kubernetes", "other"]).prop_map(Edit::Cluster),
         of(&["cluster.local", "other.org"]).prop_map(Edit::TrustDomain),
         of(&names).prop_map(Edit::MeshNetwork),
@@ -184,6 +190,12 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, e
             node.network = network.into();
             node.locality.region = region.into();
             mesh.nodes.insert(node.name.clone(), node);
+        }
+        Edit::Over(settings, [node, namespace, own]) => {
+            mesh.settings.transport = settings;
+            mesh.nodes.values_mut().next().unwrap().transport = node;
+            mesh.namespaces.values_mut().next().unwrap().transport = namespace;
+            workload_at(mesh, 0, &|w| w.transport = own);
         }
         Edit::Enrol(mode) => {
             let shop = mesh.namespaces.values_mut().next().unwrap();
