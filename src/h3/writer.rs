@@ -64,6 +64,10 @@ pub(super) struct FrameWriter {
     phase: Phase,
     /// Made when it is first asked for, since most streams are never waited on.
     stopped: Option<Stopped>,
+    /// The peer has all, and there is nothing to wait for.
+    arrived: bool,
+    /// Why nothing more can be written: whoever asks next is told, and not only who wrote.
+    fault: Option<WriteFault>,
 }
 
 impl FrameWriter {
@@ -73,13 +77,15 @@ impl FrameWriter {
             held: [const { Bytes::new() }; 2],
             phase: Phase::Open,
             stopped: None,
+            arrived: false,
+            fault: None,
         }
     }
 
     /// Takes a frame, which leaves as [`FrameWriter::poll_flush`] is called. None may be held: the
     /// stream is reset rather than a byte of it lost.
     pub(super) fn put(&mut self, kind: u64, payload: Bytes) {
-        if self.phase != Phase::Open {
+        if self.phase != Phase::Open || self.fault.is_some() {
             return;
         }
         if !self.is_flushed() {
@@ -98,6 +104,9 @@ impl FrameWriter {
 
     /// Waits until QUIC has taken what is held, and the end where one was asked for.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFault>> {
+        if let Some(fault) = &self.fault {
+            return Poll::Ready(Err(fault.clone()));
+        }
         while !self.is_flushed() {
             let [header, _] = &self.held;
             let from = usize::from(header.is_empty());
@@ -105,7 +114,7 @@ impl FrameWriter {
             let written = pin!(self.quic.write_chunks(held)).poll(cx);
             if let Err(error) = ready!(written) {
                 self.held = [const { Bytes::new() }; 2];
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(self.fault.insert(error.into()).clone()));
             }
         }
         if self.phase == Phase::Ending {
@@ -146,6 +155,9 @@ impl FrameWriter {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Code>, WriteFault>> {
+        if self.arrived {
+            return Poll::Ready(Ok(None));
+        }
         match ready!(self.poll_flush(cx)) {
             Err(WriteFault::Stopped(code)) => return Poll::Ready(Ok(Some(code))),
             Err(fault) => return Poll::Ready(Err(fault)),
@@ -156,11 +168,17 @@ impl FrameWriter {
             .get_or_insert_with(|| Box::pin(self.quic.stopped()));
         let outcome = ready!(stopped.as_mut().poll(cx));
         self.stopped = None;
-        Poll::Ready(match outcome {
-            Ok(code) => Ok(code.map(Code::from)),
-            Err(StoppedError::ConnectionLost(error)) => Err(WriteFault::Lost(error)),
-            Err(StoppedError::ZeroRttRejected) => Err(WriteFault::Closed),
-        })
+        let fault = match outcome {
+            Ok(None) => {
+                self.arrived = true;
+                return Poll::Ready(Ok(None));
+            }
+            Ok(Some(code)) => WriteFault::Stopped(code.into()),
+            Err(StoppedError::ConnectionLost(error)) => WriteFault::Lost(error),
+            Err(StoppedError::ZeroRttRejected) => WriteFault::Closed,
+        };
+        self.fault = Some(fault);
+        self.poll_stopped(cx)
     }
 }
 

@@ -122,6 +122,42 @@ async fn what_is_sent_leaves_without_another_call() {
     assert_eq!(got.as_deref(), Some(&b"go"[..]));
 }
 
+/// Whoever only sends, and never asks otherwise, learns that nothing arrives.
+#[tokio::test]
+async fn what_is_lost_is_told_to_whoever_sends() {
+    for stopped in [true, false] {
+        let mut ends = ends().await;
+        let (mut ours, theirs) = ends.stream().await;
+        if stopped {
+            theirs.close();
+        } else {
+            ends.drivers.abort_all();
+            while ends.drivers.join_next().await.is_some() {}
+        }
+        let error = within(async {
+            loop {
+                if let Err(error) = poll_fn(|cx| ours.poll_ready(cx)).await {
+                    return error;
+                }
+                ours.send(Bytes::from_static(b"lost"));
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let again = poll_fn(|cx| ours.poll_ready(cx)).await.unwrap_err();
+        // Nor is it taken ill of whoever does not ask.
+        ours.send(Bytes::from_static(b"more"));
+        ours.send(Bytes::from_static(b"and more"));
+        for error in [error, again] {
+            let told = match stopped {
+                true => matches!(error, StreamError::Stopped { code } if code == Code::NO_ERROR),
+                false => matches!(error, StreamError::Ended(_)),
+            };
+            assert!(told, "{error:?}");
+        }
+    }
+}
+
 /// How a stream is let go of, and as what the other end sees that.
 #[tokio::test]
 async fn a_cut_is_never_an_end() {
