@@ -164,7 +164,10 @@ impl Inner {
         } = self;
         let shared = Arc::clone(live.shared());
         lock(&shared.demux).close(quarter);
-        shared.linger(Linger::new(writer, live));
+        // Of what was reset nothing is to arrive.
+        if !writer.is_reset() {
+            shared.linger(Linger::new(writer, live));
+        }
     }
 }
 

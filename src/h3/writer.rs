@@ -52,8 +52,10 @@ enum Phase {
     Open,
     /// Ends once what is held has left.
     Ending,
-    /// Ended in order, or reset.
-    Over,
+    /// Ended in order.
+    Ended,
+    /// Cut: nothing more arrives.
+    Reset,
 }
 
 /// The frames of one stream.
@@ -118,7 +120,7 @@ impl FrameWriter {
             }
         }
         if self.phase == Phase::Ending {
-            self.phase = Phase::Over;
+            self.phase = Phase::Ended;
             // On a stream that is gone the other direction tells.
             let _gone = self.quic.finish();
         }
@@ -132,7 +134,7 @@ impl FrameWriter {
         }
         self.phase = Phase::Ending;
         if self.is_flushed() {
-            self.phase = Phase::Over;
+            self.phase = Phase::Ended;
             let _gone = self.quic.finish();
         }
     }
@@ -142,10 +144,15 @@ impl FrameWriter {
         self.phase != Phase::Open
     }
 
+    /// Whether it has been reset, and so nothing of it is still to arrive.
+    pub(super) fn is_reset(&self) -> bool {
+        self.phase == Phase::Reset
+    }
+
     /// Ends the stream at once: the peer knows that it is not whole.
     pub(super) fn reset(&mut self, code: Code) {
         self.held = [const { Bytes::new() }; 2];
-        self.phase = Phase::Over;
+        self.phase = Phase::Reset;
         let _gone = self.quic.reset(code.quic());
     }
 
@@ -185,7 +192,7 @@ impl FrameWriter {
 impl Drop for FrameWriter {
     fn drop(&mut self) {
         // QUIC's stream would end in order, and what was cut pass for the whole.
-        if self.phase != Phase::Over {
+        if matches!(self.phase, Phase::Open | Phase::Ending) {
             self.reset(Code::REQUEST_CANCELLED);
         }
     }

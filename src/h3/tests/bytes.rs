@@ -158,6 +158,20 @@ async fn what_is_lost_is_told_to_whoever_sends() {
     }
 }
 
+/// Nothing of it is to arrive, so nobody waits for that: neither what counts streams nor a
+/// connection that is to close after the last.
+#[tokio::test]
+async fn a_stream_that_was_reset_is_gone_with_its_owner() {
+    let ends = ends().await;
+    let (mut ours, mut theirs) = ends.stream().await;
+    ours.reset(Code::CONNECT_ERROR);
+    drop(ours);
+    assert_eq!(ends.client.streams(), 0);
+    theirs.reset(Code::CONNECT_ERROR);
+    theirs.close();
+    assert_eq!(ends.server.streams(), 0);
+}
+
 /// How a stream is let go of, and as what the other end sees that.
 #[tokio::test]
 async fn a_cut_is_never_an_end() {
