@@ -77,6 +77,8 @@ pub(super) struct FrameReader {
     /// Bytes of the frame at hand that are still to come.
     left: u64,
     ended: bool,
+    /// Why no more comes. QUIC says so once, and afterwards that the stream has ended in order.
+    fault: Option<ReadFault>,
 }
 
 impl FrameReader {
@@ -89,6 +91,7 @@ impl FrameReader {
             kind: None,
             left: 0,
             ended: false,
+            fault: None,
         }
     }
 
@@ -113,13 +116,22 @@ impl FrameReader {
         if self.ended {
             return Poll::Ready(Ok(false));
         }
+        ready!(self.poll_more(cx))?;
+        Poll::Ready(Ok(!self.pieces.is_empty()))
+    }
+
+    /// Takes what QUIC has.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadFault>> {
+        if let Some(fault) = &self.fault {
+            return Poll::Ready(Err(fault.clone()));
+        }
         let mut pieces = [const { Bytes::new() }; PIECES];
         let read = pin!(self.quic.read_chunks(&mut pieces)).poll(cx);
-        let read = ready!(read)?;
+        let read = ready!(read).map_err(|error| self.fault.insert(error.into()).clone())?;
         let filled = pieces.into_iter().take(read.unwrap_or(0));
         self.pieces.extend(filled.filter(|piece| !piece.is_empty()));
         self.ended = read.is_none();
-        Poll::Ready(Ok(!self.pieces.is_empty()))
+        Poll::Ready(Ok(()))
     }
 
     /// The next integer of the stream; `None` if it ends instead.
@@ -201,13 +213,18 @@ impl FrameReader {
         Poll::Pending
     }
 
-    /// Waits until the peer resets the stream, without reading on; for ever if it has ended it.
+    /// Waits until the peer resets the stream, and reads a little ahead meanwhile; for ever if it
+    /// has ended it, or has sent more than that.
+    ///
+    /// To wait for the reset alone would leave a waker with the connection for as long as that
+    /// lives, if the end of the stream is there already and read afterwards.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<ReadFault> {
-        match ready!(pin!(self.quic.received_reset()).poll(cx)) {
-            Ok(Some(code)) => Poll::Ready(ReadFault::Reset(code.into())),
-            Ok(None) => Poll::Pending,
-            Err(error) => Poll::Ready(ReadError::from(error).into()),
+        while !self.ended && self.pieces.len() < PIECES {
+            if let Err(fault) = ready!(self.poll_more(cx)) {
+                return Poll::Ready(fault);
+            }
         }
+        Poll::Pending
     }
 
     fn forget_empty(&mut self) {

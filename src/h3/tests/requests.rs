@@ -1,6 +1,9 @@
 //! Peers that break the protocol on request streams: each gets the code that the RFCs have for it.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 
 use ::bytes::Bytes;
 use http::StatusCode;
@@ -174,4 +177,49 @@ async fn a_response_that_does_not_come_is_malformed() {
         matches!(error, RequestError::Stream(StreamError::Malformed(_))),
         "{error:?}"
     );
+}
+
+/// A client that sends all it has with its request is heard in full, and whoever waited for it to
+/// give up is not kept.
+#[tokio::test]
+async fn what_comes_before_the_answer_is_read_after_it() {
+    struct Nobody;
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+    let nobody = Arc::new(Nobody);
+    let waker = Waker::from(Arc::clone(&nobody));
+    let pair = pair().await;
+    let (server, driver) = server(pair.server.clone(), Config::default());
+    let _driving = spawn(driver.run());
+    let _control = hello(&pair.client).await;
+    let (mut send, mut recv) = open(&pair.client).await;
+    let incoming = within(server.accept()).await.unwrap();
+    let (_request, mut responder) = within(incoming.request()).await.unwrap();
+    let data = frame::whole(frame::DATA, b"early");
+    send.write_all(&data).await.unwrap();
+    send.finish().unwrap();
+    // All of it is there.
+    assert_eq!(within(send.stopped()).await, Ok(None));
+    for _again in 0..3 {
+        let mut cancelled = pin!(responder.cancelled());
+        let now = cancelled.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(now.is_pending(), "it has ended, and waits");
+    }
+    drop(waker);
+    let ok = Response::new(StatusCode::OK);
+    let mut stream = responder.accept(&ok).await.unwrap();
+    let got = within(poll_fn(|cx| stream.poll_data(cx))).await.unwrap();
+    assert_eq!(got.as_deref(), Some(&b"early"[..]));
+    let end = within(poll_fn(|cx| stream.poll_data(cx))).await.unwrap();
+    assert_eq!(end, None);
+    stream.finish();
+    drop(stream);
+    within(recv.read_to_end(100)).await.unwrap();
+    within(async {
+        while Arc::strong_count(&nobody) > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
