@@ -108,7 +108,7 @@ impl Incoming {
                 }
                 if matches!(error, RequestError::TooLarge) {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                    Responder { stream }.refuse(&Response::new(status));
+                    Responder::new(stream).refuse(&Response::new(status));
                 }
                 return Err(error);
             }
@@ -118,7 +118,7 @@ impl Incoming {
         {
             lock(&shared.demux).close(stream.id() / 4);
         }
-        Ok((request, Responder { stream }))
+        Ok((request, Responder::new(stream)))
     }
 }
 
@@ -152,9 +152,18 @@ fn malformed(stream: &mut Stream, fault: Fault) -> RequestError {
 #[derive(Debug)]
 pub struct Responder {
     stream: Stream,
+    /// That the client has withdrawn the request was counted.
+    wasted: bool,
 }
 
 impl Responder {
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            wasted: false,
+        }
+    }
+
     /// Answers with a head after which bytes follow both ways.
     ///
     /// # Errors
@@ -165,12 +174,24 @@ impl Responder {
     pub async fn accept(mut self, response: &Response) -> Result<Stream, StreamError> {
         let inner = self.stream.inner()?;
         inner.writer.put(frame::HEADERS, response.encode().0);
-        let sent = poll_fn(|cx| inner.poll_flush(cx)).await;
-        if let Err(StreamError::Stopped { .. }) = sent {
-            inner.shared().waste();
+        let sent = match inner.cut() {
+            Some(error) => Err(error),
+            None => poll_fn(|cx| inner.poll_flush(cx)).await,
+        };
+        if let Err(StreamError::Stopped { .. } | StreamError::Reset { .. }) = sent {
+            self.waste();
         }
         sent?;
         Ok(self.stream)
+    }
+
+    fn waste(&mut self) {
+        let counted = std::mem::replace(&mut self.wasted, true);
+        if let Some(shared) = self.stream.shared()
+            && !counted
+        {
+            shared.waste();
+        }
     }
 
     /// Answers with a head and nothing else. What the client sends is not read.
@@ -192,9 +213,7 @@ impl Responder {
     /// Dropping the future loses nothing.
     pub async fn cancelled(&mut self) -> StreamError {
         let gone = poll_fn(|cx| self.stream.poll_given_up(cx)).await;
-        if let Some(shared) = self.stream.shared() {
-            shared.waste();
-        }
+        self.waste();
         gone
     }
 }

@@ -84,6 +84,18 @@ impl Inner {
         flushed.map_err(|fault| self.write_error(fault))
     }
 
+    /// Why what the peer sends is not whole, if that is known without waiting for it.
+    pub(super) fn cut(&mut self) -> Option<StreamError> {
+        // Whoever reads next is the one to be woken.
+        match self
+            .reader
+            .poll_reset(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(fault) => Some(message::judge(self.shared(), fault)),
+            Poll::Pending => None,
+        }
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         match &self.received {
             Received::Open => {}

@@ -223,3 +223,44 @@ async fn what_comes_before_the_answer_is_read_after_it() {
     })
     .await;
 }
+
+/// A client that gives up after it has sent something is seen to, and once seen it stays so.
+#[tokio::test]
+async fn a_request_that_is_reset_before_its_answer_is_wasted() {
+    for (name, waits) in [("waited for", true), ("answered", false)] {
+        let pair = pair().await;
+        let config = Config {
+            wasted: 3,
+            ..Config::default()
+        };
+        let (server, driver) = server(pair.server.clone(), config);
+        let _driving = spawn(driver.run());
+        let _control = hello(&pair.client).await;
+        for n in 1..=4 {
+            let (mut send, _recv) = open(&pair.client).await;
+            let early = frame::whole(frame::DATA, b"early");
+            send.write_all(&early).await.unwrap();
+            let incoming = within(server.accept()).await.unwrap();
+            let (_request, mut responder) = within(incoming.request()).await.unwrap();
+            // The client takes an answer still, and has cut what it had to say.
+            send.reset(Code::REQUEST_CANCELLED.quic()).unwrap();
+            within(async {
+                while pair.server.stats().frame_rx.reset_stream < n {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            if waits {
+                within(responder.cancelled()).await;
+            }
+            let ok = Response::new(StatusCode::OK);
+            let error = within(responder.accept(&ok)).await.map(drop);
+            let code = Code::REQUEST_CANCELLED;
+            assert!(
+                matches!(error, Err(StreamError::Reset { code: c }) if c == code) || n == 4,
+                "{name}, request {n}: {error:?}"
+            );
+        }
+        assert_eq!(closed(&pair.client).await, Code::EXCESSIVE_LOAD, "{name}");
+    }
+}
