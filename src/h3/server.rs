@@ -47,6 +47,7 @@ impl Server {
                 // Of a stream that is gone already there is nothing to say.
                 let _gone = send.reset(code);
                 let _gone = recv.stop(code);
+                self.shared.late();
                 continue;
             }
             let early = recv.is_0rtt();

@@ -52,6 +52,9 @@ pub(super) struct Shared {
     datagrams: AtomicBool,
     /// Requests that came to nothing by the peer's doing.
     wasted: Mutex<Rate>,
+    /// Requests that came after our GOAWAY, apart from those: a client may have made many before it
+    /// heard of that.
+    late: Mutex<Rate>,
     /// Frames of the control stream and streams of the peer's own, none of which is needed often.
     chatter: Mutex<Rate>,
     /// Request streams that have been taken up, and from where on none is.
@@ -83,6 +86,7 @@ impl Shared {
             lingering: Mutex::new(Some(Vec::new())),
             datagrams: AtomicBool::new(false),
             wasted: Mutex::new(Rate::new(config.wasted)),
+            late: Mutex::new(Rate::new(config.wasted)),
             chatter: Mutex::new(Rate::new(config.chatter)),
             requests: Mutex::default(),
             quic,
@@ -182,6 +186,14 @@ impl Shared {
     /// Counts a request that came to nothing by the peer's doing.
     pub(super) fn waste(&self) {
         let spent = lock(&self.wasted).spend("too many requests come to nothing");
+        if let Err(fault) = spent {
+            self.fail(fault);
+        }
+    }
+
+    /// Counts a request that came too late.
+    pub(super) fn late(&self) {
+        let spent = lock(&self.late).spend("too many requests come after GOAWAY");
         if let Err(fault) = spent {
             self.fail(fault);
         }

@@ -102,6 +102,34 @@ async fn requests_after_goaway_are_rejected() {
     assert!(within(accepting).await.unwrap().unwrap_err().is_orderly());
 }
 
+/// To reject them costs us more than it costs a client to make them.
+#[tokio::test]
+async fn requests_after_goaway_are_few() {
+    let pair = pair().await;
+    let config = Config {
+        wasted: 20,
+        ..Config::default()
+    };
+    let (server, driver) = server(pair.server.clone(), config);
+    let _driving = spawn(driver.run());
+    let (_control, _first) = (hello(&pair.client).await, open(&pair.client).await);
+    let _stream = accept(within(server.accept()).await.unwrap()).await;
+    server.leave();
+    let _accepting = spawn(async move { server.accept().await.map(drop) });
+    let head = frame::whole(frame::HEADERS, &[0, 0]);
+    let mut made = 0;
+    while made < 1000
+        && let Ok((mut send, recv)) = pair.client.open_bi().await
+    {
+        let _sent = send.write_all(&head).await;
+        let _stopped = send.stopped().await;
+        drop(recv);
+        made += 1;
+    }
+    assert_eq!(closed(&pair.client).await, Code::EXCESSIVE_LOAD);
+    assert!((20..100).contains(&made), "{made}");
+}
+
 #[tokio::test]
 async fn a_request_that_goaway_passes_over_is_unprocessed() {
     let pair = pair().await;
