@@ -108,6 +108,10 @@ impl Shared {
 
     /// Closes the connection for a fault of the peer's; the first one counts.
     pub(super) fn fail(&self, fault: Fault) -> StreamError {
+        // What is found out after the end was no reason for it.
+        if let Some(error) = self.quic.close_reason() {
+            return StreamError::Ended(self.ended(&error));
+        }
         let fault = *self.fault.get_or_init(|| fault);
         congestion::close(&self.quic, fault.code, fault.why);
         StreamError::Ended(Ended::Fault(fault))

@@ -250,6 +250,32 @@ async fn streams_that_nobody_reads_do_not_linger_for_ever() {
     );
 }
 
+/// Requests that the end of the connection cuts were not withdrawn by anybody.
+#[tokio::test]
+async fn who_closes_a_connection_is_not_told_that_the_peer_did_wrong() {
+    let config = Config {
+        wasted: 1,
+        ..Config::default()
+    };
+    let mut ends = ends_of(pair().await, config);
+    let mut asking = tokio::task::JoinSet::new();
+    let mut waiting = Vec::new();
+    for _n in 0..5 {
+        let client = ends.client.clone();
+        asking.spawn(async move { client.connect(&Request::connect("a:1")).await.map(drop) });
+        let incoming = within(ends.server.accept()).await.unwrap();
+        waiting.push(within(incoming.request()).await.unwrap().1);
+    }
+    ends.drivers.abort_all();
+    while ends.drivers.join_next().await.is_some() {}
+    for mut responder in waiting {
+        let gone = within(responder.cancelled()).await;
+        assert!(matches!(gone, StreamError::Ended(Ended::Here)), "{gone:?}");
+    }
+    let ended = within(ends.server.accept()).await.map(drop);
+    assert!(matches!(ended, Err(Ended::Here)), "{ended:?}");
+}
+
 /// A stream that outlives its connection keeps nothing of it when it goes.
 #[tokio::test]
 async fn streams_that_outlive_their_driver_leave_nothing_behind() {
