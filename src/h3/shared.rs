@@ -48,7 +48,7 @@ pub(super) struct Shared {
     /// Streams that have ended for their owners and are to be seen off, until nobody does. No more
     /// than there are streams, of which QUIC bounds the number.
     lingering: Mutex<Option<Vec<Linger>>>,
-    /// Whether the peer takes datagrams, looked up for each that is sent.
+    /// Whether datagrams may be sent, looked up for each that is.
     datagrams: AtomicBool,
     /// Requests that came to nothing by the peer's doing.
     wasted: Mutex<Rate>,
@@ -136,7 +136,8 @@ impl Shared {
 
     /// Takes up the peer's settings.
     pub(super) fn learn(&self, settings: Settings) {
-        self.datagrams.store(settings.datagrams, Ordering::Release);
+        let datagrams = settings.datagrams && self.config.datagrams;
+        self.datagrams.store(datagrams, Ordering::Release);
         self.status
             .send_modify(|status| status.peer = Some(settings));
     }

@@ -283,3 +283,32 @@ async fn a_datagram_of_no_stream_ends_the_connection() {
         assert_eq!(closed(&pair.client).await, Code::DATAGRAM_ERROR, "{name}");
     }
 }
+
+/// Both ends have to take them, or neither sends any (RFC 9297, section 2.1.1).
+#[tokio::test]
+async fn who_takes_no_datagrams_sends_none() {
+    let pair = pair().await;
+    let config = Config {
+        datagrams: false,
+        ..Config::default()
+    };
+    let (server, driver) = server(pair.server.clone(), config);
+    let _driving = spawn(driver.run());
+    let mut control = pair.client.open_uni().await.unwrap();
+    control.write_all(&[0, 4, 2, 0x33, 1]).await.unwrap();
+    let head = frame::whole(frame::HEADERS, &udp().encode().0);
+    let (mut stream, _recv) = pair.client.open_bi().await.unwrap();
+    stream.write_all(&head).await.unwrap();
+    let incoming = within(server.accept()).await.unwrap();
+    let (_request, responder) = within(incoming.request()).await.unwrap();
+    let ok = Response::new(StatusCode::OK);
+    let stream = responder.accept(&ok).await.unwrap();
+    let mut status = stream.shared().unwrap().status.subscribe();
+    within(status.wait_for(|status| status.peer.is_some()))
+        .await
+        .unwrap();
+    assert!(!server.sends_datagrams());
+    let mut flow = stream.into_flow().unwrap();
+    let sent = send(&mut flow, b"down", Oversize::Drop).await;
+    assert_eq!(sent, Sent::Capsule);
+}
