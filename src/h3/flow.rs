@@ -74,13 +74,24 @@ impl Flow {
         {
             return Poll::Ready(Ok(Some(payload)));
         }
-        let capsule = self.poll_capsule(cx)?;
-        if capsule.is_pending()
-            && let Poll::Ready(Some(payload)) = self.poll_datagram(cx)?
-        {
-            return Poll::Ready(Ok(Some(payload)));
+        match self.poll_capsule(cx)? {
+            Poll::Ready(Some(payload)) => Poll::Ready(Ok(Some(payload))),
+            Poll::Ready(None) => Poll::Ready(self.rest()),
+            Poll::Pending => match self.poll_datagram(cx)? {
+                Poll::Ready(Some(payload)) => Poll::Ready(Ok(Some(payload))),
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            },
         }
-        capsule.map(Ok)
+    }
+
+    /// What has come before the end of the stream was read, and waits.
+    fn rest(&mut self) -> Result<Option<Bytes>, StreamError> {
+        while let Ok(datagram) = self.datagrams.try_recv() {
+            if let Some(payload) = self.payload(datagram)? {
+                return Ok(Some(payload));
+            }
+        }
+        Ok(None)
     }
 
     fn poll_datagram(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {

@@ -312,3 +312,29 @@ async fn who_takes_no_datagrams_sends_none() {
     let sent = send(&mut flow, b"down", Oversize::Drop).await;
     assert_eq!(sent, Sent::Capsule);
 }
+
+#[tokio::test]
+async fn datagrams_before_the_end_come_before_it() {
+    let (pair, server, _kept) = raw().await;
+    for n in 0..3 {
+        pair.client
+            .send_datagram(datagram::encode(0, 0, &[n]))
+            .unwrap();
+    }
+    within(async {
+        while pair.server.stats().frame_rx.datagram < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (mut stream, _recv) = pair.client.open_bi().await.unwrap();
+    let head = frame::whole(frame::HEADERS, &udp().encode().0);
+    stream.write_all(&head).await.unwrap();
+    stream.finish().unwrap();
+    let mut flow = accept_flow(&server).await;
+    for n in 0..3 {
+        assert_eq!(recv(&mut flow).await, Some(vec![n]));
+    }
+    assert_eq!(recv(&mut flow).await, None);
+}
+
