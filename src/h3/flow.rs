@@ -149,19 +149,24 @@ impl Flow {
     /// Sends a payload, or drops it rather than wait. Capsules leave with [`Flow::poll_stopped`].
     ///
     /// # Errors
-    /// [`StreamError`] if the connection is over.
+    /// [`StreamError`] if the connection is over, or the flow has been reset.
     pub fn send(
         &mut self,
         cx: &mut Context<'_>,
         payload: &[u8],
         oversize: Oversize,
     ) -> Result<Sent, StreamError> {
-        let shared = self.stream.shared().ok_or(StreamError::Closed)?;
+        let inner = self.stream.inner()?;
+        // A datagram would tell that the stream is there (RFC 9297 §2.1).
+        if inner.writer.has_ended() {
+            return Err(StreamError::Closed);
+        }
+        let shared = inner.shared();
         if payload.len() > capsule::MOST {
             return Ok(Sent::Dropped);
         }
         if shared.sends_datagrams() {
-            let datagram = datagram::encode(self.stream.id() / 4, PLAIN, payload);
+            let datagram = datagram::encode(inner.quarter, PLAIN, payload);
             match shared.quic.send_datagram(datagram) {
                 Ok(()) => return Ok(Sent::Datagram),
                 Err(SendDatagramError::ConnectionLost(error)) => {

@@ -338,3 +338,13 @@ async fn datagrams_before_the_end_come_before_it() {
     assert_eq!(recv(&mut flow).await, None);
 }
 
+#[tokio::test]
+async fn nothing_is_sent_after_a_reset() {
+    let ends = ends().await;
+    settled(&ends).await;
+    let (mut ours, _theirs) = flow(&ends).await;
+    ours.reset(Code::CONNECT_ERROR);
+    let sent = poll_fn(|cx| Poll::Ready(ours.send(cx, b"late", Oversize::Drop))).await;
+    assert!(matches!(sent, Err(StreamError::Closed)), "{sent:?}");
+}
+
