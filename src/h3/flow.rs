@@ -14,6 +14,8 @@ use super::{datagram, varint};
 
 /// The context of plain payloads of UDP, the only one we use (RFC 9298 §4).
 const PLAIN: u64 = 0;
+/// Capsules and pieces of them passed over before others have their turn.
+const TURN: usize = 64;
 
 /// How a payload left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +106,7 @@ impl Flow {
     }
 
     fn poll_capsule(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        loop {
+        for _turn in 0..TURN {
             let next = self.capsules.next(&mut self.piece);
             if let Some(datagram) = next.map_err(|fault| self.malformed(fault))? {
                 if let Some(payload) = self.payload(datagram)? {
@@ -122,6 +124,8 @@ impl Flow {
                 None => return Poll::Ready(Ok(None)),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// What a datagram holds; `None` if it is of a context that there is not.

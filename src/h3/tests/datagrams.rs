@@ -348,3 +348,27 @@ async fn nothing_is_sent_after_a_reset() {
     assert!(matches!(sent, Err(StreamError::Closed)), "{sent:?}");
 }
 
+/// Capsules of contexts that there are not are passed over, however many, but others have their
+/// turn meanwhile.
+#[tokio::test]
+async fn capsules_that_mean_nothing_do_not_keep_others_waiting() {
+    let (pair, server, _kept) = raw().await;
+    let (mut stream, _recv) = pair.client.open_bi().await.unwrap();
+    let head = frame::whole(frame::HEADERS, &udp().encode().0);
+    let foreign = capsule::encode(5, b"").repeat(10_000);
+    let one = capsule::encode(0, b"one");
+    let data = frame::whole(frame::DATA, &[&foreign[..], &one].concat());
+    stream
+        .write_all(&[&head[..], &data].concat())
+        .await
+        .unwrap();
+    let mut flow = accept_flow(&server).await;
+    let mut turns = 0;
+    let got = within(poll_fn(|cx| {
+        turns += 1;
+        flow.poll_recv(cx)
+    }))
+    .await;
+    assert_eq!(got.unwrap().as_deref(), Some(&b"one"[..]));
+    assert!(turns > 20, "{turns}");
+}
