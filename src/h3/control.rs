@@ -11,7 +11,7 @@ use super::error::{Code, Fault};
 use super::frame::{self, Kind};
 use super::reader::{FrameReader, ReadFault};
 use super::settings::Settings;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use super::{congestion, varint};
 
 const CONTROL: u64 = 0x0;
@@ -65,7 +65,7 @@ pub(super) async fn serve(
         }
         DECODER => {
             claimed.claim(kind)?;
-            decoder(&mut reader).await
+            decoder(&shared, &mut reader).await
         }
         PUSH if shared.is_server() => {
             let why = "a client opened a stream for a push";
@@ -215,10 +215,13 @@ async fn encoder(shared: &Shared, reader: &mut FrameReader) -> Broken {
     }
 }
 
-/// The peer's decoder may cancel streams, no more: nothing of ours needs to be acknowledged
-/// (RFC 9204 §4.4).
-async fn decoder(reader: &mut FrameReader) -> Broken {
-    let mut number = Cancelled::default();
+/// Cancellations of streams that we may not have taken up yet.
+const UNSEEN: u64 = 1000;
+
+/// The peer's decoder may cancel streams, each of them once, no more: nothing of ours needs to be
+/// acknowledged (RFC 9204 §4.4).
+async fn decoder(shared: &Shared, reader: &mut FrameReader) -> Broken {
+    let (mut number, mut cancelled) = (Cancelled::default(), 0);
     loop {
         let piece = match reader.raw().await {
             Ok(Some(piece)) => piece,
@@ -229,6 +232,11 @@ async fn decoder(reader: &mut FrameReader) -> Broken {
             if let Err(fault) = number.take(byte) {
                 return fault.into();
             }
+            cancelled += u64::from(number.is_whole());
+        }
+        if cancelled > lock(&shared.demux).opened() + UNSEEN {
+            let why = "more streams are cancelled than there were";
+            return Fault::new(Code::EXCESSIVE_LOAD, why).into();
         }
     }
 }
@@ -238,6 +246,10 @@ async fn decoder(reader: &mut FrameReader) -> Broken {
 struct Cancelled(u8);
 
 impl Cancelled {
+    fn is_whole(&self) -> bool {
+        self.0 == 0
+    }
+
     fn take(&mut self, byte: u8) -> Result<(), Fault> {
         let why = "an instruction acknowledges what was never sent";
         let fault = Fault::new(Code::QPACK_DECODER_STREAM_ERROR, why);

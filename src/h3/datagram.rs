@@ -83,6 +83,11 @@ impl Demux {
         }
     }
 
+    /// How many streams have been opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
+    }
+
     /// A stream's datagrams, from those held for it on.
     pub(super) fn subscribe(&mut self, quarter: u64) -> Receiver<Bytes> {
         let (sender, receiver) = mpsc::channel(WAITING);

@@ -84,6 +84,7 @@ async fn control_streams_are_judged() {
         ("the encoder sets 0 for ever", one([&[2][..], &[0x20; 61]].concat()), both(Code::EXCESSIVE_LOAD)),
         ("the decoder acknowledges", one(vec![3, 0x80]), both(Code::QPACK_DECODER_STREAM_ERROR)),
         ("the decoder increments", one(vec![3, 0x01]), both(Code::QPACK_DECODER_STREAM_ERROR)),
+        ("the decoder cancels for ever", one([&[3][..], &[0x40; 2000]].concat()), both(Code::EXCESSIVE_LOAD)),
         ("streams that say nothing", vec![(vec![], Ends); 61], both(Code::EXCESSIVE_LOAD)),
         ("unknown streams for ever", vec![(vec![0x21], Ends); 61], both(Code::EXCESSIVE_LOAD)),
         ("a push of a client's", one(vec![1, 0]), only_server(Code::STREAM_CREATION_ERROR)),
