@@ -3,6 +3,7 @@
 mod bytes;
 mod control;
 mod datagrams;
+mod floods;
 mod interop;
 mod leaving;
 mod limits;
