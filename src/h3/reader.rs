@@ -14,6 +14,9 @@ use super::varint;
 
 /// Pieces taken from QUIC at once, about a packet each.
 const PIECES: usize = 16;
+/// Bytes after which no more is read ahead: enough to see a reset behind what a client sends that
+/// does not wait for its answer.
+const AHEAD: usize = 16 << 10;
 /// Pieces passed over before others have their turn.
 const TURN: usize = 64;
 
@@ -219,12 +222,22 @@ impl FrameReader {
     /// To wait for the reset alone would leave a waker with the connection for as long as that
     /// lives, if the end of the stream is there already and read afterwards.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<ReadFault> {
-        while !self.ended && self.pieces.len() < PIECES {
+        while !self.ended && self.reads_ahead() {
+            let before = self.pieces.len();
             if let Err(fault) = ready!(self.poll_more(cx)) {
                 return Poll::Ready(fault);
             }
+            // They may wait for long, and are not to keep all that came together with them.
+            for piece in self.pieces.iter_mut().skip(before) {
+                *piece = Bytes::copy_from_slice(piece);
+            }
         }
         Poll::Pending
+    }
+
+    fn reads_ahead(&self) -> bool {
+        let bytes: usize = self.pieces.iter().map(Bytes::len).sum();
+        self.pieces.len() < PIECES && bytes < AHEAD
     }
 
     fn forget_empty(&mut self) {

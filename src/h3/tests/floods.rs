@@ -168,6 +168,47 @@ async fn heads_that_promise_content() {
     flooded.until_closed("content-length", one).await;
 }
 
+/// What is read ahead, to see whether a client gives up, is little.
+#[tokio::test]
+async fn bytes_before_the_answer() {
+    let mut small = transport();
+    small.stream_receive_window(WINDOW.into());
+    let pair = pair_of(transport(), small).await;
+    let (server, driver) = server(pair.server.clone(), Config::default());
+    let _driving = spawn(driver.run());
+    let _control = hello(&pair.client).await;
+    let (mut send, _recv) = open(&pair.client).await;
+    let incoming = within(server.accept()).await.unwrap();
+    let (_request, mut responder) = within(incoming.request()).await.unwrap();
+    let flood = frame::whole(frame::DATA, &[0; 1 << 20]);
+    let mut taken = 0;
+    let blocked = async {
+        while pair.client.stats().frame_tx.stream_data_blocked == 0 {
+            tokio::task::yield_now().await;
+        }
+        // If more were read, it would be all within these.
+        for _turn in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let flooding = async {
+        while taken < flood.len()
+            && let Ok(some) = send.write(&flood[taken..]).await
+        {
+            taken += some;
+        }
+    };
+    within(async {
+        tokio::select! {
+            () = blocked => {}
+            () = flooding => panic!("all was taken"),
+            gone = responder.cancelled() => panic!("{gone:?}"),
+        }
+    })
+    .await;
+    assert!(taken <= 3 * WINDOW as usize, "{taken}");
+}
+
 #[tokio::test]
 async fn frames_of_nothing() {
     for (name, frame) in [
