@@ -65,8 +65,8 @@ pub struct Config {
     /// Frames and streams beside requests that a peer may send in a minute, none of which it needs
     /// often; 60.
     pub chatter: u32,
-    /// Requests in a minute that a peer may withdraw before they are answered, or send malformed;
-    /// 200.
+    /// Requests in a minute that a peer may withdraw before they are answered, or send malformed, and
+    /// as many again that it may make after our GOAWAY: no fewer than it may have open; 200.
     pub wasted: u32,
 }
 
