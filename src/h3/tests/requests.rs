@@ -237,14 +237,17 @@ async fn a_request_that_is_reset_before_its_answer_is_wasted() {
         let (server, driver) = server(pair.server.clone(), config);
         let _driving = spawn(driver.run());
         let _control = hello(&pair.client).await;
+        // To drop them would say more, and what answers that may overtake why it was closed.
+        let mut kept = Vec::new();
         for n in 1..=4 {
-            let (mut send, _recv) = open(&pair.client).await;
+            let (mut send, recv) = open(&pair.client).await;
             let early = frame::whole(frame::DATA, b"early");
             send.write_all(&early).await.unwrap();
             let incoming = within(server.accept()).await.unwrap();
             let (_request, mut responder) = within(incoming.request()).await.unwrap();
             // The client takes an answer still, and has cut what it had to say.
             send.reset(Code::REQUEST_CANCELLED.quic()).unwrap();
+            kept.push(recv);
             // The server has that.
             within(async {
                 while send.stopped().now_or_never().is_none() {
