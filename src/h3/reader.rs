@@ -217,7 +217,7 @@ impl FrameReader {
     }
 
     /// Waits until the peer resets the stream, and reads a little ahead meanwhile; for ever if it
-    /// has ended it, or has sent more than that.
+    /// has ended it. Where it has sent more than that nobody is woken, and it is to be asked again.
     ///
     /// To wait for the reset alone would leave a waker with the connection for as long as that
     /// lives, if the end of the stream is there already and read afterwards.
@@ -232,7 +232,26 @@ impl FrameReader {
                 *piece = Bytes::copy_from_slice(piece);
             }
         }
-        Poll::Pending
+        self.look(cx)
+    }
+
+    /// The same, of a stream that is not read on.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<ReadFault> {
+        if self.ended {
+            return Poll::Pending;
+        }
+        if let Some(fault) = &self.fault {
+            return Poll::Ready(fault.clone());
+        }
+        let fault = match ready!(pin!(self.quic.read_chunk(0, true)).poll(cx)) {
+            Ok(Some(_nothing)) => return Poll::Pending,
+            Ok(None) => {
+                self.ended = true;
+                return Poll::Pending;
+            }
+            Err(error) => ReadFault::from(error),
+        };
+        Poll::Ready(self.fault.insert(fault).clone())
     }
 
     fn reads_ahead(&self) -> bool {

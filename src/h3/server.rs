@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use http::StatusCode;
 use quinn::Connection;
@@ -184,6 +185,22 @@ impl Responder {
         }
         sent?;
         Ok(self.stream)
+    }
+
+    /// As [`Responder::accept`], without waiting: what QUIC does not take at once leaves as after
+    /// [`Stream::send`], and the stream tells if the client no longer wants it.
+    pub fn open(mut self, response: &Response) -> Stream {
+        if let Ok(inner) = self.stream.inner() {
+            inner.writer.put(frame::HEADERS, response.encode().0);
+            // Whoever waits next is the one to be woken.
+            let mut nobody = Context::from_waker(Waker::noop());
+            let sent = inner.poll_flush(&mut nobody);
+            let unwanted = matches!(sent, Poll::Ready(Err(StreamError::Stopped { .. })));
+            if unwanted || inner.cut().is_some() {
+                self.waste();
+            }
+        }
+        self.stream
     }
 
     fn waste(&mut self) {

@@ -163,10 +163,10 @@ impl Inner {
 
     /// Ends our direction in order, takes no more from the other, and lets the driver see to it
     /// that what was sent arrives.
-    pub(super) fn close(mut self) {
+    pub(super) fn close(mut self, code: Code) {
         self.writer.end();
         if !self.has_received() {
-            self.reader.stop(Code::NO_ERROR);
+            self.reader.stop(code);
         }
         let Self {
             writer,
@@ -265,9 +265,14 @@ impl Stream {
 
     /// Ends our direction in order and takes no more from the other: what has been sent still
     /// arrives, within [`super::Config::linger`].
-    pub fn close(mut self) {
+    pub fn close(self) {
+        self.give_up(Code::NO_ERROR);
+    }
+
+    /// The same, telling the peer by a code why no more is taken.
+    pub fn give_up(mut self, code: Code) {
         if let Some(inner) = self.inner.take() {
-            inner.close();
+            inner.close(code);
         }
     }
 
@@ -280,13 +285,20 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has reset the stream or takes no more from it, without reading it.
-    pub(super) fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+    /// Whether the peer has reset its direction, without reading it; pending if not. It wakes when that
+    /// happens, unless bytes wait to be read: whoever leaves them asks again now and then.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(StreamError::Closed);
         };
-        if let Poll::Ready(fault) = inner.reader.poll_reset(cx) {
-            return Poll::Ready(message::judge(inner.shared(), fault));
+        let fault = ready!(inner.reader.poll_reset(cx));
+        Poll::Ready(message::judge(inner.shared(), fault))
+    }
+
+    /// Waits until the peer has reset the stream or takes no more from it, without reading it.
+    pub(super) fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        if let Poll::Ready(reset) = self.poll_reset(cx) {
+            return Poll::Ready(reset);
         }
         self.poll_stopped(cx)
     }
@@ -314,7 +326,7 @@ impl Drop for Stream {
             return;
         };
         if inner.is_over() {
-            return inner.close();
+            return inner.close(Code::NO_ERROR);
         }
         inner.reset(match inner.moved {
             true => Code::CONNECT_ERROR,
