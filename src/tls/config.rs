@@ -5,8 +5,10 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::SystemTime;
 
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
@@ -94,7 +96,7 @@ pub(super) fn workload_server(
 ) -> Result<ServerConfig, TlsError> {
     let rule = ClientRule::Workload(svid.id().trust_domain().clone());
     let trust = svid.trust().clone();
-    let mut config = server(ClientVerifier { trust, rule }, keys)?;
+    let mut config = server(Arc::new(ClientVerifier { trust, rule }), keys)?;
     // The byte path seals and opens records itself.
     config.enable_secret_extraction = true;
     Ok(config)
@@ -111,7 +113,7 @@ pub fn hbone_client(
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let trust = svid.trust().clone();
     let rule = ServerRule::Workload { trust, accepted };
-    let mut config = client(rule, Some(svid))?;
+    let mut config = client(believing(rule), Some(svid))?;
     // The byte path seals and opens records itself.
     config.enable_secret_extraction = true;
     Ok(Arc::new(config))
@@ -133,7 +135,8 @@ pub fn control_server(
     presented.extend_from_slice(trust.bundle().roots().certificates());
     let key = CertifiedKey::new(presented, Arc::clone(&svid.key().key));
     let key = SingleCertAndKey::from(key);
-    server(ClientVerifier { trust, rule }, Arc::new(key)).map(Arc::new)
+    let verifier = ClientVerifier { trust, rule };
+    server(Arc::new(verifier), Arc::new(key)).map(Arc::new)
 }
 
 /// Towards a control plane: believes what `trust` does, the name dialled and a control identity;
@@ -142,7 +145,7 @@ pub fn control_server(
 /// # Errors
 /// [`TlsError`] when the certificate cannot be presented.
 pub fn control_client(svid: Option<&Svid>, trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    client(ServerRule::Control { trust }, svid).map(Arc::new)
+    client(believing(ServerRule::Control { trust }), svid).map(Arc::new)
 }
 
 /// Towards another's control plane: believes `roots` and the name dialled, and shows no certificate,
@@ -152,7 +155,7 @@ pub fn control_client(svid: Option<&Svid>, trust: Trust) -> Result<Arc<ClientCon
 /// [`TlsError`] when the TLS stack refuses the settings.
 pub fn named_client(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = roots.store();
-    client(ServerRule::Named { roots }, None).map(Arc::new)
+    client(believing(ServerRule::Named { roots }), None).map(Arc::new)
 }
 
 /// Towards a control plane that a join token names: believes only a presented root with the
@@ -165,16 +168,16 @@ pub fn join_client(
     presented: Arc<OnceLock<Vec<CertificateDer<'static>>>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let chain = presented;
-    client(ServerRule::Pinned { pin, chain }, None).map(Arc::new)
+    client(believing(ServerRule::Pinned { pin, chain }), None).map(Arc::new)
 }
 
-fn server(
-    verifier: ClientVerifier,
+pub(super) fn server(
+    verifier: Arc<dyn ClientCertVerifier>,
     keys: Arc<dyn ResolvesServerCert>,
 ) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(verifier))
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(keys);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.time_provider = Arc::new(Clock);
@@ -195,13 +198,20 @@ impl TimeProvider for Clock {
     }
 }
 
+fn believing(rule: ServerRule) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(ServerVerifier { rule })
+}
+
 /// The name dialled is told in clear; an address never is (RFC 6066 §3), and tunnels go to addresses
 /// unless several workloads share one (§1.1, DESIGN §7).
-fn client(rule: ServerRule, svid: Option<&Svid>) -> Result<ClientConfig, TlsError> {
+pub(super) fn client(
+    verifier: Arc<dyn ServerCertVerifier>,
+    svid: Option<&Svid>,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier { rule }));
+        .with_custom_certificate_verifier(verifier);
     let mut config = match svid {
         Some(svid) => builder
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(svid.key())))),
@@ -303,10 +313,10 @@ mod tests {
             assert!(got.contains(want), "{name}: {got}");
         }
         let stranger = client(
-            ServerRule::Workload {
+            believing(ServerRule::Workload {
                 trust: mesh.trust(),
                 accepted: accept(&[CART]),
-            },
+            }),
             Some(&other.svid(WEB)),
         );
         let got = reason(handshake(Arc::new(stranger.unwrap()), Arc::clone(&server)));
@@ -315,7 +325,7 @@ mod tests {
             trust: mesh.trust(),
             accepted: accept(&[CART]),
         };
-        let nobody = client(nobody, None).unwrap();
+        let nobody = client(believing(nobody), None).unwrap();
         let got = reason(handshake(Arc::new(nobody), server));
         assert!(got.contains("no certificates"), "no certificate: {got}");
     }
