@@ -15,6 +15,7 @@ mod io;
 mod liveness;
 mod memory;
 mod pool;
+mod quic;
 mod socket;
 mod stream;
 mod tunnel;
@@ -28,10 +29,13 @@ use std::time::Duration;
 
 pub use accept::{AcceptError, Handler, Incoming, Refusal, serve};
 pub use authority::{Authority, AuthorityError};
-pub use connect::{ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop};
+pub use connect::{
+    ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop, Transport,
+};
 pub use copy::{RelayError, Traffic, relay, relay_tcp, relay_tunnels, reset};
 pub use io::{Closer, TunnelIo};
 pub use pool::Pool;
+pub use quic::{Arrival, Congestion, Endpoint, QuicError, serve_quic};
 pub use tunnel::{Tunnel, TunnelError};
 
 /// The limits of tunnels; the defaults are those of `spec/hbone-dataplane.md` §1.
@@ -39,6 +43,10 @@ pub use tunnel::{Tunnel, TunnelError};
 pub struct Limits {
     /// TCP, TLS and HTTP/2 preface together, either end; 10 s.
     pub handshake: Duration,
+    /// QUIC, TLS and HTTP/3 together, from the client's end; 3 s, after which UDP counts as blocked.
+    pub quic_handshake: Duration,
+    /// How much a QUIC connection may have on the way.
+    pub congestion: Congestion,
     /// From our CONNECT to its answer; 15 s, past the peer's own connect budget of 10 s.
     pub response: Duration,
     /// Streams on one connection that we open, where the peer allows as many; 100.
@@ -98,6 +106,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
+            quic_handshake: Duration::from_secs(3),
+            congestion: Congestion::default(),
             response: Duration::from_secs(15),
             streams_out: 100,
             streams_in: 200,

@@ -29,10 +29,11 @@ use crate::identity::SpiffeId;
 use crate::tls::{self, CertificateKey, ServerSide, Trust, peer_identity};
 
 pub use refusal::AcceptError;
+pub(super) use request::Asked;
 pub use request::{Incoming, Refusal};
 
 /// Handshakes under way at once in this process (`spec/reliability.md` §2b).
-static HANDSHAKES: Semaphore = Semaphore::const_new(512);
+pub(super) static HANDSHAKES: Semaphore = Semaphore::const_new(512);
 /// Header list we take from a client, decoded (§1.2, `spec/reliability.md` §2 row 5).
 const HEADER_LIST: u32 = 64 << 10;
 /// Streams a peer may reset before we have looked at them (`spec/reliability.md` §2 row 1).
@@ -266,14 +267,11 @@ impl<H: Handler> Served<H> {
             }
         };
         let (parts, body) = request.into_parts();
-        let incoming = Incoming {
-            peer: self.peer.clone(),
-            remote: self.remote,
+        let asked = Asked {
             authority,
             headers: parts.headers,
-            respond,
-            body,
         };
+        let incoming = Incoming::http2(self.peer.clone(), self.remote, asked, (respond, body));
         let handler = Arc::clone(&self.handler);
         self.requests.spawn(handler.handle(incoming));
     }
@@ -301,14 +299,14 @@ impl Phase {
     }
 }
 
-fn report(done: Result<(), JoinError>) {
+pub(super) fn report(done: Result<(), JoinError>) {
     if let Err(failed) = done {
         warn!(error = %failed, "a tunnel's task died");
     }
 }
 
 /// Pends until the end of a certificate and of the grace there is after it, for ever without one.
-async fn ended(not_after: Option<SystemTime>, trust: &Trust) {
+pub(super) async fn ended(not_after: Option<SystemTime>, trust: &Trust) {
     /// A timer cannot see the wall clock being set, nor the grace, so it looks again now and then.
     const LOOK: Duration = Duration::from_secs(60);
     let Some(not_after) = not_after else {

@@ -9,16 +9,18 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use http::{Method, Request, StatusCode, Uri, uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, uri};
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
 use super::liveness::{Heard, Watched};
+use super::quic::{Http3Line, QuicError};
 use super::stream::{self, Turn};
 use super::{Authority, Limits, headers};
 use crate::clock;
+use crate::h3;
 use crate::identity::SpiffeId;
 use crate::tls::{self, CertificateKey, PeerRefused, Svid, TlsError, Trust, peer_identity};
 
@@ -44,11 +46,25 @@ pub struct Hop {
     /// The name that tells it who is meant, where several share its address. One that is no DNS name
     /// cannot be told.
     pub name: Option<Arc<str>>,
+    /// What may carry the tunnel.
+    pub transport: Transport,
+}
+
+/// What a tunnel may be carried by (§11.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// HTTP/2 over TLS over TCP.
+    #[default]
+    Tcp,
+    /// HTTP/3 over QUIC, nothing else.
+    Quic,
+    /// QUIC where it works and is worth it, else TCP.
+    Auto,
 }
 
 impl Hop {
     /// What TLS calls it. An address is never sent (§1.1).
-    fn server_name(&self) -> ServerName<'static> {
+    pub(super) fn server_name(&self) -> ServerName<'static> {
         let named = self.name.as_deref().map(str::to_owned);
         let named = named.and_then(|name| ServerName::try_from(name).ok());
         named.unwrap_or_else(|| ServerName::IpAddress(self.to.ip().into()))
@@ -131,6 +147,21 @@ pub enum DialError {
         #[source]
         source: h2::Error,
     },
+    /// QUIC, its TLS or HTTP/3 failed.
+    #[error("cannot connect to {to} by QUIC")]
+    Quic {
+        /// The next hop.
+        to: SocketAddr,
+        /// What it said.
+        #[source]
+        source: QuicError,
+    },
+    /// Nothing came back by UDP.
+    #[error("{to} did not answer by QUIC in time; a firewall may block port {}/udp", to.port())]
+    QuicTimeout {
+        /// The next hop.
+        to: SocketAddr,
+    },
     /// The pool has been drained.
     #[error("this proxy is stopping")]
     Stopping,
@@ -159,6 +190,13 @@ pub enum ConnectError {
         /// Whether the request was not processed at all: never sent, or refused unread.
         unprocessed: bool,
     },
+    /// The peer's HTTP/3 failed us.
+    #[error("HTTP/3 failed")]
+    Http3 {
+        /// What it said.
+        #[source]
+        source: h3::RequestError,
+    },
     /// The peer did not answer.
     #[error("the peer did not answer the CONNECT in time")]
     Timeout,
@@ -186,12 +224,23 @@ impl ConnectError {
                 | DialError::Timeout { .. }
                 | DialError::Identity { .. }
                 | DialError::Tls { .. }
-                | DialError::Http2 { .. } => true,
+                | DialError::Http2 { .. }
+                | DialError::Quic { .. }
+                | DialError::QuicTimeout { .. } => true,
                 DialError::Settings(_) | DialError::Expired { .. } | DialError::Stopping => false,
             },
-            Self::Http2 { unprocessed, .. } => *unprocessed,
+            Self::Http2 { .. } | Self::Http3 { .. } => self.is_unprocessed(),
             Self::Refused { status } => *status == StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout | Self::Full | Self::Target => false,
+        }
+    }
+
+    /// Whether the peer has certainly not looked at the request: it was closing the connection, say.
+    pub(super) fn is_unprocessed(&self) -> bool {
+        match self {
+            Self::Http2 { unprocessed, .. } => *unprocessed,
+            Self::Http3 { source } => source.is_unprocessed(),
+            _ => false,
         }
     }
 
@@ -199,9 +248,16 @@ impl ConnectError {
     /// waits as long again.
     pub fn is_silence(&self) -> bool {
         match self {
-            Self::Dial(dial) => matches!(**dial, DialError::Timeout { .. }),
+            Self::Dial(dial) => matches!(
+                **dial,
+                DialError::Timeout { .. } | DialError::QuicTimeout { .. }
+            ),
             Self::Timeout => true,
-            Self::Http2 { .. } | Self::Refused { .. } | Self::Full | Self::Target => false,
+            Self::Http2 { .. }
+            | Self::Http3 { .. }
+            | Self::Refused { .. }
+            | Self::Full
+            | Self::Target => false,
         }
     }
 
@@ -210,12 +266,15 @@ impl ConnectError {
         match self {
             Self::Dial(dial) => match **dial {
                 DialError::Connect { .. } | DialError::Stopping => "CONNECT",
-                DialError::Timeout { .. } => "NETWORK_POLICY",
+                DialError::Timeout { .. } | DialError::QuicTimeout { .. } => "NETWORK_POLICY",
+                DialError::Quic { ref source, .. } if source.is_of_tls() => "TLS_FAILURE",
+                DialError::Quic { .. } => "QUIC_FAILURE",
                 DialError::Settings(_) | DialError::Expired { .. } => "IDENTITY_ERROR",
                 DialError::Identity { .. } | DialError::Tls { .. } => "TLS_FAILURE",
                 DialError::Http2 { .. } => "H2_HANDSHAKE_FAILURE",
             },
             Self::Http2 { .. } => "H2_HANDSHAKE_FAILURE",
+            Self::Http3 { .. } => "QUIC_FAILURE",
             Self::Refused { status } if *status == StatusCode::UNAUTHORIZED => "DENY",
             Self::Refused { .. } | Self::Timeout | Self::Full | Self::Target => "CONNECT",
         }
@@ -226,10 +285,7 @@ pub(super) type Http2 = Connection<Watched<stream::Client>, Bytes>;
 
 /// A connection whose handshakes have passed, not driven yet.
 pub(super) struct Dialled {
-    pub(super) sender: SendRequest<Bytes>,
-    pub(super) connection: Http2,
-    pub(super) turn: Turn<UnbufferedClientConnection>,
-    pub(super) heard: Arc<Heard>,
+    pub(super) line: Line,
     pub(super) peer: SpiffeId,
     /// The certificate by which it proved that.
     pub(super) key: Option<CertificateKey>,
@@ -239,14 +295,33 @@ pub(super) struct Dialled {
     pub(super) retire: SystemTime,
 }
 
+/// What was dialled over.
+pub(super) enum Line {
+    Http2(Http2Line),
+    Http3(Http3Line),
+}
+
+pub(super) struct Http2Line {
+    pub(super) sender: SendRequest<Bytes>,
+    pub(super) connection: Http2,
+    pub(super) turn: Turn<UnbufferedClientConnection>,
+    pub(super) heard: Arc<Heard>,
+}
+
 /// TLS settings towards a hop.
 pub(super) fn settings(hop: &Hop) -> Result<Arc<ClientConfig>, DialError> {
-    // The peer would say as much, but later, and to us it would look like its own fault.
+    stands(hop)?;
+    Ok(tls::hbone_client(&hop.svid, Arc::clone(&hop.accepted))?)
+}
+
+/// Refuses to show a certificate that has expired: the peer would say as much, but later, and to us it
+/// would look like its own fault.
+pub(super) fn stands(hop: &Hop) -> Result<(), DialError> {
     if hop.svid.good_until() <= clock::now() {
         let id = hop.svid.id().clone();
         return Err(DialError::Expired { id });
     }
-    Ok(tls::hbone_client(&hop.svid, Arc::clone(&hop.accepted))?)
+    Ok(())
 }
 
 /// Connects to a hop and proves both identities.
@@ -279,30 +354,39 @@ async fn handshake<C: Connector>(
     let stream = stream::connect(tcp, hop.server_name(), tls).await;
     let stream = stream.map_err(|source| tls_error(to, source))?;
     let leaf = stream.peer_certificate();
-    let leaf = leaf.as_ref();
-    let identity = leaf.and_then(peer_identity);
-    let peer = identity.ok_or(DialError::Identity {
-        to,
-        source: PeerRefused::NoIdentity { wanted: "workload" },
-    })?;
-    let key = leaf.and_then(CertificateKey::of);
-    let theirs = leaf.and_then(tls::not_after);
-    let ours = hop.svid.not_after();
-    let retire = theirs.map_or(ours, |t| t.min(ours));
     let turn = stream.turn();
     let (stream, heard) = Watched::new(stream);
     let http2 = builder(limits).handshake(stream).await;
     let (sender, connection) = http2.map_err(|source| DialError::Http2 { to, source })?;
     turn.begin();
-    Ok(Dialled {
+    let line = Line::Http2(Http2Line {
         sender,
         connection,
         turn,
         heard,
+    });
+    proven(hop, leaf.as_ref(), line)
+}
+
+/// A connection to a peer whose certificate the handshake has judged.
+pub(super) fn proven(
+    hop: &Hop,
+    leaf: Option<&CertificateDer<'_>>,
+    line: Line,
+) -> Result<Dialled, DialError> {
+    let identity = leaf.and_then(peer_identity);
+    let peer = identity.ok_or(DialError::Identity {
+        to: hop.to,
+        source: PeerRefused::NoIdentity { wanted: "workload" },
+    })?;
+    let theirs = leaf.and_then(tls::not_after);
+    let ours = hop.svid.not_after();
+    Ok(Dialled {
+        line,
         peer,
-        key,
+        key: leaf.and_then(CertificateKey::of),
         trust: hop.svid.trust().clone(),
-        retire,
+        retire: theirs.map_or(ours, |t| t.min(ours)),
     })
 }
 
@@ -343,11 +427,17 @@ pub(super) fn request(request: &ConnectRequest) -> Result<Request<()>, ConnectEr
     *connect.method_mut() = Method::CONNECT;
     *connect.uri_mut() = uri;
     *connect.version_mut() = http::Version::HTTP_2;
-    let map = connect.headers_mut();
+    *connect.headers_mut() = fields(request);
+    Ok(connect)
+}
+
+/// The headers of a CONNECT.
+pub(super) fn fields(request: &ConnectRequest) -> HeaderMap {
+    let mut map = HeaderMap::new();
     map.insert(headers::BAGGAGE, headers::value(&request.baggage));
     map.insert(headers::FORWARDED, headers::value(&request.forwarded));
     map.insert(headers::TRACEPARENT, headers::value(&request.traceparent));
-    Ok(connect)
+    map
 }
 
 /// Why a CONNECT that was sent has no answer.

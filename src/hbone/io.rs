@@ -114,18 +114,20 @@ impl AsyncWrite for TunnelIo {
         Poll::Ready(Ok(room))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let tunnel = self.tunnel()?;
         // Idle, it keeps no room that its neighbours could use.
-        self.tunnel()?.unreserve();
-        Poll::Ready(Ok(()))
+        tunnel.unreserve();
+        tunnel.poll_flush(cx).map_err(broken)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let tunnel = self.tunnel()?;
         tunnel.unreserve();
         tunnel.finish();
+        let flushed = tunnel.poll_flush(cx).map_err(broken);
         // A reset now would overtake what has been written.
         self.in_order.store(true, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
+        flushed
     }
 }

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::StatusCode;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{
-    self, ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop,
+    ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop, Transport,
 };
-use super::{Limits, Tunnel, headers};
+use super::{Endpoint, Limits, Tunnel, headers};
 use crate::clock;
 use crate::identity::SpiffeId;
 use crate::tls::Svid;
@@ -53,6 +53,8 @@ pub struct Pool<C> {
 
 struct Shared {
     limits: Limits,
+    /// Where QUIC goes by, where there is any.
+    quic: Option<Endpoint>,
     state: Mutex<State>,
     /// Ends the dials, not the connections.
     stopping: CancellationToken,
@@ -73,6 +75,7 @@ struct Key {
     /// Of those that share an address each has connections of its own.
     name: Option<Arc<str>>,
     accepted: Arc<BTreeSet<SpiffeId>>,
+    quic: bool,
 }
 
 #[derive(Default)]
@@ -118,9 +121,15 @@ enum Next {
 impl<C: Connector> Pool<C> {
     /// A pool that connects by `connector`.
     pub fn new(connector: C, limits: Limits) -> Self {
+        Self::with_quic(connector, limits, None)
+    }
+
+    /// The same, with what QUIC goes by.
+    pub fn with_quic(connector: C, limits: Limits, quic: Option<Endpoint>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 limits,
+                quic,
                 state: Mutex::default(),
                 stopping: CancellationToken::new(),
             }),
@@ -140,15 +149,12 @@ impl<C: Connector> Pool<C> {
         hop: &Hop,
         request: &ConnectRequest,
     ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
-        let request = connect::request(request)?;
         let mut attempt = 1;
         loop {
             let lease = self.lease(hop).await?;
-            match self.ask(lease, request.clone()).await {
+            match self.ask(lease, request).await {
                 // The peer was closing the connection as we chose it: nobody's failure.
-                Err(ConnectError::Http2 {
-                    unprocessed: true, ..
-                }) if attempt < ATTEMPTS => attempt += 1,
+                Err(error) if error.is_unprocessed() && attempt < ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
         }
@@ -158,26 +164,20 @@ impl<C: Connector> Pool<C> {
     async fn ask(
         &self,
         lease: Lease,
-        request: Request<()>,
+        request: &ConnectRequest,
     ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
-        let exchange = lease.exchange(request);
         let limit = self.shared.limits.response;
-        let answered = tokio::time::timeout(limit, exchange).await;
-        let (response, stream) = match answered {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(e)) => return Err(lease.explain(e)),
-            Err(_elapsed) => return Err(ConnectError::Timeout),
-        };
-        if response.status() != StatusCode::OK {
-            let status = response.status();
+        let answered = tokio::time::timeout(limit, lease.exchange(request)).await;
+        let answer = answered.map_err(|_elapsed| ConnectError::Timeout)??;
+        if answer.status != StatusCode::OK {
+            let status = answer.status;
             return Err(ConnectError::Refused { status });
         }
-        let answer = ConnectResponse {
+        let response = ConnectResponse {
             peer: lease.peer().clone(),
-            baggage: headers::Baggage::read(response.headers()),
+            baggage: headers::Baggage::read(&answer.headers),
         };
-        let tunnel = Tunnel::new(stream, response.into_body(), Some(lease));
-        Ok((tunnel, answer))
+        Ok((Tunnel::new(answer.stream, Some(lease)), response))
     }
 
     /// Refuses new tunnels and waits until the open ones have ended; the caller sets the deadline.
@@ -213,6 +213,7 @@ impl<C: Connector> Pool<C> {
             to: hop.to,
             name: hop.name.clone(),
             accepted: Arc::clone(&hop.accepted),
+            quic: hop.transport == Transport::Quic,
         };
         loop {
             let mut outcome = match self.next(&key, hop) {
@@ -267,7 +268,7 @@ impl<C: Connector> Pool<C> {
         entry.failed.take_if(|failed| failed.is_over(limits));
         if let Some(connection) = entry.least_loaded(limits) {
             let strained = connection.strained(limits);
-            let loaded = strained || connection.load() >= limits.busy;
+            let loaded = strained || connection.load() >= connection.busy(limits);
             if let Some(lease) = Lease::of(&connection, limits.streams_out) {
                 let may_dial = entry.dialling.is_none() && entry.failed.is_none();
                 if loaded && may_dial && entry.connections.len() < limits.connections {
@@ -303,6 +304,7 @@ impl<C: Connector> Pool<C> {
         entry.dialling = Some(outcome.clone());
         let dial = Dial {
             pool: Arc::downgrade(&self.shared),
+            quic: self.shared.quic.clone(),
             connector: Arc::clone(&self.connector),
             limits: self.shared.limits.clone(),
             stopping: self.shared.stopping.clone(),

@@ -1,4 +1,4 @@
-//! A peer, a pool and what goes between them, for tests: loopback TCP with real TLS.
+//! A peer, a pool and what goes between them, for tests: loopback TCP and UDP with real TLS.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,6 +24,43 @@ pub(super) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 pub(super) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 /// The port no program answers on.
 pub(super) const DEAF: u16 = 9;
+
+tokio::task_local! {
+    /// What the tunnels of a test go by.
+    static OVER: Transport;
+}
+
+/// What the tunnels of this test go by.
+pub(super) fn transport() -> Transport {
+    OVER.try_with(|over| *over).unwrap_or_default()
+}
+
+/// Runs a test with tunnels by `transport`.
+pub(super) async fn over(transport: Transport, test: impl Future<Output = ()>) {
+    OVER.scope(transport, test).await;
+}
+
+/// Makes two tests of each: by TCP and by QUIC.
+macro_rules! over_both {
+    ($($(#[$doc:meta])* async fn $name:ident() $body:block)*) => {
+        $($(#[$doc])* mod $name {
+            use super::*;
+
+            async fn test() $body
+
+            #[tokio::test]
+            async fn by_tcp() {
+                over(Transport::Tcp, test()).await;
+            }
+
+            #[tokio::test]
+            async fn by_quic() {
+                over(Transport::Quic, test()).await;
+            }
+        })*
+    };
+}
+pub(super) use over_both;
 
 /// Connects as it is told, counting how often.
 #[derive(Clone, Default)]
@@ -88,6 +125,7 @@ pub(super) struct Server {
     pub(super) at: SocketAddr,
     /// What its clients are judged by.
     pub(super) trust: Trust,
+    arrivals: Arc<AtomicUsize>,
     /// How each connection ended, in order.
     pub(super) ends: mpsc::Receiver<Result<(), AcceptError>>,
     pub(super) stop: CancellationToken,
@@ -110,6 +148,9 @@ pub(super) async fn server_as<H: Handler>(
     let trust = tls.trust.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
+    let endpoint = endpoint(at, &limits);
+    let arrivals = Arc::new(AtomicUsize::new(0));
+    let arrived = Arc::clone(&arrivals);
     let (tell, ends) = mpsc::channel(1024);
     let (crash, crashed) = watch::channel(());
     let stop = CancellationToken::new();
@@ -119,14 +160,19 @@ pub(super) async fn server_as<H: Handler>(
         let mut connections = JoinSet::new();
         let mut crashed = crashed;
         loop {
-            let (tcp, remote) = tokio::select! {
-                accepted = listener.accept() => accepted.unwrap(),
+            let arrival = tokio::select! {
+                accepted = listener.accept() => Ok(accepted.unwrap()),
+                arrival = endpoint.accept() => Err(arrival.unwrap()),
                 Ok(()) = crashed.changed() => { connections.abort_all(); continue; }
             };
+            arrived.fetch_add(1, Ordering::Relaxed);
             let (tls, limits, tell) = (Arc::clone(&tls), limits.clone(), tell.clone());
             let (shutdown, handler) = (shutdown.clone(), Arc::clone(&handler));
             connections.spawn(async move {
-                let end = serve(tcp, remote, tls, &limits, handler, shutdown).await;
+                let end = match arrival {
+                    Ok((tcp, remote)) => serve(tcp, remote, tls, &limits, handler, shutdown).await,
+                    Err(quic) => serve_quic(quic, tls, &limits, handler, shutdown).await,
+                };
                 let _full = tell.try_send(end);
             });
         }
@@ -135,6 +181,7 @@ pub(super) async fn server_as<H: Handler>(
         ca,
         at,
         trust,
+        arrivals,
         ends,
         stop,
         crash,
@@ -142,7 +189,19 @@ pub(super) async fn server_as<H: Handler>(
     }
 }
 
+/// QUIC at an address of this host.
+pub(super) fn endpoint(at: SocketAddr, limits: &Limits) -> Endpoint {
+    let socket = std::net::UdpSocket::bind(at).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    Endpoint::new(socket, limits).unwrap()
+}
+
 impl Server {
+    /// How many connections have come.
+    pub(super) fn arrivals(&self) -> usize {
+        self.arrivals.load(Ordering::Relaxed)
+    }
+
     /// As `svid`, to this server, which is to be [`CART`].
     pub(super) fn hop(&self, svid: Arc<Svid>) -> Hop {
         Hop {
@@ -150,6 +209,7 @@ impl Server {
             svid,
             accepted: ids(&[CART]),
             name: None,
+            transport: transport(),
         }
     }
 
@@ -278,7 +338,9 @@ pub(super) fn ask(port: u16) -> ConnectRequest {
 
 pub(super) fn pool(limits: Limits) -> (Pool<Plain>, Plain) {
     let plain = Plain::default();
-    (Pool::new(plain.clone(), limits), plain)
+    let quic =
+        (transport() != Transport::Tcp).then(|| endpoint(([127, 0, 0, 1], 0).into(), &limits));
+    (Pool::with_quic(plain.clone(), limits, quic), plain)
 }
 
 /// Limits under which only streams are load, not what they carry, nor how busy this machine is with

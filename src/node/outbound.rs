@@ -13,6 +13,7 @@ use super::inbound::{Asked, admit};
 use super::lane::{Lane, Stay};
 use super::local::HBONE;
 use super::patience::Patience;
+use super::quic::transport;
 use super::session::{Forth, Session};
 use crate::agent::MeshState;
 use crate::capture::original_destination;
@@ -372,6 +373,7 @@ impl Outbound<'_> {
             svid,
             accepted: Arc::clone(&route.accepted),
             name: route.name.clone(),
+            transport: transport(&self.workload, &route.workload),
         };
         let service = route.service.as_ref().map(|s| &*s.key.hostname);
         let request = ConnectRequest {

@@ -213,6 +213,7 @@ impl Rig {
             sessions: SessionKey::new([7; 32]),
             keys: keys.path().to_owned(),
             silence,
+            quic: Some(hbone::Congestion::default()),
         };
         let server = Server::new().await;
         let mut names = || {
@@ -429,6 +430,7 @@ impl Rig {
             svid: self.ca.svid("spiffe://cluster.local/ns/shop/sa/web"),
             accepted: Arc::new(accepted),
             name: None,
+            transport: hbone::Transport::Tcp,
         };
         let request = ConnectRequest {
             authority: authority.parse().unwrap(),

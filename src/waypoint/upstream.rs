@@ -21,6 +21,7 @@ use crate::model::service::Service;
 use crate::model::traffic::{Balance, Keepalive, Settings};
 use crate::model::waypoint::{Destination, Picking, as_asked, toward};
 use crate::model::workload::Workload;
+use crate::node::transport;
 
 /// What the first of two addresses of a name has before the other (RFC 8305 §8).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -108,6 +109,7 @@ impl<C: Connector + Clone> Upstream<C> {
             svid: self.certs.get(&identity).await?,
             accepted: Arc::clone(&to.accepted),
             name: to.name.clone(),
+            transport: transport(&instance, &to.workload),
         };
         let client = &arrival.client;
         let service = arrival.bound.service().map(|s| &*s.key.hostname);

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lateen::hbone::{
-    Authority, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic, Tunnel,
-    headers, relay, relay_tcp, serve,
+    Authority, ConnectRequest, Connector, Handler, Hop, Incoming, Limits, Pool, Traffic, Transport,
+    Tunnel, headers, relay, relay_tcp, serve,
 };
 use lateen::tls::hbone_server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -172,6 +172,7 @@ impl Tunnels {
             svid: ends.web,
             accepted: Arc::new([ends.cart.id().clone()].into()),
             name: None,
+            transport: Transport::Tcp,
         };
         Self {
             pool: Pool::new(Plain, limits),

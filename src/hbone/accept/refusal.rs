@@ -3,10 +3,11 @@
 
 use std::io;
 
+use quinn::crypto::rustls::NoInitialCipherSuite;
 use rustls::{CertificateError, PeerIncompatible};
 
 use crate::identity::SpiffeId;
-use crate::tls::PeerRefused;
+use crate::tls::{PeerRefused, TlsError};
 
 /// Why a connection on the HBONE port came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,23 @@ pub enum AcceptError {
     /// No tunnel was asked for in time.
     #[error("no handshake and CONNECT within the deadline")]
     Timeout,
+    /// QUIC's handshake failed, or the peer turned us away in it.
+    #[error("QUIC handshake failed")]
+    Quic {
+        /// What QUIC said.
+        #[source]
+        source: quinn::ConnectionError,
+    },
+    /// The certificate at hand does not do for QUIC.
+    #[error("unusable certificate")]
+    Settings(#[source] TlsError),
+    /// The TLS stack's settings do not.
+    #[error("the TLS settings do not do for QUIC")]
+    QuicSettings {
+        /// Why not.
+        #[source]
+        source: NoInitialCipherSuite,
+    },
     /// HTTP/2 broke.
     #[error("HTTP/2 failed")]
     Http2 {
@@ -99,9 +117,13 @@ pub enum AcceptError {
 impl AcceptError {
     pub(super) fn of_handshake(error: io::Error) -> Self {
         let inner = error.get_ref().and_then(|e| e.downcast_ref());
-        let Some(source) = inner.cloned() else {
-            return Self::Tls { source: error };
-        };
+        match inner.cloned() {
+            Some(source) => Self::of_tls(source),
+            None => Self::Tls { source: error },
+        }
+    }
+
+    pub(in crate::hbone) fn of_tls(source: rustls::Error) -> Self {
         if let Some(refused) = PeerRefused::of(&source) {
             return Self::Peer(refused.clone());
         }
@@ -125,7 +147,9 @@ impl AcceptError {
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled,
             ) => Self::Version { source },
-            _ => Self::Tls { source: error },
+            _ => Self::Tls {
+                source: io::Error::new(io::ErrorKind::InvalidData, source),
+            },
         }
     }
 }

@@ -7,6 +7,8 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
+use crate::h3;
+use crate::hbone::tunnel::{self, Carrier};
 use crate::hbone::{Authority, Tunnel, TunnelError, headers};
 use crate::identity::SpiffeId;
 
@@ -23,8 +25,22 @@ pub struct Incoming {
     pub authority: Authority,
     /// The request's headers.
     pub headers: HeaderMap,
-    pub(super) respond: SendResponse<Bytes>,
-    pub(super) body: RecvStream,
+    answer: Answerer,
+}
+
+/// What a well-formed request says.
+pub(in crate::hbone) struct Asked {
+    pub(in crate::hbone) authority: Authority,
+    pub(in crate::hbone) headers: HeaderMap,
+}
+
+/// Who carries the answer.
+enum Answerer {
+    Http2 {
+        respond: SendResponse<Bytes>,
+        body: RecvStream,
+    },
+    Http3(h3::Responder),
 }
 
 /// Why a request is not well formed; answered before any handler sees it (§1.4).
@@ -41,22 +57,63 @@ pub enum Refusal {
 }
 
 impl Incoming {
+    pub(super) fn http2(
+        peer: Option<SpiffeId>,
+        remote: SocketAddr,
+        asked: Asked,
+        (respond, body): (SendResponse<Bytes>, RecvStream),
+    ) -> Self {
+        let answer = Answerer::Http2 { respond, body };
+        Self::new(peer, remote, asked, answer)
+    }
+
+    pub(in crate::hbone) fn http3(
+        peer: Option<SpiffeId>,
+        remote: SocketAddr,
+        asked: Asked,
+        responder: h3::Responder,
+    ) -> Self {
+        Self::new(peer, remote, asked, Answerer::Http3(responder))
+    }
+
+    fn new(peer: Option<SpiffeId>, remote: SocketAddr, asked: Asked, answer: Answerer) -> Self {
+        Self {
+            peer,
+            remote,
+            authority: asked.authority,
+            headers: asked.headers,
+            answer,
+        }
+    }
+
     /// Opens the tunnel, telling the destination workload for telemetry.
     ///
     /// # Errors
     /// When the peer has gone in the meantime.
-    pub fn accept(mut self, baggage: &str) -> Result<Tunnel, TunnelError> {
-        let mut response = Response::new(());
-        let map = response.headers_mut();
-        map.insert(headers::BAGGAGE, headers::value(baggage));
-        let stream = self.respond.send_response(response, false);
-        let stream = stream.map_err(|source| TunnelError::Reset { source })?;
-        Ok(Tunnel::new(stream, self.body, None))
+    pub fn accept(self, baggage: &str) -> Result<Tunnel, TunnelError> {
+        let baggage = headers::value(baggage);
+        let carrier = match self.answer {
+            Answerer::Http2 { mut respond, body } => {
+                let mut response = Response::new(());
+                response.headers_mut().insert(headers::BAGGAGE, baggage);
+                let stream = respond.send_response(response, false)?;
+                Carrier::Http2(tunnel::Http2::new(stream, body))
+            }
+            Answerer::Http3(responder) => {
+                let mut response = h3::Response::new(StatusCode::OK);
+                response.headers.insert(headers::BAGGAGE, baggage);
+                Carrier::Http3(tunnel::Http3::new(responder.open(&response)))
+            }
+        };
+        Ok(Tunnel::new(carrier, None))
     }
 
     /// Says no.
-    pub fn refuse(mut self, status: StatusCode) {
-        refuse(&mut self.respond, status);
+    pub fn refuse(self, status: StatusCode) {
+        match self.answer {
+            Answerer::Http2 { mut respond, .. } => refuse(&mut respond, status),
+            Answerer::Http3(responder) => responder.refuse(&h3::Response::new(status)),
+        }
     }
 }
 

@@ -1,63 +1,75 @@
 //! A pooled connection: the half that lends streams and the half that moves their bytes.
 
-use std::future::poll_fn;
-use std::io;
+mod http2;
+mod http3;
+
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-use h2::{RecvStream, SendStream};
-use http::{Request, Response};
-use rustls::client::UnbufferedClientConnection;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::busy::{Meter, Share};
+use super::busy::Share;
 use crate::hbone::Limits;
-use crate::hbone::connect::{ConnectError, DialError, Dialled, Http2, exchange_error};
-use crate::hbone::liveness::{self, Heard};
-use crate::hbone::stream::Turn;
+use crate::hbone::connect::{ConnectError, ConnectRequest, DialError, Dialled, Line};
+use crate::hbone::tunnel::Carrier;
 use crate::identity::SpiffeId;
 use crate::tls::{CertificateKey, Trust};
 
 /// The half of a connection that lends its streams.
 #[derive(Debug)]
 pub(super) struct Pooled {
-    to: SocketAddr,
-    sender: SendRequest<Bytes>,
+    line: Lent,
     peer: SpiffeId,
     retire: SystemTime,
     trust: Trust,
-    heard: Arc<Heard>,
     streams: AtomicUsize,
     /// When a stream was last lent.
     used: Mutex<Instant>,
     share: Arc<Share>,
 }
 
+/// What opens its streams.
+#[derive(Debug)]
+enum Lent {
+    Http2(http2::Streams),
+    Http3(http3::Streams),
+}
+
+/// What a peer answers to a request.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// Of what was granted.
+    pub(super) stream: Carrier,
+}
+
 /// Parts a new connection into its halves.
 pub(super) fn pooled(to: SocketAddr, dialled: Dialled) -> (Pooled, Driver) {
     let share = Arc::new(Share::new(std::time::Instant::now()));
+    let (line, moves) = match dialled.line {
+        Line::Http2(line) => {
+            let (streams, moves) = http2::part(to, line, Arc::clone(&share));
+            (Lent::Http2(streams), Moves::Http2(moves))
+        }
+        Line::Http3(line) => {
+            let (streams, moves) = http3::part(line);
+            (Lent::Http3(streams), Moves::Http3(moves))
+        }
+    };
     let driver = Driver {
-        connection: dialled.connection,
-        turn: dialled.turn,
-        heard: Arc::clone(&dialled.heard),
-        share: Arc::clone(&share),
+        moves,
         key: dialled.key,
         trust: dialled.trust.clone(),
     };
     let pooled = Pooled {
-        to,
-        sender: dialled.sender,
+        line,
         peer: dialled.peer,
         retire: dialled.retire,
         trust: dialled.trust,
-        heard: dialled.heard,
         streams: AtomicUsize::new(0),
         used: Mutex::new(Instant::now()),
         share,
@@ -69,10 +81,11 @@ impl Pooled {
     /// Whether it may lend streams still: neither broken, nor told by the peer to go away, nor past
     /// a certificate's end.
     pub(super) fn usable(&self, now: SystemTime) -> bool {
-        let mut sender = self.sender.clone();
-        let mut asleep = Context::from_waker(Waker::noop());
-        let gone = matches!(sender.poll_ready(&mut asleep), Poll::Ready(Err(_)));
-        !gone && now < self.trust.grace().extends(self.retire)
+        let usable = match &self.line {
+            Lent::Http2(streams) => streams.usable(),
+            Lent::Http3(streams) => streams.usable(),
+        };
+        usable && now < self.trust.grace().extends(self.retire)
     }
 
     /// Whether another stream would be within our limit and the peer's.
@@ -81,7 +94,11 @@ impl Pooled {
     }
 
     fn limit(&self, limit: usize) -> usize {
-        limit.min(self.sender.current_max_send_streams())
+        match &self.line {
+            Lent::Http2(streams) => limit.min(streams.most()),
+            // Of the peer's limit QUIC tells nothing: a stream above it waits for another to end.
+            Lent::Http3(_) => limit,
+        }
     }
 
     /// Streams lent.
@@ -90,10 +107,18 @@ impl Pooled {
     }
 
     /// Whether a stream on it waits behind others: its task has hardly time for more, or moves
-    /// somebody's bulk.
+    /// somebody's bulk. Of a QUIC connection's each has a way of its own.
     pub(super) fn strained(&self, limits: &Limits) -> bool {
         let now = std::time::Instant::now();
         self.share.percent(now) >= limits.busy_share || self.share.rate(now) >= limits.bulk
+    }
+
+    /// From how many streams another connection is worth its while.
+    pub(super) fn busy(&self, limits: &Limits) -> usize {
+        match &self.line {
+            Lent::Http2(_) => limits.busy,
+            Lent::Http3(_) => limits.streams_out,
+        }
     }
 
     /// Whether it has lent nothing for so long.
@@ -140,85 +165,45 @@ impl Lease {
         &self.connection.peer
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub(super) async fn exchange(
-        &self,
-        request: Request<()>,
-    ) -> Result<(Response<RecvStream>, SendStream<Bytes>), ConnectError> {
-        let unsent = |source| ConnectError::Http2 {
-            source,
-            unprocessed: true,
-        };
-        let sender = self.connection.sender.clone();
-        let mut sender = sender.ready().await.map_err(unsent)?;
-        let sent = sender.send_request(request, false);
-        let (response, stream) = sent.map_err(unsent)?;
-        let response = response.await.map_err(exchange_error)?;
-        Ok((response, stream))
-    }
-
-    /// What an error is really of: on a connection the peer has never answered, of the dial.
-    pub(super) fn explain(&self, error: ConnectError) -> ConnectError {
-        let connection = &self.connection;
-        match error {
-            ConnectError::Http2 { source, .. } if !connection.heard.ever() => {
-                let error = turned_away(connection.to, &connection.heard, Some(source));
-                ConnectError::Dial(Arc::new(error))
-            }
-            other => other,
+    /// Sends a request and waits for the head of its answer. An error on a connection that the peer has
+    /// never answered is the dial's.
+    pub(super) async fn exchange(&self, request: &ConnectRequest) -> Result<Answer, ConnectError> {
+        match &self.connection.line {
+            Lent::Http2(streams) => streams.exchange(request).await,
+            Lent::Http3(streams) => streams.exchange(request).await,
         }
-    }
-}
-
-/// Why a connection ended before the peer said anything.
-fn turned_away(to: SocketAddr, heard: &Heard, source: Option<h2::Error>) -> DialError {
-    match (heard.fault(), source) {
-        (Some(fault), _) => DialError::Tls {
-            to,
-            source: io::Error::new(io::ErrorKind::InvalidData, fault.clone()),
-        },
-        (None, Some(source)) => DialError::Http2 { to, source },
-        (None, None) => DialError::Timeout { to },
     }
 }
 
 /// The half of a connection that moves its bytes, to be run in a task.
 pub(super) struct Driver {
-    connection: Http2,
-    turn: Turn<UnbufferedClientConnection>,
-    heard: Arc<Heard>,
-    share: Arc<Share>,
+    moves: Moves,
     key: Option<CertificateKey>,
     trust: Trust,
+}
+
+enum Moves {
+    Http2(http2::Moves),
+    Http3(http3::Moves),
 }
 
 impl Driver {
     /// Moves the connection's bytes until it ends, falls silent or is its peer's no more. Gives an error when it did so
     /// before the peer ever answered.
-    pub(super) async fn run(mut self, to: SocketAddr, limits: &Limits) -> Option<DialError> {
-        let ping = self.connection.ping_pong();
-        let heard = Arc::clone(&self.heard);
-        let silent = liveness::silent(ping, heard, limits.ping_after, limits.ping_timeout);
-        let mut meter = Meter::new(std::time::Instant::now());
-        let driven = poll_fn(|cx| {
-            let from = std::time::Instant::now();
-            let polled = Pin::new(&mut self.connection).poll(cx);
-            let moved = self.turn.end(cx);
-            meter.worked(from, std::time::Instant::now(), moved, &self.share);
-            polled
-        });
-        let ended = tokio::select! {
-            ended = driven => ended.map_err(Some),
-            () = silent => Err(None),
-            () = self.trust.revoked(self.key.take()) => {
-                debug!(dst.addr = %to, "the peer's certificate has been revoked, its tunnels are cut");
-                return None;
+    pub(super) async fn run(self, to: SocketAddr, limits: &Limits) -> Option<DialError> {
+        let Self { moves, key, trust } = self;
+        let moved = async {
+            match moves {
+                Moves::Http2(moves) => moves.run(to, limits).await,
+                Moves::Http3(moves) => moves.run(to).await,
             }
         };
-        let error = ended.err()?;
-        let reason = error.as_ref().map(tracing::field::display);
-        debug!(dst.addr = %to, error = reason, "tunnel connection broke or fell silent");
-        let unheard = !self.heard.ever();
-        unheard.then(|| turned_away(to, &self.heard, error))
+        tokio::select! {
+            ended = moved => ended,
+            () = trust.revoked(key) => {
+                debug!(dst.addr = %to, "the peer's certificate has been revoked, its tunnels are cut");
+                None
+            }
+        }
     }
 }

@@ -10,11 +10,13 @@ use super::connection::{self, Pooled};
 use super::{Failed, Key, Outcome, Shared};
 use crate::hbone::Limits;
 use crate::hbone::connect::{self, Connector, DialError, Hop};
+use crate::hbone::quic::{self, Endpoint, QuicError};
 
 /// A dial, and the connection it leads to, as one task.
 pub(super) struct Dial<C> {
     pub(super) pool: Weak<Shared>,
     pub(super) connector: Arc<C>,
+    pub(super) quic: Option<Endpoint>,
     pub(super) limits: Limits,
     pub(super) stopping: CancellationToken,
     pub(super) key: Key,
@@ -50,6 +52,14 @@ impl<C: Connector> Dial<C> {
     }
 
     async fn attempt(&mut self) -> Result<connect::Dialled, DialError> {
+        if self.key.quic {
+            let to = self.hop.to;
+            let endpoint = self.quic.as_ref().ok_or(DialError::Quic {
+                to,
+                source: QuicError::NoSocket,
+            })?;
+            return quic::dial(endpoint, &self.hop, &self.limits).await;
+        }
         let tls = match self.tls.take() {
             Some(tls) => tls,
             None => connect::settings(&self.hop)?,

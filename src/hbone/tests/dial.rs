@@ -20,6 +20,7 @@ fn nowhere(ca: &TestCa) -> Hop {
         svid: ca.svid(WEB),
         accepted: ids(&[CART]),
         name: None,
+        transport: Transport::Tcp,
     }
 }
 
@@ -153,7 +154,7 @@ async fn waiters_survive_the_one_who_began_the_dial() {
     }
 }
 
-#[tokio::test]
+over_both! {
 async fn a_client_says_why_it_refuses() {
     let peer = peer(Limits::default()).await;
     let (pool, _plain) = pool(steady());
@@ -176,11 +177,12 @@ async fn a_client_says_why_it_refuses() {
         );
     }
 }
+}
 
-#[tokio::test]
+over_both! {
 async fn a_server_that_refuses_us_is_not_asked_again_at_once() {
     let mut peer = peer(Limits::default()).await;
-    let (pool, plain) = pool(steady());
+    let (pool, _plain) = pool(steady());
     let hop = peer
         .server
         .hop(peer.server.ca.svid("spiffe://other.local/ns/shop/sa/web"));
@@ -191,8 +193,9 @@ async fn a_server_that_refuses_us_is_not_asked_again_at_once() {
         assert_eq!(error.flag(), "TLS_FAILURE", "{n}: {error:?}");
         assert!(matches!(error, ConnectError::Dial(_)), "{n}: {error:?}");
     }
-    assert_eq!(plain.dials(), 1);
+    assert_eq!(peer.server.arrivals(), 1);
     assert!(peer.server.end("the server's view").await.is_err());
+}
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,10 +17,10 @@ use crate::hbone::*;
 use crate::tls::hbone_server;
 use crate::tls::testing::TestCa;
 
-#[tokio::test]
+over_both! {
 async fn more_streams_open_more_connections_which_are_used_again() {
     let peer = peer(Limits::default()).await;
-    let (pool, plain) = pool(Limits {
+    let (pool, _plain) = pool(Limits {
         connections: 1,
         ..steady()
     });
@@ -42,10 +42,11 @@ async fn more_streams_open_more_connections_which_are_used_again() {
         tunnels.push(open().await);
     }
     assert_eq!(
-        (pool.connections(), plain.dials()),
+        (pool.connections(), peer.server.arrivals()),
         (2, 2),
         "streams that ended are lent again"
     );
+}
 }
 
 #[tokio::test]
@@ -239,10 +240,10 @@ async fn where_nobody_listened_is_asked_again_soon() {
     }
 }
 
-#[tokio::test]
+over_both! {
 async fn who_may_share_a_connection() {
     let peer = peer(Limits::default()).await;
-    let (pool, plain) = pool(steady());
+    let (pool, _plain) = pool(steady());
     let web = peer.server.web();
     let renewed = peer.server.web();
     let wider = Hop {
@@ -266,19 +267,20 @@ async fn who_may_share_a_connection() {
         ("one who is asked for by name", &named, 4),
     ] {
         tunnels.push(soon(name, pool.connect(hop, &ask(80))).await.unwrap());
-        assert_eq!(plain.dials(), dials, "{name}");
+        assert_eq!(peer.server.arrivals(), dials, "{name}");
     }
 }
+}
 
-#[tokio::test]
+over_both! {
 async fn a_peer_that_restarts_is_dialled_anew() {
     let peer = peer(Limits::default()).await;
-    let (pool, plain) = pool(steady());
+    let (pool, _plain) = pool(steady());
     let hop = peer.server.web();
     for round in 1..=3 {
         let opened = soon("a tunnel", pool.connect(&hop, &ask(80))).await;
         drop(opened.unwrap_or_else(|e| panic!("round {round}: {e:?}")));
-        assert_eq!(plain.dials(), round);
+        assert_eq!(peer.server.arrivals(), round);
         peer.server.crash();
         eventually("the connection is known to be dead", || {
             pool.reap();
@@ -286,6 +288,7 @@ async fn a_peer_that_restarts_is_dialled_anew() {
         })
         .await;
     }
+}
 }
 
 #[tokio::test]
@@ -337,6 +340,7 @@ async fn a_peer_that_answers_nothing_is_given_up() {
             svid: ca.svid(WEB),
             accepted: ids(&[CART]),
             name: None,
+            transport: Transport::Tcp,
         };
         let tls = hbone_server(&ca.svid(CART)).unwrap();
         let mut server = JoinSet::new();
@@ -357,7 +361,7 @@ async fn a_peer_that_answers_nothing_is_given_up() {
     }
 }
 
-#[tokio::test]
+over_both! {
 async fn a_tunnel_nobody_waits_for_any_more_is_cancelled() {
     let (handler, mut requests) = HandOver::new();
     let server = server(Limits::default(), handler).await;
@@ -376,11 +380,12 @@ async fn a_tunnel_nobody_waits_for_any_more_is_cancelled() {
         soon("the cancellation", unwanted).await.unwrap();
     }
 }
+}
 
-#[tokio::test]
+over_both! {
 async fn unused_connections_close() {
     let mut peer = peer(Limits::default()).await;
-    let (pool, plain) = pool(Limits {
+    let (pool, _plain) = pool(Limits {
         idle: Duration::from_millis(100),
         ..steady()
     });
@@ -411,10 +416,11 @@ async fn unused_connections_close() {
             .await
             .unwrap(),
     );
-    assert_eq!(plain.dials(), 2);
+    assert_eq!(peer.server.arrivals(), 2);
+}
 }
 
-#[tokio::test]
+over_both! {
 async fn a_pool_that_drains_lets_tunnels_finish() {
     let mut peer = peer(Limits::default()).await;
     let (pool, _plain) = pool(steady());
@@ -433,8 +439,9 @@ async fn a_pool_that_drains_lets_tunnels_finish() {
     soon("the drain", drain).await;
     peer.server.end("the connection").await.unwrap();
 }
+}
 
-#[tokio::test]
+over_both! {
 async fn a_drain_that_is_cut_cuts_its_tunnels() {
     let peer = peer(Limits::default()).await;
     let (pool, _plain) = pool(steady());
@@ -445,4 +452,5 @@ async fn a_drain_that_is_cut_cuts_its_tunnels() {
         let end = soon("a reset", program.read_u8()).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
     }
+}
 }

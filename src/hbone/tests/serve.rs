@@ -11,7 +11,7 @@ use crate::hbone::*;
 use crate::tls::testing::Leaf;
 use crate::tls::{Grace, hbone_client};
 
-#[tokio::test]
+over_both! {
 async fn a_connection_without_tunnels_is_let_go() {
     let limits = Limits {
         idle_in: Duration::from_millis(100),
@@ -28,8 +28,9 @@ async fn a_connection_without_tunnels_is_let_go() {
     session.end("the tunnel").await.unwrap();
     peer.server.end("the connection").await.unwrap();
 }
+}
 
-#[tokio::test]
+over_both! {
 async fn a_stopping_server_lets_open_tunnels_finish() {
     let mut peer = peer(Limits::default()).await;
     let (pool, _plain) = pool(steady());
@@ -53,6 +54,7 @@ async fn a_stopping_server_lets_open_tunnels_finish() {
     session.end("the tunnel").await.unwrap();
     peer.server.end("the connection").await.unwrap();
 }
+}
 
 #[tokio::test]
 async fn a_stopping_server_waits_for_no_handshake() {
@@ -65,7 +67,7 @@ async fn a_stopping_server_waits_for_no_handshake() {
     server.end("the other").await.unwrap();
 }
 
-#[tokio::test]
+over_both! {
 async fn a_broken_connection_is_told_by_its_tunnels() {
     let mut peer = peer(Limits::default()).await;
     let (pool, _plain) = pool(steady());
@@ -80,8 +82,9 @@ async fn a_broken_connection_is_told_by_its_tunnels() {
     assert_eq!(relay.as_deref(), Some("the tunnel ended early"));
     peer.server.end("the connection").await.unwrap();
 }
+}
 
-#[tokio::test]
+over_both! {
 async fn a_dropped_server_resets_its_tunnels() {
     let peer = peer(Limits::default()).await;
     let (pool, _plain) = pool(steady());
@@ -98,6 +101,7 @@ async fn a_dropped_server_resets_its_tunnels() {
     }
     assert!(session.end("the client's relay").await.is_err());
 }
+}
 
 fn for_two_seconds<'a>(uris: &'a [&'a str]) -> Leaf<'a> {
     Leaf {
@@ -106,7 +110,7 @@ fn for_two_seconds<'a>(uris: &'a [&'a str]) -> Leaf<'a> {
     }
 }
 
-#[tokio::test]
+over_both! {
 async fn a_client_retires_a_connection_with_either_certificate() {
     for (name, ours) in [("its own", true), ("the server's", false)] {
         let (handler, mut requests) = HandOver::new();
@@ -116,7 +120,7 @@ async fn a_client_retires_a_connection_with_either_certificate() {
             for_two_seconds(&[CART])
         };
         let server = server_as(&leaf, Limits::default(), handler).await;
-        let (pool, plain) = pool(steady());
+        let (pool, _plain) = pool(steady());
         let leaf = if ours {
             for_two_seconds(&[WEB])
         } else {
@@ -145,9 +149,10 @@ async fn a_client_retires_a_connection_with_either_certificate() {
         if ours {
             let error = soon(name, pool.connect(&hop, &request)).await.unwrap_err();
             assert_eq!(error.flag(), "IDENTITY_ERROR", "{error:?}");
-            assert_eq!(plain.dials(), 1, "it is not even shown");
+            assert_eq!(server.arrivals(), 1, "it is not even shown");
         }
     }
+}
 }
 
 #[tokio::test]
@@ -179,7 +184,7 @@ async fn a_server_takes_no_tunnels_past_the_clients_certificate() {
         .unwrap();
 }
 
-#[tokio::test]
+over_both! {
 async fn in_grace_a_connection_goes_on_and_others_are_made() {
     let (handler, mut requests) = HandOver::new();
     let server = server_as(&for_two_seconds(&[CART]), Limits::default(), handler).await;
@@ -191,7 +196,7 @@ async fn in_grace_a_connection_goes_on_and_others_are_made() {
     let ours = svid.trust().clone();
     server.trust.give(grace);
     ours.give(grace);
-    let (old, plain) = pool(steady());
+    let (old, _plain) = pool(steady());
     let hop = server.hop(svid);
     let request = ask(80);
     let mut meet = async |pool: &Pool<Plain>| {
@@ -204,7 +209,7 @@ async fn in_grace_a_connection_goes_on_and_others_are_made() {
     let ended = hop.svid.not_after() + Duration::from_secs(1);
     eventually("both certificates expire", || SystemTime::now() > ended).await;
     let _second = soon("a tunnel past its end", meet(&old)).await;
-    assert_eq!((old.connections(), plain.dials()), (1, 1));
+    assert_eq!((old.connections(), server.arrivals()), (1, 1));
     let (new, _plain) = pool(steady());
     let _third = soon("a connection past its end", meet(&new)).await;
     server.trust.give(Grace::default());
@@ -217,4 +222,5 @@ async fn in_grace_a_connection_goes_on_and_others_are_made() {
         old.connections() == 0
     })
     .await;
+}
 }

@@ -1,0 +1,144 @@
+//! HBONE over QUIC (`spec/hbone-dataplane.md` §11.1): one UDP socket for both roles.
+
+mod dial;
+mod serve;
+mod settings;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use quinn::TokioRuntime;
+
+use super::Limits;
+use crate::h3;
+
+pub use serve::{Arrival, serve_quic};
+pub use settings::Congestion;
+
+pub(super) use dial::dial;
+
+/// A connection whose handshakes have passed and whose peer has taken our certificate, not driven yet.
+pub(super) struct Http3Line {
+    pub(super) client: h3::Client,
+    /// To be run for as long as the connection shall last.
+    pub(super) driving: BoxFuture<'static, Result<(), h3::Ended>>,
+}
+
+/// Why QUIC came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum QuicError {
+    /// This proxy has no socket for it.
+    #[error("this proxy has no UDP socket for tunnels")]
+    NoSocket,
+    /// The TLS stack will not have the settings.
+    #[error("the TLS settings do not do for QUIC")]
+    Settings(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// It could not be begun.
+    #[error("the connection could not be begun")]
+    Begin(#[from] quinn::ConnectError),
+    /// The handshake failed.
+    #[error("the handshake failed")]
+    Handshake(#[from] quinn::ConnectionError),
+    /// HTTP/3 ended before it began.
+    #[error("HTTP/3 did not begin")]
+    Http3(#[from] h3::Ended),
+}
+
+impl QuicError {
+    /// Whether TLS within it failed, at either end (RFC 9001 §4.8).
+    pub(super) fn is_of_tls(&self) -> bool {
+        let source = match self {
+            Self::Settings(_) => return true,
+            Self::Handshake(source) | Self::Http3(h3::Ended::Lost(source)) => source,
+            Self::NoSocket | Self::Begin(_) | Self::Http3(_) => return false,
+        };
+        let code = match source {
+            quinn::ConnectionError::TransportError(error) => error.code,
+            quinn::ConnectionError::ConnectionClosed(close) => close.error_code,
+            _ => return false,
+        };
+        ALERTS.contains(&u64::from(code))
+    }
+}
+
+/// TLS alerts as codes of QUIC.
+const ALERTS: RangeInclusive<u64> = 0x100..=0x1ff;
+
+/// Where QUIC comes and goes in one network: clones are the same.
+#[derive(Clone)]
+pub struct Endpoint {
+    quic: quinn::Endpoint,
+    transport: Arc<quinn::TransportConfig>,
+}
+
+impl Endpoint {
+    /// Speaks QUIC by `socket`, which does not block. Packets are read on the runtime this is called on;
+    /// each connection lives where it is dialled or served.
+    ///
+    /// # Errors
+    /// When the socket is of no use.
+    pub fn new(socket: UdpSocket, limits: &Limits) -> io::Result<Self> {
+        let quic = quinn::Endpoint::new(
+            settings::endpoint()?,
+            Some(settings::nobody()?),
+            socket,
+            Arc::new(TokioRuntime),
+        )?;
+        let transport = Arc::new(settings::transport(limits)?);
+        Ok(Self { quic, transport })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the socket is of no use any more.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.quic.local_addr()
+    }
+
+    /// The next connection of a peer's, of whom nothing is known yet; `None` once it is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn accept(&self) -> Option<Arrival> {
+        loop {
+            let incoming = self.quic.accept().await?;
+            let arrival = Arrival::new(incoming, Arc::clone(&self.transport));
+            if let Some(arrival) = arrival.proven() {
+                return Some(arrival);
+            }
+        }
+    }
+
+    /// Takes no more connections of peers; those that there are go on.
+    pub fn accept_no_more(&self) {
+        self.quic.set_server_config(None);
+    }
+
+    /// Closes every connection there is, of either role, and takes no more. What was said last still leaves
+    /// while [`Endpoint::idle`] waits.
+    pub fn close(&self) {
+        self.quic.close(quinn::VarInt::from_u32(NO_ERROR), b"");
+    }
+
+    /// Waits until the peers know of all that ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn idle(&self) {
+        self.quic.wait_idle().await;
+    }
+}
+
+/// `H3_NO_ERROR` (RFC 9114 §8.1).
+const NO_ERROR: u32 = 0x100;
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Endpoint")
+    }
+}

@@ -1,0 +1,78 @@
+//! How QUIC is set (`spec/hbone-dataplane.md` §11.1).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig};
+
+use crate::h3::Closable;
+use crate::hbone::Limits;
+use crate::tls;
+
+/// QUIC version 1 (RFC 9000 §15).
+const VERSION: u32 = 1;
+/// Streams of a peer's own beside requests: HTTP/3 has three.
+const UNI: u32 = 8;
+/// How long a connection may be silent.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often a client says that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Datagrams that wait, in bytes, each way.
+const DATAGRAMS: usize = 1 << 20;
+/// Handshakes that nobody has taken up yet, and what of their packets is kept meanwhile.
+const INCOMING: usize = 1024;
+const INCOMING_BYTES: u64 = 64 << 10;
+const INCOMING_BYTES_ALL: u64 = 16 << 20;
+
+/// How much may be on the way at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// By the rate at which it arrives (BBR): a lossy link is not a full one.
+    #[default]
+    Bbr,
+    /// By loss (RFC 9438).
+    Cubic,
+}
+
+pub(super) fn endpoint() -> io::Result<EndpointConfig> {
+    let mut config = EndpointConfig::default();
+    config.supported_versions(vec![VERSION]);
+    Ok(config)
+}
+
+/// For handshakes until it is known whom they are for: nobody is here.
+pub(super) fn nobody() -> io::Result<ServerConfig> {
+    let tls = tls::quic_nobody().map_err(io::Error::other)?;
+    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .max_incoming(INCOMING)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES_ALL);
+    Ok(config)
+}
+
+/// The same at both ends.
+pub(super) fn transport(limits: &Limits) -> io::Result<TransportConfig> {
+    let mut config = TransportConfig::default();
+    let idle = IDLE.try_into().map_err(io::Error::other)?;
+    config
+        .max_concurrent_bidi_streams(limits.streams_in.into())
+        .max_concurrent_uni_streams(UNI.into())
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(limits.stream_window.into())
+        .receive_window(limits.connection_window.into())
+        .send_window(limits.connection_window.into())
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS)
+        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+    config.congestion_controller_factory(Arc::new(match limits.congestion {
+        Congestion::Bbr => Closable::new(BbrConfig::default()),
+        Congestion::Cubic => Closable::new(CubicConfig::default()),
+    }));
+    Ok(config)
+}
