@@ -21,6 +21,7 @@ mod passthrough;
 mod patience;
 mod picks;
 mod probe;
+mod quic;
 mod registry;
 mod session;
 mod vigil;
@@ -38,12 +39,14 @@ use tracing::{info, warn};
 
 pub use connections::{Connection, Connections, Open};
 pub(crate) use outbound::baggage;
+pub(crate) use quic::transport;
 pub use workers::Workers;
 
 use crate::agent::certs::Certs;
 use crate::agent::report::LocalStates;
 use crate::agent::{MeshState, Placement};
 use crate::capture::Sockets;
+use crate::hbone::{Congestion, Limits};
 use crate::identity::SpiffeId;
 use crate::model::declaration::Capture;
 use crate::model::workload::Health;
@@ -80,6 +83,10 @@ pub struct Shared {
     pub connections: Connections,
     /// How long open connections may finish after a stop.
     pub drain: Duration,
+    /// The limits of tunnels.
+    limits: Limits,
+    /// Whether tunnels may go by QUIC.
+    quic: bool,
     /// The data plane's threads.
     threads: Vec<Arc<Worker>>,
     /// Which of them accepts for the next workload.
@@ -116,6 +123,8 @@ impl Shared {
             metrics,
             connections: Connections::default(),
             drain,
+            limits: Limits::default(),
+            quic: true,
             threads: workers.all().to_vec(),
             next: AtomicUsize::new(0),
             picks: Picks::default(),
@@ -132,6 +141,20 @@ impl Shared {
         let (mesh, metrics) = (self.mesh.clone(), Arc::clone(&self.metrics));
         Self {
             dns: dns::Common::new(mesh, settings, metrics),
+            ..self
+        }
+    }
+
+    /// The same, with tunnels by QUIC as this host's settings have it, or by TCP alone.
+    #[must_use]
+    pub fn carrying(self, quic: Option<Congestion>) -> Self {
+        let limits = Limits {
+            congestion: quic.unwrap_or_default(),
+            ..self.limits
+        };
+        Self {
+            limits,
+            quic: quic.is_some(),
             ..self
         }
     }

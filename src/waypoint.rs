@@ -85,6 +85,8 @@ pub struct Settings {
     pub sessions: SessionKey,
     /// The directory of the keys of those whose tokens are believed.
     pub keys: PathBuf,
+    /// How tunnels go by QUIC; `None` for by TCP alone.
+    pub quic: Option<hbone::Congestion>,
     /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
     pub silence: Duration,
 }
@@ -143,9 +145,10 @@ impl<C: hbone::Connector> Shared<C> {
     }
 }
 
-fn limits() -> Limits {
+fn limits(settings: &Settings) -> Limits {
     Limits {
         streams_in: STREAMS,
+        congestion: settings.quic.unwrap_or_default(),
         ..Limits::default()
     }
 }

@@ -35,11 +35,23 @@ pub enum Role {
 /// What tunnels are carried over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// QUIC where the peer offers it, else TCP. This version offers none, so TCP.
+    /// As the mesh says.
     Auto,
     /// HTTP/2 over TLS over TCP.
     Tcp,
 }
+
+/// How QUIC finds out how much a path takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Congestion {
+    /// By the rate at which what was sent arrives.
+    Bbr,
+    /// By what is lost.
+    Cubic,
+}
+
+const CONGESTIONS: [(&str, Congestion); 2] =
+    [("bbr", Congestion::Bbr), ("cubic", Congestion::Cubic)];
 
 /// How grave an event must be to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +121,7 @@ pub struct Config {
     keeper_user: Option<ProxyUser>,
     drain_deadline: Duration,
     transport: Transport,
+    congestion: Congestion,
     workers: Option<u32>,
     busy_poll: bool,
     session_key_file: Option<PathBuf>,
@@ -184,6 +197,7 @@ impl Config {
             keeper_user,
             drain_deadline,
             transport,
+            congestion,
             workers,
             busy_poll,
             session_key_file,
@@ -204,6 +218,7 @@ impl Config {
             ("keeper-user", *keeper_user != other.keeper_user),
             ("drain-deadline", *drain_deadline != other.drain_deadline),
             ("transport", *transport != other.transport),
+            ("congestion", *congestion != other.congestion),
             ("workers", *workers != other.workers),
             ("busy-poll", *busy_poll != other.busy_poll),
             (
@@ -278,6 +293,11 @@ impl Config {
         self.transport
     }
 
+    /// How QUIC finds out how much a path takes; `bbr` unless set.
+    pub fn congestion(&self) -> Congestion {
+        self.congestion
+    }
+
     /// How grave an event must be to be logged; `info` unless set.
     pub fn log_level(&self) -> LogLevel {
         self.log_level
@@ -349,6 +369,9 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         transport: root
             .optional("transport", transport)
             .unwrap_or(Transport::Auto),
+        congestion: root
+            .optional("congestion", |value| scalar::choice(value, &CONGESTIONS))
+            .unwrap_or(Congestion::Bbr),
         workers: root.optional("workers", |value| value.count(1..=1024)),
         busy_poll: root.optional("busy-poll", Value::boolean).unwrap_or(true),
         session_key_file: root.optional("session-key-file", path),
@@ -396,7 +419,9 @@ fn role(value: &Value<'_>) -> Option<Role> {
 fn transport(value: &Value<'_>) -> Option<Transport> {
     match value.text()? {
         "quic" => {
-            value.unsupported("write `\"auto\"` or `\"tcp\"`");
+            value.unsupported(
+                "write `\"auto\"` or `\"tcp\"`; that tunnels go over QUIC alone the mesh says, of a node say",
+            );
             None
         }
         _ => scalar::choice(value, &[("auto", Transport::Auto), ("tcp", Transport::Tcp)]),

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::local::{HBONE, INBOUND_PLAINTEXT, OUTBOUND, note};
+use super::quic;
 use crate::agent::report::{CaptureState, LocalStates};
 use crate::agent::{MeshState, Placement};
 use crate::capture::host::{Outcome, Standing, Wanted, Workloads};
@@ -118,13 +119,18 @@ impl Host {
             // Listeners first: from the instant the rules hold, somebody answers.
             let ports = self.listen(place).await?;
             let inner = stop.child_token();
-            let mut serving = Serving::new(&self.shared, place.clone(), inner.clone());
+            let quic = quic::endpoint(&self.shared, place).await;
+            let (shared, network) = (&self.shared, place.clone());
+            let mut serving = Serving::new(shared, network, inner.clone(), quic.clone());
             let desks = serving.open(ports);
             let ((), ()) = tokio::join!(
                 self.follow(&mut serving, told, &mut outcome, &inner),
                 ended(desks, &inner),
             );
             let cut = serving.ended().await;
+            if let Some(quic) = quic {
+                quic::close(quic).await;
+            }
             if cut > 0 {
                 warn!(
                     cut,

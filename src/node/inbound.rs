@@ -11,12 +11,13 @@ use tokio::net::TcpStream;
 
 use super::carried::{Carried, Onward, carry};
 use super::lane::Lane;
+use super::local::HBONE;
 use super::outbound::baggage;
 use super::registry::Attributes;
 use super::session::{Forth, Session};
 use crate::capture::near;
 use crate::causes::chain;
-use crate::hbone::{self, Authority, Incoming, headers};
+use crate::hbone::{self, Arrival, Authority, Incoming, headers};
 use crate::identity::SpiffeId;
 use crate::model::inbound::{self, Caller, Target};
 use crate::model::workload::Workload;
@@ -39,12 +40,43 @@ pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAd
         local: Arc::clone(&local),
         local_ip,
     });
-    let limits = hbone::Limits::default();
+    let limits = local.shared.limits.clone();
     let stop = local.stop.clone();
     let served = hbone::serve(stream, source, tls, &limits, handler, stop).await;
     if let Err(e) = served {
         let arrived = SocketAddr::new(local_ip, arrived.port());
         denied("inbound", source, Some(arrived), &chain(&e));
+    }
+}
+
+/// Serves one connection that has come by QUIC to its end.
+pub(super) async fn handle_quic(local: Arc<Lane>, arrival: Arrival) {
+    let source = arrival.remote();
+    let tls = match local.server_config().await {
+        Ok(tls) => tls,
+        Err(e) => {
+            arrival.refuse();
+            return denied("inbound", source, None, &chain(&e));
+        }
+    };
+    let Some(local_ip) = arrival.local_ip() else {
+        arrival.refuse();
+        return denied("inbound", source, None, "the address called is not known");
+    };
+    let handler = Arc::new(Handler {
+        local: Arc::clone(&local),
+        local_ip,
+    });
+    let limits = local.shared.limits.clone();
+    let stop = local.stop.clone();
+    let served = hbone::serve_quic(arrival, tls, &limits, handler, stop).await;
+    if let Err(e) = served {
+        denied(
+            "inbound",
+            source,
+            Some(SocketAddr::new(local_ip, HBONE)),
+            &chain(&e),
+        );
     }
 }
 
@@ -170,7 +202,7 @@ pub(super) async fn admit(
         source,
         source_workload: view.workload_at(&workload.network, source.ip()).cloned(),
         source_identity: asked.peer.clone(),
-        destination: SocketAddr::new(local_ip, super::local::HBONE),
+        destination: SocketAddr::new(local_ip, HBONE),
         tunnelled: Some(delivery.to.to_string()),
         service: delivery.service,
         destination_workload: Some(Arc::clone(&workload)),

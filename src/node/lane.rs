@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::{Shared, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
 use crate::capture::{Place, near};
-use crate::hbone;
+use crate::hbone::{self, Endpoint};
 use crate::model::inbound::Guarded;
 use crate::model::policy::{Guard, Peer, Policies, Rehearsal, Request};
 use crate::model::workload::Workload;
@@ -101,9 +101,11 @@ impl Stay {
 
 /// What arrives on the ports of a workload and is dealt to one thread.
 pub(super) struct Hands {
-    pub(super) outbound: Hand,
-    pub(super) plaintext: Hand,
-    pub(super) tunnels: Hand,
+    pub(super) outbound: Hand<TcpListener>,
+    pub(super) plaintext: Hand<TcpListener>,
+    pub(super) tunnels: Hand<TcpListener>,
+    /// Those that come by QUIC; closed where none do.
+    pub(super) quic: Hand<Endpoint>,
 }
 
 /// No certificate to serve with.
@@ -123,13 +125,14 @@ impl Lane {
         uid: Arc<str>,
         place: Place,
         stop: CancellationToken,
+        quic: Option<Endpoint>,
     ) -> Self {
         let connector = Connector {
             shared: Arc::clone(&shared),
             place: place.clone(),
         };
         Self {
-            pool: hbone::Pool::new(connector, hbone::Limits::default()),
+            pool: hbone::Pool::with_quic(connector, shared.limits.clone(), quic),
             shared,
             uid,
             place,
@@ -194,19 +197,22 @@ impl Lane {
         let _known = lane.shared.neighbours.enter(&lane);
         let (stop, drain) = (&lane.stop, lane.shared.drain);
         let served = async {
-            let (a, b, c, d) = tokio::join!(
-                serve(hands.outbound, stop, drain, |s, p| {
+            let (a, b, c, d, e) = tokio::join!(
+                serve(hands.outbound, stop, drain, |(s, p)| {
                     outbound::handle(Arc::clone(&lane), s, p)
                 }),
-                serve(hands.plaintext, stop, drain, |s, p| {
+                serve(hands.plaintext, stop, drain, |(s, p)| {
                     passthrough::handle(Arc::clone(&lane), s, p)
                 }),
-                serve(hands.tunnels, stop, drain, |s, p| {
+                serve(hands.tunnels, stop, drain, |(s, p)| {
                     inbound::handle(Arc::clone(&lane), s, p)
+                }),
+                serve(hands.quic, stop, drain, |arrival| {
+                    inbound::handle_quic(Arc::clone(&lane), arrival)
                 }),
                 lane.see_off(),
             );
-            a + b + c + d
+            a + b + c + d + e
         };
         lane.kept_while(served).await
     }

@@ -1,5 +1,5 @@
 //! One port of a workload: whoever accepts deals each connection to the data plane thread that has
-//! least to do, and that thread serves it in a task of its own.
+//! least to do, and that thread serves it in a task of its own. What a connection is the [`Source`] says.
 
 use std::future::Future;
 use std::io;
@@ -30,13 +30,63 @@ const DEALT: usize = 256;
 /// Pause after a failed accept: out of descriptors, most likely, and trying at once only spins.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Where connections come from.
+pub(super) trait Source: Send + 'static {
+    /// The same, on the thread that accepts.
+    type Open: Send + Sync;
+    /// A connection.
+    type Arrival: Arrives;
+
+    /// Begins, on the thread that accepts.
+    fn open(self) -> io::Result<Self::Open>;
+
+    /// The next connection.
+    fn next(open: &Self::Open) -> impl Future<Output = io::Result<Self::Arrival>> + Send;
+}
+
+/// A connection on its way to the thread that serves it.
+pub(super) trait Arrives: Send + 'static {
+    /// What that has of it.
+    type Taken;
+
+    /// For whoever serves it.
+    fn take(self) -> io::Result<Self::Taken>;
+}
+
 /// A connection on its way to the thread that will serve it.
-pub(super) struct Dealt {
-    stream: Unserved,
-    peer: SocketAddr,
+pub(super) struct Dealt<A> {
+    arrival: A,
     counted: Counted,
     /// Its place among those the workload may have on the port.
     place: OwnedSemaphorePermit,
+}
+
+/// A connection by TCP, and who opened it.
+pub(super) struct Accepted {
+    stream: Unserved,
+    peer: SocketAddr,
+}
+
+impl Arrives for Accepted {
+    type Taken = (TcpStream, SocketAddr);
+
+    fn take(self) -> io::Result<Self::Taken> {
+        Ok((self.stream.take()?, self.peer))
+    }
+}
+
+/// Listeners must not block.
+impl Source for TcpListener {
+    type Open = AsyncFd<OwnedFd>;
+    type Arrival = Accepted;
+
+    fn open(self) -> io::Result<Self::Open> {
+        sys::async_fd(self.into())
+    }
+
+    fn next(open: &Self::Open) -> impl Future<Output = io::Result<Accepted>> + Send {
+        accept(open)
+    }
 }
 
 /// A connection that nobody has taken up: dropped so it is reset, since an orderly end would look
@@ -61,22 +111,22 @@ impl Drop for Unserved {
 }
 
 /// The accepting side of a port.
-pub(super) struct Dealer {
-    listener: TcpListener,
+pub(super) struct Dealer<S: Source> {
+    source: S,
     kind: Kind,
     room: Arc<Semaphore>,
-    hands: Vec<(Arc<Worker>, mpsc::Sender<Dealt>)>,
+    hands: Vec<(Arc<Worker>, mpsc::Sender<Dealt<S::Arrival>>)>,
 }
 
 /// The serving side of a port, on one thread.
-pub(super) type Hand = mpsc::Receiver<Dealt>;
+pub(super) type Hand<S> = mpsc::Receiver<Dealt<<S as Source>::Arrival>>;
 
-impl Dealer {
-    /// Deals what arrives on `listener`, which must not block. At equal load a connection stays
-    /// with the first thread it is dealt to.
-    pub(super) fn new(listener: TcpListener, kind: Kind) -> Self {
+impl<S: Source> Dealer<S> {
+    /// Deals what arrives at `source`. At equal load a connection stays with the first thread it is
+    /// dealt to.
+    pub(super) fn new(source: S, kind: Kind) -> Self {
         Self {
-            listener,
+            source,
             kind,
             room: Arc::new(Semaphore::new(CONNECTIONS)),
             hands: Vec::new(),
@@ -84,7 +134,7 @@ impl Dealer {
     }
 
     /// Deals to another thread.
-    pub(super) fn deal_to(&mut self, worker: &Arc<Worker>) -> Hand {
+    pub(super) fn deal_to(&mut self, worker: &Arc<Worker>) -> Hand<S> {
         let (give, hand) = mpsc::channel(DEALT);
         self.hands.push((Arc::clone(worker), give));
         hand
@@ -96,23 +146,22 @@ impl Dealer {
     /// When this thread cannot listen.
     pub(super) async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let Self {
-            listener,
+            source,
             kind,
             room,
             hands,
         } = self;
-        let listener = sys::async_fd(listener.into())?;
+        let open = source.open()?;
         let dealing = async {
             loop {
-                match accept(&listener, &room).await {
-                    Ok((stream, peer, place)) => {
+                match arrived::<S>(&open, &room).await {
+                    Ok((arrival, place)) => {
                         let Some((worker, give)) = least(&hands, kind) else {
                             return;
                         };
                         let counted = worker.load().count(kind);
                         let dealt = Dealt {
-                            stream,
-                            peer,
+                            arrival,
                             counted,
                             place,
                         };
@@ -135,12 +184,16 @@ impl Dealer {
 }
 
 /// The next connection, with its place among those the workload may have.
-async fn accept(
-    listener: &AsyncFd<OwnedFd>,
+async fn arrived<S: Source>(
+    open: &S::Open,
     room: &Arc<Semaphore>,
-) -> io::Result<(Unserved, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(S::Arrival, OwnedSemaphorePermit)> {
     let place = Arc::clone(room).acquire_owned().await;
     let place = place.map_err(io::Error::other)?;
+    Ok((S::next(open).await?, place))
+}
+
+async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<Accepted> {
     loop {
         let mut ready = listener.readable().await?;
         let accepted = ready.try_io(|listener| {
@@ -154,28 +207,29 @@ async fn accept(
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         let peer = peer.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        return Ok((stream, peer, place));
+        return Ok(Accepted { stream, peer });
     }
 }
 
 /// Serves what is dealt until `stop`, then waits up to `drain` for open connections and cuts the
 /// rest. Returns how many were cut.
-pub(super) async fn serve<F, R>(
-    mut hand: Hand,
+pub(super) async fn serve<A, F, R>(
+    mut hand: mpsc::Receiver<Dealt<A>>,
     stop: &CancellationToken,
     drain: Duration,
     handle: F,
 ) -> usize
 where
-    F: Fn(TcpStream, SocketAddr) -> R,
+    A: Arrives,
+    F: Fn(A::Taken) -> R,
     R: Future<Output = ()> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
-    let take = |tasks: &mut JoinSet<()>, dealt: Dealt| {
+    let take = |tasks: &mut JoinSet<()>, dealt: Dealt<A>| {
         let held = (dealt.place, dealt.counted);
-        match dealt.stream.take() {
-            Ok(stream) => {
-                tasks.spawn(handle(stream, dealt.peer).map(|()| drop(held)));
+        match dealt.arrival.take() {
+            Ok(taken) => {
+                tasks.spawn(handle(taken).map(|()| drop(held)));
             }
             Err(e) => warn!(error = %e, "cannot serve a connection"),
         }

@@ -16,11 +16,13 @@ use super::dns::{self, Answering, Client, Listeners, Servers, Upstream};
 use super::lane::{Hands, Lane};
 use super::listener::Dealer;
 use super::load::Kind;
+use super::quic;
 use crate::agent::report::{CaptureState, LocalStates};
 use crate::agent::{MeshState, Placement};
 use crate::capture::reconcile::State;
 use crate::capture::{self, AttachError as NoNetwork, Place, Target, near};
 use crate::causes::chain;
+use crate::hbone::Endpoint;
 use crate::model::declaration::Capture;
 
 /// Where captured outbound connections arrive.
@@ -96,6 +98,7 @@ impl Local {
         near::local(&outbound);
         let plaintext = self.listen(&place, INBOUND_PLAINTEXT).await?;
         let tunnels = self.listen(&place, HBONE).await?;
+        let quic = quic::endpoint(&self.shared, &place).await;
         let captures_dns = self.shared.dns.captures(self.placement.dns_capture);
         let names = match captures_dns {
             true => Some(self.listen_for_names(&place).await?),
@@ -108,7 +111,12 @@ impl Local {
             source,
         })?;
         let inner = stop.child_token();
-        let lanes = self.lanes(&place, &inner, [outbound, plaintext, tunnels]);
+        let lanes = self.lanes(
+            &place,
+            &inner,
+            [outbound, plaintext, tunnels],
+            quic.as_ref(),
+        );
         let ((), (), (), cut) = tokio::join!(
             async {
                 // One after the other, or rules might be put back that have just been removed.
@@ -119,13 +127,16 @@ impl Local {
             self.answer(names, &place, &inner),
             ended(lanes, &inner),
         );
+        if let Some(quic) = quic {
+            quic::close(quic).await;
+        }
         if cut > 0 {
             warn!(workload = %self.placement.uid, cut, "drain deadline passed, connections cut");
         }
         Ok(())
     }
 
-    /// Serves the three ports: one data plane thread accepts, all of them serve. Nobody but these
+    /// Serves the ports: one data plane thread accepts, all of them serve. Nobody but these
     /// tasks holds the ports then: once they have let go, connections are refused and do not wait to
     /// be accepted.
     fn lanes(
@@ -133,20 +144,24 @@ impl Local {
         place: &Place,
         stop: &CancellationToken,
         [outbound, plaintext, tunnels]: [TcpListener; 3],
+        quic: Option<&Endpoint>,
     ) -> JoinSet<io::Result<usize>> {
         let mut lanes = JoinSet::new();
         let mut outbound = Dealer::new(outbound, Kind::Program);
         let mut plaintext = Dealer::new(plaintext, Kind::Program);
         let mut tunnels = Dealer::new(tunnels, Kind::Tunnel);
+        let mut arrivals = quic.map(|quic| Dealer::new(quic.clone(), Kind::Tunnel));
         let threads = self.shared.threads();
         for worker in &threads {
             let hands = Hands {
                 outbound: outbound.deal_to(worker),
                 plaintext: plaintext.deal_to(worker),
                 tunnels: tunnels.deal_to(worker),
+                quic: quic::dealt(arrivals.as_mut(), worker),
             };
             let uid = Arc::clone(&self.placement.uid);
-            let lane = Lane::new(Arc::clone(&self.shared), uid, place.clone(), stop.clone());
+            let (shared, quic) = (Arc::clone(&self.shared), quic.cloned());
+            let lane = Lane::new(shared, uid, place.clone(), stop.clone(), quic);
             let served = async move { Ok(lane.run(hands).await) };
             lanes.spawn_on(served, worker.handle());
         }
@@ -154,6 +169,11 @@ impl Local {
             for dealer in [outbound, plaintext, tunnels] {
                 let stop = stop.clone();
                 let dealt = async move { dealer.run(stop).await.map(|()| 0) };
+                lanes.spawn_on(dealt, first.handle());
+            }
+            if let Some(arrivals) = arrivals {
+                let stop = stop.clone();
+                let dealt = async move { arrivals.run(stop).await.map(|()| 0) };
                 lanes.spawn_on(dealt, first.handle());
             }
         }

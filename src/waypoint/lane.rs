@@ -3,13 +3,17 @@
 //! answered on one thread, and what many requests have to say to a peer in one turn of its loop
 //! leaves in one write.
 
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tracing::warn;
 
-use crate::hbone::{self, Connector, Pool};
+use super::Settings;
+use crate::hbone::{Connector, Endpoint, Limits, Pool};
 
 /// One of the threads.
 pub(super) struct Lane<C> {
@@ -20,6 +24,23 @@ pub(super) struct Lane<C> {
     pub(super) tunnels: Pool<C>,
     /// Tunnel connections that it was dealt.
     dealt: AtomicUsize,
+}
+
+/// QUIC to peers, from whichever of this host's addresses.
+fn outward(handle: &Handle, limits: &Limits) -> Option<Endpoint> {
+    let opened = || -> io::Result<_> {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        // Where IPv6 is switched off.
+        let plain = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+        let socket = UdpSocket::bind(any).or_else(|_no_ipv6| plain())?;
+        socket.set_nonblocking(true)?;
+        let _there = handle.enter();
+        Endpoint::new(socket, limits)
+    };
+    let opened = opened();
+    opened
+        .map_err(|error| warn!(%error, "no socket for QUIC, tunnels onward go by TCP alone"))
+        .ok()
 }
 
 /// A tunnel connection's place on a thread.
@@ -35,11 +56,16 @@ impl<C> Drop for Dealt<C> {
 
 impl<C: Connector + Clone> Lane<C> {
     /// The thread behind `handle`.
-    pub(super) fn new(number: usize, handle: Handle, connector: C) -> Self {
+    pub(super) fn new(number: usize, handle: Handle, connector: C, settings: &Settings) -> Self {
+        let limits = Limits {
+            congestion: settings.quic.unwrap_or_default(),
+            ..Limits::default()
+        };
+        let quic = settings.quic.and_then(|_| outward(&handle, &limits));
         Self {
             number,
             handle,
-            tunnels: Pool::new(connector, hbone::Limits::default()),
+            tunnels: Pool::with_quic(connector, limits, quic),
             dealt: AtomicUsize::new(0),
         }
     }

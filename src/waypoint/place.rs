@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tracing::warn;
 
-use super::{Settings, Shared};
+use super::{Settings, Shared, limits};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
-use crate::hbone::Connector;
+use crate::hbone::{Connector, Endpoint};
 use crate::model::waypoint;
 use crate::model::workload::Workload;
 
@@ -104,12 +105,32 @@ pub(super) fn want<C: Connector>(shared: &Shared<C>, place: Option<&Place>) {
     shared.certs.set_wanted_by(&part, ids);
 }
 
+/// Where tunnels come to one address.
+pub(super) struct Listener {
+    pub(super) tcp: TcpListener,
+    /// None where this host has none, or the port is another's.
+    pub(super) quic: Option<Endpoint>,
+}
+
+/// The same address by QUIC.
+fn quic<C: Connector>(shared: &Shared<C>, beside: &TcpListener) -> Option<Endpoint> {
+    let opened = || -> io::Result<_> {
+        let socket = UdpSocket::bind(beside.local_addr()?)?;
+        socket.set_nonblocking(true)?;
+        Endpoint::new(socket, &limits(&shared.settings))
+    };
+    let waypoint = &shared.settings.name;
+    opened()
+        .map_err(|error| warn!(%waypoint, %error, "no socket for QUIC, tunnels come by TCP alone"))
+        .ok()
+}
+
 /// Listens at a place, once there is a certificate to serve with and it is known how to serve: until
 /// then peers had better go by another instance.
 pub(super) async fn listen<C: Connector>(
     shared: &Shared<C>,
     place: Result<Place, Unable>,
-) -> Result<(Place, Vec<TcpListener>), Unable> {
+) -> Result<(Place, Vec<Listener>), Unable> {
     let place = place?;
     let name = || shared.settings.name.to_string();
     if !place.told {
@@ -125,8 +146,10 @@ pub(super) async fn listen<C: Connector>(
     let mut listeners = Vec::new();
     for address in &place.instance.addresses {
         let at = SocketAddr::new(*address, place.port);
-        let listener = TcpListener::bind(at).await;
-        listeners.push(listener.map_err(|source| Unable::Listen { at, source })?);
+        let tcp = TcpListener::bind(at).await;
+        let tcp = tcp.map_err(|source| Unable::Listen { at, source })?;
+        let quic = shared.settings.quic.and_then(|_| quic(shared, &tcp));
+        listeners.push(Listener { tcp, quic });
     }
     match listeners.is_empty() {
         true => Err(Unable::NoAddress { name: name() }),

@@ -16,14 +16,14 @@ use tracing::{info, warn};
 use super::admission::admit;
 use super::jwks::Keeper;
 use super::lane::{Dealt, Lane};
-use super::place::{self, Place};
+use super::place::{self, Listener, Place};
 use super::report::{State, Teller};
 use super::{Arrival, Lookups, Settings, Shared, http, limits, protocol};
 use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
 use crate::causes::chain;
-use crate::hbone::{self, Connector, Incoming};
+use crate::hbone::{self, Connector, Endpoint, Incoming};
 use crate::node::baggage;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::denied;
@@ -63,7 +63,10 @@ impl<C: Connector + Clone> Waypoint<C> {
         teller: Teller,
     ) -> Self {
         let threads = settings.threads.iter().cloned().enumerate();
-        let lane = |(number, handle)| Arc::new(Lane::new(number, handle, connector.clone()));
+        let lane = |(number, handle)| {
+            let connector = connector.clone();
+            Arc::new(Lane::new(number, handle, connector, &settings))
+        };
         let lanes = threads.map(lane).collect();
         let shared = Arc::new(Shared {
             upstream: super::Upstream::new(connector, certs.clone()),
@@ -156,7 +159,7 @@ impl<C: Connector + Clone> Waypoint<C> {
     async fn serve(
         &mut self,
         place: &Place,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         shutdown: &CancellationToken,
     ) {
         let Self {
@@ -166,7 +169,7 @@ impl<C: Connector + Clone> Waypoint<C> {
             tasks,
             room,
         } = self;
-        let at = listeners.iter().filter_map(|l| l.local_addr().ok());
+        let at = listeners.iter().filter_map(|l| l.tcp.local_addr().ok());
         let uid = &place.instance.uid;
         teller.tell(Some(uid), State::Serving(at.collect()));
         // Not with `shutdown`: those who do not know of it yet are served.
@@ -183,9 +186,15 @@ impl<C: Connector + Clone> Waypoint<C> {
         let doors: Vec<_> = lanes.iter().map(door).collect();
         let mut accepting = JoinSet::new();
         let (give, mut taken) = tokio::sync::mpsc::channel(1);
-        for listener in listeners {
+        let mut endpoints = Vec::new();
+        for Listener { tcp, quic } in listeners {
             let (give, room) = (give.clone(), Arc::clone(room));
-            accepting.spawn(async move { accept(listener, room, give).await });
+            if let Some(quic) = quic {
+                let (give, room) = (give.clone(), Arc::clone(&room));
+                endpoints.push(quic.clone());
+                accepting.spawn(async move { accept_quic(quic, room, give).await });
+            }
+            accepting.spawn(async move { accept(tcp, room, give).await });
         }
         let mut reap = tokio::time::interval(REAP);
         let announced = async {
@@ -213,6 +222,7 @@ impl<C: Connector + Clone> Waypoint<C> {
             }
         }
         accepting.shutdown().await;
+        endpoints.iter().for_each(Endpoint::accept_no_more);
         stop.cancel();
     }
 
@@ -240,7 +250,13 @@ impl<C: Connector + Clone> Waypoint<C> {
 }
 
 /// A connection with its place among those a waypoint may have.
-type Taken = (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit);
+type Taken = (By, SocketAddr, OwnedSemaphorePermit);
+
+/// What it came by.
+enum By {
+    Tcp(std::net::TcpStream),
+    Quic(hbone::Arrival),
+}
 
 /// Accepts until it is dropped.
 async fn accept(
@@ -259,7 +275,7 @@ async fn accept(
                     continue;
                 };
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                if give.send((stream, peer, place)).await.is_err() {
+                if give.send((By::Tcp(stream), peer, place)).await.is_err() {
                     return;
                 }
             }
@@ -267,6 +283,19 @@ async fn accept(
                 warn!(error = %e, "cannot accept, pausing");
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+}
+
+/// The same, of what comes by QUIC.
+async fn accept_quic(quic: Endpoint, room: Arc<Semaphore>, give: tokio::sync::mpsc::Sender<Taken>) {
+    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        let Some(arrival) = quic.accept().await else {
+            return;
+        };
+        let peer = arrival.remote();
+        if give.send((By::Quic(arrival), peer, place)).await.is_err() {
+            return;
         }
     }
 }
@@ -305,7 +334,28 @@ struct Door<C: Connector> {
 
 impl<C: Connector + Clone> Door<C> {
     /// Serves one tunnel connection to its end.
-    async fn serve(self: Arc<Self>, (stream, source, _place): Taken, _dealt: Dealt<C>) {
+    async fn serve(self: Arc<Self>, (by, source, _place): Taken, _dealt: Dealt<C>) {
+        match by {
+            By::Tcp(stream) => self.serve_tcp(stream, source).await,
+            By::Quic(arrival) => self.serve_quic(arrival, source).await,
+        }
+    }
+
+    async fn serve_quic(self: Arc<Self>, arrival: hbone::Arrival, source: SocketAddr) {
+        let tls = match self.tls().await {
+            Ok(tls) => tls,
+            Err(e) => {
+                arrival.refuse();
+                return denied("waypoint", source, None, &chain(&e));
+            }
+        };
+        let (limits, stop) = (limits(&self.shared.settings), self.stop.clone());
+        if let Err(e) = hbone::serve_quic(arrival, tls, &limits, self, stop).await {
+            denied("waypoint", source, None, &chain(&e));
+        }
+    }
+
+    async fn serve_tcp(self: Arc<Self>, stream: std::net::TcpStream, source: SocketAddr) {
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(e) => return denied("waypoint", source, None, &chain(&e)),
@@ -316,7 +366,7 @@ impl<C: Connector + Clone> Door<C> {
             Ok(tls) => tls,
             Err(e) => return denied("waypoint", source, arrived, &chain(&e)),
         };
-        let (limits, stop) = (limits(), self.stop.clone());
+        let (limits, stop) = (limits(&self.shared.settings), self.stop.clone());
         let served = hbone::serve(stream, source, tls, &limits, self, stop).await;
         if let Err(e) = served {
             denied("waypoint", source, arrived, &chain(&e));

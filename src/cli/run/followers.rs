@@ -20,7 +20,8 @@ use crate::agent::{self, Agent, Member};
 use crate::capture::kept::link::Link;
 use crate::causes::chain;
 use crate::cli::Failure;
-use crate::config::daemon::{Bearer, Config, HostNames};
+use crate::config::daemon::{Bearer, Config, Congestion, HostNames, Transport};
+use crate::hbone;
 use crate::identity::token::{Token, TokenError};
 use crate::model::route::SessionKey;
 use crate::node::{Connections, Node, Shared, Workers, dns};
@@ -72,6 +73,18 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
 }
 
 /// What this host's settings say of names.
+/// How tunnels go by QUIC; `None` for by TCP alone.
+fn quic_of(config: &Config) -> Option<hbone::Congestion> {
+    let congestion = match config.congestion() {
+        Congestion::Bbr => hbone::Congestion::Bbr,
+        Congestion::Cubic => hbone::Congestion::Cubic,
+    };
+    match config.transport() {
+        Transport::Auto => Some(congestion),
+        Transport::Tcp => None,
+    }
+}
+
 fn names_of(config: &Config) -> dns::Settings {
     let settings = config.dns();
     dns::Settings {
@@ -145,6 +158,7 @@ impl Followers {
                 },
                 keys: config.state_dir().join("jwks"),
                 silence: waypoint::SILENCE,
+                quic: quic_of(config),
             };
             let reason = format!("waypoint {name}: this machine has not joined");
             let (tell, seen) = watch::channel(waypoint::State::Pending(reason));
@@ -205,7 +219,7 @@ impl Followers {
                 names.clone(),
                 &node.workers,
             );
-            let shared = shared.naming(names_of(&config));
+            let shared = shared.naming(names_of(&config)).carrying(quic_of(&config));
             connections = shared.connections.clone();
             let role = Node::new(Arc::new(shared), node.workers, states.clone());
             roles.spawn(role.run(shutdown.clone()));

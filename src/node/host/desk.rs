@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use crate::capture::{near, original_destination};
 use crate::causes::chain;
-use crate::hbone::{self, Authority, Incoming};
+use crate::hbone::{self, Arrival, Authority, Incoming};
 use crate::identity::SpiffeId;
 use crate::model::inbound::Target;
 use crate::node::carried::carry;
 use crate::node::lane::{Hands, Lane, ServerConfigError};
 use crate::node::listener::serve;
+use crate::node::local::HBONE;
 use crate::node::{Shared, inbound, outbound, passthrough};
 use crate::telemetry::access_log::denied;
 use crate::tls::{Asked, NamedServer, ServerSide, Svid};
@@ -59,18 +60,20 @@ impl Desk {
     /// were cut.
     pub(super) async fn run(self: Arc<Self>, hands: Hands) -> usize {
         let (stop, drain) = (&self.stop, self.shared.drain);
-        let (a, b, c) = tokio::join!(
-            serve(hands.outbound, stop, drain, |stream, peer| {
+        let (a, b, c, d) = tokio::join!(
+            serve(hands.outbound, stop, drain, |(stream, peer)| {
                 Arc::clone(&self).outbound(stream, peer)
             }),
-            serve(hands.plaintext, stop, drain, |stream, peer| {
+            serve(hands.plaintext, stop, drain, |(stream, peer)| {
                 Arc::clone(&self).plaintext(stream, peer)
             }),
-            serve(hands.tunnels, stop, drain, |stream, peer| {
+            serve(hands.tunnels, stop, drain, |(stream, peer)| {
                 Arc::clone(&self).tunnels(stream, peer)
             }),
+            serve(hands.quic, stop, drain, |arrival| Arc::clone(&self)
+                .quic(arrival)),
         );
-        a + b + c
+        a + b + c + d
     }
 
     /// The lane of a workload; none where there is no workload, or where it is leaving.
@@ -141,13 +144,41 @@ impl Desk {
             Err(e) => return denied("inbound", source, Some(arrived), &chain(&e)),
         };
         let stop = self.stop.clone();
+        let limits = self.shared.limits.clone();
         let handler = Arc::new(Handler {
             desk: self,
             local_ip: arrived.ip(),
             asked,
         });
-        let limits = hbone::Limits::default();
         let served = hbone::serve(stream, source, tls, &limits, handler, stop).await;
+        if let Err(e) = served {
+            denied("inbound", source, Some(arrived), &chain(&e));
+        }
+    }
+
+    /// The same by QUIC. Guests have no part in it: what is for them does not come to this host.
+    async fn quic(self: Arc<Self>, arrival: Arrival) {
+        let source = arrival.remote();
+        let Some(at) = arrival.local_ip() else {
+            arrival.refuse();
+            return denied("inbound", source, None, "the address called is not known");
+        };
+        let arrived = SocketAddr::new(at, HBONE);
+        let (tls, asked) = match self.server(at).await {
+            Ok(server) => server,
+            Err(e) => {
+                arrival.refuse();
+                return denied("inbound", source, Some(arrived), &chain(&e));
+            }
+        };
+        let stop = self.stop.clone();
+        let limits = self.shared.limits.clone();
+        let handler = Arc::new(Handler {
+            desk: self,
+            local_ip: at,
+            asked,
+        });
+        let served = hbone::serve_quic(arrival, tls, &limits, handler, stop).await;
         if let Err(e) = served {
             denied("inbound", source, Some(arrived), &chain(&e));
         }

@@ -14,11 +14,13 @@ use super::desk::{Desk, Roster};
 use super::hosted;
 use crate::agent::{MeshState, Placement};
 use crate::capture::Place;
+use crate::hbone::Endpoint;
 use crate::model::declaration::Capture;
 use crate::node::Shared;
 use crate::node::lane::{Hands, Lane, Network};
 use crate::node::listener::Dealer;
 use crate::node::load::Kind;
+use crate::node::quic;
 use crate::node::workers::Worker;
 
 /// Serves those who are placed on one network.
@@ -26,6 +28,7 @@ pub(super) struct Serving {
     shared: Arc<Shared>,
     place: Place,
     stop: CancellationToken,
+    quic: Option<Endpoint>,
     threads: Vec<(Arc<Worker>, Arc<Desk>)>,
     attended: BTreeMap<Arc<str>, Attended>,
     /// The lanes of those who are there, and of those who were and let their connections finish.
@@ -45,7 +48,12 @@ struct Attended {
 
 impl Serving {
     /// Serves on `place` until `stop`.
-    pub(super) fn new(shared: &Arc<Shared>, place: Place, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        place: Place,
+        stop: CancellationToken,
+        quic: Option<Endpoint>,
+    ) -> Self {
         let threads = shared.threads().into_iter();
         let desk = || Arc::new(Desk::new(Arc::clone(shared), stop.clone()));
         let threads = threads.map(|worker| (worker, desk())).collect();
@@ -53,6 +61,7 @@ impl Serving {
             shared: Arc::clone(shared),
             place,
             stop,
+            quic,
             threads,
             attended: BTreeMap::new(),
             lanes: JoinSet::new(),
@@ -61,7 +70,7 @@ impl Serving {
         }
     }
 
-    /// Opens the desks: one thread accepts on the three ports, all of them serve. Nobody but these tasks
+    /// Opens the desks: one thread accepts on the ports, all of them serve. Nobody but these tasks
     /// holds the ports then.
     pub(super) fn open(
         &self,
@@ -71,11 +80,14 @@ impl Serving {
         let mut outbound = Dealer::new(outbound, Kind::Program);
         let mut plaintext = Dealer::new(plaintext, Kind::Program);
         let mut tunnels = Dealer::new(tunnels, Kind::Tunnel);
+        let quic = self.quic.as_ref();
+        let mut arrivals = quic.map(|quic| Dealer::new(quic.clone(), Kind::Tunnel));
         for (worker, desk) in &self.threads {
             let hands = Hands {
                 outbound: outbound.deal_to(worker),
                 plaintext: plaintext.deal_to(worker),
                 tunnels: tunnels.deal_to(worker),
+                quic: quic::dealt(arrivals.as_mut(), worker),
             };
             let desk = Arc::clone(desk);
             let served = async move {
@@ -87,6 +99,9 @@ impl Serving {
         if let Some((first, _)) = self.threads.first() {
             for dealer in [outbound, plaintext, tunnels] {
                 desks.spawn_on(dealer.run(self.stop.clone()), first.handle());
+            }
+            if let Some(arrivals) = arrivals {
+                desks.spawn_on(arrivals.run(self.stop.clone()), first.handle());
             }
         }
         desks
@@ -135,7 +150,8 @@ impl Serving {
         let mut lanes = Vec::new();
         for (worker, _desk) in &self.threads {
             let (shared, uid) = (Arc::clone(&self.shared), Arc::clone(&uid));
-            let lane = Lane::new(shared, uid, self.place.clone(), stop.clone());
+            let (place, quic) = (self.place.clone(), self.quic.clone());
+            let lane = Lane::new(shared, uid, place, stop.clone(), quic);
             let lane = Arc::new(lane.on(network));
             self.lanes
                 .spawn_on(Arc::clone(&lane).host(), worker.handle());

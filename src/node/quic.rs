@@ -1,0 +1,100 @@
+//! QUIC in one network: its socket, opened with the other ports and closed after them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::Shared;
+use super::listener::{Arrives, Dealer, Hand, Source};
+use super::workers::Worker;
+use crate::capture::Place;
+use crate::hbone::{self, Arrival, Endpoint};
+use crate::model::workload::{Transport, Workload};
+
+/// How long the peers of connections that end have to hear of it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// QUIC in a place, on the first data plane thread; `None` where this host has none, or there is no
+/// socket for it, and tunnels go by TCP.
+pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint> {
+    if !shared.quic {
+        return None;
+    }
+    let opened = async {
+        let socket = shared.sockets.listen_tunnels_udp(place).await?;
+        let threads = shared.threads();
+        let first = threads.first().ok_or(io::ErrorKind::NotFound)?;
+        // What reads the socket is to run there.
+        let _there = first.handle().enter();
+        Endpoint::new(socket, &shared.limits)
+    };
+    let opened: io::Result<_> = opened.await;
+    opened
+        .map_err(|error| {
+            let network = place.name();
+            warn!(network, %error, "no socket on port 15008/udp, tunnels go by TCP alone");
+        })
+        .ok()
+}
+
+/// What is dealt to a thread; nothing where there is no QUIC.
+pub(super) fn dealt(arrivals: Option<&mut Dealer<Endpoint>>, to: &Arc<Worker>) -> Hand<Endpoint> {
+    match arrivals {
+        Some(arrivals) => arrivals.deal_to(to),
+        None => mpsc::channel(1).1,
+    }
+}
+
+/// What a tunnel between two workloads may go by.
+pub(crate) fn transport(ours: &Workload, theirs: &Workload) -> hbone::Transport {
+    match ours.transport.between(theirs.transport) {
+        Transport::Tcp => hbone::Transport::Tcp,
+        Transport::Auto => hbone::Transport::Auto,
+        Transport::Quic => hbone::Transport::Quic,
+    }
+}
+
+/// Closes what is still open, and tells the peers.
+pub(super) async fn close(quic: Endpoint) {
+    quic.close();
+    // Whoever cannot be told finds out by silence.
+    let _told = timeout(FAREWELL, quic.idle()).await;
+}
+
+impl Arrives for Arrival {
+    type Taken = Self;
+
+    fn take(self) -> io::Result<Self> {
+        Ok(self)
+    }
+}
+
+impl Source for Endpoint {
+    type Open = Accepting;
+    type Arrival = Arrival;
+
+    fn open(self) -> io::Result<Accepting> {
+        Ok(Accepting(self))
+    }
+
+    async fn next(open: &Accepting) -> io::Result<Arrival> {
+        match open.0.accept().await {
+            Some(arrival) => Ok(arrival),
+            // It is closed, and whoever accepts is told to stop.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Takes connections until it is dropped.
+pub(super) struct Accepting(Endpoint);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accept_no_more();
+    }
+}
