@@ -11,7 +11,7 @@ use lateen::status::KeeperLine;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::support::{Session, Testbed, Turn, eventually, testbed, text};
+use crate::support::{Session, Testbed, Turn, eventually, testbed, text, tunnels};
 
 /// How often each harm is done where `LATEEN_HARMS` does not say.
 const ROUNDS: usize = 5;
@@ -131,7 +131,7 @@ fn harmed(bench: &mut Bench, what: &str, mut harm: impl FnMut(&mut Testbed)) -> 
             bench.serves(what, 30)
         });
         rounds_of.marked += seen.marked;
-        assert!(seen.kinds.contains_key("tcp/15008"), "{round}: {seen:?}");
+        assert!(seen.kinds.contains_key(tunnels()), "{round}: {seen:?}");
         rounds_of.told.push(told);
     }
     rounds_of.print(what);

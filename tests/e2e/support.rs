@@ -73,6 +73,23 @@ pub(crate) fn within<T: std::fmt::Debug>(
     }
 }
 
+/// Whether tunnels of all meshes go over QUIC (`LATEEN_TRANSPORT=quic`), else over TCP.
+pub(crate) fn quic() -> bool {
+    match std::env::var("LATEEN_TRANSPORT").as_deref() {
+        Ok("quic") => true,
+        Ok("tcp") | Err(_) => false,
+        Ok(other) => panic!("LATEEN_TRANSPORT is `tcp` or `quic`, not {other:?}"),
+    }
+}
+
+/// What tunnels are on the wire.
+pub(crate) fn tunnels() -> &'static str {
+    match quic() {
+        true => "udp/15008",
+        false => "tcp/15008",
+    }
+}
+
 /// The hosts that run lateen, and the roles of each.
 pub(crate) type Roles = &'static [(&'static str, &'static [&'static str])];
 
@@ -298,6 +315,10 @@ impl Testbed {
     /// Replaces a mesh file as an editor does; nothing is written when it holds the text already.
     pub(crate) fn write_mesh_file(&self, name: &str, text: &str) {
         let path = self.mesh_dir().join(name);
+        let text = match quic() {
+            true => &text.replacen("[mesh]\n", "[mesh]\ntransport = \"quic\"\n", 1),
+            false => text,
+        };
         if fs::read_to_string(&path).is_ok_and(|now| now == text) {
             return;
         }

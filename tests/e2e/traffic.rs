@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{LATEEN, MARKER, Testbed, field, testbed, text};
+use crate::support::{LATEEN, MARKER, Testbed, field, testbed, text, tunnels};
 
 #[test]
 fn a_service_is_answered_by_its_endpoints_in_turn_who_see_the_client_itself() {
@@ -33,7 +33,7 @@ fn only_tunnels_cross_the_link_and_no_answer_is_readable() {
     });
     assert!(answers.iter().all(|a| a.contains(MARKER)), "{answers:?}");
     assert_eq!(seen.marked, 0, "{seen:?}");
-    assert!(seen.kinds.contains_key("tcp/15008"), "{seen:?}");
+    assert!(seen.kinds.contains_key(tunnels()), "{seen:?}");
     let other = |kind: &&String| {
         kind.starts_with("tcp/") && !["tcp/15008", "tcp/15012"].contains(&kind.as_str())
     };

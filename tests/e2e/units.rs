@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lateen::rig::RunAs;
 
-use crate::support::{LATEEN, MARKER, Roles, Testbed, Turn, eventually, field, text};
+use crate::support::{LATEEN, MARKER, Roles, Testbed, Turn, eventually, field, text, tunnels};
 
 const RIG: &str = r#"
 [[host]]
@@ -290,7 +290,7 @@ fn each_of_ten_is_itself_to_each_in_both_families() {
         }
     });
     assert_eq!(tapped.marked, 0, "{tapped:?}");
-    assert!(tapped.kinds.contains_key("tcp/15008"), "{tapped:?}");
+    assert!(tapped.kinds.contains_key(tunnels()), "{tapped:?}");
     for (client, server) in seen {
         let host = everybody()
             .into_iter()
