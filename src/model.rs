@@ -3,7 +3,7 @@
 //! Two forms of the same mesh live here. [`declaration`] is what the operator wrote, checked and
 //! with every default filled in; [`compile`] turns it into the [`workload`]s and [`service`]s that
 //! every process sees, indexed by [`view`]. [`outbound`] and [`inbound`] are the decisions a node
-//! takes with that view, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint, [`sharing`] tells
+//! takes with that view, [`udp`] those on datagrams, [`waypoint`] those of a waypoint; [`balance`] picks an endpoint, [`sharing`] tells
 //! apart who shares an address. [`names`] says what a name means to whom, [`binding`] who is behind which waypoint.
 //! [`route`] is what a waypoint does with requests and [`traffic`] how it treats endpoints; [`authorization`]
 //! is what it lets through, [`limit`] how much of that, [`attached`] how both are named. [`telemetry`] is what
@@ -33,6 +33,7 @@ pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod traffic;
+pub mod udp;
 pub mod view;
 pub mod waypoint;
 pub mod workload;

@@ -173,11 +173,28 @@ pub fn choose_among(
     pick: &mut impl Pick,
 ) -> Result<Endpoint, Unavailable> {
     let declared = declared(service, destination.port()).ok_or(Unavailable::Port)?;
+    let serves = |w: &Workload| mapped(service, w, declared);
+    choose_serving(endpoints, source, service, destination, serves, pick)
+}
+
+/// The same for a port of the service that is known to be there: `serves` says which of an endpoint's
+/// serves it, if any does.
+///
+/// # Errors
+/// Those of [`choose`], but for the port.
+pub(super) fn choose_serving(
+    endpoints: &[Arc<Workload>],
+    source: &Workload,
+    service: &Service,
+    destination: SocketAddr,
+    serves: impl Fn(&Workload) -> Option<u16>,
+    pick: &mut impl Pick,
+) -> Result<Endpoint, Unavailable> {
     let serving = || {
         endpoints
             .iter()
             .filter(|w| w.capacity > 0 && healthy(service, w) && pick.admits(w))
-            .filter_map(|w| Some((w, mapped(service, w, declared)?)))
+            .filter_map(|w| Some((w, serves(w)?)))
     };
     // Endpoints elsewhere are left out before the preference is asked: there is no way to them
     // yet, so preferring one would refuse what another could serve.

@@ -389,6 +389,7 @@ fn services(
             name: declared.name.clone(),
             vips: vips(key, &declared.addresses),
             ports: declared.ports.iter().map(port).collect(),
+            udp_ports: declared.udp_ports.clone(),
             subject_alt_names: names(key),
             waypoint: None,
             weighted_waypoints: Vec::new(),
@@ -526,6 +527,10 @@ fn entry<'m>(
             false => TunnelProtocol::None,
         },
         transport: transport(mesh, node, &declared.namespace, declared.transport),
+        udp: {
+            let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen);
+            ours && services.iter().any(|key| membership.has_udp(key))
+        },
         health: observed.health,
         services: &services,
         waypoint: waypoint.as_ref(),
@@ -565,6 +570,7 @@ fn workload(
         network: surroundings.network.clone(),
         tunnel: surroundings.tunnel,
         transport: surroundings.transport,
+        udp: surroundings.udp,
         node: declared.node.clone().unwrap_or_default(),
         network_mode: network_mode(declared.capture.as_ref()),
         health: surroundings.health,

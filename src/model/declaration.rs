@@ -39,7 +39,7 @@ pub use telemetry::{Telemetry, TelemetryDefaults};
 use super::authentication::Fetching;
 use super::authorization::Trusted;
 use super::route::{PathNormalization, Retry};
-use super::service::AppProtocol;
+use super::service::{AppProtocol, UdpPort};
 use super::shared::Shared;
 use super::traffic::LocalityPolicy;
 use super::workload::{Locality, Transport};
@@ -399,7 +399,7 @@ pub struct Workload {
     pub capacity: u32,
 }
 
-/// One port of a service.
+/// One TCP port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// An optional name.
@@ -434,8 +434,10 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// Whether it has no address of its own and is known by its workloads' addresses.
     pub headless: bool,
-    /// Its ports, at least one.
+    /// Its TCP ports. It has at least one port, of TCP or UDP.
     pub ports: Vec<Port>,
+    /// Its UDP ports.
+    pub udp_ports: Vec<UdpPort>,
     /// Labels a workload of the same namespace must all carry to belong to it.
     pub selector: BTreeMap<String, String>,
     /// Which endpoints it prefers; all are alike unless set.

@@ -264,38 +264,51 @@ pub(super) fn to_endpoint(
         let to = destination;
         return Ok(Route::Passthrough { to });
     }
-    let named = || (service.key.to_string(), destination.port());
     let chosen = balance::choose_among(endpoints, source, service, destination, pick);
-    let endpoint = chosen.map_err(|unavailable| match unavailable {
-        Unavailable::Port => {
-            let (service, port) = named();
-            Refusal::NoPort { service, port }
-        }
-        Unavailable::Endpoints => {
-            let (service, port) = named();
-            Refusal::NoEndpoint { service, port }
-        }
-        Unavailable::OtherNetwork(workload) => elsewhere(&workload),
-    })?;
+    let endpoint = chosen.map_err(|why| unavailable(why, service, destination.port()))?;
     direct(endpoint, Some(service))
+}
+
+/// Why nobody was chosen for a port of a service.
+pub(super) fn unavailable(why: Unavailable, service: &Service, port: u16) -> Refusal {
+    let service = || service.key.to_string();
+    match why {
+        Unavailable::Port => Refusal::NoPort {
+            service: service(),
+            port,
+        },
+        Unavailable::Endpoints => Refusal::NoEndpoint {
+            service: service(),
+            port,
+        },
+        Unavailable::OtherNetwork(workload) => elsewhere(&workload),
+    }
 }
 
 /// Straight to an endpoint: over HBONE when it takes it, else plainly.
 pub(super) fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Result<Route, Refusal> {
-    let service = service.map(Arc::clone);
     if endpoint.address.ip().is_unspecified() {
         return Ok(Route::Named {
             port: endpoint.address.port(),
             workload: endpoint.workload,
-            service,
+            service: service.map(Arc::clone),
         });
     }
     if endpoint.workload.tunnel == TunnelProtocol::None {
+        let service = service.map(Arc::clone);
         return Ok(Route::Plain { endpoint, service });
     }
+    tunnel_to(endpoint, service).map(Route::Tunnel)
+}
+
+/// Straight to an endpoint that takes tunnels.
+pub(super) fn tunnel_to(
+    endpoint: Endpoint,
+    service: Option<&Arc<Service>>,
+) -> Result<Tunnelled, Refusal> {
     let Endpoint { workload, address } = endpoint;
     let (accepted, name) = match workload.network_mode {
-        NetworkMode::Standard => (accepted(&workload, service.as_deref())?, None),
+        NetworkMode::Standard => (accepted(&workload, service.map(|s| &**s))?, None),
         // Asked by name it answers as itself, whatever is told to those who cannot ask.
         NetworkMode::HostNetwork => {
             let own = identity(&workload)?;
@@ -303,14 +316,14 @@ pub(super) fn direct(endpoint: Endpoint, service: Option<&Arc<Service>>) -> Resu
             (Arc::new(BTreeSet::from([own])), name)
         }
     };
-    Ok(Route::Tunnel(Tunnelled {
+    Ok(Tunnelled {
         hop: SocketAddr::new(address.ip(), HBONE_PORT),
         target: address,
         accepted,
         name,
         workload,
-        service,
-    }))
+        service: service.map(Arc::clone),
+    })
 }
 
 fn elsewhere(workload: &Workload) -> Refusal {

@@ -60,6 +60,15 @@ pub struct ServicePort {
     pub app_protocol: AppProtocol,
 }
 
+/// One UDP port of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UdpPort {
+    /// The port clients use.
+    pub service_port: u16,
+    /// The port its workloads are bound to; 0 is none.
+    pub target_port: u16,
+}
+
 /// Which endpoints a service prefers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum BalanceMode {
@@ -151,6 +160,12 @@ impl Service {
         let weighted = self.weighted_waypoints.iter();
         self.waypoint.iter().chain(weighted.map(|w| &w.waypoint))
     }
+
+    /// The UDP port that clients know by this number.
+    pub fn udp_port(&self, port: u16) -> Option<UdpPort> {
+        let mut ports = self.udp_ports.iter();
+        ports.find(|p| p.service_port == port).copied()
+    }
 }
 
 /// A service as the whole mesh sees it.
@@ -162,8 +177,10 @@ pub struct Service {
     pub name: Arc<str>,
     /// Its addresses.
     pub vips: Vec<NetworkAddress>,
-    /// Its ports.
+    /// Its TCP ports.
     pub ports: Vec<ServicePort>,
+    /// Its UDP ports, of which stock proxies know nothing.
+    pub udp_ports: Vec<UdpPort>,
     /// Further SPIFFE ids accepted at its endpoints, as written.
     pub subject_alt_names: Vec<Arc<str>>,
     /// The waypoint it is reached through.

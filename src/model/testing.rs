@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::service::{
     BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope, Service,
-    ServiceKey, ServicePort, Visibility,
+    ServiceKey, ServicePort, UdpPort, Visibility,
 };
 use super::view::View;
 use super::workload::{
@@ -35,6 +35,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> Workload {
         network: Arc::from(""),
         tunnel: TunnelProtocol::Hbone,
         transport: Transport::Tcp,
+        udp: false,
         node: Arc::from("edge-1"),
         network_mode: NetworkMode::Standard,
         health: Health::Healthy,
@@ -68,6 +69,11 @@ impl Workload {
 
     pub(crate) fn plain(mut self) -> Self {
         self.tunnel = TunnelProtocol::None;
+        self
+    }
+
+    pub(crate) fn udp(mut self) -> Self {
+        self.udp = true;
         self
     }
 
@@ -134,6 +140,7 @@ pub(crate) fn service(name: &str, vips: &[&str]) -> Service {
         name: Arc::from(name),
         vips: vips.iter().map(vip).collect(),
         ports: vec![port(80, 8080)],
+        udp_ports: Vec::new(),
         subject_alt_names: Vec::new(),
         waypoint: None,
         load_balancing: LoadBalancing::default(),
@@ -156,6 +163,16 @@ pub(crate) fn port(service_port: u16, target_port: u16) -> ServicePort {
 impl Service {
     pub(crate) fn ports(mut self, ports: &[ServicePort]) -> Self {
         self.ports = ports.to_vec();
+        self
+    }
+
+    /// Of each the service's port and the workloads'.
+    pub(crate) fn udp(mut self, ports: &[(u16, u16)]) -> Self {
+        let port = |&(service_port, target_port): &(u16, u16)| UdpPort {
+            service_port,
+            target_port,
+        };
+        self.udp_ports = ports.iter().map(port).collect();
         self
     }
 

@@ -180,19 +180,24 @@ impl View {
     /// The workload that serves a port of an address it shares with others of its machine: of several
     /// the first by uid that takes tunnels. By the address alone none of them is found.
     pub fn sharer_at(&self, network: &str, at: SocketAddr) -> Option<&Arc<Workload>> {
-        let mut sharing = self.by_shared_address.get(&at.ip())?.iter();
-        sharing.find(|w| {
+        self.sharers_at(at.ip()).iter().find(|w| {
             let tunnelled = w.tunnel == TunnelProtocol::Hbone;
             tunnelled && &*w.network == network && self.serves(w, at.port())
         })
     }
 
-    /// Whether one of a workload's services leads to this port of it.
+    /// Those that share this address of their machine, on any network.
+    pub(super) fn sharers_at(&self, address: IpAddr) -> &[Arc<Workload>] {
+        let sharing = self.by_shared_address.get(&address);
+        sharing.map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether one of a workload's services leads to this TCP port of it.
     pub fn serves(&self, workload: &Workload, port: u16) -> bool {
         self.target_ports(workload).any(|served| served == port)
     }
 
-    /// The ports of a workload that its services lead to.
+    /// The TCP ports of a workload that its services lead to.
     pub fn target_ports<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = u16> + 'a {
         let services = workload.services.keys().filter_map(|key| self.service(key));
         services.flat_map(move |service| {

@@ -136,6 +136,8 @@ pub struct Workload {
     pub tunnel: TunnelProtocol,
     /// Over what tunnels towards it may go.
     pub transport: Transport,
+    /// Whether it has UDP ports and is on a node that carries datagrams.
+    pub udp: bool,
     /// The machine it runs on; empty when on none.
     pub node: Arc<str>,
     /// Whether its addresses are its own.

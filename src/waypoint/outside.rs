@@ -292,6 +292,7 @@ fn elsewhere(seen: &Seen, service: &Service, uid: String, hostname: &str) -> Wor
         network: Arc::clone(&instance.network),
         tunnel: TunnelProtocol::None,
         transport: Transport::Tcp,
+        udp: false,
         node: Arc::default(),
         network_mode: NetworkMode::HostNetwork,
         health: Health::Healthy,

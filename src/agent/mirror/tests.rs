@@ -18,6 +18,7 @@ fn service(name: &str) -> Vec<u8> {
         key,
         name: Arc::from(name),
         vips: Vec::new(),
+        udp_ports: Vec::new(),
         ports: Vec::new(),
         subject_alt_names: Vec::new(),
         waypoint: None,

@@ -232,6 +232,7 @@ fn declared_service(written: &WrittenService) -> Service {
         addresses: values(&written.addresses),
         headless: written.headless,
         ports: written.ports.clone(),
+        udp_ports: written.udp_ports.clone(),
         selector: written.selector.clone(),
         traffic_distribution: written.traffic_distribution,
         canary: written.canary.canary.clone(),

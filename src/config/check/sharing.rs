@@ -2,6 +2,7 @@
 //! one workload's (DESIGN §7).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 
 use super::Context;
@@ -12,6 +13,7 @@ use crate::config::source::At;
 use crate::model::binding::hbone_ports;
 use crate::model::declaration::{Mesh, Port};
 use crate::model::outbound::HBONE_PORT;
+use crate::model::service::UdpPort;
 use crate::model::sharing::{probed, shares};
 
 /// Judges each workload by its machine's addresses.
@@ -38,8 +40,37 @@ pub(super) fn machine<'a>(
     shares(capture).then(|| context.node_of(workload)).flatten()
 }
 
-/// Where a node's proxy listens at the addresses of its machine once a workload shares them.
-const PROXY: [u16; 3] = [15001, 15006, HBONE_PORT];
+/// A port of one of the two protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Numbered {
+    Tcp(u16),
+    Udp(u16),
+}
+
+impl Numbered {
+    fn port(self) -> u16 {
+        match self {
+            Self::Tcp(port) | Self::Udp(port) => port,
+        }
+    }
+
+    /// Whether a node's proxy listens there at the addresses of its machine once a workload shares them.
+    fn is_of_proxy(self) -> bool {
+        match self {
+            Self::Tcp(port) => [15001, 15006, HBONE_PORT].contains(&port),
+            Self::Udp(port) => port == HBONE_PORT,
+        }
+    }
+}
+
+impl fmt::Display for Numbered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) => write!(f, "port {port}"),
+            Self::Udp(port) => write!(f, "UDP port {port}"),
+        }
+    }
+}
 
 /// Judges who declares the same port of the same address, or one where lateen itself listens.
 pub(super) fn ports(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnostic>) {
@@ -52,14 +83,15 @@ pub(super) fn ports(context: &Context<'_>, mesh: &Mesh, found: &mut Vec<Diagnost
     }
     let waypoints = waypoints(mesh);
     let declared = declared(context, &sharers);
-    let mut taken: HashMap<(&str, IpAddr, u16), &WrittenWorkload> = HashMap::new();
+    let mut taken: HashMap<(&str, IpAddr, Numbered), &WrittenWorkload> = HashMap::new();
     let mut told = BTreeSet::new();
     for ((number, port), by) in declared {
         let Some((workload, node)) = sharers.get(number) else {
             continue;
         };
-        let waypoint = waypoints.get(&(&*node.name.value, port));
-        if PROXY.contains(&port) || waypoint.is_some() {
+        // Over QUIC a waypoint listens on the UDP port of the same number.
+        let waypoint = waypoints.get(&(&*node.name.value, port.port()));
+        if port.is_of_proxy() || waypoint.is_some() {
             found.push(reserved(workload, node, (port, waypoint), &by));
             continue;
         }
@@ -92,27 +124,29 @@ fn waypoints(mesh: &Mesh) -> HashMap<(&str, u16), String> {
 fn declared(
     context: &Context<'_>,
     sharers: &[(&WrittenWorkload, &WrittenNode)],
-) -> BTreeMap<(usize, u16), String> {
+) -> BTreeMap<(usize, Numbered), String> {
     let workloads: Vec<&WrittenWorkload> = sharers.iter().map(|(w, _)| *w).collect();
     let numbers = workloads.iter().enumerate();
     let numbers: HashMap<usize, usize> = numbers.map(|(n, w)| (id(w), n)).collect();
     let carriers = Carriers::new(&workloads);
     let services = context.written.services.iter().map(|service| {
         let name = ("service", &service.namespace.value, &service.name.value);
-        (name, &service.selector, &service.ports)
+        let targets = targets(&service.ports, &service.udp_ports);
+        (name, &service.selector, targets)
     });
     let entries = context.written.service_entries.iter();
     let entries = entries.filter_map(|entry| {
         let name = ("service-entry", &entry.namespace.value, &entry.name.value);
-        Some((name, &entry.selector.as_ref()?.value, &entry.ports))
+        let selector = &entry.selector.as_ref()?.value;
+        Some((name, selector, targets(&entry.ports, &[])))
     });
     let mut declared = BTreeMap::new();
-    for ((kind, namespace, name), selector, ports) in services.chain(entries) {
+    for ((kind, namespace, name), selector, targets) in services.chain(entries) {
         for workload in carriers.of(Some(namespace), selector) {
             let number = numbers.get(&id(workload)).copied();
-            for Port { target_port, .. } in ports {
+            for target in &targets {
                 let by = || format!("{kind} `{namespace}/{name}` leads there");
-                let port = number.map(|number| (number, *target_port));
+                let port = number.map(|number| (number, *target));
                 port.map(|port| declared.entry(port).or_insert_with(by));
             }
         }
@@ -120,9 +154,17 @@ fn declared(
     for (number, workload) in workloads.iter().enumerate() {
         let probe = workload.health.as_ref().and_then(|h| probed(&h.value));
         let by = || "its health check asks there".to_owned();
-        probe.map(|port| declared.entry((number, port)).or_insert_with(by));
+        let probe = probe.map(|port| (number, Numbered::Tcp(port)));
+        probe.map(|port| declared.entry(port).or_insert_with(by));
     }
     declared
+}
+
+fn targets(ports: &[Port], udp_ports: &[UdpPort]) -> Vec<Numbered> {
+    let tcp = ports.iter().map(|port| Numbered::Tcp(port.target_port));
+    let udp = udp_ports.iter();
+    tcp.chain(udp.map(|port| Numbered::Udp(port.target_port)))
+        .collect()
 }
 
 fn id(workload: &WrittenWorkload) -> usize {
@@ -179,7 +221,7 @@ fn elsewhere(workload: &WrittenWorkload, node: &WrittenNode, address: &At<IpAddr
 fn reserved(
     workload: &WrittenWorkload,
     node: &WrittenNode,
-    (port, waypoint): (u16, Option<&String>),
+    (port, waypoint): (Numbered, Option<&String>),
     by: &str,
 ) -> Diagnostic {
     let whose = match waypoint {
@@ -187,7 +229,7 @@ fn reserved(
         None => "the node's proxy".to_owned(),
     };
     let message = format!(
-        "{} declares port {port}, where {whose} listens on node `{}`: {by}",
+        "{} declares {port}, where {whose} listens on node `{}`: {by}",
         words(workload),
         node.name.value
     );
@@ -200,11 +242,11 @@ fn reserved(
 fn twice(
     first: &WrittenWorkload,
     second: &WrittenWorkload,
-    (address, port): (IpAddr, u16),
+    (address, port): (IpAddr, Numbered),
     by: &str,
 ) -> Diagnostic {
     let message = format!(
-        "{} declares port {port} of {address}, which is {}'s: {by}",
+        "{} declares {port} of {address}, which is {}'s: {by}",
         words(second),
         words(first)
     );

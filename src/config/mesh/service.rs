@@ -1,18 +1,22 @@
 //! `[[service]]`.
 
-use std::collections::{BTreeMap, HashMap};
+mod ports;
+
+pub(super) use ports::once;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::annotations::Annotations;
 use super::labels::{self, Labels};
-use super::protocol;
 use super::waypoint::{self, WrittenCanary};
 use super::{name_of, namespace_of};
 use crate::config::diagnose::{Code, Diagnostic};
 use crate::config::read::{Table, Value, scalar};
 use crate::config::source::{At, Place};
 use crate::model::declaration::{Port, TrafficDistribution, UseWaypoint};
+use crate::model::service::UdpPort;
 
 /// A `[[service]]` table.
 pub(in crate::config) struct WrittenService {
@@ -26,8 +30,10 @@ pub(in crate::config) struct WrittenService {
     pub addresses: Vec<At<IpAddr>>,
     /// `headless`.
     pub headless: bool,
-    /// `ports`.
+    /// Those of `ports` that are of TCP.
     pub ports: Vec<Port>,
+    /// Those that are of UDP.
+    pub udp_ports: Vec<UdpPort>,
     /// `selector`.
     pub selector: BTreeMap<String, String>,
     /// `traffic-distribution`, or the annotation that means the same.
@@ -54,8 +60,9 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
     let ports = table.required(
         "ports",
         "ports = [{ port = 80, target-port = 8080 }]",
-        ports,
+        ports::read,
     );
+    let (ports, udp_ports) = ports.unwrap_or_default();
     let selector = table.required("selector", "selector = { app = \"cart\" }", |value| {
         Some(At::new(selector(value)?, value.place().clone()))
     });
@@ -75,7 +82,8 @@ pub(super) fn read(value: &Value<'_>, home: Option<&At<Arc<str>>>) -> Option<Wri
         namespace,
         addresses,
         headless,
-        ports: ports.unwrap_or_default(),
+        ports,
+        udp_ports,
         selector: selector.value,
         selector_place: selector.place,
         traffic_distribution,
@@ -156,71 +164,4 @@ fn selector(value: &Value<'_>) -> Option<BTreeMap<String, String>> {
             .map(|(key, text)| (key, text.value))
             .collect(),
     )
-}
-
-fn ports(value: &Value<'_>) -> Option<Vec<Port>> {
-    if value.is_empty_list() {
-        value.bad(
-            "is empty",
-            "no port",
-            "name at least one, as in `[{ port = 80 }]`",
-        );
-    }
-    let mut seen = HashMap::new();
-    let mut names = HashMap::new();
-    value.list(|value| {
-        let table = value.nested()?;
-        let port = port(&table);
-        table.finish();
-        let port = port?;
-        once(&table, &mut seen, port.port, &format!("port {}", port.port));
-        if let Some(name) = &port.name {
-            once(
-                &table,
-                &mut names,
-                Arc::clone(name),
-                &format!("port name `{name}`"),
-            );
-        }
-        Some(port)
-    })
-}
-
-/// Reports what is declared for the second time.
-pub(super) fn once<K: std::hash::Hash + Eq>(
-    table: &Table<'_>,
-    seen: &mut HashMap<K, Place>,
-    key: K,
-    what: &str,
-) {
-    if let Some(first) = seen.get(&key) {
-        let message = format!("{}: {what} is declared twice", table.what());
-        table.report(
-            Diagnostic::new(Code::DuplicateName, table.place().clone(), message)
-                .label("again")
-                .related(first.clone(), "first here")
-                .help("keep one of the two"),
-        );
-    } else {
-        seen.insert(key, table.place().clone());
-    }
-}
-
-fn port(table: &Table<'_>) -> Option<Port> {
-    let name = table.optional("name", |value| {
-        let name = scalar::label(value)?;
-        protocol::named(value, &name.value)?;
-        Some(name)
-    });
-    let port = table.required("port", "port = 80", scalar::port);
-    let target_port = table.optional("target-port", scalar::port);
-    let app_protocol = table.optional("app-protocol", protocol::read);
-    let port = port?;
-    let name = name.map(|name| name.value);
-    Some(Port {
-        app_protocol: app_protocol.unwrap_or_else(|| protocol::guessed(name.as_deref(), port)),
-        name,
-        port,
-        target_port: target_port.unwrap_or(port),
-    })
 }

@@ -332,6 +332,65 @@ fn services_are_taken_as_written() {
 }
 
 #[test]
+fn a_port_is_of_udp_where_anything_says_so() {
+    let udp = |port: u16, target: u16| (vec![], vec![(port, target)]);
+    let tcp = |port: u16, spoken: AppProtocol| (vec![(port, spoken)], vec![]);
+    for (written, want) in [
+        ("{ port = 53, protocol = \"udp\" }", udp(53, 53)),
+        (
+            "{ port = 53, protocol = \"UDP\", target-port = 5353, name = \"dns\" }",
+            udp(53, 5353),
+        ),
+        ("{ port = 514, app-protocol = \"udp\" }", udp(514, 514)),
+        ("{ port = 514, name = \"udp-syslog\" }", udp(514, 514)),
+        ("{ port = 443, app-protocol = \"h3\" }", udp(443, 443)),
+        (
+            "{ port = 443, app-protocol = \"QUIC\", protocol = \"udp\" }",
+            udp(443, 443),
+        ),
+        (
+            "{ port = 443, name = \"https\", protocol = \"udp\" }",
+            udp(443, 443),
+        ),
+        (
+            "{ port = 53, protocol = \"udp\", app-protocol = \"dns\" }",
+            udp(53, 53),
+        ),
+        (
+            "{ port = 53, name = \"udp\", app-protocol = \"dns\" }",
+            udp(53, 53),
+        ),
+        (
+            "{ port = 5300, protocol = \"tcp\", app-protocol = \"dns\" }",
+            tcp(5300, AppProtocol::Tcp),
+        ),
+        (
+            "{ port = 80, protocol = \"tcp\" }",
+            tcp(80, AppProtocol::Unknown),
+        ),
+        (
+            "{ port = 80, protocol = \"Tcp\", name = \"http-web\" }",
+            tcp(80, AppProtocol::Http11),
+        ),
+        (
+            "{ port = 53 }, { port = 53, protocol = \"udp\" }",
+            (vec![(53, AppProtocol::Tcp)], vec![(53, 53)]),
+        ),
+    ] {
+        let text = format!(
+            "[[workload]]\nname = \"w\"\naddresses = [\"10.1.0.1\"]\nlabels.app = \"a\"\n\
+             [[service]]\nname = \"s\"\nselector.app = \"a\"\nports = [{written}]\n"
+        );
+        let service = &mesh(&[("a.toml", text)]).services[0];
+        let ports = service.ports.iter().map(|p| (p.port, p.app_protocol));
+        let udp = service.udp_ports.iter();
+        let udp = udp.map(|p| (p.service_port, p.target_port));
+        let got: (Vec<_>, Vec<_>) = (ports.collect(), udp.collect());
+        assert_eq!(got, want, "{written}");
+    }
+}
+
+#[test]
 fn protocols_have_the_names_that_istio_and_kubernetes_give_them() {
     for (written, want) in [
         ("http", AppProtocol::Http11),

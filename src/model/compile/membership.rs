@@ -4,7 +4,7 @@
 //! namespace carry; a workload looks up its own labels. The work is proportional to labels and
 //! matches, not to workloads × services.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::service_entries::Entries;
 use crate::model::declaration::{Mesh, Workload};
@@ -16,6 +16,8 @@ type Label<'a> = (&'a str, &'a str, &'a str);
 /// An index of all selectors of a mesh.
 pub(super) struct Membership<'a> {
     filed: HashMap<Label<'a>, Vec<Filed<'a>>>,
+    /// The services with UDP ports.
+    udp: HashSet<&'a ServiceKey>,
 }
 
 /// A selector, and whose it is.
@@ -59,7 +61,17 @@ impl<'a> Membership<'a> {
                 filed.entry(rarest).or_default().push(one);
             }
         }
-        Self { filed }
+        let services = mesh.services.iter().zip(keys);
+        let udp = services.filter(|(service, _)| !service.udp_ports.is_empty());
+        Self {
+            filed,
+            udp: udp.map(|(_, key)| key).collect(),
+        }
+    }
+
+    /// Whether a service has UDP ports.
+    pub(super) fn has_udp(&self, key: &ServiceKey) -> bool {
+        self.udp.contains(key)
     }
 
     /// The services `workload` belongs to, in no particular order, each once.

@@ -26,6 +26,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) locality: &'a Locality,
     pub(super) tunnel: TunnelProtocol,
     pub(super) transport: Transport,
+    pub(super) udp: bool,
     pub(super) health: Health,
     /// In the order of their keys, each once.
     pub(super) services: &'a [&'a ServiceKey],
@@ -44,6 +45,7 @@ impl Surroundings<'_> {
             locality,
             tunnel,
             transport,
+            udp,
             health,
             services,
             waypoint,
@@ -51,6 +53,7 @@ impl Surroundings<'_> {
         } = self;
         had.tunnel == *tunnel
             && had.transport == *transport
+            && had.udp == *udp
             && had.health == *health
             && had.network == **network
             && had.locality == **locality

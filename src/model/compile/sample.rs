@@ -94,6 +94,7 @@ pub(crate) fn service(name: &str) -> Service {
             target_port: 8080,
             app_protocol: AppProtocol::Http11,
         }],
+        udp_ports: Vec::new(),
         selector: labels(&[("app", name)]),
         use_waypoint: None,
         canary: Canary::default(),

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 
 use super::sample::{labels, large, mesh, service, workload};
 use super::*;
+use crate::model::service::UdpPort;
 use proptest::prelude::*;
 
 fn compiled(mesh: &Mesh) -> Compiled {
@@ -226,6 +227,35 @@ fn the_narrowest_word_on_the_transport_holds_where_there_is_a_choice() {
         };
         assert_eq!(over("cart-1"), of_workload, "{name}");
         assert_eq!(over("wp"), of_waypoint, "{name}: a waypoint");
+    }
+}
+
+#[test]
+fn datagrams_are_carried_to_those_with_a_udp_port_by_our_own_proxy() {
+    let port = UdpPort {
+        service_port: 53,
+        target_port: 5353,
+    };
+    for (name, proxy, udp, want) in [
+        ("ours", Some(Proxy::Lateen), true, true),
+        ("of TCP alone", Some(Proxy::Lateen), false, false),
+        ("a ztunnel's", Some(Proxy::Ztunnel), true, false),
+        ("on no node", None, true, false),
+    ] {
+        let mut mesh = mesh();
+        let node = mesh.workloads[0].node.clone().unwrap();
+        match proxy {
+            Some(proxy) => mesh.nodes.get_mut(&node).unwrap().proxy = proxy,
+            None => mesh.workloads[0].node = None,
+        }
+        mesh.services[0].ports.truncate(usize::from(!udp));
+        mesh.services[0].udp_ports = udp.then_some(port).into_iter().collect();
+        let compiled = compiled(&mesh);
+        assert_eq!(compiled.workloads[0].udp, want, "{name}");
+        assert!(!compiled.workloads[1].udp, "{name}: of another service");
+        assert_eq!(compiled.services[0].udp_ports, mesh.services[0].udp_ports);
+        assert_eq!(compiled.services[0].ports.is_empty(), udp, "{name}");
+        assert!(!compiled.services[0].vips.is_empty(), "{name}");
     }
 }
 

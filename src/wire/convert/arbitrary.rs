@@ -16,7 +16,7 @@ use crate::model::policy::{
 };
 use crate::model::service::{
     AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
-    Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
+    Service, ServiceKey, ServicePort, UdpPort, Visibility, WeightedWaypoint,
 };
 use crate::model::workload::{
     GatewayAddress, GatewayDestination, Health, Locality, NetworkMode, PortMapping, Transport,
@@ -78,6 +78,7 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         (
             prop_oneof![Just(TunnelProtocol::None), Just(TunnelProtocol::Hbone)],
             prop::sample::select(vec![Transport::Tcp, Transport::Auto, Transport::Quic]),
+            any::<bool>(),
         ),
         prop_oneof![Just(NetworkMode::Standard), Just(NetworkMode::HostNetwork)],
         prop_oneof![Just(Health::Healthy), Just(Health::Unhealthy)],
@@ -103,6 +104,7 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
             node: names.6,
             tunnel: modes.0.0,
             transport: modes.0.1,
+            udp: modes.0.2,
             network_mode: modes.1,
             health: modes.2,
             capacity: modes.3,
@@ -138,6 +140,13 @@ fn ports() -> impl Strategy<Value = Vec<ServicePort>> {
         },
     );
     prop::collection::vec(port, 0..4)
+}
+
+fn udp_port() -> impl Strategy<Value = UdpPort> {
+    any::<(u16, u16)>().prop_map(|(service_port, target_port)| UdpPort {
+        service_port,
+        target_port,
+    })
 }
 
 fn balancing() -> impl Strategy<Value = LoadBalancing> {
@@ -180,6 +189,7 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
         prop::collection::vec(network_address(), 0..3),
         ports(),
         prop::collection::vec(text(), 0..3),
+        prop::collection::vec(udp_port(), 0..3),
     );
     let weighted = (gateway(), any::<u32>())
         .prop_map(|(waypoint, weight)| WeightedWaypoint { waypoint, weight });
@@ -192,6 +202,7 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
             vips: lists.0,
             ports: lists.1,
             subject_alt_names: lists.2,
+            udp_ports: lists.3,
             waypoint: waypoints.0,
             weighted_waypoints: waypoints.1,
             load_balancing,

@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
+use super::extension::{self, Extends};
 use super::{Fault, Reason, enumeration, gateway, port, proto, service_key};
 use crate::model::service::{
     AppProtocol, BalanceMode, HealthPolicy, IpFamilies, LoadBalancing, NetworkAddress, Scope,
-    Service, ServicePort, Visibility, WeightedWaypoint,
+    Service, ServicePort, UdpPort, Visibility, WeightedWaypoint,
 };
+use crate::wire::proto::lateen::{UdpPorts, udp_ports};
+use crate::wire::proto::workload::Extension;
 use proto::load_balancing as balancing;
+
+/// Tells the UDP ports of a service: stock proxies would take them for TCP among the others.
+impl Extends for UdpPorts {
+    const NAME: &'static str = "lateen/udp";
+    const MESSAGE: &'static str = "UdpPorts";
+}
 
 pub(super) fn encode(service: &Service) -> proto::Service {
     let vip = |vip: &NetworkAddress| gateway::encode_address(&vip.network, vip.address);
@@ -30,7 +39,7 @@ pub(super) fn encode(service: &Service) -> proto::Service {
             IpFamilies::Dual => proto::IpFamilies::Dual,
         }
         .into(),
-        extensions: Vec::new(),
+        extensions: encode_udp(&service.udp_ports).into_iter().collect(),
         canonical: service.canonical,
         ingress_use_waypoint: service.ingress_use_waypoint,
         weighted_waypoints: {
@@ -76,6 +85,15 @@ fn encode_port(declared: &ServicePort) -> proto::Port {
     }
 }
 
+fn encode_udp(ports: &[UdpPort]) -> Option<Extension> {
+    let port = |port: &UdpPort| udp_ports::Port {
+        service_port: port.service_port.into(),
+        target_port: port.target_port.into(),
+    };
+    let ports: Vec<_> = ports.iter().map(port).collect();
+    (!ports.is_empty()).then(|| extension::encode(&UdpPorts { ports }))
+}
+
 fn encode_balancing(balancing: &LoadBalancing) -> Option<proto::LoadBalancing> {
     let scope = |scope: &Scope| {
         i32::from(match scope {
@@ -118,6 +136,7 @@ pub(super) fn decode(service: proto::Service) -> Result<Service, Fault> {
             .map(vip)
             .collect::<Result<_, _>>()?,
         ports: ports.map_err(|fault| fault.within("ports"))?,
+        udp_ports: decode_udp(&service.extensions).map_err(|fault| fault.within(UdpPorts::NAME))?,
         subject_alt_names: {
             let names = service.subject_alt_names.into_iter();
             names.map(Arc::from).collect()
@@ -159,6 +178,21 @@ fn decode_port(given: proto::Port) -> Result<ServicePort, Fault> {
             proto::AppProtocol::Tls => AppProtocol::Tls,
         },
     })
+}
+
+/// What does not read is not none: datagrams to these ports would leave in clear text.
+fn decode_udp(extensions: &[Extension]) -> Result<Vec<UdpPort>, Fault> {
+    let Some(told) = extension::decode::<UdpPorts>(extensions) else {
+        return Ok(Vec::new());
+    };
+    let told = told.map_err(|e| Fault::new("ports", Reason::Undecodable(e)))?;
+    let read = |given: udp_ports::Port| {
+        Ok(UdpPort {
+            service_port: port("service_port", given.service_port)?,
+            target_port: port("target_port", given.target_port)?,
+        })
+    };
+    told.ports.into_iter().map(read).collect()
 }
 
 fn decode_balancing(given: proto::LoadBalancing) -> Result<LoadBalancing, Fault> {

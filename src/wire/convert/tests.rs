@@ -47,6 +47,24 @@ fn ports(port: proto::Port) -> proto::PortList {
     proto::PortList { ports: vec![port] }
 }
 
+fn too_high_udp() -> lateen::UdpPorts {
+    let port = lateen::udp_ports::Port {
+        service_port: 65_536,
+        target_port: 53,
+    };
+    lateen::UdpPorts { ports: vec![port] }
+}
+
+fn udp(value: &[u8]) -> proto::Extension {
+    proto::Extension {
+        name: "lateen/udp".to_owned(),
+        config: Some(prost_types::Any {
+            type_url: String::new(),
+            value: value.to_vec(),
+        }),
+    }
+}
+
 const TOO_HIGH: proto::Port = proto::Port {
     service_port: 65_979,
     target_port: 0,
@@ -160,6 +178,16 @@ fn refuses_what_stock_proxies_bend() {
             "ports.service_port: port 65979",
         ),
         (
+            "UDP port",
+            service(|s| s.extensions = vec![udp(&too_high_udp().encode_to_vec())]),
+            "lateen/udp.service_port: port 65536",
+        ),
+        (
+            "no UDP ports",
+            service(|s| s.extensions = vec![udp(&[0xff])]),
+            "lateen/udp.ports: not decodable",
+        ),
+        (
             "no host name",
             service(|s| s.hostname.clear()),
             "hostname: `shop/` is not",
@@ -216,7 +244,10 @@ fn a_transport_is_told_to_who_knows_of_it() {
         }),
     };
     let ours = |mode: i32| {
-        let message = lateen::WorkloadTransport { mode };
+        let message = lateen::WorkloadTransport {
+            mode,
+            udp: mode == 1,
+        };
         told("lateen/transport", &message.encode_to_vec())
     };
     let bare = proto::Extension {
@@ -224,26 +255,26 @@ fn a_transport_is_told_to_who_knows_of_it() {
         config: None,
     };
     for (name, extensions, want) in [
-        ("nothing", Vec::new(), Transport::Tcp),
-        ("quic", vec![ours(2)], Transport::Quic),
+        ("nothing", Vec::new(), (Transport::Tcp, false)),
+        ("quic", vec![ours(2)], (Transport::Quic, false)),
         (
             "beside another's",
             vec![told("istio.io/x", &[0xff]), ours(1)],
-            Transport::Auto,
+            (Transport::Auto, true),
         ),
-        ("of a later version", vec![ours(3)], Transport::Tcp),
+        ("of a later version", vec![ours(3)], (Transport::Tcp, false)),
         (
             "not readable",
             vec![told("lateen/transport", &[0xff])],
-            Transport::Tcp,
+            (Transport::Tcp, false),
         ),
-        ("without content", vec![bare], Transport::Tcp),
+        ("without content", vec![bare], (Transport::Tcp, false)),
     ] {
         let Address::Workload(read) = decode(workload(|w| w.extensions = extensions)).unwrap()
         else {
             panic!("a workload");
         };
-        assert_eq!(read.transport, want, "{name}");
+        assert_eq!((read.transport, read.udp), want, "{name}");
     }
 }
 
@@ -251,8 +282,20 @@ fn a_transport_is_told_to_who_knows_of_it() {
 fn a_workload_that_is_as_usual_has_no_extension() {
     let usual = crate::model::testing::workload("w", &["10.1.0.1"]);
     assert_eq!(workload::encode(&usual).extensions, []);
-    let quick = workload::encode(&usual.over(Transport::Quic));
-    assert_eq!(quick.extensions.len(), 1);
+    for unusual in [usual.clone().over(Transport::Quic), usual.udp()] {
+        assert_eq!(workload::encode(&unusual).extensions.len(), 1);
+    }
+}
+
+#[test]
+fn udp_ports_stand_beside_those_that_stock_proxies_read() {
+    let dns = crate::model::testing::service("dns", &[]).udp(&[(53, 5353)]);
+    let told = service::encode(&dns);
+    let ports: Vec<_> = told.ports.iter().map(|p| p.service_port).collect();
+    assert_eq!(ports, [80]);
+    assert_eq!(told.extensions.len(), 1);
+    let bare = service::encode(&dns.udp(&[]));
+    assert_eq!(bare.extensions, []);
 }
 
 fn check(placement: &mut lateen::Placement) -> &mut lateen::HealthCheck {

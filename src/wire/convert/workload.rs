@@ -16,7 +16,7 @@ use crate::model::workload::{
 use crate::wire::proto::lateen::{WorkloadTransport, workload_transport::Mode};
 use crate::wire::proto::workload::Extension;
 
-/// Tells over what tunnels towards a workload may go.
+/// Tells over what tunnels towards a workload may go, and whether datagrams may.
 impl Extends for WorkloadTransport {
     const NAME: &'static str = "lateen/transport";
     const MESSAGE: &'static str = "WorkloadTransport";
@@ -72,11 +72,15 @@ pub(super) fn encode(workload: &Workload) -> proto::Workload {
 /// Nothing for the usual one, so that what stock proxies are sent stays as small as it was.
 fn encode_transport(workload: &Workload) -> Option<Extension> {
     let mode = match workload.transport {
-        Transport::Tcp => return None,
+        Transport::Tcp => Mode::Tcp,
         Transport::Auto => Mode::Auto,
         Transport::Quic => Mode::Quic,
     };
-    Some(extension::encode(&WorkloadTransport { mode: mode.into() }))
+    let told = WorkloadTransport {
+        mode: mode.into(),
+        udp: workload.udp,
+    };
+    (told != WorkloadTransport::default()).then(|| extension::encode(&told))
 }
 
 fn encode_service((key, ports): (&ServiceKey, &Vec<PortMapping>)) -> (String, proto::PortList) {
@@ -102,6 +106,7 @@ fn encode_locality(locality: &Locality) -> Option<proto::Locality> {
 pub(super) fn decode(workload: proto::Workload) -> Result<Workload, Fault> {
     // An unknown type is only a telemetry word, yet a sender that uses one is newer than us.
     enumeration::<proto::WorkloadType>("workload_type", workload.workload_type)?;
+    let transport = decode_transport(&workload.extensions);
     Ok(Workload {
         uid: required("uid", workload.uid)?,
         name: Arc::from(workload.name),
@@ -118,7 +123,8 @@ pub(super) fn decode(workload: proto::Workload) -> Result<Workload, Fault> {
                 return Err(Fault::new("tunnel_protocol", Reason::LegacyMtls));
             }
         },
-        transport: decode_transport(&workload.extensions),
+        transport: transport.0,
+        udp: transport.1,
         node: Arc::from(workload.node),
         network_mode: match enumeration("network_mode", workload.network_mode)? {
             proto::NetworkMode::Standard => NetworkMode::Standard,
@@ -145,14 +151,15 @@ pub(super) fn decode(workload: proto::Workload) -> Result<Workload, Fault> {
 }
 
 /// What every peer takes, where it does not read or only a later version knows it.
-fn decode_transport(extensions: &[Extension]) -> Transport {
+fn decode_transport(extensions: &[Extension]) -> (Transport, bool) {
     let told = extension::decode::<WorkloadTransport>(extensions);
-    let mode = told.and_then(Result::ok).map(|told| told.mode);
-    match mode.map(Mode::try_from) {
-        Some(Ok(Mode::Auto)) => Transport::Auto,
-        Some(Ok(Mode::Quic)) => Transport::Quic,
-        Some(Ok(Mode::Tcp) | Err(_)) | None => Transport::Tcp,
-    }
+    let told = told.and_then(Result::ok).unwrap_or_default();
+    let transport = match Mode::try_from(told.mode) {
+        Ok(Mode::Auto) => Transport::Auto,
+        Ok(Mode::Quic) => Transport::Quic,
+        Ok(Mode::Tcp) | Err(_) => Transport::Tcp,
+    };
+    (transport, told.udp)
 }
 
 fn or(text: String, default: &str) -> Arc<str> {

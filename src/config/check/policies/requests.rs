@@ -38,7 +38,13 @@ impl<'a> Requests<'a> {
         refs: &[At<TargetRef>],
         found: &mut Vec<Diagnostic>,
     ) {
-        if policy.action.value != Action::Deny || policy.dry_run {
+        if policy.dry_run {
+            return;
+        }
+        if policy.action.value != Action::Audit {
+            found.extend(refs.iter().filter_map(|target| self.past(policy, target)));
+        }
+        if policy.action.value != Action::Deny {
             return;
         }
         let by_path = |rule: &&At<Rule>| rule.value.to.iter().any(|o| !o.paths.any.is_empty());
@@ -55,20 +61,50 @@ impl<'a> Requests<'a> {
         }
     }
 
+    /// Datagrams pass no waypoint, and so none of its policies.
+    fn past(&self, policy: &WrittenAuthorization, target: &At<TargetRef>) -> Option<Diagnostic> {
+        let namespace = &policy.namespace.value;
+        let mut services = self.mesh.services.iter();
+        let service = services.find(|service| {
+            let object = Bindable::from(*service);
+            let kind = TargetKind::Service;
+            !service.udp_ports.is_empty()
+                && self.waypoints.before(object).next().is_some()
+                && self.means(namespace, &target.value, (kind, object, &service.name))
+        })?;
+        let message = format!(
+            "authorization-policy `{}` does not hold for the UDP ports of service `{}`, which pass no waypoint",
+            policy.name.value, service.name
+        );
+        Some(
+            Diagnostic::new(Code::NotInForce, target.place.clone(), message)
+                .label("not for UDP")
+                .help("write another policy with a `selector` for the workloads of the service: their nodes enforce it"),
+        )
+    }
+
+    /// Whether a target of a policy of this namespace is that object, or a waypoint before it.
+    fn means(
+        &self,
+        namespace: &str,
+        target: &TargetRef,
+        (is, object, name): (TargetKind, Bindable<'a>, &str),
+    ) -> bool {
+        let mut before = self.waypoints.before(object);
+        match target.kind {
+            TargetKind::Gateway => {
+                before.any(|w| *w.namespace == *namespace && *w.name == *target.name)
+            }
+            TargetKind::GatewayClass => before.next().is_some(),
+            kind => kind == is && object.namespace == namespace && *name == *target.name,
+        }
+    }
+
     /// Whether a port that is carried as bytes is among what is targeted.
     fn has_bytes(&self, namespace: &str, refs: &[At<TargetRef>]) -> bool {
         let meant = |is: TargetKind, object: Bindable<'a>, name: &str| {
-            refs.iter().any(|target| {
-                let target = &target.value;
-                let mut before = self.waypoints.before(object);
-                match target.kind {
-                    TargetKind::Gateway => {
-                        before.any(|w| *w.namespace == *namespace && *w.name == *target.name)
-                    }
-                    TargetKind::GatewayClass => before.next().is_some(),
-                    kind => kind == is && object.namespace == namespace && *name == *target.name,
-                }
-            })
+            let mut refs = refs.iter();
+            refs.any(|target| self.means(namespace, &target.value, (is, object, name)))
         };
         let services = self.mesh.services.iter();
         let mut services = services.filter(|service| is_bytes(&service.ports));

@@ -245,6 +245,9 @@ fn targeted() -> Vec<Row> {
     };
     let tcp = "[[service]]\nname = \"db\"\nuse-waypoint = \"wp\"\nselector.app = \"a\"\n\
         ports = [{ port = 5432, app-protocol = \"tcp\" }]\n";
+    let dns = "[[service]]\nname = \"dns\"\nselector.app = \"a\"\nports = [{ port = 53 }, { port = 53, protocol = \"udp\" }]\n";
+    let udp = dns.to_owned() + "use-waypoint = \"wp\"\n";
+    let dry = |policy: String| policy + "dry-run = true\n";
     let bound = workload("w", "10.1.0.1", "")
         + &service("cart", "use-waypoint = \"wp\"")
         + waypoint
@@ -290,6 +293,37 @@ fn targeted() -> Vec<Row> {
                 ("b.toml", 4, 10, DeniesMore, "every connection that is no HTTP"),
                 ("d.toml", 4, 10, DeniesMore, "every connection that is no HTTP"),
             ],
+        ),
+        (
+            "UDP, which passes no waypoint",
+            vec![
+                ("a.toml", bound.clone() + &udp),
+                ("b.toml", target("Service", "dns")),
+                ("c.toml", target("Service", "cart").replace("\"p\"", "\"q\"")),
+                ("d.toml", target("Gateway", "wp").replace("\"p\"", "\"r\"")),
+                ("e.toml", dry(target("Service", "dns")).replace("\"p\"", "\"s\"")),
+            ],
+            vec![
+                ("b.toml", 4, 16, NotInForce, "for the UDP ports of service `dns`"),
+                ("d.toml", 4, 16, NotInForce, "for the UDP ports of service `dns`"),
+            ],
+        ),
+        (
+            "UDP behind no waypoint",
+            vec![
+                ("a.toml", bound.clone() + dns),
+                ("b.toml", target("Service", "dns")),
+            ],
+            vec![("b.toml", 4, 16, AncestorNotBound, "")],
+        ),
+        (
+            "a port of UDP, at its node",
+            vec![
+                ("a.toml", NODES.to_owned() + &dns.replace("{ port = 53 }, ", "")),
+                ("b.toml", workload("v", "10.1.0.2", CAPTURED)),
+                ("c.toml", ruled("DENY", "{ to = [{ operation = { ports = [\"53\"] } }] }") + SELECTOR),
+            ],
+            vec![],
         ),
         (
             "a waypoint, and one that is none",

@@ -27,6 +27,8 @@ pub(super) fn rows() -> Vec<Row> {
     let waypoint = || {
         "[[gateway]]\nname = \"wp\"\nclass = \"waypoint\"\nnode = \"edge-1\"\nlisteners = [{ port = 15008 }]\n".to_owned()
     };
+    let udp =
+        |services: String| services.replace("{ port = 80,", "{ port = 80, protocol = \"udp\",");
     let probed = "health = { tcp = 8080 }";
     vec![
         (
@@ -49,6 +51,43 @@ pub(super) fn rows() -> Vec<Row> {
                 DuplicatePort,
                 "workload `default/b` declares port 8080 of 192.0.2.1, which is workload `default/a`'s: service `default/b` leads there",
             )],
+        ),
+        (
+            "one number for two, of TCP and of UDP",
+            mesh(&[
+                a(),
+                user("b", ""),
+                service("a", "a", 8080),
+                udp(service("b", "b", 8080)),
+            ]),
+            vec![],
+        ),
+        (
+            "one UDP port for two",
+            mesh(&[a(), user("b", ""), udp(services())]),
+            vec![(
+                "b.toml",
+                9,
+                8,
+                DuplicatePort,
+                "workload `default/b` declares UDP port 8080 of 192.0.2.1, which is workload `default/a`'s: service `default/b` leads there",
+            )],
+        ),
+        (
+            "the UDP port of the proxy's",
+            mesh(&[a(), udp(service("a", "a", 15008))]),
+            vec![(
+                "b.toml",
+                2,
+                8,
+                DuplicatePort,
+                "declares UDP port 15008, where the node's proxy listens on node `edge-1`",
+            )],
+        ),
+        (
+            "another's of the proxy's",
+            mesh(&[a(), udp(service("a", "a", 15001))]),
+            vec![],
         ),
         (
             "a port of the proxy's",

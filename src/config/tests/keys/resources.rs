@@ -375,14 +375,53 @@ fn services(rows: &mut Rows) {
         (38, BadValue, "write `\\\"http\\\"`"),
     );
     port(
-        "UDP",
-        "[{ port = 80, app-protocol = \"UDP\" }]",
-        (38, BadValue, "says UDP"),
+        "neither TCP nor UDP",
+        "[{ port = 80, protocol = \"sctp\" }]",
+        (34, BadValue, "expected one of `tcp` and `udp`"),
     );
     port(
-        "UDP by name",
-        "[{ port = 80, name = \"udp-dns\" }]",
-        (30, BadValue, "says UDP"),
+        "HTTP/3 over TCP",
+        "[{ port = 443, protocol = \"TCP\", app-protocol = \"h3\" }]",
+        (
+            57,
+            ConflictingKeys,
+            "`protocol = \\\"tcp\\\"` and `app-protocol = \\\"h3\\\"` contradict each other",
+        ),
+    );
+    port(
+        "UDP over TCP",
+        "[{ port = 80, protocol = \"tcp\", app-protocol = \"UDP\" }]",
+        (56, ConflictingKeys, "leave `protocol` out"),
+    );
+    port(
+        "HTTP over UDP",
+        "[{ port = 80, protocol = \"udp\", app-protocol = \"http\" }]",
+        (56, ConflictingKeys, "HTTP/3 is `h3`"),
+    );
+    port(
+        "TCP with a name of UDP",
+        "[{ port = 53, name = \"udp-dns\", protocol = \"tcp\" }]",
+        (30, ConflictingKeys, "another name"),
+    );
+    port(
+        "gRPC with a name of UDP",
+        "[{ port = 53, name = \"udp\", app-protocol = \"grpc\" }]",
+        (30, ConflictingKeys, "the name `udp`"),
+    );
+    port(
+        "DNS over what",
+        "[{ port = 53, app-protocol = \"dns\" }]",
+        (10, MissingKey, "add `protocol = \\\"udp\\\"`"),
+    );
+    port(
+        "a UDP port twice",
+        "[{ port = 53, protocol = \"udp\" }, { port = 53 }, { port = 53, name = \"udp\" }]",
+        (58, DuplicateName, "UDP port 53 is declared twice"),
+    );
+    port(
+        "a name twice, of TCP and UDP",
+        "[{ port = 53, name = \"a\" }, { port = 53, name = \"a\", protocol = \"udp\" }]",
+        (37, DuplicateName, "port name `a`"),
     );
     port(
         "a port twice",

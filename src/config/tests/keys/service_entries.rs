@@ -122,6 +122,16 @@ fn ports(rows: &mut Rows) {
             (36, BadValue, "says UDP"),
         ),
         (
+            "a port that is HTTP/3",
+            "[{ number = 443, protocol = \"h3\" }]",
+            (37, BadValue, "over TCP only"),
+        ),
+        (
+            "a port that is DNS",
+            "[{ number = 53, protocol = \"dns\" }]",
+            (36, BadValue, "expected one of"),
+        ),
+        (
             "an unknown protocol",
             "[{ number = 80, protocol = \"SPDY\" }]",
             (36, BadValue, "`http`"),

@@ -10,6 +10,7 @@ use crate::model::declaration::{
     Action, Attachment, AuthorizationPolicy, Capture, DataplaneMode, Machines, Mesh, MtlsMode,
     Origin, PeerAuthentication, Proxy, Rule, WaypointFor, Workload as Declared,
 };
+use crate::model::service::UdpPort;
 use crate::model::waypoint::Resolution;
 
 /// What may happen to a mesh; numbers choose among what is there.
@@ -30,6 +31,8 @@ enum Edit {
     Claim(usize),
     Serve(&'static str),
     Withdraw(usize),
+    /// A service has a UDP port, or none.
+    Datagrams(usize, bool),
     Select(usize, &'static str),
     Node(&'static str, Proxy, &'static str, &'static str),
     /// What the mesh, a node, the namespace and the first workload say.
@@ -111,6 +114,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     let around = prop_oneof![
         of(&apps).prop_map(Edit::Serve),
         at().prop_map(Edit::Withdraw),
+        (at(), any::<bool>()).prop_map(|(at, there)| Edit::Datagrams(at, there)),
         (at(), of(&apps)).prop_map(|(at, app)| Edit::Select(at, app)),
         (of(&nodes), of(&proxies), of(&names), of(&names))
             .prop_map(|(node, proxy, network, region)| Edit::Node(node, proxy, network, region)),
@@ -179,6 +183,15 @@ fn carry_out(mesh: &mut Mesh, reported: &mut Reported, assigned: &Assignments, e
         Edit::Serve(app) => mesh.services.push(service(app)),
         Edit::Withdraw(at) if at < mesh.services.len() => drop(mesh.services.remove(at)),
         Edit::Withdraw(_) => {}
+        Edit::Datagrams(at, there) => {
+            if let Some(service) = mesh.services.get_mut(at) {
+                let port = UdpPort {
+                    service_port: 53,
+                    target_port: 53,
+                };
+                service.udp_ports = there.then_some(port).into_iter().collect();
+            }
+        }
         Edit::Select(at, app) => {
             if let Some(service) = mesh.services.get_mut(at) {
                 service.selector = labels(&[("app", app)]);
