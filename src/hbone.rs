@@ -45,6 +45,9 @@ pub struct Limits {
     pub handshake: Duration,
     /// QUIC, TLS and HTTP/3 together, from the client's end; 3 s, after which UDP counts as blocked.
     pub quic_handshake: Duration,
+    /// How long a peer is left alone that QUIC does not reach, where TCP does instead; 5 min, and twice as
+    /// long each time after.
+    pub probe: Duration,
     /// How much a QUIC connection may have on the way.
     pub congestion: Congestion,
     /// From our CONNECT to its answer; 15 s, past the peer's own connect budget of 10 s.
@@ -107,6 +110,7 @@ impl Default for Limits {
         Self {
             handshake: Duration::from_secs(10),
             quic_handshake: Duration::from_secs(3),
+            probe: Duration::from_secs(300),
             congestion: Congestion::default(),
             response: Duration::from_secs(15),
             streams_out: 100,

@@ -62,6 +62,37 @@ fn set_option(
 /// # Errors
 /// When the socket is not TCP.
 pub fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    Ok(Duration::from_micros(tcp_info(socket)?.tcpi_rtt.into()))
+}
+
+/// How the way of a TCP connection has been since it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The shortest round trip.
+    pub round_trip: Duration,
+    /// Segments sent, those sent again included.
+    pub sent: u32,
+    /// Segments sent again.
+    pub again: u32,
+    /// Segments that came before others which they should have followed: those were lost, or overtaken.
+    pub early: u32,
+}
+
+/// What the kernel has noticed of a TCP connection's way.
+///
+/// # Errors
+/// When the socket is not TCP.
+pub fn way(socket: BorrowedFd<'_>) -> io::Result<Way> {
+    let info = tcp_info(socket)?;
+    Ok(Way {
+        round_trip: Duration::from_micros(info.tcpi_min_rtt.into()),
+        sent: info.tcpi_segs_out,
+        again: info.tcpi_total_retrans,
+        early: info.tcpi_rcv_ooopack,
+    })
+}
+
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     let mut info: libc::tcp_info = {
         // SAFETY: `tcp_info` is plain integers, for which all zeros is a value.
         unsafe { std::mem::zeroed() }
@@ -79,7 +110,7 @@ pub fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
         )
     };
     match outcome {
-        0 => Ok(Duration::from_micros(info.tcpi_rtt.into())),
+        0 => Ok(info),
         _ => Err(io::Error::last_os_error()),
     }
 }

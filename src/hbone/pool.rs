@@ -6,6 +6,7 @@
 //! it, so that one slow stream does not hold up its neighbours and one core is not the ceiling
 //! (`spec/hbone-dataplane.md` §1.6). [`dial`] makes a connection, [`connection`] is its life after.
 
+mod auto;
 mod busy;
 mod connection;
 mod dial;
@@ -76,6 +77,18 @@ struct Key {
     name: Option<Arc<str>>,
     accepted: Arc<BTreeSet<SpiffeId>>,
     quic: bool,
+}
+
+impl Key {
+    fn of(hop: &Hop) -> Self {
+        Self {
+            source: hop.svid.id().clone(),
+            to: hop.to,
+            name: hop.name.clone(),
+            accepted: Arc::clone(&hop.accepted),
+            quic: hop.transport == Transport::Quic,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -149,6 +162,18 @@ impl<C: Connector> Pool<C> {
         hop: &Hop,
         request: &ConnectRequest,
     ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
+        match hop.transport {
+            Transport::Tcp | Transport::Quic => self.connect_by(hop, request).await,
+            Transport::Auto => self.connect_auto(hop, request).await,
+        }
+    }
+
+    /// Opens a tunnel by the one way that the hop says.
+    async fn connect_by(
+        &self,
+        hop: &Hop,
+        request: &ConnectRequest,
+    ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
         let mut attempt = 1;
         loop {
             let lease = self.lease(hop).await?;
@@ -208,13 +233,7 @@ impl<C: Connector> Pool<C> {
     }
 
     async fn lease(&self, hop: &Hop) -> Result<Lease, ConnectError> {
-        let key = Key {
-            source: hop.svid.id().clone(),
-            to: hop.to,
-            name: hop.name.clone(),
-            accepted: Arc::clone(&hop.accepted),
-            quic: hop.transport == Transport::Quic,
-        };
+        let key = Key::of(hop);
         loop {
             let mut outcome = match self.next(&key, hop) {
                 Next::Lend(lease) => return Ok(lease),

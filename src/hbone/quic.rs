@@ -1,6 +1,7 @@
 //! HBONE over QUIC (`spec/hbone-dataplane.md` §11.1): one UDP socket for both roles.
 
 mod dial;
+mod paths;
 mod serve;
 mod settings;
 
@@ -20,10 +21,12 @@ pub use serve::{Arrival, serve_quic};
 pub use settings::Congestion;
 
 pub(super) use dial::dial;
+use paths::Paths;
 
 /// A connection whose handshakes have passed and whose peer has taken our certificate, not driven yet.
 pub(super) struct Http3Line {
     pub(super) client: h3::Client,
+    pub(super) quic: quinn::Connection,
     /// To be run for as long as the connection shall last.
     pub(super) driving: BoxFuture<'static, Result<(), h3::Ended>>,
 }
@@ -73,6 +76,7 @@ const ALERTS: RangeInclusive<u64> = 0x100..=0x1ff;
 pub struct Endpoint {
     quic: quinn::Endpoint,
     transport: Arc<quinn::TransportConfig>,
+    paths: Arc<Paths>,
 }
 
 impl Endpoint {
@@ -89,7 +93,12 @@ impl Endpoint {
             Arc::new(TokioRuntime),
         )?;
         let transport = Arc::new(settings::transport(limits)?);
-        Ok(Self { quic, transport })
+        let paths = Arc::default();
+        Ok(Self {
+            quic,
+            transport,
+            paths,
+        })
     }
 
     /// Where it listens.
@@ -112,6 +121,11 @@ impl Endpoint {
                 return Some(arrival);
             }
         }
+    }
+
+    /// Which peers it reaches.
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// Takes no more connections of peers; those that there are go on.

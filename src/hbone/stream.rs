@@ -15,8 +15,9 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use rustls::client::UnbufferedClientConnection;
@@ -28,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::socket;
+use crate::sys::{self, Way};
 use records::{Records, Shaken, Side};
 use traffic::{Opened, broken};
 
@@ -48,6 +50,20 @@ pub(super) struct Stream<S: Side> {
 /// What the connection's task holds of the stream that it has given to HTTP/2.
 pub(super) struct Turn<S: Side> {
     inner: Arc<Mutex<Inner<S>>>,
+}
+
+/// Looks at a stream's connection for as long as there is one, without keeping it.
+pub(super) struct Glance<S: Side> {
+    inner: Weak<Mutex<Inner<S>>>,
+}
+
+impl<S: Side> Glance<S> {
+    /// How its way has been.
+    pub(super) fn way(&self) -> Option<Way> {
+        let inner = self.inner.upgrade()?;
+        let inner = lock(&inner);
+        sys::way(inner.tcp.as_fd()).ok()
+    }
 }
 
 struct Inner<S: Side> {
@@ -118,6 +134,13 @@ impl<S: Side> Stream<S> {
 }
 
 impl<S: Side> Turn<S> {
+    /// What looks at the connection.
+    pub(super) fn glance(&self) -> Glance<S> {
+        Glance {
+            inner: Arc::downgrade(&self.inner),
+        }
+    }
+
     /// From now on what is written leaves at the end of a turn, which the caller promises to end
     /// each time it has polled whoever writes. Not before somebody does: with nobody to end a turn,
     /// what has come in during it would count for ever.

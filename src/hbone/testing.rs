@@ -123,6 +123,8 @@ impl Handler for Deliver {
 pub(super) struct Server {
     pub(super) ca: TestCa,
     pub(super) at: SocketAddr,
+    /// Where its datagrams come in.
+    pub(super) udp: SocketAddr,
     /// What its clients are judged by.
     pub(super) trust: Trust,
     arrivals: Arc<AtomicUsize>,
@@ -138,17 +140,33 @@ pub(super) async fn server<H: Handler>(limits: Limits, handler: Arc<H>) -> Serve
     server_as(&Leaf::uris(&[CART]), limits, handler).await
 }
 
+/// One whose datagrams somebody else is to bring from its address.
+pub(super) async fn server_behind<H: Handler>(limits: Limits, handler: Arc<H>) -> Server {
+    let anywhere = Some(([127, 0, 0, 1], 0).into());
+    listening(&Leaf::uris(&[CART]), limits, handler, anywhere).await
+}
+
 pub(super) async fn server_as<H: Handler>(
     leaf: &Leaf<'_>,
     limits: Limits,
     handler: Arc<H>,
+) -> Server {
+    listening(leaf, limits, handler, None).await
+}
+
+async fn listening<H: Handler>(
+    leaf: &Leaf<'_>,
+    limits: Limits,
+    handler: Arc<H>,
+    udp: Option<SocketAddr>,
 ) -> Server {
     let ca = TestCa::new();
     let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
     let trust = tls.trust.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let endpoint = endpoint(at, &limits);
+    let endpoint = endpoint(udp.unwrap_or(at), &limits);
+    let udp = endpoint.local_addr().unwrap();
     let arrivals = Arc::new(AtomicUsize::new(0));
     let arrived = Arc::clone(&arrivals);
     let (tell, ends) = mpsc::channel(1024);
@@ -180,6 +198,7 @@ pub(super) async fn server_as<H: Handler>(
     Server {
         ca,
         at,
+        udp,
         trust,
         arrivals,
         ends,

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod accept;
+mod auto;
 mod dial;
 mod pool;
 mod relay;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use super::Transport;
 use super::pool::Lease;
 use crate::h3;
 
@@ -82,6 +83,14 @@ impl Tunnel {
             moved: false,
             unread: None,
             _lease: lease,
+        }
+    }
+
+    /// What carries it.
+    pub fn transport(&self) -> Transport {
+        match &self.stream {
+            Carrier::Http2(_) => Transport::Tcp,
+            Carrier::Http3(_) => Transport::Quic,
         }
     }
 

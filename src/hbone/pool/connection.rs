@@ -121,6 +121,52 @@ impl Pooled {
         }
     }
 
+    /// Whether TCP's way is long or loses what is sent, so that QUIC's would be better.
+    pub(super) fn is_poor(&self) -> bool {
+        match &self.line {
+            Lent::Http2(streams) => streams.is_poor(),
+            Lent::Http3(_) => false,
+        }
+    }
+
+    /// The round trip to its peer; none is known of TCP.
+    pub(super) fn round_trip(&self) -> Duration {
+        match &self.line {
+            Lent::Http2(_) => Duration::ZERO,
+            Lent::Http3(streams) => streams.round_trip(),
+        }
+    }
+
+    /// How many datagrams have come on it.
+    pub(super) fn heard(&self) -> u64 {
+        match &self.line {
+            Lent::Http2(_) => 0,
+            Lent::Http3(streams) => streams.heard(),
+        }
+    }
+
+    /// Something was asked on it and is not even acknowledged.
+    pub(super) fn suspect(&self) {
+        if let Lent::Http3(streams) = &self.line {
+            streams.suspect();
+        }
+    }
+
+    /// Since when nothing has come though something was due.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        match &self.line {
+            Lent::Http2(_) => None,
+            Lent::Http3(streams) => streams.silent_since(),
+        }
+    }
+
+    /// Opens no more streams.
+    pub(super) fn leave(&self) {
+        if let Lent::Http3(streams) = &self.line {
+            streams.leave();
+        }
+    }
+
     /// Whether it has lent nothing for so long.
     pub(super) fn idle(&self, limit: Duration) -> bool {
         let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use rustls::ClientConfig;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Pooled};
@@ -58,7 +59,17 @@ impl<C: Connector> Dial<C> {
                 to,
                 source: QuicError::NoSocket,
             })?;
-            return quic::dial(endpoint, &self.hop, &self.limits).await;
+            let dialled = quic::dial(endpoint, &self.hop, &self.limits).await;
+            match &dialled {
+                Ok(_) => endpoint.paths().works(to),
+                Err(DialError::QuicTimeout { .. }) => {
+                    let now = Instant::now();
+                    endpoint.paths().fails(to, now, self.limits.probe);
+                }
+                // It answers, whatever it says.
+                Err(_) => {}
+            }
+            return dialled;
         }
         let tls = match self.tls.take() {
             Some(tls) => tls,

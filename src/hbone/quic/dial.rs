@@ -43,7 +43,11 @@ async fn handshake(endpoint: &Endpoint, hop: &Hop) -> Result<Dialled, DialError>
     proven(
         hop,
         leaf.as_ref(),
-        Line::Http3(Http3Line { client, driving }),
+        Line::Http3(Http3Line {
+            client,
+            quic,
+            driving,
+        }),
     )
 }
 

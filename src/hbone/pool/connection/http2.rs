@@ -1,11 +1,13 @@
 //! One of HTTP/2 over TLS.
 
+use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -19,14 +21,15 @@ use crate::hbone::connect::{
 };
 use crate::hbone::liveness::{self, Heard};
 use crate::hbone::pool::busy::{Meter, Share};
-use crate::hbone::stream::Turn;
+use crate::hbone::stream::{Glance, Turn};
 use crate::hbone::tunnel::{self, Carrier};
+use crate::sys::Way;
 
-#[derive(Debug)]
 pub(super) struct Streams {
     to: SocketAddr,
     sender: SendRequest<Bytes>,
     heard: Arc<Heard>,
+    tcp: Glance<UnbufferedClientConnection>,
 }
 
 pub(super) struct Moves {
@@ -37,6 +40,7 @@ pub(super) struct Moves {
 }
 
 pub(super) fn part(to: SocketAddr, line: Http2Line, share: Arc<Share>) -> (Streams, Moves) {
+    let tcp = line.turn.glance();
     let moves = Moves {
         connection: line.connection,
         turn: line.turn,
@@ -47,6 +51,7 @@ pub(super) fn part(to: SocketAddr, line: Http2Line, share: Arc<Share>) -> (Strea
         to,
         sender: line.sender,
         heard: line.heard,
+        tcp,
     };
     (streams, moves)
 }
@@ -56,6 +61,11 @@ impl Streams {
         let mut sender = self.sender.clone();
         let mut asleep = Context::from_waker(Waker::noop());
         !matches!(sender.poll_ready(&mut asleep), Poll::Ready(Err(_)))
+    }
+
+    /// Whether the way is long or loses what is sent.
+    pub(super) fn is_poor(&self) -> bool {
+        self.tcp.way().is_some_and(is_poor)
     }
 
     /// Streams that the peer takes.
@@ -98,6 +108,22 @@ impl Streams {
     }
 }
 
+/// Round trip from which a stream feels what another has lost.
+const FAR: Duration = Duration::from_millis(2);
+/// Segments of which one may be lost.
+const CLEAN: u32 = 2_000;
+
+fn is_poor(way: Way) -> bool {
+    let lost = way.again.saturating_add(way.early);
+    way.round_trip >= FAR || lost.saturating_mul(CLEAN) > way.sent.max(CLEAN)
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Streams(to {})", self.to)
+    }
+}
+
 /// Why a connection ended before the peer said anything.
 fn turned_away(to: SocketAddr, heard: &Heard, source: Option<h2::Error>) -> DialError {
     match (heard.fault(), source) {
@@ -132,5 +158,31 @@ impl Moves {
         debug!(dst.addr = %to, error = reason, "tunnel connection broke or fell silent");
         let unheard = !self.heard.ever();
         unheard.then(|| turned_away(to, &self.heard, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_poor_that_is_long_or_lossy() {
+        for (name, micros, sent, again, early, want) in [
+            ("near and clean", 80, 10_000, 0, 0, false),
+            ("a few of many", 80, 10_000, 3, 1, false),
+            ("one of few", 80, 30, 1, 0, false),
+            ("two of few", 80, 30, 1, 1, true),
+            ("a thousandth", 80, 10_000, 10, 0, true),
+            ("lost on the way here", 80, 10_000, 0, 10, true),
+            ("far", 2_000, 10, 0, 0, true),
+        ] {
+            let way = Way {
+                round_trip: Duration::from_micros(micros),
+                sent,
+                again,
+                early,
+            };
+            assert_eq!(is_poor(way), want, "{name}");
+        }
     }
 }

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::Answer;
@@ -12,8 +16,16 @@ use crate::hbone::connect::{ConnectError, ConnectRequest, DialError, fields};
 use crate::hbone::quic::Http3Line;
 use crate::hbone::tunnel::{self, Carrier};
 
+/// Streams after which a connection is not lent any more: QUIC keeps a little of each for as long as the
+/// connection lasts.
+const MOST: u64 = 100_000;
+
 pub(super) struct Streams {
     client: h3::Client,
+    quic: quinn::Connection,
+    opened: AtomicU64,
+    /// What had been heard, and when, at the time that an answer was missed.
+    missed: Mutex<Option<(u64, Instant)>>,
 }
 
 pub(super) struct Moves {
@@ -21,16 +33,54 @@ pub(super) struct Moves {
 }
 
 pub(super) fn part(line: Http3Line) -> (Streams, Moves) {
-    let Http3Line { client, driving } = line;
-    (Streams { client }, Moves { driving })
+    let Http3Line {
+        client,
+        quic,
+        driving,
+    } = line;
+    let streams = Streams {
+        client,
+        quic,
+        opened: AtomicU64::new(0),
+        missed: Mutex::new(None),
+    };
+    (streams, Moves { driving })
 }
 
 impl Streams {
     pub(super) fn usable(&self) -> bool {
-        self.client.is_usable()
+        self.client.is_usable() && self.opened.load(Ordering::Relaxed) < MOST
+    }
+
+    pub(super) fn round_trip(&self) -> Duration {
+        self.quic.rtt()
+    }
+
+    pub(super) fn heard(&self) -> u64 {
+        self.quic.stats().udp_rx.datagrams
+    }
+
+    pub(super) fn suspect(&self) {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        missed.get_or_insert((self.heard(), Instant::now()));
+    }
+
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (heard, since) = (*missed)?;
+        if self.heard() == heard {
+            return Some(since);
+        }
+        *missed = None;
+        None
+    }
+
+    pub(super) fn leave(&self) {
+        self.client.leave();
     }
 
     pub(super) async fn exchange(&self, asked: &ConnectRequest) -> Result<Answer, ConnectError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
         let mut request = h3::Request::connect(asked.authority.to_string());
         request.headers = fields(asked);
         let (response, stream) = match self.client.connect(&request).await {

@@ -1,0 +1,123 @@
+//! Tunnels that go by QUIC where that works and is worth it, and by TCP meanwhile (`spec/hbone-dataplane.md`
+//! §11.5). QUIC is never waited for: it is dialled beside what TCP carries, and a request that it
+//! leaves unanswered on a way that has fallen silent is made over TCP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::connection::Pooled;
+use super::{ConnectError, ConnectRequest, ConnectResponse, Connector, Hop, Lease, Pool, Tunnel};
+use super::{Key, State, Transport};
+use crate::clock;
+
+/// What a request may take on a way that says nothing: twice its round trip, and the time by which its
+/// end may put off what it has to say (RFC 9000 §13.2.1), within these bounds.
+const DELAY: Duration = Duration::from_millis(40);
+const LEAST: Duration = Duration::from_millis(50);
+const MOST: Duration = Duration::from_secs(1);
+/// How long a way may be silent, though something is asked on it, until it counts as broken.
+const SILENCE: Duration = Duration::from_secs(2);
+
+type Opened = Result<(Tunnel, ConnectResponse), ConnectError>;
+
+impl<C: Connector> Pool<C> {
+    /// Opens a tunnel by whichever way is better now.
+    pub(super) async fn connect_auto(&self, hop: &Hop, request: &ConnectRequest) -> Opened {
+        let by = |transport| Hop {
+            transport,
+            ..hop.clone()
+        };
+        let tcp = by(Transport::Tcp);
+        if let Some((connection, lease)) = self.by_quic(&by(Transport::Quic)) {
+            match self.first_by_quic(&connection, lease, &tcp, request).await {
+                // The peer was closing the connection as we chose it: nobody's failure.
+                Err(error) if error.is_unprocessed() => {}
+                outcome => return outcome,
+            }
+        }
+        self.connect_by(&tcp, request).await
+    }
+
+    /// A stream of a QUIC connection that is better than TCP now. Where there is no connection, one is dialled
+    /// for the next.
+    fn by_quic(&self, hop: &Hop) -> Option<(Arc<Pooled>, Lease)> {
+        let endpoint = self.shared.quic.as_ref()?;
+        let limits = &self.shared.limits;
+        let key = Key::of(hop);
+        let beside = Key {
+            quic: false,
+            ..key.clone()
+        };
+        let mut state = self.shared.lock();
+        if self.shared.stopping.is_cancelled() {
+            return None;
+        }
+        state.reap(limits);
+        let State { entries, tasks, .. } = &mut *state;
+        let (wall, now) = (clock::now(), Instant::now());
+        let tcp = entries.get(&beside).map(|entry| &entry.connections[..]);
+        let worth_it = endpoint.paths().is_worth_it(hop.to, now, || {
+            tcp.unwrap_or_default().iter().any(|c| c.is_poor())
+        });
+        let entry = entries.entry(key.clone()).or_default();
+        entry.connections.retain(|connection| {
+            let silent = connection
+                .silent_since()
+                .is_some_and(|s| now - s >= SILENCE);
+            if silent {
+                debug!(dst.addr = %hop.to, "a way by QUIC has broken, tunnels go by TCP");
+                endpoint.paths().fails(hop.to, now, limits.probe);
+                connection.leave();
+            }
+            !silent && connection.usable(wall)
+        });
+        if let Some(connection) = entry.least_loaded(limits) {
+            let good = worth_it && connection.silent_since().is_none();
+            let lease = good.then(|| Lease::of(&connection, limits.streams_out));
+            return Some((Arc::clone(&connection), lease??));
+        }
+        entry.dialling.take_if(|o| o.has_changed().is_err());
+        entry.failed.take_if(|failed| failed.is_over(limits));
+        let idle = entry.dialling.is_none() && entry.failed.is_none();
+        if idle && endpoint.paths().may_try(hop.to, now) {
+            self.dial(&key, entry, tasks, hop);
+        }
+        None
+    }
+
+    /// Asks by QUIC, and by TCP too once the way has been silent for longer than it would be.
+    async fn first_by_quic(
+        &self,
+        connection: &Arc<Pooled>,
+        lease: Lease,
+        tcp: &Hop,
+        request: &ConnectRequest,
+    ) -> Opened {
+        let exchange = self.ask(lease, request);
+        tokio::pin!(exchange);
+        loop {
+            let heard = connection.heard();
+            let patience = (2 * connection.round_trip() + DELAY).clamp(LEAST, MOST);
+            if let Ok(outcome) = tokio::time::timeout(patience, &mut exchange).await {
+                return outcome;
+            }
+            if connection.heard() == heard {
+                break;
+            }
+        }
+        debug!(dst.addr = %tcp.to, "no answer by QUIC, asking by TCP");
+        connection.suspect();
+        let second = self.connect_by(tcp, request);
+        tokio::pin!(second);
+        // Nothing of the program's has been sent by either; the one that comes late is cancelled.
+        match select(exchange, second).await {
+            Either::Left((Ok(opened), _)) | Either::Right((Ok(opened), _)) => Ok(opened),
+            Either::Left((Err(_lost), second)) => second.await,
+            Either::Right((Err(_refused), exchange)) => exchange.await,
+        }
+    }
+}
