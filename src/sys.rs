@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
-pub use datagram::{Datagram, receive, tell_marks};
+pub use datagram::{Datagram, receive, receive_sent_to, tell_destinations, tell_marks};
 
 /// Leaves the choice of a port to `connect`, so that `bind` takes none for itself alone
 /// (`IP_BIND_ADDRESS_NO_PORT`). The option is of the IP level in both families.
@@ -30,6 +30,17 @@ pub fn set_bind_address_no_port(socket: &socket2::Socket) -> io::Result<()> {
         libc::IP_BIND_ADDRESS_NO_PORT,
         1,
     )
+}
+
+/// Has the fragments that a raw IPv4 socket sends leave as they are, which connection tracking would put
+/// together (`IP_NODEFRAG`): for trials of rules that are to hold them back.
+///
+/// # Errors
+/// When the socket is not raw.
+pub fn keep_fragments(socket: &socket2::Socket) -> io::Result<()> {
+    /// Of linux/in.h.
+    const IP_NODEFRAG: libc::c_int = 22;
+    set_option(socket.as_fd(), libc::SOL_IP, IP_NODEFRAG, 1)
 }
 
 /// Sets an option of a socket that is a number.

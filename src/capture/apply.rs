@@ -6,13 +6,16 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
-use super::elements;
+use super::elements::{self, Held};
 use super::netns::Netns;
 use super::privilege::Exemption;
 use super::routes;
 use super::ruleset::{Plan, TABLE};
 use super::strict;
 use super::tool::{Tool, run};
+
+/// What lists our table without the elements of its sets.
+const WITHOUT_ELEMENTS: [&str; 2] = ["-j", "-t"];
 
 /// Why capture is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +147,16 @@ pub struct Applied {
     ns: Netns,
     plan: Plan,
     /// `None` when they were gone, or others, before they could be read.
-    table: Option<Value>,
+    seen: Option<Seen>,
+}
+
+/// All that the kernel holds of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    /// The table without the elements of its sets.
+    pub(super) table: Value,
+    /// These.
+    pub(super) held: Held,
 }
 
 /// Applies a plan in one transaction: until it is through the old rules hold, afterwards the new.
@@ -157,16 +169,52 @@ pub struct Applied {
 pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
     same_users(ns, plan.exemption())?;
     // The way back first: without it the rules would only break connections.
-    routes::ensure(ns, false).await?;
+    routes::ensure(ns, plan.ways()).await?;
     run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        table: seen(ns, plan).await?,
+        seen: seen(ns, plan).await?,
     })
 }
 
 impl Applied {
+    /// What was applied.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Makes another plan of it, in one transaction, by elements alone where that is enough; nothing is
+    /// done where they are the same.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; then the rules are as they were, and [`Self::mend`] makes the other plan of them.
+    pub async fn change(&mut self, plan: &Plan) -> Result<(), CaptureError> {
+        let script = plan.changing(&self.plan);
+        let then = std::mem::replace(&mut self.plan, plan.clone());
+        let Some(script) = script else {
+            return self.mend().await;
+        };
+        if script.is_empty() {
+            return Ok(());
+        }
+        let before = self.seen.take();
+        match run(&self.ns, Tool::Nft, &["-f", "-"], &script).await {
+            Ok(_nothing_said) => {}
+            // The sets are not what they were left as.
+            Err(CaptureError::Refused { .. }) => return self.mend().await,
+            Err(e) => return Err(e),
+        }
+        let now = seen(&self.ns, plan).await?;
+        // What somebody else has changed since the last look is not ours, whoever looked away.
+        self.seen = now.zip(before).and_then(|(now, before)| {
+            let same = |set: &str| now.held.get(set) == before.held.get(set);
+            let beside = now.table == before.table && plan.unchanged(&then).all(same);
+            beside.then_some(now)
+        });
+        Ok(())
+    }
+
     /// Whether the rules and the way back are still what was applied.
     ///
     /// # Errors
@@ -176,8 +224,9 @@ impl Applied {
         if !is_there(&self.ns)? {
             return Ok(false);
         }
-        let now = listed(&self.ns, &["-j"]).await?;
-        Ok(now.is_some() && now == self.table && routes::in_place(&self.ns, false).await?)
+        let now = seen(&self.ns, &self.plan).await?;
+        let ways = self.plan.ways();
+        Ok(now.is_some() && now == self.seen && routes::in_place(&self.ns, ways).await?)
     }
 
     /// Applies the same plan again, the rules first: until they are there nothing holds a program back.
@@ -186,17 +235,37 @@ impl Applied {
     /// As [`apply`].
     pub async fn mend(&mut self) -> Result<(), CaptureError> {
         run(&self.ns, Tool::Nft, &["-f", "-"], &self.plan.nft()).await?;
-        routes::ensure(&self.ns, false).await?;
-        self.table = seen(&self.ns, &self.plan).await?;
+        routes::ensure(&self.ns, self.plan.ways()).await?;
+        self.seen = seen(&self.ns, &self.plan).await?;
         Ok(())
     }
 }
 
-/// The table that was just made of a plan; `None` where somebody else has been there before it was
-/// read, whose doing would pass for ours from then on.
-async fn seen(ns: &Netns, plan: &Plan) -> Result<Option<Value>, CaptureError> {
-    let table = listed(ns, &["-j"]).await?;
-    Ok(table.filter(|table| plan.is_listed(table)))
+/// What was just made of a plan; `None` where somebody else has been there before it was read, whose
+/// doing would pass for ours from then on.
+async fn seen(ns: &Netns, plan: &Plan) -> Result<Option<Seen>, CaptureError> {
+    let seen = look(ns, plan.collections()).await?;
+    Ok(seen.filter(|seen| plan.is_listed(&seen.table) && seen.holds(plan.sizes())))
+}
+
+/// Our table with what is in its sets; `None` where it is gone, or one of them.
+pub(super) async fn look<'a>(
+    ns: &Netns,
+    sets: impl IntoIterator<Item = &'a str>,
+) -> Result<Option<Seen>, CaptureError> {
+    let Some(table) = listed_of(ns, "inet", &WITHOUT_ELEMENTS).await? else {
+        return Ok(None);
+    };
+    let held = elements::held(ns, sets);
+    let held = held.map_err(|source| CaptureError::Elements { source })?;
+    Ok(held.map(|held| Seen { table, held }))
+}
+
+impl Seen {
+    /// Whether the sets hold so much each.
+    pub(super) fn holds<'a>(&self, mut sizes: impl Iterator<Item = (&'a str, usize)>) -> bool {
+        sizes.all(|(set, size)| self.held.get(set).is_some_and(|held| held.len() == size))
+    }
 }
 
 /// Removes what [`apply`] put into a namespace, and nothing else; what is not there is left alone.
@@ -244,12 +313,7 @@ pub(super) fn is_there(ns: &Netns) -> Result<bool, CaptureError> {
     elements::is_table_there(ns).map_err(|source| CaptureError::Elements { source })
 }
 
-/// Our table as the kernel holds it, without what changes by itself; `None` when it is gone.
-pub(super) async fn listed(ns: &Netns, how: &[&str]) -> Result<Option<Value>, CaptureError> {
-    listed_of(ns, "inet", how).await
-}
-
-/// The same of another family.
+/// Our table of a family as the kernel holds it, without what changes by itself; `None` when it is gone.
 pub(super) async fn listed_of(
     ns: &Netns,
     family: &str,

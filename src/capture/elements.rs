@@ -139,6 +139,11 @@ pub(super) fn knows(ns: &Netns, cgroup: &Cgroup) -> io::Result<bool> {
         .any(|element| value(KEY, &element) == Some(&key[..])))
 }
 
+/// The keys of elements as the kernel encodes them.
+pub(super) fn keys(elements: &BTreeSet<Vec<u8>>) -> impl Iterator<Item = &[u8]> {
+    elements.iter().filter_map(|element| value(KEY, element))
+}
+
 /// The value of an element's key, or of what it is mapped to.
 fn value(part: u16, element: &[u8]) -> Option<&[u8]> {
     let of = |kind: u16, bytes| attributes(bytes).find_map(|(k, v)| (k == kind).then_some(v));

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::{Host, Workloads};
 use super::kept::KeptPlace;
 use super::reconcile::Reconcile;
+use super::ruleset::WantedDatagrams;
 
 /// The component that has a place's rules in force while it runs.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) enum By {
     Own(Box<Reconcile>),
     /// The keeper.
     Kept(Arc<KeptPlace>),
+    /// The keeper, who is told which datagrams come to the proxy.
+    KeptUdp(Arc<KeptPlace>, watch::Receiver<WantedDatagrams>),
     /// This process, on the host's network.
     Host(Box<Host>),
     /// The keeper, there.
@@ -33,6 +36,11 @@ impl Keeping {
             By::Own(reconcile) => reconcile.run(shutdown).await,
             By::Kept(place) => {
                 shutdown.cancelled().await;
+                place.close().await;
+            }
+            By::KeptUdp(place, datagrams) => {
+                let telling = place.tell_datagrams(datagrams);
+                let _stopped: Option<()> = shutdown.run_until_cancelled(telling).await;
                 place.close().await;
             }
             By::Host(host) => host.run(shutdown).await,

@@ -7,6 +7,7 @@
 //! has: its listeners, what is open, and a small [`stock`] of sockets to connect with.
 
 pub(crate) mod channel;
+mod datagrams;
 mod host;
 pub mod link;
 pub(crate) mod protocol;
@@ -31,6 +32,7 @@ use super::apply::CaptureError;
 use super::attach::AttachError;
 use super::command::Ran;
 use super::reconcile::State;
+use super::ruleset::WantedDatagrams;
 use link::{Asked, Link, Order};
 use protocol::{Answer, Family, Fault, Network, PlaceId, Verb};
 use stock::Stock;
@@ -114,6 +116,8 @@ impl Kept {
             gone: CancellationToken::new(),
             keeping: AtomicBool::new(false),
             dns: AtomicBool::new(false),
+            udp: AtomicBool::new(false),
+            datagrams: Mutex::new(None),
             rules: watch::Sender::new(State::Pending),
             host: host::Told::default(),
             stocks: Default::default(),
@@ -177,6 +181,10 @@ pub(super) struct KeptPlace {
     keeping: AtomicBool,
     /// With those for questions for names.
     dns: AtomicBool,
+    /// With those for datagrams.
+    udp: AtomicBool,
+    /// These, once it is known which.
+    datagrams: Mutex<WantedDatagrams>,
     rules: watch::Sender<State>,
     /// Of the host's network, what a keeper is told.
     host: host::Told,
@@ -202,10 +210,6 @@ impl KeptPlace {
     pub(super) async fn listen_udp(&self, at: SocketAddr) -> io::Result<OwnedFd> {
         let place = self.id;
         self.one(Verb::ListenUdp { place, at }).await
-    }
-
-    pub(super) async fn listen_tunnels_udp(&self) -> io::Result<OwnedFd> {
-        self.one(Verb::ListenTunnelsUdp { place: self.id }).await
     }
 
     pub(super) async fn udp(&self, to: IpAddr) -> io::Result<OwnedFd> {
@@ -295,12 +299,15 @@ impl KeptPlace {
         Verb::Keep {
             place: self.id,
             dns: self.dns.load(Ordering::Acquire),
+            udp: self.udp.load(Ordering::Acquire),
         }
     }
 
     /// Closes the keeper's copies of the listeners. The rules stay.
     pub(super) async fn close(&self) {
         self.keeping.store(false, Ordering::Release);
+        self.udp.store(false, Ordering::Release);
+        *held(&self.datagrams) = None;
         self.host.forget();
         // A keeper that is not there has no copies.
         let _gone = self.ask(Verb::Close { place: self.id }, PATIENCE).await;

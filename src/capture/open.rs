@@ -2,25 +2,23 @@
 //! marked, and where needed allowed to bear a foreign address (`spec/hbone-dataplane.md` §2.1, §3.5,
 //! §6.5).
 
+pub(super) mod udp;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::kept::protocol::Family;
-use super::ruleset::{HBONE_PORT, OUTBOUND_PORT, PROXY_MARK};
+use super::ruleset::{OUTBOUND_PORT, PROXY_MARK};
 use crate::sys;
 
 /// Connections that may wait to be accepted (`spec/hbone-dataplane.md` §6.5).
 const BACKLOG: i32 = 4096;
 /// Silence before the first keepalive, and between further ones (§10).
 const KEEPALIVE: Duration = Duration::from_secs(180);
-/// Bytes that a socket which many speak to by datagrams holds for whoever reads it, and for the link:
-/// 30 ms of a gigabit per second.
-const BUFFER: usize = 4 << 20;
 /// Keepalives without an answer that end a connection (§10).
 const KEEPALIVES: u32 = 9;
 
@@ -85,51 +83,6 @@ fn listener(kind: Kind, any: IpAddr, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// For tunnels over QUIC: their datagrams arrive at this port of every address, IPv4 and IPv6.
-pub(super) fn tunnels() -> io::Result<Socket> {
-    match tunnels_at(Ipv6Addr::UNSPECIFIED.into()) {
-        // IPv6 is switched off in this namespace.
-        Err(e) if is_no_ipv6(&e) => tunnels_at(Ipv4Addr::UNSPECIFIED.into()),
-        other => other,
-    }
-}
-
-fn tunnels_at(any: IpAddr) -> io::Result<Socket> {
-    let at = SocketAddr::new(any, HBONE_PORT);
-    let socket = datagrams(Domain::for_address(at), None)?;
-    if at.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    widen(&socket)?;
-    // Not SO_REUSEADDR: of datagrams, whoever bound last would get all.
-    socket.bind(&at.into())?;
-    Ok(socket)
-}
-
-/// Room for what arrives while a thread of the proxy does something else, as far as this system lets
-/// us have it.
-fn widen(socket: &Socket) -> io::Result<()> {
-    // Beyond the limit of net.core only with NET_ADMIN over the host, which a user namespace has not.
-    if set_socket_recv_buffer_size_force(socket, BUFFER).is_err() {
-        socket.set_recv_buffer_size(BUFFER)?;
-    }
-    if set_socket_send_buffer_size_force(socket, BUFFER).is_err() {
-        socket.set_send_buffer_size(BUFFER)?;
-    }
-    Ok(())
-}
-
-/// For datagrams, bound where told.
-pub(super) fn datagrams(domain: Domain, at: Option<SocketAddr>) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_mark(PROXY_MARK)?;
-    socket.set_nonblocking(true)?;
-    if let Some(at) = at {
-        socket.bind(&at.into())?;
-    }
-    Ok(socket)
-}
-
 /// To connect to `to` with, as `from` where that can be.
 pub(super) fn connector(to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
     let family = Family::of(to.ip());
@@ -149,11 +102,7 @@ pub(super) fn dialer(family: Family) -> io::Result<Socket> {
 }
 
 fn stream(family: Family) -> io::Result<Socket> {
-    let domain = match family {
-        Family::V4 => Domain::IPV4,
-        Family::V6 => Domain::IPV6,
-    };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(family.domain(), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_mark(PROXY_MARK)?;
     socket.set_nonblocking(true)?;
     tune(&socket)?;
@@ -161,17 +110,22 @@ fn stream(family: Family) -> io::Result<Socket> {
 }
 
 /// Lets a socket bear an address that is not this network's.
-fn any_address(socket: &Socket, family: Family) -> io::Result<()> {
+fn bear_any(socket: &Socket, family: Family) -> io::Result<()> {
     match family {
         Family::V4 => {
             socket.set_ip_transparent_v4(true)?;
-            socket.set_freebind_v4(true)?;
+            socket.set_freebind_v4(true)
         }
         Family::V6 => {
             socket.set_ip_transparent_v6(true)?;
-            socket.set_freebind_v6(true)?;
+            socket.set_freebind_v6(true)
         }
     }
+}
+
+/// The same of a socket to connect with.
+fn any_address(socket: &Socket, family: Family) -> io::Result<()> {
+    bear_any(socket, family)?;
     // Else one client would have no more ports than there are, over all of a host's programs.
     sys::set_bind_address_no_port(socket)
 }

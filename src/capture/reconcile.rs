@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::apply::{Applied, CaptureError, apply};
+use super::elements;
 use super::netns::Netns;
-use super::ruleset::Plan;
+use super::ruleset::{self, Datagrams, Plan, SETS, WantedDatagrams};
 use super::strict::{self, Strict};
 use super::terms::Terms;
 use super::watch::Changes;
@@ -36,6 +37,8 @@ pub struct Reconcile {
     plan: Plan,
     changes: Changes,
     strict: Option<(Strict, Changes)>,
+    /// Which datagrams come to the proxy, where any do.
+    datagrams: Option<watch::Receiver<WantedDatagrams>>,
     /// The host that may still have filters of a time when this was strict.
     was_strict: Option<Netns>,
     state: watch::Sender<State>,
@@ -55,6 +58,7 @@ impl Reconcile {
             plan,
             changes,
             strict: None,
+            datagrams: None,
             was_strict: None,
             state,
         };
@@ -62,11 +66,17 @@ impl Reconcile {
     }
 
     /// Prepares to keep the rules of a workload's own namespace in place, on these terms, with those
-    /// for questions for names where `dns` asks for them.
+    /// for questions for names where `dns` asks for them, and with those for datagrams where `datagrams`
+    /// tells of any: until it does, what is captured stays so.
     ///
     /// # Errors
     /// As [`Self::new`], and where it is the host's own network.
-    pub fn on(terms: &Terms, ns: Netns, dns: bool) -> io::Result<(Self, watch::Receiver<State>)> {
+    pub fn on(
+        terms: &Terms,
+        ns: Netns,
+        dns: bool,
+        datagrams: Option<watch::Receiver<WantedDatagrams>>,
+    ) -> io::Result<(Self, watch::Receiver<State>)> {
         let here = Netns::current()?;
         if here == ns {
             // All of the host would be captured, and whoever operates it locked out.
@@ -77,7 +87,12 @@ impl Reconcile {
         }
         let plan = Plan::excluding(terms.exemption, &terms.exclusions);
         let plan = if dns { plan.with_dns() } else { plan };
+        let plan = match datagrams {
+            Some(_) => plan.with_udp(&terms.exclusions, &Datagrams::default()),
+            None => plan,
+        };
         let (mut reconcile, state) = Self::new(ns.clone(), plan)?;
+        reconcile.datagrams = datagrams;
         if terms.strict {
             let strict = Strict::new(here, ns, terms.exclusions.clone());
             reconcile = reconcile.strict(strict)?;
@@ -110,15 +125,18 @@ impl Reconcile {
                 () = shutdown.cancelled() => return,
                 () = self.changes.next() => {}
                 () = beyond(&mut self.strict) => {}
+                () = told(&mut self.datagrams) => {}
                 () = tokio::time::sleep(RETRY), if failed => {}
             }
         }
     }
 
     /// Leaves the rules as they should be.
-    async fn settle(&self, applied: &mut Option<Applied>) -> Result<(), CaptureError> {
+    async fn settle(&mut self, applied: &mut Option<Applied>) -> Result<(), CaptureError> {
+        self.take_up_datagrams(applied.is_none())?;
         match applied {
             Some(applied) => {
+                applied.change(&self.plan).await?;
                 if applied.intact().await? && self.is_strict().await? {
                     return Ok(());
                 }
@@ -140,6 +158,22 @@ impl Reconcile {
             Some((strict, _)) => strict.apply().await,
             None => Ok(()),
         }
+    }
+
+    /// Plans for the datagrams that were told of last. Rules that others have left capture what they did
+    /// until it is known what is to be: between the two nothing may pass by.
+    fn take_up_datagrams(&mut self, first: bool) -> Result<(), CaptureError> {
+        let Some(datagrams) = &mut self.datagrams else {
+            return Ok(());
+        };
+        let told = datagrams.borrow_and_update().clone();
+        let wanted = match (told, first) {
+            (Some(told), _) => told,
+            (None, false) => return Ok(()),
+            (None, true) => Arc::new(captured(&self.ns)?),
+        };
+        self.plan = self.plan.clone().holding(&wanted);
+        Ok(())
     }
 
     async fn is_strict(&self) -> Result<bool, CaptureError> {
@@ -167,6 +201,31 @@ impl Reconcile {
             news
         });
     }
+}
+
+/// The datagrams that the rules in force capture.
+fn captured(ns: &Netns) -> Result<Datagrams, CaptureError> {
+    let held = elements::held(ns, SETS);
+    let held = held.map_err(|source| CaptureError::Elements { source })?;
+    let held = held.unwrap_or_default();
+    let keys = held.iter().flat_map(|(set, elements)| {
+        let keys = elements::keys(elements);
+        keys.map(move |key| (&**set, key))
+    });
+    Ok(ruleset::read(keys))
+}
+
+/// Returns when other datagrams are told of; never where none are captured, or nobody tells any more.
+///
+/// # Cancel safety
+/// What was told stays so.
+async fn told(datagrams: &mut Option<watch::Receiver<WantedDatagrams>>) {
+    if let Some(datagrams) = datagrams
+        && datagrams.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Returns when something may have changed on the host's side.

@@ -55,5 +55,5 @@ pub async fn restore(ns: &Netns, before: &Before) -> Result<(), CaptureError> {
         clear(ns).await?;
         return Err(e);
     }
-    routes::ensure(ns, text.contains("guest_addresses")).await
+    routes::ensure(ns, routes::Ways::of(text)).await
 }

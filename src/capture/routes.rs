@@ -10,7 +10,7 @@ use serde_json::{Deserializer, Value};
 
 use super::apply::CaptureError;
 use super::netns::Netns;
-use super::ruleset::{FIRST_MARK, GUEST_MARK, MARK_MASK, RETURN_MARK};
+use super::ruleset::{DATAGRAM_MARK, FIRST_MARK, GUEST_MARK, MARK_MASK, RETURN_MARK};
 use super::tool::{Tool, run};
 
 /// Preference of the routing rule for answers.
@@ -34,6 +34,12 @@ struct Way {
 const ANSWERS: [Way; 1] = [Way {
     preference: PREFERENCE,
     mark: Some((RETURN_MARK, MARK_MASK)),
+}];
+/// What workloads send into the mesh by datagrams. Behind the answers' rule, to which those of guests lead
+/// on.
+const DATAGRAMS: [Way; 1] = [Way {
+    preference: PREFERENCE + 1,
+    mark: Some((DATAGRAM_MARK, MARK_MASK)),
 }];
 /// Guests: marks from 0x600 to 0xfff are two ranges that a mask can tell. What this host sends, and
 /// what the reverse-path filter asks about, goes on to the answers' rule.
@@ -82,14 +88,40 @@ impl Way {
     }
 }
 
-/// All rules there are, or those of hosts without guests.
-fn ways(guests: bool) -> Vec<Way> {
-    // Answers first: others lead on to them.
-    let mut ways = ANSWERS.to_vec();
-    if guests {
-        ways.extend(GUESTS);
+/// What takes a route of its own, besides answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ways {
+    /// What comes from guests and goes to them.
+    pub(super) guests: bool,
+    /// What is sent into the mesh by datagrams.
+    pub(super) datagrams: bool,
+}
+
+impl Ways {
+    const ALL: Self = Self {
+        guests: true,
+        datagrams: true,
+    };
+
+    /// What rules take that are told in the words of a plan.
+    pub(super) fn of(text: &str) -> Self {
+        Self {
+            guests: text.contains("guest_addresses"),
+            datagrams: text.contains("udp_sources"),
+        }
     }
-    ways
+
+    fn all(self) -> Vec<Way> {
+        // Answers first: others lead on to them.
+        let mut ways = ANSWERS.to_vec();
+        if self.datagrams {
+            ways.extend(DATAGRAMS);
+        }
+        if self.guests {
+            ways.extend(GUESTS);
+        }
+        ways
+    }
 }
 
 /// A family of addresses.
@@ -121,9 +153,9 @@ fn route() -> String {
 }
 
 /// The commands that make the way back of one family, with the flag that names it.
-pub(super) fn commands(family: Family, guests: bool) -> Vec<String> {
+pub(super) fn commands(family: Family, ways: Ways) -> Vec<String> {
     let flag = family.flag();
-    let rules = ways(guests).into_iter();
+    let rules = ways.all().into_iter();
     let mut commands: Vec<_> = rules
         .map(|way| format!("{flag} rule add {}", way.words()))
         .collect();
@@ -131,13 +163,13 @@ pub(super) fn commands(family: Family, guests: bool) -> Vec<String> {
     commands
 }
 
-/// Adds what is missing, and takes away what is for guests where there are none.
-pub(super) async fn ensure(ns: &Netns, guests: bool) -> Result<(), CaptureError> {
+/// Adds what is missing, and takes away what nothing takes any more.
+pub(super) async fn ensure(ns: &Netns, ways: Ways) -> Result<(), CaptureError> {
     // Routes by way of an interface that is down are refused.
     if !found(ns, Family::V4).await?.loopback_up {
         batch(ns, Family::V4, LOOPBACK_UP.to_owned()).await?;
     }
-    let wanted_ways = ways(guests);
+    let wanted_ways = ways.all();
     for family in wanted(ns)? {
         let found = found(ns, family).await?;
         let missing = wanted_ways.iter().filter(|way| !found.rules.contains(way));
@@ -155,10 +187,10 @@ pub(super) async fn ensure(ns: &Netns, guests: bool) -> Result<(), CaptureError>
 }
 
 /// Whether nothing is missing.
-pub(super) async fn in_place(ns: &Netns, guests: bool) -> Result<bool, CaptureError> {
+pub(super) async fn in_place(ns: &Netns, ways: Ways) -> Result<bool, CaptureError> {
     for family in wanted(ns)? {
         let found = found(ns, family).await?;
-        let there = ways(guests).iter().all(|way| found.rules.contains(way));
+        let there = ways.all().iter().all(|way| found.rules.contains(way));
         if !(there && found.route && found.loopback_up) {
             return Ok(false);
         }
@@ -234,7 +266,7 @@ fn parse(text: &str) -> Result<Found, serde_json::Error> {
     let mut arrays = Deserializer::from_str(text).into_iter::<Vec<Value>>();
     let mut next = || arrays.next().unwrap_or_else(|| Ok(Vec::new()));
     let (rules, routes, links) = (next()?, next()?, next()?);
-    let ours = ways(true).into_iter();
+    let ours = Ways::ALL.all().into_iter();
     Ok(Found {
         rules: ours.filter(|way| rules.iter().any(|r| way.is(r))).collect(),
         route: routes.iter().any(is_our_route),
@@ -306,9 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_guests_are_told_too() {
-        let text = format!("[{GUEST_RULES},{RULE}]\n[{ROUTE}]\n[{LINK}]\n");
-        assert_eq!(parse(&text).unwrap().rules, ways(true));
+    fn rules_of_guests_and_datagrams_are_told_too() {
+        let datagrams = RULE.replace("32764", "32765").replace("0x111", "0x222");
+        let text = format!("[{GUEST_RULES},{RULE},{datagrams}]\n[{ROUTE}]\n[{LINK}]\n");
+        assert_eq!(parse(&text).unwrap().rules, Ways::ALL.all());
         let words = GUESTS.map(Way::words);
         assert_eq!(words[0], "pref 32760 iif lo goto 32764");
         assert_eq!(words[2], "pref 32762 fwmark 0x600/0xe00 lookup 100");

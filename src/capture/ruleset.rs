@@ -18,6 +18,8 @@
 //! connects with the same ports. The guards behind the redirection close it: no segment that opens
 //! a connection leaves, or arrives, other than through the proxy.
 
+mod collection;
+mod datagrams;
 mod dns;
 pub mod exclusions;
 pub mod host;
@@ -30,6 +32,8 @@ use serde_json::Value;
 
 use super::privilege::Exemption;
 
+pub use datagrams::{Datagrams, WantedDatagrams};
+pub(in crate::capture) use datagrams::{SETS, priority, read};
 pub use exclusions::Exclusions;
 use exclusions::one_of;
 pub use host::{By, Cgroup, HostPlan, Member};
@@ -41,6 +45,8 @@ pub const TABLE: &str = "lateen";
 pub const PROXY_MARK: u32 = 0x539;
 /// Mark of answers that must go back to the proxy.
 pub const RETURN_MARK: u32 = 0x111;
+/// Mark of datagrams that a workload sends and that must come to the proxy.
+pub const DATAGRAM_MARK: u32 = 0x222;
 /// Mark of what is on its way to a guest and must come to the proxy first.
 pub const GUEST_MARK: u32 = 0x333;
 /// The first of the marks that name a workload on the host's network; all above are.
@@ -242,7 +248,7 @@ mod tests {
 
     #[test]
     fn workloads_marks_are_none_of_the_others() {
-        for mark in [PROXY_MARK, RETURN_MARK, GUEST_MARK] {
+        for mark in [PROXY_MARK, RETURN_MARK, DATAGRAM_MARK, GUEST_MARK] {
             assert!(mark < FIRST_MARK && mark & !MARK_MASK == 0, "{mark:#x}");
         }
     }

@@ -5,6 +5,8 @@
 //! this one has no powers. The capture rules know the proxy's sockets by the user who *opened* them
 //! and by their mark, so whoever opens them is a user of its own, and leaves none unmarked.
 
+mod udp;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -29,6 +31,8 @@ use super::open::{self, Kind};
 use super::place::{Origin, Place};
 use super::reconcile::{Reconcile, State};
 use super::terms::Terms;
+
+pub use udp::{Arrival, Arrivals, Captured};
 
 /// Longest TCP connect (§2.6).
 const CONNECT: Duration = Duration::from_secs(10);
@@ -89,7 +93,7 @@ impl Sockets {
     }
 
     /// What rules that this process itself makes go by.
-    pub(super) fn terms(&self) -> Option<&Terms> {
+    pub(in crate::capture) fn terms(&self) -> Option<&Terms> {
         match &self.0 {
             By::Own(terms) => Some(terms),
             By::Kept(_) => None,
@@ -143,7 +147,7 @@ impl Sockets {
     ) -> io::Result<(Keeping, watch::Receiver<State>)> {
         match (&place.0, &self.0) {
             (Origin::Own(ns), By::Own(terms)) => {
-                let (reconcile, state) = Reconcile::on(terms, ns.clone(), dns)?;
+                let (reconcile, state) = Reconcile::on(terms, ns.clone(), dns, None)?;
                 Ok((Keeping(keeping::By::Own(Box::new(reconcile))), state))
             }
             (Origin::Own(_), By::Kept(_)) => Err(io::ErrorKind::Unsupported.into()),
@@ -212,26 +216,11 @@ impl Sockets {
     pub async fn listen_udp(&self, place: &Place, at: SocketAddr) -> io::Result<UdpSocket> {
         match &place.0 {
             Origin::Own(ns) => {
-                let socket = ns.within(|| open::datagrams(Domain::for_address(at), Some(at)))??;
+                let socket =
+                    ns.within(|| open::udp::datagrams(Domain::for_address(at), Some(at)))??;
                 Ok(socket.into())
             }
             Origin::Kept(kept) => Ok(kept.listen_udp(at).await?.into()),
-        }
-    }
-
-    /// A datagram socket on the port of tunnels, of every address of the place, IPv4 and IPv6 (IPv4
-    /// alone where IPv6 is off): what arrives by IPv4 comes from a mapped address. It is marked, has
-    /// buffers of 4 MiB or the most that this system gives, does not block, and belongs to no event loop
-    /// yet.
-    ///
-    /// One at a time: there is no second one while another process or generation holds it.
-    ///
-    /// # Errors
-    /// When the port is taken, or the place may not be entered.
-    pub async fn listen_tunnels_udp(&self, place: &Place) -> io::Result<UdpSocket> {
-        match &place.0 {
-            Origin::Own(ns) => Ok(ns.within(open::tunnels)??.into()),
-            Origin::Kept(kept) => Ok(kept.listen_tunnels_udp().await?.into()),
         }
     }
 
@@ -244,7 +233,7 @@ impl Sockets {
         match &place.0 {
             Origin::Own(ns) => {
                 let domain = Domain::for_address(SocketAddr::new(to, 0));
-                Ok(ns.within(|| open::datagrams(domain, None))??.into())
+                Ok(ns.within(|| open::udp::datagrams(domain, None))??.into())
             }
             Origin::Kept(kept) => Ok(kept.udp(to).await?.into()),
         }

@@ -14,8 +14,9 @@ use tracing::info;
 
 use super::hosting::Hosting;
 use crate::capture::keeping::Keeping;
+use crate::capture::kept::protocol::Fault;
 use crate::capture::reconcile::State;
-use crate::capture::{CaptureError, Place, Sockets, Terms};
+use crate::capture::{CaptureError, Captured, Datagrams, Place, Sockets, Terms, WantedDatagrams};
 
 /// How long a proxy that is there may leave rules alone that it has not asked for: it takes up its
 /// workloads first.
@@ -28,6 +29,7 @@ type Identity = (u64, u64);
 pub(super) struct Holdings {
     sockets: Sockets,
     listeners: Mutex<HashMap<(Identity, u16), Weak<TcpListener>>>,
+    captured: Mutex<HashMap<Identity, Weak<Captured>>>,
     rules: Mutex<HashMap<Identity, Arc<Rules>>>,
     host: Mutex<Option<Arc<Hosting>>>,
     tasks: TaskTracker,
@@ -39,6 +41,8 @@ struct Rules {
     name: String,
     /// Whether they are with those for questions for names.
     dns: bool,
+    /// Which datagrams come to the proxy, where those for datagrams are with them.
+    datagrams: Option<watch::Sender<WantedDatagrams>>,
     state: watch::Receiver<State>,
     stop: CancellationToken,
     gone: CancellationToken,
@@ -61,6 +65,7 @@ impl Holdings {
         Self {
             sockets: Sockets::own(terms),
             listeners: Mutex::default(),
+            captured: Mutex::default(),
             rules: Mutex::default(),
             host: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -87,24 +92,50 @@ impl Holdings {
         Ok(listener)
     }
 
-    /// Keeps the rules of a place from here on, with those for questions for names or without; those
-    /// that are kept already are taken up as they are.
-    pub(super) async fn keep(self: &Arc<Self>, place: &Place, dns: bool) -> io::Result<Holder> {
+    /// The sockets that captured datagrams of a place come to: those that are held, or new ones.
+    pub(super) async fn capture_udp(&self, place: &Place) -> io::Result<Arc<Captured>> {
+        let identity = place.identity().ok_or(io::ErrorKind::Unsupported)?;
+        let there = held(&self.captured).get(&identity).and_then(Weak::upgrade);
+        if let Some(captured) = there {
+            return Ok(captured);
+        }
+        let captured = Arc::new(self.sockets.capture_udp(place).await?);
+        let mut all = held(&self.captured);
+        all.retain(|_, captured| captured.strong_count() > 0);
+        all.insert(identity, Arc::downgrade(&captured));
+        Ok(captured)
+    }
+
+    /// Keeps the rules of a place from here on, with those for questions for names or without, and with
+    /// those for datagrams or without; those that are kept already are taken up as they are.
+    pub(super) async fn keep(
+        self: &Arc<Self>,
+        place: &Place,
+        dns: bool,
+        udp: bool,
+    ) -> io::Result<Holder> {
         let identity = place.identity().ok_or(io::ErrorKind::Unsupported)?;
         loop {
             let there = held(&self.rules).get(&identity).cloned();
             match there {
                 Some(rules) if rules.stop.is_cancelled() => rules.ended.cancelled().await,
-                Some(rules) if rules.dns == dns => return Ok(Holder::of(rules)),
+                Some(rules) if (rules.dns, rules.datagrams.is_some()) == (dns, udp) => {
+                    return Ok(Holder::of(rules));
+                }
                 // They stay until the others take their place.
                 Some(rules) => rules.stop.cancel(),
                 None => break,
             }
         }
-        let (keeping, state) = self.sockets.keep(place, dns).await?;
+        let datagrams = udp.then(|| watch::Sender::new(WantedDatagrams::None));
+        let (keeping, state) = match &datagrams {
+            Some(told) => self.sockets.keep_udp(place, dns, told.subscribe()).await?,
+            None => self.sockets.keep(place, dns).await?,
+        };
         let rules = Arc::new(Rules {
             name: place.name().to_owned(),
             dns,
+            datagrams,
             state,
             stop: self.stop.child_token(),
             gone: CancellationToken::new(),
@@ -200,6 +231,20 @@ impl Holder {
     fn of(rules: Arc<Rules>) -> Self {
         held(&rules.holders).count += 1;
         Self(rules)
+    }
+
+    /// Has these datagrams captured from now on.
+    pub(super) fn capture(&self, wanted: Datagrams) -> Result<(), Fault> {
+        let told = self.0.datagrams.as_ref();
+        let told = told.ok_or_else(|| Fault::told("the rules are without those for datagrams"))?;
+        told.send_if_modified(|now| {
+            let same = now.as_deref() == Some(&wanted);
+            if !same {
+                *now = Some(Arc::new(wanted));
+            }
+            !same
+        });
+        Ok(())
     }
 
     /// How the rules are.

@@ -12,7 +12,7 @@ use crate::capture::kept::protocol::Fault;
 use crate::capture::{Place, Sockets};
 
 /// Workloads of one host: no more than there are marks for them.
-const WORKLOADS: usize = 0x1000;
+pub(super) const WORKLOADS: usize = 0x1000;
 
 /// The host's rules, as they are kept.
 pub(super) struct Hosting {
@@ -45,33 +45,39 @@ impl Hosting {
     }
 }
 
-/// The workloads that a proxy tells of piece by piece. A piece whose predecessors went to another
-/// keeper is never taken for all there are: that would let go of the others.
-#[derive(Default)]
-pub(super) struct Coming(Option<Vec<Wanted>>);
+/// What a proxy tells of piece by piece. A piece whose predecessors went to another keeper is never taken
+/// for all there are: that would let go of the others.
+pub(super) struct Coming<T> {
+    told: Option<Vec<T>>,
+    most: usize,
+}
 
-impl Coming {
+impl<T> Coming<T> {
+    /// Takes no more than so many.
+    pub(super) fn most(most: usize) -> Self {
+        Self { told: None, most }
+    }
+
     /// Takes a piece in; all of them once there are no more.
     pub(super) fn take(
         &mut self,
-        some: Vec<Wanted>,
+        some: Vec<T>,
         first: bool,
         more: bool,
-    ) -> Result<Option<Vec<Wanted>>, Fault> {
-        let told = self.0.take();
+    ) -> Result<Option<Vec<T>>, Fault> {
+        let told = self.told.take();
         let before = match first {
             true => Some(Vec::new()),
             false => told,
         };
-        let mut all = before.ok_or_else(|| {
-            Fault::told("these workloads come after others that were not told of")
-        })?;
+        let mut all =
+            before.ok_or_else(|| Fault::told("these come after others that were not told of"))?;
         all.extend(some);
-        if all.len() > WORKLOADS {
-            return Err(Fault::told("more workloads than there are marks"));
+        if all.len() > self.most {
+            return Err(Fault::told(format!("more than {}", self.most)));
         }
         if more {
-            self.0 = Some(all);
+            self.told = Some(all);
             return Ok(None);
         }
         Ok(Some(all))
@@ -122,7 +128,7 @@ mod tests {
                 Some(Some(2)),
             ),
         ] {
-            let mut coming = Coming::default();
+            let mut coming = Coming::most(WORKLOADS);
             let taken = pieces
                 .iter()
                 .map(|(user, first, more)| coming.take(vec![wanted(user)], *first, *more))

@@ -1,5 +1,7 @@
 //! One proxy's connection: answers what it asks, and tells it how its places are.
 
+mod datagrams;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,16 +14,16 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::holdings::{Holder, Holdings};
-use super::hosting::{Coming, Hosting};
+use super::hosting::{Coming, Hosting, WORKLOADS};
 use crate::capture::host::{Outcome, Wanted};
 use crate::capture::kept::channel::Channel;
 use crate::capture::kept::protocol::{
-    Answer, DESCRIPTORS, Family, Fault, Message, Network, News, PlaceId, Question, VERSION, Verb,
-    brief, pieces,
+    Answer, DESCRIPTORS, Family, Fault, Message, Network, News, PlaceId, Question, Taken, VERSION,
+    Verb, brief, pieces,
 };
 use crate::capture::reconcile::State;
 use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-use crate::capture::{AttachError, Netns, Place, Target};
+use crate::capture::{AttachError, Captured, Netns, Place, Target};
 use crate::causes::chain;
 
 /// Places of one connection; a host has some thousand workloads at most.
@@ -53,6 +55,7 @@ struct Held {
     place: Place,
     /// Held along with the proxy, so that another generation can have the same.
     listeners: Vec<Arc<TcpListener>>,
+    captured: Option<Arc<Captured>>,
     rules: Option<Watched>,
     host: Option<WatchedHost>,
 }
@@ -60,14 +63,15 @@ struct Held {
 /// The host's rules, and what the proxy has told so far of the workloads that they are for.
 struct WatchedHost {
     hosting: Arc<Hosting>,
-    coming: Coming,
+    coming: Coming<Wanted>,
     /// Ends with this.
     _telling: JoinSet<()>,
 }
 
 /// Rules that the proxy is told of.
 struct Watched {
-    _holder: Holder,
+    holder: Holder,
+    coming: Coming<Taken>,
     /// Ends with this.
     _telling: JoinSet<()>,
 }
@@ -161,7 +165,22 @@ impl Session {
                 let socket = self.udp(place, family).await;
                 sockets(socket.map(|socket| vec![socket]))
             }
-            Verb::Keep { place, dns } => done(self.keep(place, dns).await),
+            Verb::CaptureUdp { place } => sockets(self.capture_udp(place).await),
+            Verb::AnswerUdp { place, from } => {
+                let socket = self.answer_udp(place, from).await;
+                sockets(socket.map(|socket| vec![socket]))
+            }
+            Verb::SpeakUdp { place, family } => {
+                let socket = self.speak_udp(place, family);
+                sockets(socket.map(|socket| vec![socket]))
+            }
+            Verb::Keep { place, dns, udp } => done(self.keep(place, dns, udp).await),
+            Verb::Datagrams {
+                place,
+                datagrams,
+                first,
+                more,
+            } => done(self.datagrams(place, datagrams, first, more)),
             Verb::KeepHost { place } => done(self.keep_host(place).await),
             Verb::Workloads {
                 place,
@@ -195,6 +214,7 @@ impl Session {
         let held = Held {
             place,
             listeners: Vec::new(),
+            captured: None,
             rules: None,
             host: None,
         };
@@ -220,12 +240,6 @@ impl Session {
         Ok(self.holdings.sockets().listen_udp(place, at).await?.into())
     }
 
-    async fn listen_tunnels_udp(&self, id: PlaceId) -> Result<OwnedFd, Fault> {
-        let place = self.place(id)?;
-        let socket = self.holdings.sockets().listen_tunnels_udp(place).await?;
-        Ok(socket.into())
-    }
-
     fn dial(&self, id: PlaceId, family: Family, count: u8) -> Result<Vec<OwnedFd>, Fault> {
         let count = usize::from(count).clamp(1, DESCRIPTORS);
         let sockets = self.holdings.sockets();
@@ -241,13 +255,14 @@ impl Session {
         Ok(socket.into())
     }
 
-    async fn keep(&mut self, id: PlaceId, dns: bool) -> Result<(), Fault> {
+    async fn keep(&mut self, id: PlaceId, dns: bool, udp: bool) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
-        let holder = self.holdings.keep(&held.place, dns).await?;
+        let holder = self.holdings.keep(&held.place, dns, udp).await?;
         let mut telling = JoinSet::new();
         telling.spawn(tell(Arc::clone(&self.channel), id, holder.clone()));
         held.rules = Some(Watched {
-            _holder: holder,
+            holder,
+            coming: Coming::most(datagrams::MOST),
             _telling: telling,
         });
         Ok(())
@@ -260,7 +275,7 @@ impl Session {
         telling.spawn(tell_host(Arc::clone(&self.channel), id, hosting.outcome()));
         held.host = Some(WatchedHost {
             hosting,
-            coming: Coming::default(),
+            coming: Coming::most(WORKLOADS),
             _telling: telling,
         });
         Ok(())
@@ -287,6 +302,7 @@ impl Session {
     fn close(&mut self, id: PlaceId) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
         held.listeners.clear();
+        held.captured = None;
         held.rules = None;
         held.host = None;
         Ok(())

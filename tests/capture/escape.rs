@@ -15,7 +15,7 @@ use rustix::net::{SendFlags, send};
 use rustix::thread::CapabilitySet;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::forgery::{SYN, packet, segment, send_marked};
+use crate::forgery::{SYN, filled, packet, segment, send_marked};
 use crate::proxy::{Proxy, SINK};
 use crate::room::{CART, PROXY, Room, Users, at, cases, sh};
 use crate::site::{CART_PORT, HostProxy, Site, wanted};
@@ -181,14 +181,8 @@ fn frame(way: Way, gateway: [u8; 6]) -> Vec<u8> {
         SocketAddr::V4(_) => [0x08, 0x00],
         SocketAddr::V6(_) => [0x86, 0xdd],
     });
-    let mut ip = packet(from, way.to, &segment(from, way.to, SYN));
-    if way.to.is_ipv4() {
-        // Nobody fills in the checksum of this header.
-        let sum = crate::forgery::checksum(&ip[..20]);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    bytes.extend(ip);
-    bytes
+    bytes.extend(packet(from, way.to, &segment(from, way.to, SYN)));
+    filled(bytes)
 }
 
 /// The hardware address of the host's end of the link.

@@ -10,13 +10,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::programs::{How, Server, connect_how};
 use crate::proxy::Proxy;
 use crate::room::{CART, OUTSIDE, Room, Users, at, cases, eventually};
-use crate::wire::Wire;
+use crate::wire::{TOKEN, Wire};
 
 const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
 const HOP_BY_HOP: u8 = 0;
 /// `IPPROTO_RAW`: the header is ours to write.
@@ -208,17 +209,54 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// A UDP header with its checksum, and the token.
+pub(crate) fn datagram(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let length = u16::try_from(8 + TOKEN.len()).unwrap().to_be_bytes();
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let mut datagram = [&ports, &length[..], &[0, 0], TOKEN].concat();
+    let pseudo = [
+        octets(from.ip()),
+        octets(to.ip()),
+        vec![0, UDP],
+        length.to_vec(),
+    ]
+    .concat();
+    let mut all = [pseudo, datagram.clone()].concat();
+    all.resize(all.len().next_multiple_of(2), 0);
+    datagram[6..8].copy_from_slice(&checksum(&all).to_be_bytes());
+    datagram
+}
+
 /// An IP packet of either family around a segment.
 pub(crate) fn packet(from: SocketAddr, to: SocketAddr, segment: &[u8]) -> Vec<u8> {
+    packet_of(TCP, from, to, segment)
+}
+
+/// The same around what is of another protocol.
+pub(crate) fn packet_of(protocol: u8, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     if from.is_ipv6() {
-        return extended(from, to, TCP, segment);
+        return extended(from, to, protocol, payload);
     }
-    let length = u16::try_from(20 + segment.len()).unwrap().to_be_bytes();
+    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     // The kernel fills in the checksum.
     let fixed = [
-        0x45, 0, length[0], length[1], 0x12, 0x34, 0, 0, 64, TCP, 0, 0,
+        0x45, 0, length[0], length[1], 0x12, 0x34, 0, 0, 64, protocol, 0, 0,
     ];
-    [&fixed, &*octets(from.ip()), &octets(to.ip()), segment].concat()
+    [&fixed, &*octets(from.ip()), &octets(to.ip()), payload].concat()
+}
+
+/// A frame whose IPv4 header has its checksum, which nobody fills in here.
+pub(crate) fn filled(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame[12..14] == [0x08, 0x00] {
+        let sum = checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
+/// Has fragments go out as they are.
+pub(crate) fn nodefrag(socket: &Socket) -> io::Result<()> {
+    lateen::sys::keep_fragments(socket)
 }
 
 /// An IPv6 packet whose first header is `next`.

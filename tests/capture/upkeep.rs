@@ -196,7 +196,7 @@ fn refused<T>(outcome: std::io::Result<T>) -> bool {
 }
 
 /// A listing without what counters counted.
-fn settled(listing: &str) -> String {
+pub(crate) fn settled(listing: &str) -> String {
     let words = listing.split(' ').scan(false, |counted, word| {
         let hide = std::mem::replace(counted, matches!(word, "packets" | "bytes"));
         Some(if hide { "#" } else { word })

@@ -4,17 +4,14 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::capture::apply::{CaptureError, is_there, listed, listed_of, same_users};
+use crate::capture::apply::{self, CaptureError, is_there, listed_of, look, same_users};
+use crate::capture::elements;
 use crate::capture::elements::change::{change, is_after};
-use crate::capture::elements::{self, Held};
 use crate::capture::netns::Netns;
 use crate::capture::routes;
 use crate::capture::ruleset::host::ACCEPT_MARKS;
 use crate::capture::ruleset::{HostPlan, TABLE};
 use crate::capture::tool::{Tool, run};
-
-/// What lists our table without the elements of its sets.
-const WITHOUT_ELEMENTS: [&str; 2] = ["-j", "-t"];
 
 /// The family of the other table.
 const BRIDGE: &str = "bridge";
@@ -31,8 +28,7 @@ pub struct Applied {
 /// All that the kernel holds of them.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
-    table: Value,
-    held: Held,
+    own: apply::Seen,
     bridge: Option<Value>,
 }
 
@@ -93,11 +89,11 @@ impl Applied {
         let Some(then) = &self.seen else {
             return false;
         };
-        now.table == then.table
+        now.own.table == then.own.table
             && now.bridge == then.bridge
             && plan
                 .unchanged(&self.plan)
-                .all(|set| now.held.get(set) == then.held.get(set))
+                .all(|set| now.own.held.get(set) == then.own.held.get(set))
     }
 
     /// Changes the maps of cgroups, without `nft`, where that makes the plan of it: units start and stop by
@@ -119,7 +115,10 @@ impl Applied {
         let held = held.map_err(|source| CaptureError::Elements { source })?;
         // Where somebody else has changed them too, they are not what was applied.
         self.seen = before.zip(held).and_then(|(before, held)| {
-            is_after(&before.held, &held, &turnovers).then_some(Seen { held, ..before })
+            let table = before.own.table;
+            let own = apply::Seen { table, held };
+            let bridge = before.bridge;
+            is_after(&before.own.held, &own.held, &turnovers).then_some(Seen { own, bridge })
         });
         Ok(true)
     }
@@ -137,7 +136,7 @@ impl Applied {
         Ok(now.is_some()
             && now == self.seen
             && marks_are_accepted(&self.ns)?
-            && routes::in_place(&self.ns, self.plan.guests()).await?)
+            && routes::in_place(&self.ns, self.plan.ways()).await?)
     }
 }
 
@@ -160,7 +159,7 @@ async fn prepare(ns: &Netns, plan: &HostPlan) -> Result<(), CaptureError> {
         let written = written.map_err(|source| namespace(ns, source))?;
         written.map_err(|source| CaptureError::AcceptMarks { source })?;
     }
-    routes::ensure(ns, plan.guests()).await
+    routes::ensure(ns, plan.ways()).await
 }
 
 fn setting() -> String {
@@ -182,23 +181,14 @@ fn namespace(ns: &Netns, source: std::io::Error) -> CaptureError {
 }
 
 async fn seen(ns: &Netns, plan: &HostPlan) -> Result<Option<Seen>, CaptureError> {
-    let Some(table) = listed(ns, &WITHOUT_ELEMENTS).await? else {
+    let Some(own) = look(ns, plan.collections()).await? else {
         return Ok(None);
     };
-    let held = elements::held(ns, plan.collections());
-    let held = held.map_err(|source| CaptureError::Elements { source })?;
     let bridge = match plan.bridged() {
         true => listed_of(ns, BRIDGE, &["-j"]).await?,
         false => None,
     };
-    let whole = |held: &Held| {
-        let filled = |(set, size)| held.get(set).is_some_and(|held| held.len() == size);
-        plan.is_listed(&table, bridge.as_ref()) && plan.sizes().all(filled)
-    };
     // Else somebody else has been there before us.
-    Ok(held.filter(whole).map(|held| Seen {
-        table,
-        held,
-        bridge,
-    }))
+    let whole = plan.is_listed(&own.table, bridge.as_ref()) && own.holds(plan.sizes());
+    Ok(whole.then_some(Seen { own, bridge }))
 }

@@ -305,6 +305,11 @@ fn again(shared: &Shared) -> Vec<Order> {
                 verb: place.to_keep(),
                 asked: Asked::Kept(Arc::downgrade(&place)),
             });
+            let order = |verb| Order {
+                verb,
+                asked: Asked::Kept(Arc::downgrade(&place)),
+            };
+            orders.extend(place.datagrams_again().into_iter().map(order));
         }
     }
     orders

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use socket2::Domain;
 
 use crate::capture::command::Ran;
 use crate::capture::host::{Standing, Wanted};
+use crate::capture::ruleset::Datagrams;
 use crate::capture::ruleset::host::Mark;
 
 /// What both must speak alike.
@@ -56,6 +58,13 @@ pub(crate) enum Verb {
     ListenUdp { place: PlaceId, at: SocketAddr },
     /// The datagram socket on the port of tunnels, of every address.
     ListenTunnelsUdp { place: PlaceId },
+    /// The sockets that captured datagrams come to, those that the workload sends and those that come
+    /// from outside: the ones that are held already, or new ones.
+    CaptureUdp { place: PlaceId },
+    /// A datagram socket whose datagrams are from there.
+    AnswerUdp { place: PlaceId, from: SocketAddr },
+    /// A datagram socket to speak to programs with.
+    SpeakUdp { place: PlaceId, family: Family },
     /// Sockets to connect with, 1 to 32.
     Dial {
         place: PlaceId,
@@ -70,6 +79,18 @@ pub(crate) enum Verb {
         place: PlaceId,
         #[serde(default)]
         dns: bool,
+        /// With those for the datagrams that are told of next. Not said by default: a keeper of before
+        /// does not know it.
+        #[serde(default, skip_serializing_if = "is_not")]
+        udp: bool,
+    },
+    /// These are they, from the first on or after those told before; the next such question tells of
+    /// more.
+    Datagrams {
+        place: PlaceId,
+        datagrams: Vec<Taken>,
+        first: bool,
+        more: bool,
     },
     /// Have the rules of the host's network kept for the workloads that are told of next.
     KeepHost { place: PlaceId },
@@ -93,6 +114,40 @@ pub(crate) enum Verb {
     },
     /// Forget the place. The rules stay.
     Leave { place: PlaceId },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_not(said: &bool) -> bool {
+    !said
+}
+
+/// Some of the datagrams that come to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Taken {
+    /// Those that the workload sends there.
+    To(SocketAddr),
+    /// Those that come to this port from outside.
+    At(u16),
+}
+
+impl Taken {
+    pub(crate) fn all(datagrams: &Datagrams) -> Vec<Self> {
+        let to = datagrams.destinations.iter().copied().map(Self::To);
+        let at = datagrams.ports.iter().copied().map(Self::At);
+        to.chain(at).collect()
+    }
+
+    pub(crate) fn read(all: &[Self]) -> Datagrams {
+        let mut datagrams = Datagrams::default();
+        for taken in all {
+            match *taken {
+                Self::To(to) => drop(datagrams.destinations.insert(to)),
+                Self::At(port) => drop(datagrams.ports.insert(port)),
+            }
+        }
+        datagrams
+    }
 }
 
 /// What a place is.
@@ -127,6 +182,13 @@ impl Family {
         match ip {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    pub(in crate::capture) fn domain(self) -> Domain {
+        match self {
+            Self::V4 => Domain::IPV4,
+            Self::V6 => Domain::IPV6,
         }
     }
 }
@@ -241,154 +303,4 @@ impl From<io::Error> for Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn questions() -> Vec<Verb> {
-        let place = 7;
-        vec![
-            Verb::Hello { version: VERSION },
-            Verb::Attach {
-                place,
-                network: Network::Netns(Arc::from("cart")),
-            },
-            Verb::Attach {
-                place,
-                network: Network::Host,
-            },
-            Verb::Listen { place, port: 15001 },
-            Verb::ListenUdp {
-                place,
-                at: "[::1]:15053".parse().unwrap(),
-            },
-            Verb::ListenTunnelsUdp { place },
-            Verb::Dial {
-                place,
-                family: Family::V6,
-                count: 32,
-            },
-            Verb::Udp {
-                place,
-                family: Family::V4,
-            },
-            Verb::Keep { place, dns: true },
-            Verb::Close { place },
-            Verb::Release { place },
-            Verb::Run {
-                place,
-                command: vec![Arc::from("true"), Arc::from("\0\"")],
-                timeout: Duration::from_millis(1500),
-            },
-            Verb::Leave { place },
-        ]
-    }
-
-    #[test]
-    fn what_is_said_is_what_is_heard() {
-        for verb in questions() {
-            let text = serde_json::to_vec(&Question {
-                id: 1,
-                verb: verb.clone(),
-            });
-            let back: Question = serde_json::from_slice(&text.unwrap()).unwrap();
-            assert_eq!(back.verb, verb);
-        }
-        let ran = Ran {
-            success: false,
-            status: "exit status: 1".to_owned(),
-            said: "\u{1}".repeat(4 << 10),
-        };
-        for answer in [
-            Answer::Done,
-            Answer::Attached {
-                identity: (4, u64::MAX),
-            },
-            Answer::Ran(None),
-            Answer::Ran(Some(ran)),
-            Answer::Refused(Fault::Kernel { errno: 98 }),
-            Answer::Refused(Fault::told("no")),
-        ] {
-            let text = format!("{answer:?}");
-            let said = serde_json::to_vec(&Message::Answer { to: 1, answer }).unwrap();
-            assert!(said.len() <= LONGEST, "{}", said.len());
-            let Message::Answer { answer: back, .. } = serde_json::from_slice(&said).unwrap()
-            else {
-                panic!("{text}")
-            };
-            assert_eq!(format!("{back:?}"), text);
-        }
-    }
-
-    #[test]
-    fn a_list_of_any_length_is_told_in_pieces() {
-        for (name, count, size) in [
-            ("nothing", 0, 0),
-            ("one", 1, 10),
-            ("many", 10_000, 20),
-            ("large ones", 5, PIECE),
-        ] {
-            let items: Vec<String> = (0..count).map(|n| format!("{n:0size$}")).collect();
-            let pieces = pieces(items.clone());
-            assert!(!pieces.is_empty(), "{name}");
-            assert_eq!(pieces.concat(), items, "{name}");
-            for piece in &pieces {
-                let length = serde_json::to_vec(piece).unwrap().len();
-                assert!(length < LONGEST, "{name}: {length}");
-            }
-        }
-    }
-
-    #[test]
-    fn any_reason_fits_beside_any_piece() {
-        let standings = (0..0x600).map(|_| (Mark::all().next().unwrap(), Standing::Absent));
-        for (name, reason) in [
-            ("short", "no".to_owned()),
-            ("long", "x".repeat(LONGEST)),
-            ("escaped", "\u{1}".repeat(LONGEST)),
-            ("cut within a letter", "\u{2026}".repeat(LONGEST)),
-        ] {
-            let said = brief(reason.clone());
-            assert!(!said.is_empty() && reason.starts_with(&said), "{name}");
-            for standings in pieces(standings.clone().collect()) {
-                let news = News::Workloads {
-                    standings,
-                    failed: Some(said.clone()),
-                    more: true,
-                };
-                let place = PlaceId::MAX;
-                let message = serde_json::to_vec(&Message::News { place, news }).unwrap();
-                assert!(message.len() <= LONGEST, "{name}: {}", message.len());
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_question_is_refused() {
-        for (name, said) in [
-            ("nothing", ""),
-            ("another verb", r#"{"id":1,"verb":{"rules":{"place":1}}}"#),
-            (
-                "more than is asked for",
-                r#"{"id":1,"verb":{"keep":{"place":1,"nft":"x"}}}"#,
-            ),
-            (
-                "more beside it",
-                r#"{"id":1,"verb":{"keep":{"place":1}},"x":1}"#,
-            ),
-            ("no number", r#"{"verb":{"keep":{"place":1}}}"#),
-            (
-                "a negative place",
-                r#"{"id":1,"verb":{"keep":{"place":-1}}}"#,
-            ),
-            (
-                "a port too large",
-                r#"{"id":1,"verb":{"listen":{"place":1,"port":65536}}}"#,
-            ),
-            ("two values", r#"{"id":1,"verb":{"keep":{"place":1}}} {}"#),
-            ("cut", r#"{"id":1,"verb":{"keep":{"pla"#),
-        ] {
-            let heard = serde_json::from_slice::<Question>(said.as_bytes());
-            assert!(heard.is_err(), "{name}: {heard:?}");
-        }
-    }
-}
+mod tests;

@@ -10,13 +10,13 @@ use super::{Rule, rule};
 /// Traffic that goes past the proxy, whoever's it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exclusions {
-    /// Connections to these ports, out and in.
+    /// Connections to these ports, and datagrams, out and in.
     pub ports: BTreeSet<u16>,
-    /// Connections to these destinations.
+    /// All that goes to these destinations.
     pub ranges: BTreeSet<IpNet>,
-    /// Connections that these users open.
+    /// Connections that these users open, and datagrams that they send.
     pub users: BTreeSet<u32>,
-    /// Connections from these sources to workloads: whoever probes them beside the proxy.
+    /// All that comes from these sources to workloads: whoever probes them beside the proxy.
     pub probes: BTreeSet<IpNet>,
 }
 
@@ -42,6 +42,21 @@ impl Exclusions {
         rules.into_iter().map(|rule| rule.text)
     }
 
+    /// Rules of the datagrams that programs here send.
+    pub(super) fn datagrams_out(&self) -> Vec<Rule> {
+        [self.datagrams(), self.destinations(), self.users()].concat()
+    }
+
+    /// Rules of the datagrams that come from outside.
+    pub(super) fn datagrams_in(&self) -> Vec<Rule> {
+        [self.datagrams(), self.sources()].concat()
+    }
+
+    /// Rules of datagrams to ports that are let alone.
+    pub(super) fn datagrams(&self) -> Vec<Rule> {
+        to_ports("udp", &self.ports)
+    }
+
     fn destinations(&self) -> Vec<Rule> {
         ranges("daddr", &self.ranges, "a destination let alone")
     }
@@ -51,9 +66,7 @@ impl Exclusions {
     }
 
     pub(super) fn ports(&self) -> Vec<Rule> {
-        let text = one_of("tcp dport", &self.ports);
-        let text = text.map(|text| rule(format!("{text} accept"), "a port let alone"));
-        text.into_iter().collect()
+        to_ports("tcp", &self.ports)
     }
 
     pub(super) fn users(&self) -> Vec<Rule> {
@@ -61,6 +74,12 @@ impl Exclusions {
         let text = text.map(|text| rule(format!("{text} accept"), "a user let alone"));
         text.into_iter().collect()
     }
+}
+
+fn to_ports(protocol: &str, ports: &BTreeSet<u16>) -> Vec<Rule> {
+    let text = one_of(&format!("{protocol} dport"), ports);
+    let text = text.map(|text| rule(format!("{text} accept"), "a port let alone"));
+    text.into_iter().collect()
 }
 
 /// One rule for each family that has ranges. Ranges within others are left out: nft takes them for

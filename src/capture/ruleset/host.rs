@@ -29,11 +29,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::collection::{self, Collection};
 use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, lists, own, replacing};
 use crate::capture::privilege::Exemption;
-use crate::capture::routes::{self, Family};
+use crate::capture::routes::{self, Family, Ways};
 use chains::chains;
-use collections::{Collection, collections};
+use collections::collections;
 
 pub(in crate::capture) use collections::{Turnover, by_marks, units};
 
@@ -175,6 +176,14 @@ impl HostPlan {
         self.guests
     }
 
+    /// What packets take a route of their own.
+    pub(in crate::capture) fn ways(&self) -> Ways {
+        Ways {
+            guests: self.guests,
+            datagrams: false,
+        }
+    }
+
     /// Whether some guest is behind a port of a bridge, which takes a table of its own.
     pub fn bridged(&self) -> bool {
         !self.bridge.is_empty()
@@ -196,9 +205,7 @@ impl HostPlan {
 
     /// The names of all sets and maps, with how much is in each.
     pub(in crate::capture) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.collections
-            .iter()
-            .map(|c| (&*c.name, c.elements.len()))
+        collection::sizes(&self.collections)
     }
 
     /// The names of the sets and maps that hold the same as in an earlier plan.
@@ -206,19 +213,12 @@ impl HostPlan {
         &'a self,
         from: &'a Self,
     ) -> impl Iterator<Item = &'a str> {
-        let pairs = self.collections.iter().zip(&from.collections);
-        pairs
-            .filter(|(now, then)| now == then)
-            .map(|(now, _)| &*now.name)
+        collection::unchanged(&self.collections, &from.collections)
     }
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
-        let mut sets = String::new();
-        for collection in &self.collections {
-            // Writing to a string cannot fail.
-            let _infallible = write!(sets, "{collection}");
-        }
+        let sets = collection::declared(&self.collections);
         let mut text = replacing("inet", &sets, &self.chains);
         if self.bridged() {
             text.push_str(&replacing("bridge", "", &self.bridge));
@@ -245,20 +245,16 @@ impl HostPlan {
         &'a self,
         from: &'a Self,
     ) -> Option<impl Iterator<Item = (&'a Collection, &'a Collection)>> {
-        let alike = |(a, b): (&Collection, &Collection)| (&a.name, &a.of) == (&b.name, &b.of);
-        let same = self.chains == from.chains
-            && self.bridge == from.bridge
-            && self.collections.len() == from.collections.len()
-            && self.collections.iter().zip(&from.collections).all(alike);
-        let pairs = self.collections.iter().zip(&from.collections);
-        same.then(|| pairs.filter(|(now, then)| now.elements != then.elements))
+        let same = self.chains == from.chains && self.bridge == from.bridge;
+        let changed = collection::changed(&self.collections, &from.collections)?;
+        same.then_some(changed)
     }
 
     /// The commands, each without its leading `ip`, that make the routes. Those for IPv6 are for
     /// hosts that have it.
     pub fn ip(&self) -> Vec<String> {
         let families = [Family::V4, Family::V6].into_iter();
-        let routes = families.flat_map(|family| routes::commands(family, self.guests));
+        let routes = families.flat_map(|family| routes::commands(family, self.ways()));
         [routes::LOOPBACK_UP.to_owned()]
             .into_iter()
             .chain(routes)

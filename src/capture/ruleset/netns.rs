@@ -4,18 +4,21 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::collection::{self, Collection};
 use super::{
     Chain, Exclusions, FRAGMENTS, HBONE_PORT, LOOPBACK, NOT_OPENING, OPENING, OUTBOUND_PORT,
     OUTSIDE, PLAINTEXT_PORT, UNMARKED_LISTENER, lists, own, replacing, rule, squatted, way_back,
 };
 use crate::capture::privilege::Exemption;
-use crate::capture::routes::{self, Family};
+use crate::capture::routes::{self, Family, Ways};
 
 /// What capture puts into a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(super) exemption: Exemption,
     pub(super) chains: Vec<Chain>,
+    /// What the chains look into.
+    pub(super) collections: Vec<Collection>,
 }
 
 /// The plan for a workload in a namespace of its own.
@@ -37,6 +40,7 @@ impl Plan {
                 outbound_guard(&own, exclusions),
                 inbound_guard(exclusions),
             ],
+            collections: Vec::new(),
         }
     }
 
@@ -47,7 +51,8 @@ impl Plan {
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
-        replacing("inet", "", &self.chains)
+        let sets = collection::declared(&self.collections);
+        replacing("inet", &sets, &self.chains)
     }
 
     /// Whether our table, as `nft` lists it in JSON, is this plan's.
@@ -59,11 +64,19 @@ impl Plan {
     /// IPv6 are for namespaces that have it.
     pub fn ip(&self) -> Vec<String> {
         let families = [Family::V4, Family::V6].into_iter();
-        let way_back = families.flat_map(|family| routes::commands(family, false));
+        let way_back = families.flat_map(|family| routes::commands(family, self.ways()));
         [routes::LOOPBACK_UP.to_owned()]
             .into_iter()
             .chain(way_back)
             .collect()
+    }
+
+    /// What packets take a route of their own.
+    pub(in crate::capture) fn ways(&self) -> Ways {
+        Ways {
+            guests: false,
+            datagrams: self.captures_udp(),
+        }
     }
 
     /// All of it, in the order in which it is applied, as a script that a person can read and run

@@ -1,31 +1,15 @@
 //! What changes in the host's rules: who is known by what, and where they are called.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use super::{By, Mark, Member};
-use crate::capture::ruleset::{Exclusions, TABLE};
+use crate::capture::ruleset::Exclusions;
+use crate::capture::ruleset::collection::Collection;
 
 /// Levels of cgroups that there are maps for at least, so that what starts deeper changes no chain:
 /// `a.slice/a-b.slice/a-b-c.slice/x.service` has four.
 const LEVELS: usize = 4;
-
-/// A set, or a map to marks, of our table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Collection {
-    pub(super) name: String,
-    /// Its type, as it is declared.
-    pub(super) of: &'static str,
-    pub(super) elements: BTreeMap<String, Element>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Element {
-    mark: Option<Mark>,
-    /// What the key stands for now: of a cgroup its number.
-    id: u64,
-}
 
 /// Cgroups that have come to a map of them, and that have gone, by the numbers that the kernel knows them
 /// by: one that is gone has no name any more.
@@ -58,36 +42,8 @@ pub(in crate::capture) fn by_marks() -> [Box<dyn Iterator<Item = String>>; 3] {
 }
 
 impl Collection {
-    fn new(name: impl Into<String>, of: &'static str) -> Self {
-        Self {
-            name: name.into(),
-            of,
-            elements: BTreeMap::new(),
-        }
-    }
-
     pub(super) fn level(&self) -> Option<&str> {
         self.name.strip_prefix(UNITS)
-    }
-
-    fn kind(&self) -> &'static str {
-        match self.of.contains(" : ") {
-            true => "map",
-            false => "set",
-        }
-    }
-
-    fn add(&mut self, key: String, mark: Option<Mark>, id: u64) {
-        self.elements.entry(key).or_insert(Element { mark, id });
-    }
-
-    fn listed(&self) -> Option<String> {
-        let element = |(key, element): (&String, &Element)| match element.mark {
-            Some(mark) => format!("{key} : {mark}"),
-            None => key.clone(),
-        };
-        let elements: Vec<_> = self.elements.iter().map(element).collect();
-        (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
     }
 
     /// What has come and gone since `then`; `None` where something else has changed.
@@ -111,29 +67,9 @@ impl Collection {
     /// Marks by the numbers of cgroups.
     fn numbered(&self) -> Option<BTreeMap<u64, Mark>> {
         let elements = self.elements.values();
-        elements.map(|e| Some((e.id, e.mark?))).collect()
-    }
-
-    /// Elements cannot be removed one by one: a cgroup that is gone has no name any more.
-    pub(super) fn refilling(&self) -> String {
-        let (kind, name) = (self.kind(), &self.name);
-        let mut text = format!("flush {kind} inet {TABLE} {name}\n");
-        if let Some(elements) = self.listed() {
-            // Writing to a string cannot fail.
-            let _infallible = writeln!(text, "add element inet {TABLE} {name} {elements}");
-        }
-        text
-    }
-}
-
-impl fmt::Display for Collection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\t{} {} {{", self.kind(), self.name)?;
-        writeln!(f, "\t\ttype {};", self.of)?;
-        if let Some(elements) = self.listed() {
-            writeln!(f, "\t\telements = {elements}")?;
-        }
-        writeln!(f, "\t}}")
+        elements
+            .map(|e| Some((e.id, Mark::try_from(e.value?).ok()?)))
+            .collect()
     }
 }
 
@@ -161,7 +97,7 @@ pub(super) fn collections(
     let mut interfaces = Collection::new("guest_interfaces", "ifname");
     let mut bridges = Collection::new("guest_bridges", "ifname");
     for member in members {
-        let mark = Some(member.mark);
+        let mark = Some(member.mark.bits());
         for at in &member.inbound {
             if !exclusions.ports.contains(&at.port()) {
                 let key = format!("{} . {}", at.ip(), at.port());
