@@ -359,7 +359,7 @@ mod tests {
             "{script}"
         );
         // What is still answered has its port.
-        let back = then.clone().holding(&Datagrams::default());
+        let back = now.clone().holding(&Datagrams::default());
         let script = back.changing(&now).unwrap();
         assert!(!script.contains("udp_sources"), "{script}");
         assert_eq!(
