@@ -11,8 +11,9 @@
 //! program of this network has, nor without powers to one below 1024. So it is bound to any other, says
 //! by its priority which one it answers from, and that is written into what it sends.
 //!
-//! A conversation that the proxy opens to a program is remembered as connections are, by its ends. What
-//! comes from outside is in a zone of its own: the client and the proxy in its name use the same ends.
+//! A conversation that the proxy opens to a program is remembered as connections are, by its ends. A
+//! client in plain text and the proxy in its name have the same ends, and are one conversation to
+//! connection tracking: the program's answers are the proxy's, whose own are let alone.
 
 mod elements;
 
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::collection;
 use super::{
-    Chain, DATAGRAM_MARK, Exclusions, FRAGMENTS, MARK_MASK, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT,
+    Chain, DATAGRAM_MARK, Exclusions, FRAGMENTS, MARK_MASK, OUTBOUND_PORT, PLAINTEXT_PORT,
     PROXY_MARK, Plan, RETURN_MARK, Rule, own, rule,
 };
 
@@ -57,7 +58,6 @@ impl Plan {
         for chain in &mut self.chains {
             let rules = &mut chain.rules;
             match chain.name {
-                "zones" => rules.extend(zones(exclusions)),
                 "answers" => drop(rules.splice(0..0, outbound(&own, exclusions))),
                 "outbound_guard" => {
                     let made = FRAGMENTS.map(fragments);
@@ -141,26 +141,11 @@ fn answered(own: &str) -> Chain {
     Chain {
         name: "answered",
         base: "type filter hook output priority -300; policy accept;",
-        rules: vec![
-            rule(
-                format!("{own} udp sport set meta priority map @udp_sources"),
-                "answers come from the port that was asked",
-            ),
-            rule(
-                format!("{own} oif != \"lo\" udp sport @udp_ports ct zone set {OUTSIDE}"),
-                "tell answers to a client from those of the program",
-            ),
-        ],
+        rules: vec![rule(
+            format!("{own} udp sport set meta priority map @udp_sources"),
+            "answers come from the port that was asked",
+        )],
     }
-}
-
-fn zones(exclusions: &Exclusions) -> Vec<Rule> {
-    let mut rules = from_outside(exclusions);
-    rules.push(rule(
-        format!("{DECLARED} ct zone set {OUTSIDE}"),
-        "tell a client's datagrams from the proxy's in its name",
-    ));
-    rules
 }
 
 /// What programs send. Before the way back: an end that the mesh takes is the proxy's, whatever
@@ -324,7 +309,6 @@ mod tests {
         let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
         for (first, then) in [
             ("set udp4", "chain answered"),
-            ("udp sport set", "ct zone set"),
             ("meta l4proto udp accept", "0x222 counter drop"),
             ("0x222 counter drop", "| 0x222 accept"),
             ("| 0x222 accept", "ct direction reply ct mark"),
@@ -380,11 +364,11 @@ mod tests {
         let plain = Plan::excluding(Exemption::Uid(1), &exclusions);
         let text = plain.with_udp(&exclusions, &some()).nft();
         for (rule, times) in [
-            // Marked, guarded; from outside, in its zone, guarded.
-            ("udp dport { 161 } accept", 5),
+            // Marked, guarded; from outside, guarded.
+            ("udp dport { 161 } accept", 4),
             ("ct direction original meta skuid { 33 } accept", 1),
             ("ct direction original ip daddr { 10.9.0.0/16 } accept", 1),
-            ("iif != \"lo\" ip saddr { 192.0.2.7/32 } accept", 2),
+            ("iif != \"lo\" ip saddr { 192.0.2.7/32 } accept", 1),
         ] {
             assert_eq!(text.matches(rule).count(), times, "{rule}: {text}");
         }
