@@ -157,7 +157,9 @@ fn attempt(trick: Trick, family: usize, to: SocketAddr, mark: Option<u32>) -> io
 
 fn fragments(from: SocketAddr, to: SocketAddr, mark: Option<u32>) -> io::Result<()> {
     let whole = datagram(from, to);
-    for (offset, more, part) in [(0, true, &whole[..16]), (16, false, &whole[16..])] {
+    let mut outcome = Ok(());
+    // All that it says is in the second.
+    for (offset, more, part) in [(0, true, &whole[..8]), (8, false, &whole[8..])] {
         let place = |unit: u16| offset / 8 * unit;
         let packet = match to {
             SocketAddr::V4(_) => {
@@ -184,7 +186,10 @@ fn fragments(from: SocketAddr, to: SocketAddr, mark: Option<u32>) -> io::Result<
             // Else they are put together before any rule sees them.
             nodefrag(&socket)?;
         }
-        socket.send_to(&packet, &SocketAddr::new(to.ip(), 0).into())?;
+        // The second whatever becomes of the first.
+        let sent = socket.send_to(&packet, &SocketAddr::new(to.ip(), 0).into());
+        let sent = sent.map(drop);
+        outcome = outcome.and(sent);
     }
-    Ok(())
+    outcome
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lateen::capture::{Datagrams, Target};
 
 use crate::keeper::Keeper;
+use crate::proxy::Proxy;
 use crate::quic::as_itself;
 use crate::relay::{Came, Relay};
 use crate::room::{CART, OUTSIDE, Room, at, cases};
@@ -184,6 +185,8 @@ cases! {
 
     /// Connection tracking has them, and knows nothing of the proxy.
     fn conversations_older_than_the_rules_are_taken_over(room: &Room) {
+        // Of connections alone; nothing is tracked where there are none.
+        Proxy::start(room).stop();
         server(room.workload(|| bound("::", OWN)));
         let peer = bound("::", PORT);
         server(peer);
@@ -205,6 +208,17 @@ cases! {
             let (from, to) = (here(client, outside), at(cart, OWN));
             assert_eq!(asked(client, to).unwrap(), from.to_string());
             assert_eq!(relay.seen(), [Came::Inbound { from, to }, Came::Back { from: to, to: from }]);
+        }
+    }
+
+    fn what_is_not_tracked_is_captured_all_the_same(room: &Room) {
+        room.sh("nft 'add table inet other; add chain inet other out { type filter hook output priority -300; }
+                 add rule inet other out udp dport 514 notrack'");
+        let relay = Relay::start(room, some());
+        for service in SERVICE {
+            let to = at(service, PORT);
+            echoed(&room.workload(|| bound(any(to), 0)), to, b"untracked");
+            assert_eq!(relay.seen().len(), 1, "{service}");
         }
     }
 

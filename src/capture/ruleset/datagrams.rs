@@ -183,9 +183,16 @@ fn outbound(own: &str, exclusions: &Exclusions) -> Vec<Rule> {
         alone
     }));
     let mark = with_mark(DATAGRAM_MARK);
+    // Two rules: what is not tracked is captured all the same.
     rules.extend(CAPTURED.map(|to| {
         rule(
-            format!("{to} ct mark set ct mark {mark} meta mark set meta mark {mark} accept"),
+            format!("{to} ct mark set ct mark {mark}"),
+            "whose errors are not to leave",
+        )
+    }));
+    rules.extend(CAPTURED.map(|to| {
+        rule(
+            format!("{to} meta mark set meta mark {mark} accept"),
             "into the mesh",
         )
     }));
