@@ -39,6 +39,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use capsule::UdpCapsules;
 pub use client::{Client, client};
 pub use congestion::Closable;
 pub use driver::Driver;

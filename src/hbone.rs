@@ -10,9 +10,11 @@ pub mod activity;
 mod authority;
 mod connect;
 mod copy;
+mod flow;
 pub mod headers;
 mod io;
 mod liveness;
+mod masque;
 mod memory;
 mod pool;
 mod quic;
@@ -30,9 +32,10 @@ use std::time::Duration;
 pub use accept::{AcceptError, Handler, Incoming, Refusal, serve};
 pub use authority::{Authority, AuthorityError};
 pub use connect::{
-    ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop, Transport,
+    Carries, ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop, Transport,
 };
 pub use copy::{RelayError, Traffic, relay, relay_tcp, relay_tunnels, reset};
+pub use flow::Flow;
 pub use io::{Closer, TunnelIo};
 pub use pool::Pool;
 pub use quic::{Arrival, Congestion, Endpoint, QuicError, serve_quic};

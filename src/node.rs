@@ -8,6 +8,7 @@
 
 mod carried;
 mod connections;
+mod datagrams;
 pub mod dns;
 mod host;
 mod inbound;

@@ -127,6 +127,49 @@ impl Capsules {
     }
 }
 
+/// Payloads of UDP in the capsules of a stream that is not HTTP/3's (RFC 9298 §5).
+#[derive(Debug)]
+pub struct UdpCapsules(Capsules);
+
+impl Default for UdpCapsules {
+    fn default() -> Self {
+        Self(Capsules::new())
+    }
+}
+
+impl UdpCapsules {
+    /// The capsule of a payload; `None` of one that is too long for UDP.
+    pub fn encode(payload: &[u8]) -> Option<Bytes> {
+        (payload.len() <= MOST).then(|| encode(UDP, payload))
+    }
+
+    /// Takes from the front of `piece` up to the end of the next payload, which it returns; `None` once the
+    /// piece is used up.
+    ///
+    /// # Errors
+    /// [`Fault`] for what is no capsule, or more of them than anybody needs.
+    pub fn next(&mut self, piece: &mut Bytes) -> Result<Option<Bytes>, Fault> {
+        while let Some(mut datagram) = self.0.next(piece)? {
+            match varint::read(&datagram) {
+                Some((UDP, size)) => {
+                    datagram.advance(size);
+                    return Ok(Some(datagram));
+                }
+                // Of a context that there is not.
+                Some(_) => {}
+                None => {
+                    let why = "a datagram ends within its context";
+                    return Err(Fault::new(Code::DATAGRAM_ERROR, why));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The context of plain payloads of UDP (RFC 9298 §4).
+const UDP: u64 = 0;
+
 /// Takes a capsule's type and length; `None` while `piece` has less.
 fn header(got: &mut BytesMut, piece: &mut Bytes) -> Option<(u64, u64)> {
     while piece.has_remaining() {

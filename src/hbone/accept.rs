@@ -151,6 +151,7 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .max_frame_size(limits.frame)
+        .enable_connect_protocol()
         .max_header_list_size(HEADER_LIST)
         .max_concurrent_streams(limits.streams_in)
         .max_send_buffer_size(SEND_BUFFER)
@@ -253,8 +254,8 @@ impl<H: Handler> Served<H> {
         if self.requests.len() >= limits.streams_in as usize {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
-        let authority = match request::target(&request) {
-            Ok(authority) => authority,
+        let (authority, carries) = match request::target(&request) {
+            Ok(asked) => asked,
             Err(refusal) => {
                 debug!(src.addr = %self.remote, ?refusal, "request is no CONNECT to a target");
                 let status = match refusal {
@@ -270,6 +271,7 @@ impl<H: Handler> Served<H> {
         let asked = Asked {
             authority,
             headers: parts.headers,
+            carries,
         };
         let incoming = Incoming::http2(self.peer.clone(), self.remote, asked, (respond, body));
         let handler = Arc::clone(&self.handler);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, uri};
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::liveness::{Heard, Watched};
 use super::quic::{Http3Line, QuicError};
 use super::stream::{self, Turn};
-use super::{Authority, Limits, headers};
+use super::{Authority, Limits, headers, masque};
 use crate::clock;
 use crate::h3;
 use crate::identity::SpiffeId;
@@ -82,6 +82,18 @@ pub struct ConnectRequest {
     pub forwarded: String,
     /// Joins the log lines of both ends.
     pub traceparent: String,
+    /// What the tunnel is for.
+    pub carries: Carries,
+}
+
+/// What a tunnel carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carries {
+    /// A connection of TCP.
+    #[default]
+    Bytes,
+    /// Datagrams of UDP between two ends (RFC 9298).
+    Datagrams,
 }
 
 /// What a peer answered.
@@ -212,6 +224,9 @@ pub enum ConnectError {
     /// The target cannot be written as an authority.
     #[error("the target does not fit into a request")]
     Target,
+    /// The peer carries no datagrams.
+    #[error("the peer carries no datagrams")]
+    NoDatagrams,
 }
 
 impl ConnectError {
@@ -231,7 +246,7 @@ impl ConnectError {
             },
             Self::Http2 { .. } | Self::Http3 { .. } => self.is_unprocessed(),
             Self::Refused { status } => *status == StatusCode::SERVICE_UNAVAILABLE,
-            Self::Timeout | Self::Full | Self::Target => false,
+            Self::Timeout | Self::Full | Self::Target | Self::NoDatagrams => false,
         }
     }
 
@@ -257,7 +272,8 @@ impl ConnectError {
             | Self::Http3 { .. }
             | Self::Refused { .. }
             | Self::Full
-            | Self::Target => false,
+            | Self::Target
+            | Self::NoDatagrams => false,
         }
     }
 
@@ -276,7 +292,11 @@ impl ConnectError {
             Self::Http2 { .. } => "H2_HANDSHAKE_FAILURE",
             Self::Http3 { .. } => "QUIC_FAILURE",
             Self::Refused { status } if *status == StatusCode::UNAUTHORIZED => "DENY",
-            Self::Refused { .. } | Self::Timeout | Self::Full | Self::Target => "CONNECT",
+            Self::Refused { .. }
+            | Self::Timeout
+            | Self::Full
+            | Self::Target
+            | Self::NoDatagrams => "CONNECT",
         }
     }
 }
@@ -297,7 +317,7 @@ pub(super) struct Dialled {
 
 /// What was dialled over.
 pub(super) enum Line {
-    Http2(Http2Line),
+    Http2(Box<Http2Line>),
     Http3(Http3Line),
 }
 
@@ -359,12 +379,12 @@ async fn handshake<C: Connector>(
     let http2 = builder(limits).handshake(stream).await;
     let (sender, connection) = http2.map_err(|source| DialError::Http2 { to, source })?;
     turn.begin();
-    let line = Line::Http2(Http2Line {
+    let line = Line::Http2(Box::new(Http2Line {
         sender,
         connection,
         turn,
         heard,
-    });
+    }));
     proven(hop, leaf.as_ref(), line)
 }
 
@@ -416,11 +436,23 @@ fn builder(limits: &Limits) -> h2::client::Builder {
     builder
 }
 
-/// The CONNECT itself: method and authority only, as RFC 9113 §8.5 has it.
-pub(super) fn request(request: &ConnectRequest) -> Result<Request<()>, ConnectError> {
-    let authority = request.authority.to_string();
-    let authority: uri::Authority = authority.parse().map_err(|_odd| ConnectError::Target)?;
+/// The CONNECT itself: method and authority only, as RFC 9113 §8.5 has it; for datagrams as RFC 8441 has it,
+/// by way of `to`.
+pub(super) fn request(
+    to: SocketAddr,
+    request: &ConnectRequest,
+) -> Result<Request<()>, ConnectError> {
     let mut parts = uri::Parts::default();
+    let authority = match request.carries {
+        Carries::Bytes => request.authority.to_string(),
+        Carries::Datagrams => {
+            let path = masque::path(&request.authority).parse();
+            parts.scheme = Some(uri::Scheme::HTTPS);
+            parts.path_and_query = Some(path.map_err(|_odd| ConnectError::Target)?);
+            to.to_string()
+        }
+    };
+    let authority: uri::Authority = authority.parse().map_err(|_odd| ConnectError::Target)?;
     parts.authority = Some(authority);
     let uri = Uri::from_parts(parts).map_err(|_odd| ConnectError::Target)?;
     let mut connect = Request::new(());
@@ -428,6 +460,12 @@ pub(super) fn request(request: &ConnectRequest) -> Result<Request<()>, ConnectEr
     *connect.uri_mut() = uri;
     *connect.version_mut() = http::Version::HTTP_2;
     *connect.headers_mut() = fields(request);
+    if request.carries == Carries::Datagrams {
+        let protocol = h2::ext::Protocol::from_static(masque::PROTOCOL);
+        connect.extensions_mut().insert(protocol);
+        let capsules = HeaderValue::from_static("?1");
+        connect.headers_mut().insert(masque::CAPSULES, capsules);
+    }
     Ok(connect)
 }
 

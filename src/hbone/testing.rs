@@ -352,6 +352,7 @@ pub(super) fn ask(port: u16) -> ConnectRequest {
         baggage: "k8s.namespace.name=shop".to_owned(),
         forwarded: "for=\"10.0.0.1:4000\"".to_owned(),
         traceparent: headers::new_traceparent(),
+        carries: Carries::Bytes,
     }
 }
 

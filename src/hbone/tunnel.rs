@@ -28,6 +28,14 @@ pub enum TunnelError {
     },
 }
 
+impl TunnelError {
+    /// The peer says what makes no sense.
+    pub(super) fn malformed(source: h3::Fault) -> Self {
+        let source = Box::new(source);
+        Self::Reset { source }
+    }
+}
+
 impl From<h2::Error> for TunnelError {
     fn from(source: h2::Error) -> Self {
         let source = Box::new(source);
@@ -63,7 +71,8 @@ pub struct Tunnel {
 /// The stream that carries it.
 pub(super) enum Carrier {
     Http2(Http2),
-    Http3(Http3),
+    /// Boxed, since most tunnels are of the other and smaller kind.
+    Http3(Box<Http3>),
 }
 
 /// Asks whichever it is.
@@ -83,6 +92,14 @@ impl Tunnel {
             moved: false,
             unread: None,
             _lease: lease,
+        }
+    }
+
+    /// Its datagrams, where QUIC has such; what is left is empty then.
+    pub(super) fn take_flow(&mut self) -> Option<h3::Flow> {
+        match &mut self.stream {
+            Carrier::Http2(_) => None,
+            Carrier::Http3(stream) => stream.take_flow(),
         }
     }
 

@@ -528,7 +528,8 @@ fn entry<'m>(
         },
         transport: transport(mesh, node, &declared.namespace, declared.transport),
         udp: {
-            let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen);
+            let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen)
+                && matches!(declared.capture, Some(Capture::Netns(_)));
             ours && services.iter().any(|key| membership.has_udp(key))
         },
         health: observed.health,

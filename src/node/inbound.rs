@@ -6,10 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt as _;
 use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::carried::{Carried, Onward, carry};
+use super::datagrams;
 use super::lane::Lane;
 use super::local::HBONE;
 use super::outbound::baggage;
@@ -17,7 +19,7 @@ use super::registry::Attributes;
 use super::session::{Forth, Session};
 use crate::capture::near;
 use crate::causes::chain;
-use crate::hbone::{self, Arrival, Authority, Incoming, headers};
+use crate::hbone::{self, Arrival, Authority, Carries, Incoming, headers};
 use crate::identity::SpiffeId;
 use crate::model::inbound::{self, Caller, Target};
 use crate::model::workload::Workload;
@@ -87,7 +89,11 @@ struct Handler {
 
 impl hbone::Handler for Handler {
     fn handle(self: Arc<Self>, request: Incoming) -> impl Future<Output = ()> + Send {
-        carry(open(Arc::clone(&self.local), self.local_ip, request))
+        let (local, local_ip) = (Arc::clone(&self.local), self.local_ip);
+        match request.carries {
+            Carries::Bytes => carry(open(local, local_ip, request)).left_future(),
+            Carries::Datagrams => datagrams::arrived(local, local_ip, request).right_future(),
+        }
     }
 }
 

@@ -15,10 +15,10 @@ use tracing::{debug, info};
 
 use super::listener::{Hand, serve};
 use super::registry::{Attributes, Judge, Registration, Registry, Unwelcome};
-use super::{Shared, inbound, outbound, passthrough};
+use super::{Shared, datagrams, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
-use crate::capture::{Place, near};
+use crate::capture::{Captured, Place, near};
 use crate::hbone::{self, Endpoint};
 use crate::model::inbound::Guarded;
 use crate::model::policy::{Guard, Peer, Policies, Rehearsal, Request};
@@ -106,6 +106,8 @@ pub(super) struct Hands {
     pub(super) tunnels: Hand<TcpListener>,
     /// Those that come by QUIC; closed where none do.
     pub(super) quic: Hand<Endpoint>,
+    /// Captured datagrams, which one thread has.
+    pub(super) datagrams: Option<Captured>,
 }
 
 /// No certificate to serve with.
@@ -197,7 +199,12 @@ impl Lane {
         let _known = lane.shared.neighbours.enter(&lane);
         let (stop, drain) = (&lane.stop, lane.shared.drain);
         let served = async {
-            let (a, b, c, d, e) = tokio::join!(
+            let datagrams = async {
+                if let Some(captured) = hands.datagrams {
+                    datagrams::serve(Arc::clone(&lane), captured, stop.clone()).await;
+                }
+            };
+            let (a, b, c, d, e, ()) = tokio::join!(
                 serve(hands.outbound, stop, drain, |(s, p)| {
                     outbound::handle(Arc::clone(&lane), s, p)
                 }),
@@ -211,6 +218,7 @@ impl Lane {
                     inbound::handle_quic(Arc::clone(&lane), arrival)
                 }),
                 lane.see_off(),
+                datagrams,
             );
             a + b + c + d + e
         };

@@ -115,8 +115,11 @@ pub(super) struct Dealer<S: Source> {
     source: S,
     kind: Kind,
     room: Arc<Semaphore>,
-    hands: Vec<(Arc<Worker>, mpsc::Sender<Dealt<S::Arrival>>)>,
+    hands: Vec<(Arc<Worker>, Give<S>)>,
 }
+
+/// What deals to one thread.
+type Give<S> = mpsc::Sender<Dealt<<S as Source>::Arrival>>;
 
 /// The serving side of a port, on one thread.
 pub(super) type Hand<S> = mpsc::Receiver<Dealt<<S as Source>::Arrival>>;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Shared;
+use super::datagrams;
 use super::dns::{self, Answering, Client, Listeners, Servers, Upstream};
 use super::lane::{Hands, Lane};
 use super::listener::Dealer;
@@ -20,7 +21,7 @@ use super::quic;
 use crate::agent::report::{CaptureState, LocalStates};
 use crate::agent::{MeshState, Placement};
 use crate::capture::reconcile::State;
-use crate::capture::{self, AttachError as NoNetwork, Place, Target, near};
+use crate::capture::{self, AttachError as NoNetwork, Captured, Place, Target, near};
 use crate::causes::chain;
 use crate::hbone::Endpoint;
 use crate::model::declaration::Capture;
@@ -52,6 +53,8 @@ enum AttachError {
         port: u16,
         source: io::Error,
     },
+    #[error("cannot take datagrams in network namespace `{name}`")]
+    Datagrams { name: Arc<str>, source: io::Error },
     #[error("cannot watch the rules of network namespace `{name}`")]
     Watch { name: Arc<str>, source: io::Error },
     #[error("capture rules are not in place")]
@@ -99,25 +102,28 @@ impl Local {
         let plaintext = self.listen(&place, INBOUND_PLAINTEXT).await?;
         let tunnels = self.listen(&place, HBONE).await?;
         let quic = quic::endpoint(&self.shared, &place).await;
+        let datagrams = sockets.capture_udp(&place).await;
+        let datagrams = datagrams.map_err(|source| AttachError::Datagrams {
+            name: Arc::clone(name),
+            source,
+        })?;
         let captures_dns = self.shared.dns.captures(self.placement.dns_capture);
         let names = match captures_dns {
             true => Some(self.listen_for_names(&place).await?),
             false => None,
         };
         // Listeners first: from the instant the rules hold, somebody answers.
-        let kept = sockets.keep(&place, captures_dns).await;
+        let (tell, wanted) = watch::channel(None);
+        let kept = sockets.keep_udp(&place, captures_dns, wanted).await;
         let (keeping, rules) = kept.map_err(|source| AttachError::Watch {
             name: Arc::clone(name),
             source,
         })?;
         let inner = stop.child_token();
-        let lanes = self.lanes(
-            &place,
-            &inner,
-            [outbound, plaintext, tunnels],
-            quic.as_ref(),
-        );
-        let ((), (), (), cut) = tokio::join!(
+        let ports = [outbound, plaintext, tunnels];
+        let lanes = self.lanes(&place, &inner, ports, quic.as_ref(), datagrams);
+        let (shared, uid) = (Arc::clone(&self.shared), Arc::clone(&self.placement.uid));
+        let ((), (), (), (), cut) = tokio::join!(
             async {
                 // One after the other, or rules might be put back that have just been removed.
                 keeping.run(inner.clone()).await;
@@ -125,6 +131,7 @@ impl Local {
             },
             self.keep(&place, &inner, rules),
             self.answer(names, &place, &inner),
+            datagrams::wanted(shared, uid, tell),
             ended(lanes, &inner),
         );
         if let Some(quic) = quic {
@@ -145,6 +152,7 @@ impl Local {
         stop: &CancellationToken,
         [outbound, plaintext, tunnels]: [TcpListener; 3],
         quic: Option<&Endpoint>,
+        datagrams: Captured,
     ) -> JoinSet<io::Result<usize>> {
         let mut lanes = JoinSet::new();
         let mut outbound = Dealer::new(outbound, Kind::Program);
@@ -152,12 +160,14 @@ impl Local {
         let mut tunnels = Dealer::new(tunnels, Kind::Tunnel);
         let mut arrivals = quic.map(|quic| Dealer::new(quic.clone(), Kind::Tunnel));
         let threads = self.shared.threads();
+        let mut datagrams = Some(datagrams);
         for worker in &threads {
             let hands = Hands {
                 outbound: outbound.deal_to(worker),
                 plaintext: plaintext.deal_to(worker),
                 tunnels: tunnels.deal_to(worker),
                 quic: quic::dealt(arrivals.as_mut(), worker),
+                datagrams: datagrams.take(),
             };
             let uid = Arc::clone(&self.placement.uid);
             let (shared, quic) = (Arc::clone(&self.shared), quic.cloned());

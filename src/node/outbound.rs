@@ -381,6 +381,7 @@ impl Outbound<'_> {
             baggage: baggage(&self.workload).render(),
             forwarded: headers::forwarded(self.source, service),
             traceparent: headers::new_traceparent(),
+            carries: hbone::Carries::Bytes,
         };
         let (tunnel, _answer) = self.local.pool.connect(&hop, &request).await?;
         Ok(tunnel)

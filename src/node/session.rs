@@ -45,6 +45,7 @@ impl Session {
         forth: Forth,
         started: Instant,
     ) -> Box<Self> {
+        let protocol = labels.request_protocol;
         let series = shared.metrics.opened(labels);
         let destination = match &entry.tunnelled {
             Some(target) => target.clone(),
@@ -55,10 +56,9 @@ impl Session {
             workload: Arc::clone(workload),
             source: entry.source,
             destination,
-            protocol: if entry.tunnelled.is_some() {
-                "hbone"
-            } else {
-                "tcp"
+            protocol: match (&entry.tunnelled, protocol) {
+                (Some(_), _) => "hbone",
+                (None, protocol) => protocol,
             },
             since: SystemTime::now(),
         });

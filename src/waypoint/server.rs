@@ -23,7 +23,7 @@ use crate::agent::MeshState;
 use crate::agent::certs::{CertError, Certs};
 use crate::capture::near;
 use crate::causes::chain;
-use crate::hbone::{self, Connector, Endpoint, Incoming};
+use crate::hbone::{self, Carries, Connector, Endpoint, Incoming};
 use crate::node::baggage;
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::denied;
@@ -255,7 +255,7 @@ type Taken = (By, SocketAddr, OwnedSemaphorePermit);
 /// What it came by.
 enum By {
     Tcp(std::net::TcpStream),
-    Quic(hbone::Arrival),
+    Quic(Box<hbone::Arrival>),
 }
 
 /// Accepts until it is dropped.
@@ -294,7 +294,11 @@ async fn accept_quic(quic: Endpoint, room: Arc<Semaphore>, give: tokio::sync::mp
             return;
         };
         let peer = arrival.remote();
-        if give.send((By::Quic(arrival), peer, place)).await.is_err() {
+        if give
+            .send((By::Quic(Box::new(arrival)), peer, place))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -337,7 +341,7 @@ impl<C: Connector + Clone> Door<C> {
     async fn serve(self: Arc<Self>, (by, source, _place): Taken, _dealt: Dealt<C>) {
         match by {
             By::Tcp(stream) => self.serve_tcp(stream, source).await,
-            By::Quic(arrival) => self.serve_quic(arrival, source).await,
+            By::Quic(arrival) => self.serve_quic(*arrival, source).await,
         }
     }
 
@@ -398,6 +402,15 @@ impl<C: Connector + Clone> Door<C> {
     }
 
     async fn open(self: Arc<Self>, request: Incoming) {
+        if request.carries == Carries::Datagrams {
+            denied(
+                "waypoint",
+                request.remote,
+                None,
+                "datagrams pass no waypoint",
+            );
+            return request.refuse(StatusCode::NOT_IMPLEMENTED);
+        }
         let started = Instant::now();
         let admitted = admit(&self.shared, &self.instance, &request);
         let (instance, client, bound) = match admitted {

@@ -437,6 +437,7 @@ impl Rig {
             baggage: "k8s.namespace.name=shop,service.name=web".to_owned(),
             forwarded: "for=\"10.1.0.1:4000\"".to_owned(),
             traceparent: headers::new_traceparent(),
+            carries: hbone::Carries::Bytes,
         };
         let asked = self.client.connect(&hop, &request);
         let (tunnel, _answer) = soon("an answer to CONNECT", asked).await?;

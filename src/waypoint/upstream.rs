@@ -118,6 +118,7 @@ impl<C: Connector + Clone> Upstream<C> {
             baggage: client.baggage.clone(),
             forwarded: headers::forwarded(client.source, service),
             traceparent: client.traceparent.clone(),
+            carries: crate::hbone::Carries::Bytes,
         };
         let (tunnel, _answer) = arrival.lane.tunnels.connect(&hop, &request).await?;
         Ok(tunnel)

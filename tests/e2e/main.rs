@@ -12,6 +12,7 @@
 )]
 
 mod churn;
+mod datagrams;
 mod demo;
 mod discovery;
 mod dns;

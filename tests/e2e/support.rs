@@ -74,6 +74,10 @@ pub(crate) fn within<T: std::fmt::Debug>(
 }
 
 /// Whether tunnels of all meshes go over QUIC (`LATEEN_TRANSPORT=quic`), else over TCP.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test binary has no flags of its own"
+)]
 pub(crate) fn quic() -> bool {
     match std::env::var("LATEEN_TRANSPORT").as_deref() {
         Ok("quic") => true,

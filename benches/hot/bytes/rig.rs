@@ -188,6 +188,7 @@ impl Tunnels {
             baggage: "k8s.namespace.name=shop".to_owned(),
             forwarded: "for=\"10.0.0.1:4000\"".to_owned(),
             traceparent: headers::new_traceparent(),
+            carries: lateen::hbone::Carries::Bytes,
         };
         let opened = self.pool.connect(&self.hop, &request).await;
         opened.expect("the server takes tunnels").0

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::RecvStream;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::h3;
 use crate::hbone::tunnel::{self, Carrier};
-use crate::hbone::{Authority, Tunnel, TunnelError, headers};
+use crate::hbone::{Authority, Carries, Tunnel, TunnelError, headers, masque};
 use crate::identity::SpiffeId;
 
 /// Header fields of a request (`spec/reliability.md` §2b).
@@ -25,6 +26,8 @@ pub struct Incoming {
     pub authority: Authority,
     /// The request's headers.
     pub headers: HeaderMap,
+    /// What the tunnel is for.
+    pub carries: Carries,
     answer: Answerer,
 }
 
@@ -32,6 +35,7 @@ pub struct Incoming {
 pub(in crate::hbone) struct Asked {
     pub(in crate::hbone) authority: Authority,
     pub(in crate::hbone) headers: HeaderMap,
+    pub(in crate::hbone) carries: Carries,
 }
 
 /// Who carries the answer.
@@ -40,7 +44,7 @@ enum Answerer {
         respond: SendResponse<Bytes>,
         body: RecvStream,
     },
-    Http3(h3::Responder),
+    Http3(Box<h3::Responder>),
 }
 
 /// Why a request is not well formed; answered before any handler sees it (§1.4).
@@ -73,7 +77,8 @@ impl Incoming {
         asked: Asked,
         responder: h3::Responder,
     ) -> Self {
-        Self::new(peer, remote, asked, Answerer::Http3(responder))
+        let answer = Answerer::Http3(Box::new(responder));
+        Self::new(peer, remote, asked, answer)
     }
 
     fn new(peer: Option<SpiffeId>, remote: SocketAddr, asked: Asked, answer: Answerer) -> Self {
@@ -82,6 +87,7 @@ impl Incoming {
             remote,
             authority: asked.authority,
             headers: asked.headers,
+            carries: asked.carries,
             answer,
         }
     }
@@ -92,16 +98,22 @@ impl Incoming {
     /// When the peer has gone in the meantime.
     pub fn accept(self, baggage: &str) -> Result<Tunnel, TunnelError> {
         let baggage = headers::value(baggage);
+        let capsules = HeaderValue::from_static("?1");
+        let capsules = (self.carries == Carries::Datagrams).then_some(capsules);
         let carrier = match self.answer {
             Answerer::Http2 { mut respond, body } => {
                 let mut response = Response::new(());
-                response.headers_mut().insert(headers::BAGGAGE, baggage);
+                let map = response.headers_mut();
+                map.insert(headers::BAGGAGE, baggage);
+                map.extend(capsules.map(|yes| (HeaderName::from_static(masque::CAPSULES), yes)));
                 let stream = respond.send_response(response, false)?;
                 Carrier::Http2(tunnel::Http2::new(stream, body))
             }
             Answerer::Http3(responder) => {
                 let mut response = h3::Response::new(StatusCode::OK);
-                response.headers.insert(headers::BAGGAGE, baggage);
+                let map = &mut response.headers;
+                map.insert(headers::BAGGAGE, baggage);
+                map.extend(capsules.map(|yes| (HeaderName::from_static(masque::CAPSULES), yes)));
                 Carrier::Http3(tunnel::Http3::new(responder.open(&response)))
             }
         };
@@ -125,19 +137,31 @@ pub(super) fn refuse(respond: &mut SendResponse<Bytes>, status: StatusCode) {
 }
 
 /// The target of a well-formed request.
-pub(super) fn target(request: &Request<RecvStream>) -> Result<Authority, Refusal> {
+pub(super) fn target(request: &Request<RecvStream>) -> Result<(Authority, Carries), Refusal> {
     if request.method() != Method::CONNECT {
         return Err(Refusal::Method);
     }
     if request.headers().len() > FIELDS {
         return Err(Refusal::Headers);
     }
-    // The authority component itself, never a URI put together again (§1.3).
-    let authority = request.uri().authority().ok_or(Refusal::Authority)?;
-    let read = authority.as_str().parse();
-    let authority = read.map_err(|_unreadable| Refusal::Authority)?;
+    let asked = match request.extensions().get::<Protocol>() {
+        Some(protocol) if protocol.as_str() == masque::PROTOCOL => {
+            let target = masque::target(request.uri().path()).ok_or(Refusal::Authority)?;
+            (target, Carries::Datagrams)
+        }
+        Some(_unknown) => return Err(Refusal::Method),
+        None => {
+            // The authority component itself, never a URI put together again (§1.3).
+            let authority = request.uri().authority().ok_or(Refusal::Authority)?;
+            let read = authority.as_str().parse();
+            (
+                read.map_err(|_unreadable| Refusal::Authority)?,
+                Carries::Bytes,
+            )
+        }
+    };
     if request.body().is_end_stream() {
         return Err(Refusal::Ended);
     }
-    Ok(authority)
+    Ok(asked)
 }

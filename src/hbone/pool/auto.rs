@@ -13,6 +13,7 @@ use super::connection::Pooled;
 use super::{ConnectError, ConnectRequest, ConnectResponse, Connector, Hop, Lease, Pool, Tunnel};
 use super::{Key, State, Transport};
 use crate::clock;
+use crate::hbone::connect::Carries;
 
 /// What a request may take on a way that says nothing: twice its round trip, and the time by which its
 /// end may put off what it has to say (RFC 9000 §13.2.1), within these bounds.
@@ -32,7 +33,8 @@ impl<C: Connector> Pool<C> {
             ..hop.clone()
         };
         let tcp = by(Transport::Tcp);
-        if let Some((connection, lease)) = self.by_quic(&by(Transport::Quic)) {
+        let datagrams = request.carries == Carries::Datagrams;
+        if let Some((connection, lease)) = self.by_quic(&by(Transport::Quic), datagrams) {
             match self.first_by_quic(&connection, lease, &tcp, request).await {
                 // The peer was closing the connection as we chose it: nobody's failure.
                 Err(error) if error.is_unprocessed() => {}
@@ -42,9 +44,9 @@ impl<C: Connector> Pool<C> {
         self.connect_by(&tcp, request).await
     }
 
-    /// A stream of a QUIC connection that is better than TCP now. Where there is no connection, one is dialled
+    /// A stream of a QUIC connection that is better than TCP now, as it always is for datagrams. Where there is no connection, one is dialled
     /// for the next.
-    fn by_quic(&self, hop: &Hop) -> Option<(Arc<Pooled>, Lease)> {
+    fn by_quic(&self, hop: &Hop, datagrams: bool) -> Option<(Arc<Pooled>, Lease)> {
         let endpoint = self.shared.quic.as_ref()?;
         let limits = &self.shared.limits;
         let key = Key::of(hop);
@@ -76,7 +78,7 @@ impl<C: Connector> Pool<C> {
             !silent && connection.usable(wall)
         });
         if let Some(connection) = entry.least_loaded(limits) {
-            let good = worth_it && connection.silent_since().is_none();
+            let good = (worth_it || datagrams) && connection.silent_since().is_none();
             let lease = good.then(|| Lease::of(&connection, limits.streams_out));
             return Some((Arc::clone(&connection), lease??));
         }

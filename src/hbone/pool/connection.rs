@@ -52,8 +52,8 @@ pub(super) fn pooled(to: SocketAddr, dialled: Dialled) -> (Pooled, Driver) {
     let share = Arc::new(Share::new(std::time::Instant::now()));
     let (line, moves) = match dialled.line {
         Line::Http2(line) => {
-            let (streams, moves) = http2::part(to, line, Arc::clone(&share));
-            (Lent::Http2(streams), Moves::Http2(moves))
+            let (streams, moves) = http2::part(to, *line, Arc::clone(&share));
+            (Lent::Http2(streams), Moves::Http2(Box::new(moves)))
         }
         Line::Http3(line) => {
             let (streams, moves) = http3::part(line);
@@ -216,7 +216,7 @@ impl Lease {
     pub(super) async fn exchange(&self, request: &ConnectRequest) -> Result<Answer, ConnectError> {
         match &self.connection.line {
             Lent::Http2(streams) => streams.exchange(request).await,
-            Lent::Http3(streams) => streams.exchange(request).await,
+            Lent::Http3(streams) => Box::pin(streams.exchange(request)).await,
         }
     }
 }
@@ -229,7 +229,7 @@ pub(super) struct Driver {
 }
 
 enum Moves {
-    Http2(http2::Moves),
+    Http2(Box<http2::Moves>),
     Http3(http3::Moves),
 }
 

@@ -14,7 +14,7 @@ use tracing::debug;
 use super::dial::leaf;
 use crate::h3::{self, Code};
 use crate::hbone::accept::{Asked, HANDSHAKES, ended, report};
-use crate::hbone::{AcceptError, Handler, Incoming, Limits, Refusal};
+use crate::hbone::{AcceptError, Carries, Handler, Incoming, Limits, Refusal, masque};
 use crate::identity::SpiffeId;
 use crate::tls::{self, CertificateKey, ServerSide, peer_identity};
 
@@ -218,13 +218,24 @@ impl<H: Handler> Served<H> {
 
 /// What a well-formed request asks for.
 fn asked<H: Handler>(head: h3::Request) -> Result<Asked, (Refusal, StatusCode)> {
-    if head.method != Method::CONNECT || head.protocol.is_some() {
+    if head.method != Method::CONNECT {
         return Err((Refusal::Method, H::NO_CONNECT));
     }
-    let authority = head.authority.and_then(|authority| authority.parse().ok());
+    let (authority, carries) = match head.protocol.as_deref() {
+        None => (
+            head.authority.and_then(|to| to.parse().ok()),
+            Carries::Bytes,
+        ),
+        Some(masque::PROTOCOL) => {
+            let target = head.path.as_deref().and_then(masque::target);
+            (target, Carries::Datagrams)
+        }
+        Some(_unknown) => return Err((Refusal::Method, H::NO_CONNECT)),
+    };
     let authority = authority.ok_or((Refusal::Authority, StatusCode::BAD_REQUEST))?;
     Ok(Asked {
         authority,
         headers: head.headers,
+        carries,
     })
 }

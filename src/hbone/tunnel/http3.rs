@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::TunnelError;
-use crate::h3::{Code, Stream, StreamError};
+use crate::h3::{Code, Flow, Stream, StreamError};
 
 /// Both directions of one.
 pub(in crate::hbone) struct Http3 {
@@ -25,13 +25,17 @@ pub(in crate::hbone) struct Http3 {
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Http3 {
-    pub(in crate::hbone) fn new(stream: Stream) -> Self {
-        Self {
+    pub(in crate::hbone) fn new(stream: Stream) -> Box<Self> {
+        Box::new(Self {
             stream: Some(stream),
             sending: true,
             receiving: true,
             look: None,
-        }
+        })
+    }
+
+    pub(super) fn take_flow(&mut self) -> Option<Flow> {
+        self.stream.take()?.into_flow()
     }
 
     pub(super) fn id(&self) -> u64 {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use crate::capture::{near, original_destination};
 use crate::causes::chain;
-use crate::hbone::{self, Arrival, Authority, Incoming};
+use crate::hbone::{self, Arrival, Authority, Carries, Incoming};
 use crate::identity::SpiffeId;
 use crate::model::inbound::Target;
 use crate::node::carried::carry;
@@ -255,6 +255,11 @@ struct Handler {
 
 impl hbone::Handler for Handler {
     async fn handle(self: Arc<Self>, request: Incoming) {
+        if request.carries == Carries::Datagrams {
+            let reason = "datagrams are carried to workloads with a network of their own";
+            denied("inbound", request.remote, None, reason);
+            return request.refuse(StatusCode::NOT_IMPLEMENTED);
+        }
         let named = self.asked.identity();
         match self.desk.meant(self.local_ip, &request, named) {
             Ok(lane) => {

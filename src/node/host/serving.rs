@@ -88,6 +88,7 @@ impl Serving {
                 plaintext: plaintext.deal_to(worker),
                 tunnels: tunnels.deal_to(worker),
                 quic: quic::dealt(arrivals.as_mut(), worker),
+                datagrams: None,
             };
             let desk = Arc::clone(desk);
             let served = async move {

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::Answer;
 use crate::hbone::Limits;
 use crate::hbone::connect::{
-    ConnectError, ConnectRequest, DialError, Http2, Http2Line, exchange_error, request,
+    Carries, ConnectError, ConnectRequest, DialError, Http2, Http2Line, exchange_error, request,
 };
 use crate::hbone::liveness::{self, Heard};
 use crate::hbone::pool::busy::{Meter, Share};
@@ -74,7 +74,7 @@ impl Streams {
     }
 
     pub(super) async fn exchange(&self, asked: &ConnectRequest) -> Result<Answer, ConnectError> {
-        let request = request(asked)?;
+        let request = request(self.to, asked)?;
         let unsent = |source| ConnectError::Http2 {
             source,
             unprocessed: true,
@@ -82,6 +82,9 @@ impl Streams {
         let exchanged = async {
             let sender = self.sender.clone();
             let mut sender = sender.ready().await.map_err(unsent)?;
+            if asked.carries == Carries::Datagrams {
+                offered(&sender).await?;
+            }
             let sent = sender.send_request(request, false);
             let (response, stream) = sent.map_err(unsent)?;
             let response = response.await.map_err(exchange_error)?;
@@ -107,6 +110,22 @@ impl Streams {
         }
     }
 }
+
+/// Waits until the peer has said that it does extended CONNECT (RFC 8441 §3): its SETTINGS come first of all
+/// that it says, and nobody tells of them.
+async fn offered(sender: &SendRequest<Bytes>) -> Result<(), ConnectError> {
+    let come = async {
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let come = tokio::time::timeout(SETTINGS, come).await;
+    come.map_err(|_elapsed| ConnectError::NoDatagrams)
+}
+
+/// Between looks whether SETTINGS have come, and how long they may take.
+const LOOK: Duration = Duration::from_millis(2);
+const SETTINGS: Duration = Duration::from_secs(2);
 
 /// Round trip from which a stream feels what another has lost.
 const FAR: Duration = Duration::from_millis(2);

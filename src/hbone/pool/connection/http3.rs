@@ -12,7 +12,8 @@ use tracing::debug;
 
 use super::Answer;
 use crate::h3;
-use crate::hbone::connect::{ConnectError, ConnectRequest, DialError, fields};
+use crate::hbone::connect::{Carries, ConnectError, ConnectRequest, DialError, fields};
+use crate::hbone::masque;
 use crate::hbone::quic::Http3Line;
 use crate::hbone::tunnel::{self, Carrier};
 
@@ -81,14 +82,21 @@ impl Streams {
 
     pub(super) async fn exchange(&self, asked: &ConnectRequest) -> Result<Answer, ConnectError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
-        let mut request = h3::Request::connect(asked.authority.to_string());
-        request.headers = fields(asked);
+        let mut request = match asked.carries {
+            Carries::Bytes => h3::Request::connect(asked.authority.to_string()),
+            Carries::Datagrams => {
+                let path = masque::path(&asked.authority);
+                h3::Request::connect_udp(self.quic.remote_address().to_string(), path)
+            }
+        };
+        request.headers.extend(fields(asked));
         let (response, stream) = match self.client.connect(&request).await {
             Ok(answered) => answered,
             Err(h3::RequestError::Refused(response)) => {
                 let status = response.status;
                 return Err(ConnectError::Refused { status });
             }
+            Err(h3::RequestError::NotOffered) => return Err(ConnectError::NoDatagrams),
             Err(source) => return Err(ConnectError::Http3 { source }),
         };
         Ok(Answer {
