@@ -4,6 +4,7 @@ mod abuse;
 mod accept;
 mod auto;
 mod dial;
+mod flow;
 mod pool;
 mod relay;
 mod serve;
