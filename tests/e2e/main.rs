@@ -21,6 +21,7 @@ mod guest;
 mod harm;
 mod health;
 mod joining;
+mod lossy;
 
 mod outage;
 mod policy;
