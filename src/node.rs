@@ -47,7 +47,7 @@ use crate::agent::certs::Certs;
 use crate::agent::report::LocalStates;
 use crate::agent::{MeshState, Placement};
 use crate::capture::Sockets;
-use crate::hbone::{Congestion, Limits};
+use crate::hbone::{Limits, Quic};
 use crate::identity::SpiffeId;
 use crate::model::declaration::Capture;
 use crate::model::workload::Health;
@@ -148,9 +148,11 @@ impl Shared {
 
     /// The same, with tunnels by QUIC as this host's settings have it, or by TCP alone.
     #[must_use]
-    pub fn carrying(self, quic: Option<Congestion>) -> Self {
+    pub fn carrying(self, quic: Option<Quic>) -> Self {
+        let told = quic.unwrap_or_default();
         let limits = Limits {
-            congestion: quic.unwrap_or_default(),
+            congestion: told.congestion,
+            reset: told.reset,
             ..self.limits
         };
         Self {

@@ -86,7 +86,7 @@ pub struct Settings {
     /// The directory of the keys of those whose tokens are believed.
     pub keys: PathBuf,
     /// How tunnels go by QUIC; `None` for by TCP alone.
-    pub quic: Option<hbone::Congestion>,
+    pub quic: Option<hbone::Quic>,
     /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
     pub silence: Duration,
 }
@@ -148,7 +148,11 @@ impl<C: hbone::Connector> Shared<C> {
 fn limits(settings: &Settings) -> Limits {
     Limits {
         streams_in: STREAMS,
-        congestion: settings.quic.unwrap_or_default(),
+        congestion: settings
+            .quic
+            .map(|quic| quic.congestion)
+            .unwrap_or_default(),
+        reset: settings.quic.map(|quic| quic.reset).unwrap_or_default(),
         ..Limits::default()
     }
 }

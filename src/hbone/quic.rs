@@ -2,6 +2,7 @@
 
 mod dial;
 mod paths;
+mod reset;
 mod serve;
 mod settings;
 
@@ -17,6 +18,7 @@ use quinn::TokioRuntime;
 use super::Limits;
 use crate::h3;
 
+pub use reset::ResetKey;
 pub use serve::{Arrival, serve_quic};
 pub use settings::Congestion;
 
@@ -71,6 +73,15 @@ impl QuicError {
 /// TLS alerts as codes of QUIC.
 const ALERTS: RangeInclusive<u64> = 0x100..=0x1ff;
 
+/// What a host says of QUIC.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quic {
+    /// How it finds out how much a path takes.
+    pub congestion: Congestion,
+    /// The secret that its processes hand on to each other.
+    pub reset: ResetKey,
+}
+
 /// Where QUIC comes and goes in one network: clones are the same.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -80,14 +91,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Speaks QUIC by `socket`, which does not block. Packets are read on the runtime this is called on;
+    /// Speaks QUIC by `socket`, which does not block, in a network of that name. Packets are read on the runtime this is called on;
     /// each connection lives where it is dialled or served.
     ///
     /// # Errors
     /// When the socket is of no use.
-    pub fn new(socket: UdpSocket, limits: &Limits) -> io::Result<Self> {
+    pub fn new(socket: UdpSocket, network: &str, limits: &Limits) -> io::Result<Self> {
         let quic = quinn::Endpoint::new(
-            settings::endpoint()?,
+            settings::endpoint(network, limits.reset),
             Some(settings::nobody()?),
             socket,
             Arc::new(TokioRuntime),

@@ -212,7 +212,7 @@ async fn listening<H: Handler>(
 pub(super) fn endpoint(at: SocketAddr, limits: &Limits) -> Endpoint {
     let socket = std::net::UdpSocket::bind(at).unwrap();
     socket.set_nonblocking(true).unwrap();
-    Endpoint::new(socket, limits).unwrap()
+    Endpoint::new(socket, "test", limits).unwrap()
 }
 
 impl Server {

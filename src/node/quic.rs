@@ -30,7 +30,7 @@ pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint>
         let first = threads.first().ok_or(io::ErrorKind::NotFound)?;
         // What reads the socket is to run there.
         let _there = first.handle().enter();
-        Endpoint::new(socket, &shared.limits)
+        Endpoint::new(socket, place.name(), &shared.limits)
     };
     let opened: io::Result<_> = opened.await;
     opened

@@ -35,7 +35,7 @@ fn outward(handle: &Handle, limits: &Limits) -> Option<Endpoint> {
         let socket = UdpSocket::bind(any).or_else(|_no_ipv6| plain())?;
         socket.set_nonblocking(true)?;
         let _there = handle.enter();
-        Endpoint::new(socket, limits)
+        Endpoint::new(socket, "onward", limits)
     };
     let opened = opened();
     opened
@@ -58,7 +58,10 @@ impl<C: Connector + Clone> Lane<C> {
     /// The thread behind `handle`.
     pub(super) fn new(number: usize, handle: Handle, connector: C, settings: &Settings) -> Self {
         let limits = Limits {
-            congestion: settings.quic.unwrap_or_default(),
+            congestion: settings
+                .quic
+                .map(|quic| quic.congestion)
+                .unwrap_or_default(),
             ..Limits::default()
         };
         let quic = settings.quic.and_then(|_| outward(&handle, &limits));

@@ -117,7 +117,8 @@ fn quic<C: Connector>(shared: &Shared<C>, beside: &TcpListener) -> Option<Endpoi
     let opened = || -> io::Result<_> {
         let socket = UdpSocket::bind(beside.local_addr()?)?;
         socket.set_nonblocking(true)?;
-        Endpoint::new(socket, &limits(&shared.settings))
+        let name = shared.settings.name.to_string();
+        Endpoint::new(socket, &name, &limits(&shared.settings))
     };
     let waypoint = &shared.settings.name;
     opened()

@@ -213,7 +213,7 @@ impl Rig {
             sessions: SessionKey::new([7; 32]),
             keys: keys.path().to_owned(),
             silence,
-            quic: Some(hbone::Congestion::default()),
+            quic: Some(hbone::Quic::default()),
         };
         let server = Server::new().await;
         let mut names = || {

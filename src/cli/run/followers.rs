@@ -1,5 +1,6 @@
 //! The roles that follow a control plane: they start once this machine has joined.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::capture::kept::link::Link;
 use crate::causes::chain;
 use crate::cli::Failure;
 use crate::config::daemon::{Bearer, Config, Congestion, HostNames, Transport};
+use crate::files;
 use crate::hbone;
 use crate::identity::token::{Token, TokenError};
 use crate::model::route::SessionKey;
@@ -72,19 +74,42 @@ fn guest(config: &Config, bearer: &Bearer) -> Guest {
     }
 }
 
-/// What this host's settings say of names.
 /// How tunnels go by QUIC; `None` for by TCP alone.
-fn quic_of(config: &Config) -> Option<hbone::Congestion> {
+fn quic_of(config: &Config) -> Option<hbone::Quic> {
     let congestion = match config.congestion() {
         Congestion::Bbr => hbone::Congestion::Bbr,
         Congestion::Cubic => hbone::Congestion::Cubic,
     };
     match config.transport() {
-        Transport::Auto => Some(congestion),
+        Transport::Auto => Some(hbone::Quic {
+            congestion,
+            reset: reset_key(&config.state_dir().join("quic-reset.key")),
+        }),
         Transport::Tcp => None,
     }
 }
 
+/// The secret by which the next process ends this one's connections; where it cannot be kept peers find out
+/// by silence, half a minute later.
+fn reset_key(path: &Path) -> hbone::ResetKey {
+    let kept = files::read_secret(path);
+    let kept = kept.map(|kept| kept.and_then(|kept| kept.as_slice().try_into().ok()));
+    let made = match kept {
+        Ok(Some(secret)) => return hbone::ResetKey::new(secret),
+        Ok(None) => {
+            let secret: [u8; hbone::ResetKey::LENGTH] = rand::random();
+            files::write(path, &secret).map(|()| hbone::ResetKey::new(secret))
+        }
+        Err(error) => Err(error),
+    };
+    made.unwrap_or_else(|error| {
+        let error = chain(&error);
+        warn!(error, "peers will learn late of a restart of this process");
+        hbone::ResetKey::default()
+    })
+}
+
+/// What this host's settings say of names.
 fn names_of(config: &Config) -> dns::Settings {
     let settings = config.dns();
     dns::Settings {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig};
+use quinn_proto::HashedConnectionIdGenerator;
 
+use super::ResetKey;
 use crate::h3::Closable;
 use crate::hbone::Limits;
 use crate::tls;
@@ -37,10 +39,14 @@ pub enum Congestion {
     Cubic,
 }
 
-pub(super) fn endpoint() -> io::Result<EndpointConfig> {
-    let mut config = EndpointConfig::default();
-    config.supported_versions(vec![VERSION]);
-    Ok(config)
+pub(super) fn endpoint(network: &str, reset: ResetKey) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(reset.tokens(network)));
+    let ids = reset.ids(network);
+    config
+        .supported_versions(vec![VERSION])
+        // Else packets for a process that is gone would not even be taken for such.
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// For handshakes until it is known whom they are for: nobody is here.
