@@ -1,5 +1,6 @@
 //! One end of a flow, as whoever relays it sees it.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::task::{Context, Poll, ready};
@@ -13,6 +14,8 @@ use crate::hbone::{Flow, TunnelError};
 
 /// Longest payload of UDP.
 const LONGEST: usize = 64 << 10;
+/// Failures passed over before others have their turn.
+const REFUSALS: usize = 16;
 
 /// Where datagrams come from and go to.
 pub(super) enum Leg {
@@ -26,19 +29,19 @@ pub(super) enum Leg {
         to: SocketAddr,
     },
     /// To and from a program of the workload.
-    Program {
-        socket: tokio::net::UdpSocket,
-        buffer: Box<[u8]>,
-    },
+    Program(tokio::net::UdpSocket),
+}
+
+thread_local! {
+    /// What a datagram is read into, of whichever flow: ten thousand with room of their own would take most
+    /// of a gigabyte.
+    static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; LONGEST].into());
 }
 
 impl Leg {
     /// To a program, by a socket that is connected to it.
     pub(super) fn program(socket: UdpSocket) -> io::Result<Self> {
-        Ok(Self::Program {
-            socket: tokio::net::UdpSocket::from_std(socket)?,
-            buffer: vec![0; LONGEST].into(),
-        })
+        Ok(Self::Program(tokio::net::UdpSocket::from_std(socket)?))
     }
 
     /// The next payload; `None` at the flow's end.
@@ -49,14 +52,17 @@ impl Leg {
         match self {
             Self::Tunnel(flow) => flow.poll_recv(cx),
             Self::Captured { waiting, .. } => waiting.poll_recv(cx).map(Ok),
-            Self::Program { socket, buffer } => loop {
-                let mut room = ReadBuf::new(buffer);
-                match ready!(socket.poll_recv(cx, &mut room)) {
-                    Ok(()) => return Poll::Ready(Ok(Some(Bytes::copy_from_slice(room.filled())))),
-                    // Nobody is there now: the next one may be for somebody.
-                    Err(_refused) => {}
+            Self::Program(socket) => {
+                for _refused in 0..REFUSALS {
+                    // Nobody is there now where it fails: the next one may be for somebody.
+                    let read = ROOM.with_borrow_mut(|room| read(socket, cx, room));
+                    if let Ok(payload) = ready!(read) {
+                        return Poll::Ready(Ok(Some(payload)));
+                    }
                 }
-            },
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 
@@ -70,7 +76,7 @@ impl Leg {
             Self::Tunnel(flow) => return flow.send(cx, payload),
             Self::Captured { answer, to, .. } => answer.send_to(payload, *to).is_ok(),
             // Tried by itself, since a new socket is not known to take anything yet.
-            Self::Program { socket, .. } => SockRef::from(&*socket).send(payload).is_ok(),
+            Self::Program(socket) => SockRef::from(&*socket).send(payload).is_ok(),
         })
     }
 
@@ -78,7 +84,7 @@ impl Leg {
     pub(super) fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
         match self {
             Self::Tunnel(flow) => flow.poll_unwanted(cx),
-            Self::Captured { .. } | Self::Program { .. } => Poll::Pending,
+            Self::Captured { .. } | Self::Program(_) => Poll::Pending,
         }
     }
 
@@ -88,4 +94,14 @@ impl Leg {
             flow.close();
         }
     }
+}
+
+fn read(
+    socket: &tokio::net::UdpSocket,
+    cx: &mut Context<'_>,
+    room: &mut [u8],
+) -> Poll<io::Result<Bytes>> {
+    let mut room = ReadBuf::new(room);
+    ready!(socket.poll_recv(cx, &mut room))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(room.filled())))
 }
