@@ -38,7 +38,7 @@ pub use copy::{RelayError, Traffic, relay, relay_tcp, relay_tunnels, reset};
 pub use flow::Flow;
 pub use io::{Closer, TunnelIo};
 pub use pool::Pool;
-pub use quic::{Arrival, Congestion, Endpoint, QuicError, serve_quic};
+pub use quic::{Arrival, Congestion, Endpoint, Quic, QuicError, ResetKey, serve_quic};
 pub use tunnel::{Tunnel, TunnelError};
 
 /// The limits of tunnels; the defaults are those of `spec/hbone-dataplane.md` §1.
@@ -53,6 +53,8 @@ pub struct Limits {
     pub probe: Duration,
     /// How much a QUIC connection may have on the way.
     pub congestion: Congestion,
+    /// By which a process that comes after this one can end its connections; nobody's unless told.
+    pub reset: ResetKey,
     /// From our CONNECT to its answer; 15 s, past the peer's own connect budget of 10 s.
     pub response: Duration,
     /// Streams on one connection that we open, where the peer allows as many; 100.
@@ -115,6 +117,7 @@ impl Default for Limits {
             quic_handshake: Duration::from_secs(3),
             probe: Duration::from_secs(300),
             congestion: Congestion::default(),
+            reset: ResetKey::default(),
             response: Duration::from_secs(15),
             streams_out: 100,
             streams_in: 200,

@@ -421,7 +421,9 @@ fn while_the_proxy_is_dead_nobody_gets_anywhere() {
     for (to, said, _) in &answers {
         assert_eq!(said, "ConnectionRefusedError", "{to}");
     }
-    let tcp = |kind: &&String| kind.starts_with("tcp/") && *kind != "tcp/15012";
+    // What the kernel still says to peers for a process that was killed is none of the programs'.
+    let ours = ["tcp/15012", "tcp/15008"];
+    let tcp = |kind: &&String| kind.starts_with("tcp/") && !ours.contains(&kind.as_str());
     let leaked: Vec<_> = seen.kinds.keys().filter(tcp).collect();
     assert!(leaked.is_empty(), "{leaked:?}");
     testbed.daemon("edge-1");
