@@ -68,7 +68,8 @@ impl Arrival {
         let config = QuicServerConfig::try_from(config);
         let config = config.map_err(|source| AcceptError::QuicSettings { source })?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
-        config.transport_config(self.transport);
+        // Policies look at where a peer is, and QUIC takes its word for it until it has proven it.
+        config.migration(false).transport_config(self.transport);
         let opened = async { self.incoming.accept_with(Arc::new(config))?.await };
         opened.await.map_err(|source| match verdict.refusal() {
             Some(refusal) => AcceptError::of_tls(refusal.clone()),
