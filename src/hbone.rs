@@ -51,10 +51,8 @@ pub struct Limits {
     /// How long a peer is left alone that QUIC does not reach, where TCP does instead; 5 min, and twice as
     /// long each time after.
     pub probe: Duration,
-    /// How much a QUIC connection may have on the way.
-    pub congestion: Congestion,
-    /// By which a process that comes after this one can end its connections; nobody's unless told.
-    pub reset: ResetKey,
+    /// How this host speaks QUIC.
+    pub quic: Quic,
     /// From our CONNECT to its answer; 15 s, past the peer's own connect budget of 10 s.
     pub response: Duration,
     /// Streams on one connection that we open, where the peer allows as many; 100.
@@ -116,8 +114,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             quic_handshake: Duration::from_secs(3),
             probe: Duration::from_secs(300),
-            congestion: Congestion::default(),
-            reset: ResetKey::default(),
+            quic: Quic::default(),
             response: Duration::from_secs(15),
             streams_out: 100,
             streams_in: 200,

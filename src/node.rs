@@ -149,10 +149,8 @@ impl Shared {
     /// The same, with tunnels by QUIC as this host's settings have it, or by TCP alone.
     #[must_use]
     pub fn carrying(self, quic: Option<Quic>) -> Self {
-        let told = quic.unwrap_or_default();
         let limits = Limits {
-            congestion: told.congestion,
-            reset: told.reset,
+            quic: quic.unwrap_or_default(),
             ..self.limits
         };
         Self {

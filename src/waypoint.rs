@@ -52,7 +52,7 @@ pub use server::Waypoint;
 use crate::agent::MeshState;
 use crate::agent::certs::Certs;
 use crate::capture::near;
-use crate::hbone::{self, Limits};
+use crate::hbone::{self, Limits, Quic};
 use crate::identity::SpiffeId;
 use crate::model::policy::Peer;
 use crate::model::route::SessionKey;
@@ -86,7 +86,7 @@ pub struct Settings {
     /// The directory of the keys of those whose tokens are believed.
     pub keys: PathBuf,
     /// How tunnels go by QUIC; `None` for by TCP alone.
-    pub quic: Option<hbone::Quic>,
+    pub quic: Option<Quic>,
     /// Longest time in which nothing of a request or its answer moves (`spec/waypoint-l7.md` §1.5).
     pub silence: Duration,
 }
@@ -148,11 +148,11 @@ impl<C: hbone::Connector> Shared<C> {
 fn limits(settings: &Settings) -> Limits {
     Limits {
         streams_in: STREAMS,
-        congestion: settings
-            .quic
-            .map(|quic| quic.congestion)
-            .unwrap_or_default(),
-        reset: settings.quic.map(|quic| quic.reset).unwrap_or_default(),
+        // What is asked here looks at addresses throughout.
+        quic: Quic {
+            roaming: false,
+            ..settings.quic.unwrap_or_default()
+        },
         ..Limits::default()
     }
 }

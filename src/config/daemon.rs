@@ -122,6 +122,7 @@ pub struct Config {
     drain_deadline: Duration,
     transport: Transport,
     congestion: Congestion,
+    roaming: bool,
     workers: Option<u32>,
     busy_poll: bool,
     session_key_file: Option<PathBuf>,
@@ -198,6 +199,7 @@ impl Config {
             drain_deadline,
             transport,
             congestion,
+            roaming,
             workers,
             busy_poll,
             session_key_file,
@@ -219,6 +221,7 @@ impl Config {
             ("drain-deadline", *drain_deadline != other.drain_deadline),
             ("transport", *transport != other.transport),
             ("congestion", *congestion != other.congestion),
+            ("roaming", *roaming != other.roaming),
             ("workers", *workers != other.workers),
             ("busy-poll", *busy_poll != other.busy_poll),
             (
@@ -298,6 +301,11 @@ impl Config {
         self.congestion
     }
 
+    /// Whether tunnels by QUIC outlive a change of the peer's address; unless set, they do not.
+    pub fn roaming(&self) -> bool {
+        self.roaming
+    }
+
     /// How grave an event must be to be logged; `info` unless set.
     pub fn log_level(&self) -> LogLevel {
         self.log_level
@@ -372,6 +380,7 @@ fn read_config(root: &Table<'_>, host_name: &str) -> Config {
         congestion: root
             .optional("congestion", |value| scalar::choice(value, &CONGESTIONS))
             .unwrap_or(Congestion::Bbr),
+        roaming: root.optional("roaming", Value::boolean).unwrap_or(false),
         workers: root.optional("workers", |value| value.count(1..=1024)),
         busy_poll: root.optional("busy-poll", Value::boolean).unwrap_or(true),
         session_key_file: root.optional("session-key-file", path),

@@ -475,7 +475,7 @@ impl Explaining<'_> {
                 return way;
             }
         };
-        let request = Request::new(arrival.identity.as_ref(), arrival.source, delivery.to);
+        let request = Request::new(arrival.identity.as_ref(), Some(arrival.source), delivery.to);
         let who = match &arrival.identity {
             Some(identity) => identity.to_string(),
             None => "nobody".to_owned(),

@@ -1,6 +1,7 @@
 //! HBONE over QUIC (`spec/hbone-dataplane.md` §11.1): one UDP socket for both roles.
 
 mod dial;
+mod near;
 mod paths;
 mod reset;
 mod serve;
@@ -78,8 +79,12 @@ const ALERTS: RangeInclusive<u64> = 0x100..=0x1ff;
 pub struct Quic {
     /// How it finds out how much a path takes.
     pub congestion: Congestion,
-    /// The secret that its processes hand on to each other.
+    /// The secret by which a process that comes after this one can end its connections; nobody's unless
+    /// told.
     pub reset: ResetKey,
+    /// Whether peers that proved who they are are followed where their address changes
+    /// (RFC 9000 §9). Policies cannot look at the address of such.
+    pub roaming: bool,
 }
 
 /// Where QUIC comes and goes in one network: clones are the same.
@@ -98,7 +103,7 @@ impl Endpoint {
     /// When the socket is of no use.
     pub fn new(socket: UdpSocket, network: &str, limits: &Limits) -> io::Result<Self> {
         let quic = quinn::Endpoint::new(
-            settings::endpoint(network, limits.reset),
+            settings::endpoint(network, limits.quic.reset),
             Some(settings::nobody()?),
             socket,
             Arc::new(TokioRuntime),

@@ -7,4 +7,5 @@ mod dial;
 mod flow;
 mod pool;
 mod relay;
+mod roaming;
 mod serve;

@@ -526,7 +526,11 @@ fn entry<'m>(
             true => TunnelProtocol::Hbone,
             false => TunnelProtocol::None,
         },
-        transport: transport(mesh, node, &declared.namespace, declared.transport),
+        transport: match declared.capture {
+            // A guest's datagrams are not taken on the way to it.
+            Some(Capture::Interface(_)) => Transport::Tcp,
+            _ => transport(mesh, node, &declared.namespace, declared.transport),
+        },
         udp: {
             let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen)
                 && matches!(declared.capture, Some(Capture::Netns(_)));

@@ -102,6 +102,7 @@ pub(super) async fn open(local: Arc<Lane>, local_ip: IpAddr, request: Incoming) 
     let asked = Asked {
         peer: request.peer.clone(),
         remote: request.remote,
+        proven_ip: request.proven_ip,
         authority: &request.authority,
         host: headers::forwarded_host(&request.headers),
     };
@@ -145,6 +146,8 @@ pub(super) struct Asked<'a> {
     pub(super) peer: Option<SpiffeId>,
     /// Where he comes from.
     pub(super) remote: SocketAddr,
+    /// The same where it is beyond doubt.
+    pub(super) proven_ip: Option<IpAddr>,
     /// What he wants.
     pub(super) authority: &'a Authority,
     /// The service that he says he addressed.
@@ -198,7 +201,7 @@ pub(super) async fn admit(
     let peer = asked.peer.as_ref();
     let attributes = Attributes {
         identity: asked.peer.clone(),
-        source: source.ip(),
+        source: asked.proven_ip,
         destination: delivery.to,
         host: host.map(Arc::from),
         by_waypoint: peer.is_some_and(|peer| view.is_waypoint(peer)),

@@ -359,7 +359,7 @@ impl Lane {
         };
         info!(
             workload = %self.uid,
-            src.addr = %request.source,
+            src.addr = request.source.map(tracing::field::display),
             src.principal = request.peer.as_ref().map(Peer::principal),
             dst.addr = %request.destination,
             policy.dry_run = %first,

@@ -350,6 +350,7 @@ impl Outbound<'_> {
         let asked = Asked {
             peer: Some(to.peer),
             remote: self.source,
+            proven_ip: Some(self.source.ip()),
             authority: &authority,
             host: route.service.as_ref().map(|s| &*s.key.hostname),
         };

@@ -70,7 +70,7 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
     let mut session = Session::open(shared, uid, entry, labels, Forth::ToServer, started);
     let attributes = Attributes {
         identity: None,
-        source: source.ip(),
+        source: Some(source.ip()),
         destination: delivery.to,
         host: None,
         by_waypoint: false,

@@ -21,8 +21,8 @@ const AT_ONCE: usize = 256;
 pub(super) struct Attributes {
     /// Who asks; none on a plain connection.
     pub(super) identity: Option<SpiffeId>,
-    /// Where he connects from.
-    pub(super) source: IpAddr,
+    /// Where he connects from; none where that is not proven, or may be elsewhere by now.
+    pub(super) source: Option<IpAddr>,
     /// The workload's address and port.
     pub(super) destination: SocketAddr,
     /// The host name of the service addressed, where that is said.
@@ -191,7 +191,7 @@ mod tests {
         let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}");
         Attributes {
             identity: Some(identity.parse().unwrap()),
-            source: "10.1.0.12".parse().unwrap(),
+            source: "10.1.0.12".parse().ok(),
             destination: "10.1.0.11:8080".parse().unwrap(),
             host: None,
             by_waypoint: false,

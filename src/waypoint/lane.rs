@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::Settings;
-use crate::hbone::{Connector, Endpoint, Limits, Pool};
+use crate::hbone::{Connector, Endpoint, Limits, Pool, Quic, ResetKey};
 
 /// One of the threads.
 pub(super) struct Lane<C> {
@@ -58,10 +58,10 @@ impl<C: Connector + Clone> Lane<C> {
     /// The thread behind `handle`.
     pub(super) fn new(number: usize, handle: Handle, connector: C, settings: &Settings) -> Self {
         let limits = Limits {
-            congestion: settings
-                .quic
-                .map(|quic| quic.congestion)
-                .unwrap_or_default(),
+            quic: Quic {
+                reset: ResetKey::default(),
+                ..settings.quic.unwrap_or_default()
+            },
             ..Limits::default()
         };
         let quic = settings.quic.and_then(|_| outward(&handle, &limits));

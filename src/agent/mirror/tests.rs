@@ -147,7 +147,7 @@ fn a_server_without_revisions_is_followed_response_by_response() {
 fn what_a_policy_closes_is_closed_after_a_start_from_disk_too() {
     // Field 2 is the namespace, field 3 the scope; without a name nobody can read it.
     let of_shop: &[u8] = b"\x12\x04shop\x18\x01";
-    let request = Request::new(None, [10, 0, 0, 9].into(), ([10, 0, 0, 2], 80).into());
+    let request = Request::new(None, Some([10, 0, 0, 9].into()), ([10, 0, 0, 2], 80).into());
     let of = |namespace: &str| Workload {
         namespace: Arc::from(namespace),
         ..workload("me", &["10.0.0.2"])
@@ -196,7 +196,7 @@ fn a_policy_that_no_longer_reads_holds_as_it_last_did() {
         origin: None,
         unreadable: None,
     });
-    let request = Request::new(None, [10, 0, 0, 9].into(), ([10, 0, 0, 2], 80).into());
+    let request = Request::new(None, Some([10, 0, 0, 9].into()), ([10, 0, 0, 2], 80).into());
     let closed = |mirror: &mut Mirror| {
         let guard = mirror.state().view.policies().guard(&workload("me", &[]));
         matches!(guard.judge(&request), Verdict::Denied(_))

@@ -83,6 +83,7 @@ fn quic_of(config: &Config) -> Option<hbone::Quic> {
     match config.transport() {
         Transport::Auto => Some(hbone::Quic {
             congestion,
+            roaming: config.roaming(),
             reset: reset_key(&config.state_dir().join("quic-reset.key")),
         }),
         Transport::Tcp => None,

@@ -1,6 +1,6 @@
 //! One request for a tunnel: read strictly, then accepted or refused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -20,8 +20,11 @@ const FIELDS: usize = 128;
 pub struct Incoming {
     /// Who the peer proved to be.
     pub peer: Option<SpiffeId>,
-    /// The peer's address.
+    /// The peer's address, when it asked.
     pub remote: SocketAddr,
+    /// The same where the peer cannot be elsewhere, or have only said that it is there: not over QUIC that
+    /// follows whoever roams.
+    pub proven_ip: Option<IpAddr>,
     /// Where the tunnel shall end.
     pub authority: Authority,
     /// The request's headers.
@@ -68,23 +71,30 @@ impl Incoming {
         (respond, body): (SendResponse<Bytes>, RecvStream),
     ) -> Self {
         let answer = Answerer::Http2 { respond, body };
-        Self::new(peer, remote, asked, answer)
+        Self::new(peer, remote, false, asked, answer)
     }
 
     pub(in crate::hbone) fn http3(
         peer: Option<SpiffeId>,
-        remote: SocketAddr,
+        (remote, roams): (SocketAddr, bool),
         asked: Asked,
         responder: h3::Responder,
     ) -> Self {
         let answer = Answerer::Http3(Box::new(responder));
-        Self::new(peer, remote, asked, answer)
+        Self::new(peer, remote, roams, asked, answer)
     }
 
-    fn new(peer: Option<SpiffeId>, remote: SocketAddr, asked: Asked, answer: Answerer) -> Self {
+    fn new(
+        peer: Option<SpiffeId>,
+        remote: SocketAddr,
+        roams: bool,
+        asked: Asked,
+        answer: Answerer,
+    ) -> Self {
         Self {
             peer,
             remote,
+            proven_ip: (!roams).then(|| remote.ip()),
             authority: asked.authority,
             headers: asked.headers,
             carries: asked.carries,

@@ -63,13 +63,14 @@ impl Arrival {
         self.incoming.refuse();
     }
 
-    async fn open(self, tls: &ServerSide) -> Result<quinn::Connection, AcceptError> {
+    async fn open(self, tls: &ServerSide, roaming: bool) -> Result<quinn::Connection, AcceptError> {
         let (config, verdict) = tls.quic().map_err(AcceptError::Settings)?;
         let config = QuicServerConfig::try_from(config);
         let config = config.map_err(|source| AcceptError::QuicSettings { source })?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
-        // Policies look at where a peer is, and QUIC takes its word for it until it has proven it.
-        config.migration(false).transport_config(self.transport);
+        // QUIC takes a peer's word for where it is until it has proven it: where policies look at that,
+        // none may move.
+        config.migration(roaming).transport_config(self.transport);
         let opened = async { self.incoming.accept_with(Arc::new(config))?.await };
         opened.await.map_err(|source| match verdict.refusal() {
             Some(refusal) => AcceptError::of_tls(refusal.clone()),
@@ -101,7 +102,7 @@ pub async fn serve_quic<H: Handler>(
     let opening = async {
         // Held by those who have proven nothing yet; the others wait, up to the same deadline.
         let _turn = HANDSHAKES.acquire().await;
-        arrival.open(&tls).await
+        arrival.open(&tls, limits.quic.roaming).await
     };
     let opening = tokio::time::timeout(limits.handshake, opening);
     let quic = tokio::select! {
@@ -184,6 +185,7 @@ impl<H: Handler> Served<H> {
     fn take(&mut self, request: h3::Incoming, limits: &Limits) {
         let remote = canonical(self.quic.remote_address());
         let (peer, handler) = (self.peer.clone(), Arc::clone(&self.handler));
+        let roams = limits.quic.roaming;
         let (patience, room) = (
             limits.response,
             self.requests.len() < limits.streams_in as usize,
@@ -208,7 +210,7 @@ impl<H: Handler> Served<H> {
             match asked {
                 Ok(asked) => {
                     handler
-                        .handle(Incoming::http3(peer, remote, asked, responder))
+                        .handle(Incoming::http3(peer, (remote, roams), asked, responder))
                         .await
                 }
                 Err(status) => responder.refuse(&h3::Response::new(status)),

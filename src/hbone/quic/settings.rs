@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig};
+use quinn::{
+    AckFrequencyConfig, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 
 use super::ResetKey;
+use super::near::ByDistance;
 use crate::h3::Closable;
 use crate::hbone::Limits;
 use crate::tls;
@@ -20,10 +23,16 @@ const VERSION: u32 = 1;
 const UNI: u32 = 8;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(30);
-/// How often a client says that it is there.
+/// How often an end says that it is there, to which nothing comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The same of one that may be elsewhere all of a sudden: what comes goes to where it was until it speaks.
+const KEEP_ALIVE_ROAMING: Duration = Duration::from_secs(3);
 /// Datagrams that wait, in bytes, each way.
 const DATAGRAMS: usize = 1 << 20;
+/// How long it may keep an acknowledgement to itself, where it does as it is asked
+/// (draft-ietf-quic-ack-frequency). What nothing comes after is known to be lost only after that, and the
+/// 25 ms of RFC 9000 (§18.2) are many times the round trip between machines of one room.
+const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Handshakes that nobody has taken up yet, and what of their packets is kept meanwhile.
 const INCOMING: usize = 1024;
 const INCOMING_BYTES: u64 = 64 << 10;
@@ -65,20 +74,27 @@ pub(super) fn nobody() -> io::Result<ServerConfig> {
 pub(super) fn transport(limits: &Limits) -> io::Result<TransportConfig> {
     let mut config = TransportConfig::default();
     let idle = IDLE.try_into().map_err(io::Error::other)?;
+    let keep_alive = match limits.quic.roaming {
+        true => KEEP_ALIVE_ROAMING,
+        false => KEEP_ALIVE,
+    };
     config
         .max_concurrent_bidi_streams(limits.streams_in.into())
         .max_concurrent_uni_streams(UNI.into())
         .max_idle_timeout(Some(idle))
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(limits.stream_window.into())
         .receive_window(limits.connection_window.into())
         .send_window(limits.connection_window.into())
         .datagram_receive_buffer_size(Some(DATAGRAMS))
         .datagram_send_buffer_size(DATAGRAMS)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
-    config.congestion_controller_factory(Arc::new(match limits.congestion {
-        Congestion::Bbr => Closable::new(BbrConfig::default()),
-        Congestion::Cubic => Closable::new(CubicConfig::default()),
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(ACK_DELAY));
+    config.ack_frequency_config(Some(acks));
+    config.congestion_controller_factory(Arc::new(match limits.quic.congestion {
+        Congestion::Bbr => Closable::new(ByDistance::new(BbrConfig::default())),
+        Congestion::Cubic => Closable::new(ByDistance::new(CubicConfig::default())),
     }));
     Ok(config)
 }

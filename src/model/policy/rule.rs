@@ -166,8 +166,8 @@ impl Peer {
 pub struct Request {
     /// Who asks; none on a plain connection.
     pub peer: Option<Peer>,
-    /// Where he connects from.
-    pub source: IpAddr,
+    /// Where he connects from; none where that is not proven, or may be elsewhere by now.
+    pub source: Option<IpAddr>,
     /// The workload's address and port.
     pub destination: SocketAddr,
 }
@@ -192,10 +192,14 @@ impl Peer {
 
 impl Request {
     /// A connection by its ends; IPv4 addresses in IPv6 clothes are taken for what they are.
-    pub fn new(identity: Option<&SpiffeId>, source: IpAddr, destination: SocketAddr) -> Self {
+    pub fn new(
+        identity: Option<&SpiffeId>,
+        source: Option<IpAddr>,
+        destination: SocketAddr,
+    ) -> Self {
         Self {
             peer: identity.and_then(Peer::new),
-            source: source.to_canonical(),
+            source: source.map(|ip| ip.to_canonical()),
             destination: SocketAddr::new(destination.ip().to_canonical(), destination.port()),
         }
     }
@@ -216,21 +220,25 @@ impl Policy {
             && self.rules.iter().zip(&other.rules).all(same)
     }
 
-    /// The first rule that matches, by its place in the policy.
+    /// The first rule that matches, by its place in the policy. What it asks of an address that nobody
+    /// knows holds where the policy denies, and does not where it allows.
     pub fn matching(&self, request: &Request) -> Option<usize> {
-        self.rules.iter().position(|rule| rule.matches(request))
+        let unknown = self.effect == Effect::Deny;
+        let matches = |rule: &Rule| rule.matches(request, unknown);
+        self.rules.iter().position(matches)
     }
 }
 
 impl Rule {
-    fn matches(&self, request: &Request) -> bool {
-        self.clauses.iter().all(|clause| clause.matches(request))
+    fn matches(&self, request: &Request, unknown: bool) -> bool {
+        let matches = |clause: &Clause| clause.matches(request, unknown);
+        self.clauses.iter().all(matches)
     }
 }
 
 impl Clause {
-    fn matches(&self, request: &Request) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|m| m.holds(request))
+    fn matches(&self, request: &Request, unknown: bool) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(|m| m.holds(request, unknown))
     }
 }
 
@@ -245,20 +253,28 @@ impl Match {
             && self.destination_ports.is_empty()
     }
 
-    fn holds(&self, request: &Request) -> bool {
+    /// `unknown` is what asking for an unknown address comes to.
+    fn holds(&self, request: &Request, unknown: bool) -> bool {
         let peer = request.peer.as_ref();
-        let (source, to) = (request.source, request.destination);
+        let to = request.destination;
         // The namespace of nobody is the empty one; everything else of his is absent.
         let of = peer.map_or("", |peer| &peer.account.namespace);
         let namespace = |p: &Pattern| p.matches(of);
         let principal = |p: &Pattern| peer.is_some_and(|peer| p.matches(&peer.principal));
+        let source = || match request.source {
+            Some(source) => self.source_ips.hold(|net| net.contains(&source)),
+            None => self.source_ips.is_empty() || unknown,
+        };
         let account = |a: &ServiceAccount| peer.is_some_and(|peer| peer.account == *a);
         !self.is_empty()
             && self.destination_ports.hold(|port| *port == to.port())
-            && self.source_ips.hold(|net| net.contains(&source))
+            && source()
             && self.destination_ips.hold(|net| net.contains(&to.ip()))
             && self.namespaces.hold(namespace)
             && self.service_accounts.hold(account)
             && self.principals.hold(principal)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -343,7 +343,7 @@ fn policies_judge_datagrams_by_the_port_they_arrive_at() {
     let peer = web().identity().unwrap();
     let guard = view.policies().guard(&b());
     for (at, open) in [(arrived.to, false), ("10.0.0.2:53".parse().unwrap(), true)] {
-        let request = Request::new(Some(&peer), "10.0.0.1".parse().unwrap(), at);
+        let request = Request::new(Some(&peer), "10.0.0.1".parse().ok(), at);
         let verdict = guard.judge(&request);
         let allowed = matches!(verdict, crate::model::policy::Verdict::Allowed(_));
         assert_eq!(allowed, open, "{at}");

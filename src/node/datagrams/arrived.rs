@@ -104,7 +104,7 @@ async fn admit(lane: &Lane, local_ip: IpAddr, request: &Incoming) -> Result<Admi
     let mut session = account(lane, entry, Reporter::destination, Forth::ToClient, started);
     let attributes = Attributes {
         identity: request.peer.clone(),
-        source: source.ip(),
+        source: request.proven_ip,
         destination: delivery.to,
         host: host.map(Arc::from),
         by_waypoint: false,

@@ -160,7 +160,7 @@ pub(super) async fn from_outside(lane: &Lane, ends: Ends, waiting: mpsc::Receive
     let mut session = account(lane, entry, Reporter::destination, Forth::ToServer, started);
     let attributes = Attributes {
         identity: None,
-        source: from.ip(),
+        source: Some(from.ip()),
         destination: delivery.to,
         host: None,
         by_waypoint: false,

@@ -233,7 +233,7 @@ async fn one_bad_workload_among_a_hundred_is_named_and_the_rest_applied() {
 fn asked(mesh: &MeshState) -> Verdict {
     let cart = mesh.view.workload("cart").unwrap();
     let to = (cart.addresses[0], 80).into();
-    let request = Request::new(None, [10, 0, 0, 9].into(), to);
+    let request = Request::new(None, Some([10, 0, 0, 9].into()), to);
     mesh.view.policies().guard(cart).judge(&request)
 }
 

@@ -52,7 +52,7 @@ fn from(account: &str) -> Request {
     let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}");
     let identity = (!account.is_empty()).then(|| identity.parse().unwrap());
     let (source, to) = ([10, 1, 0, 12], ([10, 1, 0, 11], 8080));
-    Request::new(identity.as_ref(), source.into(), to.into())
+    Request::new(identity.as_ref(), Some(source.into()), to.into())
 }
 
 fn guard(policies: &[&str]) -> Guard {

@@ -335,7 +335,7 @@ impl Judge {
     pub(super) fn request(&self, asked: &Asked) -> Request {
         let to = self.declared(&asked.workload).addresses[0];
         let to = SocketAddr::new(to, asked.port);
-        Request::new(asked.peer.as_ref(), asked.source, to)
+        Request::new(asked.peer.as_ref(), Some(asked.source), to)
     }
 
     /// `in`, `unallowed`, or the key of the policy that denies.
