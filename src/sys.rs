@@ -16,7 +16,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
-pub use datagram::{Datagram, receive, receive_sent_to, tell_destinations, tell_marks};
+pub use datagram::{
+    Datagram, receive, receive_sent_to, tell_destinations, tell_marks, tells_marks,
+};
 
 /// Leaves the choice of a port to `connect`, so that `bind` takes none for itself alone
 /// (`IP_BIND_ADDRESS_NO_PORT`). The option is of the IP level in both families.

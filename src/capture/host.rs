@@ -26,8 +26,9 @@ use super::cgroups::{CgroupError, Cgroups};
 use super::elements;
 use super::links::links;
 use super::netns::Netns;
+use super::reconcile::{captured, told};
 use super::ruleset::host::Mark;
-use super::ruleset::{HostPlan, TABLE};
+use super::ruleset::{DESTINATIONS, Datagrams, HostPlan, TABLE, WantedDatagrams};
 use super::terms::Terms;
 use super::watch::Changes;
 use apply::Applied;
@@ -54,16 +55,18 @@ pub struct Wanted {
     pub addresses: BTreeSet<IpAddr>,
     /// The ports it declares; a guest's are all its own.
     pub ports: BTreeSet<u16>,
+    /// The ports of UDP that it declares. Not said where there are none: a keeper of before does not know
+    /// of any.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub udp_ports: BTreeSet<u16>,
 }
 
 impl Wanted {
-    /// Where it is called.
-    fn inbound(&self) -> BTreeSet<SocketAddr> {
+    /// Where it is called, at these ports.
+    fn at(&self, ports: &BTreeSet<u16>) -> BTreeSet<SocketAddr> {
         let at = |ip: &IpAddr| {
             let ip = *ip;
-            self.ports
-                .iter()
-                .map(move |port| SocketAddr::new(ip, *port))
+            ports.iter().map(move |port| SocketAddr::new(ip, *port))
         };
         match self.target {
             Target::Interface(_) => BTreeSet::new(),
@@ -104,6 +107,10 @@ pub struct Host {
     ns: Netns,
     terms: Terms,
     workloads: watch::Receiver<Workloads>,
+    /// Which datagrams come to the proxy, where any do: those that go to a destination.
+    datagrams: Option<watch::Receiver<WantedDatagrams>>,
+    /// From which ports the proxy has answered.
+    answered: BTreeSet<u16>,
     changes: Changes,
     cgroups: Cgroups,
     outcome: watch::Sender<Arc<Outcome>>,
@@ -119,8 +126,9 @@ enum Cause {
 }
 
 impl Host {
-    /// Prepares to keep the table of `ns` for the workloads that `workloads` tells of; the receiver
-    /// tells how they are.
+    /// Prepares to keep the table of `ns` for the workloads that `workloads` tells of, with the rules for
+    /// datagrams where `datagrams` tells to which destinations they come to the proxy: until it does,
+    /// what is captured stays so. The receiver tells how the workloads are.
     ///
     /// # Errors
     /// When the namespace may not be entered, or the kernel's notices not be had.
@@ -128,6 +136,7 @@ impl Host {
         ns: Netns,
         terms: Terms,
         workloads: watch::Receiver<Workloads>,
+        datagrams: Option<watch::Receiver<WantedDatagrams>>,
     ) -> io::Result<(Self, watch::Receiver<Arc<Outcome>>)> {
         // From here on no change goes unnoticed, those between applying and looking included.
         let changes = Changes::new(&ns)?;
@@ -142,6 +151,8 @@ impl Host {
             ns,
             terms,
             workloads,
+            datagrams,
+            answered: BTreeSet::new(),
             outcome,
         };
         Ok((host, receiver))
@@ -170,6 +181,7 @@ impl Host {
                 () = shutdown.cancelled() => return,
                 () = self.cgroups.changed() => Cause::News,
                 Ok(()) = self.workloads.changed() => Cause::News,
+                () = told(&mut self.datagrams) => Cause::News,
                 () = self.changes.next() => Cause::Notice,
                 () = tokio::time::sleep(RETRY), if failed => Cause::Notice,
             };
@@ -201,10 +213,12 @@ impl Host {
                 *applied = None;
             }
         }
+        let datagrams = self.datagrams(&workloads)?;
         let mut attempts = 0..AGAIN;
         loop {
+            let (ns, terms, cgroups) = (&self.ns, &self.terms, &self.cgroups);
             let (plan, standings) =
-                planned(&self.ns, &self.terms, &self.cgroups, &workloads).await?;
+                planned(ns, terms, cgroups, &workloads, datagrams.as_ref()).await?;
             let outcome = match applied {
                 Some(held) => held.change(&plan).await,
                 None => apply::apply(&self.ns, &plan)
@@ -217,6 +231,26 @@ impl Host {
                 other => return other.map(|()| standings),
             }
         }
+    }
+
+    /// The datagrams that were told of last, and from which ports there is to be an answer: from those of
+    /// before too, as long as this runs.
+    fn datagrams(&mut self, workloads: &[Wanted]) -> Result<Option<Datagrams>, CaptureError> {
+        let Some(datagrams) = &mut self.datagrams else {
+            return Ok(None);
+        };
+        let told = datagrams.borrow_and_update().clone();
+        let destinations = match told {
+            Some(told) => told.destinations.clone(),
+            None => captured(&self.ns, &DESTINATIONS)?.destinations,
+        };
+        let asked = destinations.iter().map(SocketAddr::port);
+        let own = workloads.iter().flat_map(|w| w.udp_ports.iter().copied());
+        self.answered.extend(asked.chain(own));
+        Ok(Some(Datagrams {
+            destinations,
+            ports: self.answered.clone(),
+        }))
     }
 
     /// Takes the rules away, where there are any.
@@ -259,7 +293,7 @@ pub async fn plan(
     workloads: &[Wanted],
 ) -> Result<(HostPlan, BTreeMap<Mark, Standing>), CaptureError> {
     let cgroups = Cgroups::new().map_err(CaptureError::Cgroups)?;
-    planned(ns, terms, &cgroups, workloads).await
+    planned(ns, terms, &cgroups, workloads, None).await
 }
 
 async fn planned(
@@ -267,6 +301,7 @@ async fn planned(
     terms: &Terms,
     cgroups: &Cgroups,
     workloads: &[Wanted],
+    datagrams: Option<&Datagrams>,
 ) -> Result<(HostPlan, BTreeMap<Mark, Standing>), CaptureError> {
     let is_guest = |wanted: &Wanted| matches!(wanted.target, Target::Interface(_));
     let links = match workloads.iter().any(is_guest) {
@@ -285,6 +320,10 @@ async fn planned(
     let plan = match terms.dns {
         true => plan.with_dns(&exclusions),
         false => plan,
+    };
+    let plan = match datagrams {
+        Some(datagrams) => plan.with_udp(&exclusions, &members, datagrams),
+        None => plan,
     };
     Ok((plan, standings))
 }
@@ -352,9 +391,13 @@ mod tests {
                 .map(|ip| ip.parse().unwrap())
                 .into(),
             ports: [80, 443].into(),
+            udp_ports: [53].into(),
         };
         let name = Arc::from("cart");
-        assert_eq!(wanted(Target::User(Arc::clone(&name))).inbound().len(), 4);
-        assert!(wanted(Target::Interface(name)).inbound().is_empty());
+        let user = wanted(Target::User(Arc::clone(&name)));
+        assert_eq!(user.at(&user.ports).len(), 4);
+        assert_eq!(user.at(&user.udp_ports).len(), 2);
+        let guest = wanted(Target::Interface(name));
+        assert!(guest.at(&guest.ports).is_empty());
     }
 }

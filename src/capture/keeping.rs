@@ -25,7 +25,11 @@ pub(super) enum By {
     /// This process, on the host's network.
     Host(Box<Host>),
     /// The keeper, there.
-    KeptHost(Arc<KeptPlace>, watch::Receiver<Workloads>),
+    KeptHost(
+        Arc<KeptPlace>,
+        watch::Receiver<Workloads>,
+        Option<watch::Receiver<WantedDatagrams>>,
+    ),
 }
 
 impl Keeping {
@@ -44,9 +48,15 @@ impl Keeping {
                 place.close().await;
             }
             By::Host(host) => host.run(shutdown).await,
-            By::KeptHost(place, workloads) => {
-                let telling = place.tell(workloads);
-                let _stopped: Option<()> = shutdown.run_until_cancelled(telling).await;
+            By::KeptHost(place, workloads, datagrams) => {
+                let datagrams = async {
+                    match datagrams {
+                        Some(datagrams) => place.tell_datagrams(datagrams).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let telling = async { tokio::join!(place.tell(workloads), datagrams) };
+                let _stopped: Option<((), ())> = shutdown.run_until_cancelled(telling).await;
                 place.close().await;
             }
         }

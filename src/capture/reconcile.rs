@@ -170,7 +170,7 @@ impl Reconcile {
         let wanted = match (told, first) {
             (Some(told), _) => told,
             (None, false) => return Ok(()),
-            (None, true) => Arc::new(captured(&self.ns)?),
+            (None, true) => Arc::new(captured(&self.ns, &SETS)?),
         };
         self.plan = self.plan.clone().holding(&wanted);
         Ok(())
@@ -203,9 +203,9 @@ impl Reconcile {
     }
 }
 
-/// The datagrams that the rules in force capture.
-fn captured(ns: &Netns) -> Result<Datagrams, CaptureError> {
-    let held = elements::held(ns, SETS);
+/// The datagrams that the rules in force capture, as these sets of theirs say.
+pub(super) fn captured(ns: &Netns, sets: &[&str]) -> Result<Datagrams, CaptureError> {
+    let held = elements::held(ns, sets.iter().copied());
     let held = held.map_err(|source| CaptureError::Elements { source })?;
     let held = held.unwrap_or_default();
     let keys = held.iter().flat_map(|(set, elements)| {
@@ -219,7 +219,7 @@ fn captured(ns: &Netns) -> Result<Datagrams, CaptureError> {
 ///
 /// # Cancel safety
 /// What was told stays so.
-async fn told(datagrams: &mut Option<watch::Receiver<WantedDatagrams>>) {
+pub(super) async fn told(datagrams: &mut Option<watch::Receiver<WantedDatagrams>>) {
     if let Some(datagrams) = datagrams
         && datagrams.changed().await.is_ok()
     {

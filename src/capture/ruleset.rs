@@ -32,8 +32,8 @@ use serde_json::Value;
 
 use super::privilege::Exemption;
 
+pub(in crate::capture) use datagrams::{DESTINATIONS, SETS, priority, read};
 pub use datagrams::{Datagrams, WantedDatagrams};
-pub(in crate::capture) use datagrams::{SETS, priority, read};
 pub use exclusions::Exclusions;
 use exclusions::one_of;
 pub use host::{By, Cgroup, HostPlan, Member};

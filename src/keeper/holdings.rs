@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::hosting::Hosting;
+use super::hosting::{Hosting, capture};
 use crate::capture::keeping::Keeping;
 use crate::capture::kept::protocol::Fault;
 use crate::capture::reconcile::State;
@@ -172,14 +172,32 @@ impl Holdings {
         }
     }
 
-    /// Keeps the rules of the host's network from here on.
-    pub(super) async fn keep_host(&self, place: &Place) -> io::Result<Arc<Hosting>> {
-        if let Some(hosting) = held(&self.host).clone() {
-            return Ok(hosting);
+    /// Keeps the rules of the host's network from here on, with those for datagrams or without; those that
+    /// are kept already are taken up as they are.
+    pub(super) async fn keep_host(&self, place: &Place, udp: bool) -> io::Result<Arc<Hosting>> {
+        loop {
+            let there = held(&self.host).clone();
+            match there {
+                Some(hosting) if hosting.stop.is_cancelled() => hosting.ended.cancelled().await,
+                Some(hosting) if hosting.captures_udp() == udp => return Ok(hosting),
+                // They stay until the others take their place.
+                Some(hosting) => hosting.stop.cancel(),
+                None => break,
+            }
+            if self.stop.is_cancelled() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            held(&self.host).take_if(|hosting| hosting.ended.is_cancelled());
         }
-        let (hosting, keeping) = Hosting::new(&self.sockets, place).await?;
+        let stop = self.stop.child_token();
+        let (hosting, keeping) = Hosting::new(&self.sockets, place, udp, stop).await?;
         *held(&self.host) = Some(Arc::clone(&hosting));
-        self.tasks.spawn(keeping.run(self.stop.clone()));
+        let ended = hosting.ended.clone().drop_guard();
+        let kept = keeping.run(hosting.stop.clone());
+        self.tasks.spawn(async move {
+            let _ended = ended;
+            kept.await;
+        });
         Ok(hosting)
     }
 
@@ -235,16 +253,7 @@ impl Holder {
 
     /// Has these datagrams captured from now on.
     pub(super) fn capture(&self, wanted: Datagrams) -> Result<(), Fault> {
-        let told = self.0.datagrams.as_ref();
-        let told = told.ok_or_else(|| Fault::told("the rules are without those for datagrams"))?;
-        told.send_if_modified(|now| {
-            let same = now.as_deref() == Some(&wanted);
-            if !same {
-                *now = Some(Arc::new(wanted));
-            }
-            !same
-        });
-        Ok(())
+        capture(self.0.datagrams.as_ref(), wanted)
     }
 
     /// How the rules are.

@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::capture::host::{Outcome, Wanted, Workloads};
 use crate::capture::keeping::Keeping;
 use crate::capture::kept::protocol::Fault;
-use crate::capture::{Place, Sockets};
+use crate::capture::{Datagrams, Place, Sockets, WantedDatagrams};
 
 /// Workloads of one host: no more than there are marks for them.
 pub(super) const WORKLOADS: usize = 0x1000;
@@ -17,15 +18,45 @@ pub(super) const WORKLOADS: usize = 0x1000;
 /// The host's rules, as they are kept.
 pub(super) struct Hosting {
     told: watch::Sender<Workloads>,
+    /// Which datagrams come to the proxy, where those for datagrams are with them.
+    datagrams: Option<watch::Sender<WantedDatagrams>>,
     outcome: watch::Receiver<Arc<Outcome>>,
+    /// They are to be kept in another way.
+    pub(super) stop: CancellationToken,
+    pub(super) ended: CancellationToken,
 }
 
 impl Hosting {
-    /// Prepares to keep them; until the proxy has told of workloads they stay as they are.
-    pub(super) async fn new(sockets: &Sockets, place: &Place) -> io::Result<(Arc<Self>, Keeping)> {
+    /// Prepares to keep them, with those for datagrams or without; until the proxy has told of workloads
+    /// they stay as they are.
+    pub(super) async fn new(
+        sockets: &Sockets,
+        place: &Place,
+        udp: bool,
+        stop: CancellationToken,
+    ) -> io::Result<(Arc<Self>, Keeping)> {
         let (told, workloads) = watch::channel(Workloads::None);
-        let (keeping, outcome) = sockets.keep_host(place, workloads).await?;
-        Ok((Arc::new(Self { told, outcome }), keeping))
+        let datagrams = udp.then(|| watch::Sender::new(WantedDatagrams::None));
+        let wanted = datagrams.as_ref().map(watch::Sender::subscribe);
+        let (keeping, outcome) = sockets.keep_host(place, workloads, wanted).await?;
+        let hosting = Self {
+            told,
+            datagrams,
+            outcome,
+            stop,
+            ended: CancellationToken::new(),
+        };
+        Ok((Arc::new(hosting), keeping))
+    }
+
+    /// Whether they are with those for datagrams.
+    pub(super) fn captures_udp(&self) -> bool {
+        self.datagrams.is_some()
+    }
+
+    /// Has these datagrams captured from now on.
+    pub(super) fn capture(&self, wanted: Datagrams) -> Result<(), Fault> {
+        capture(self.datagrams.as_ref(), wanted)
     }
 
     /// Keeps them for these workloads from now on.
@@ -43,6 +74,22 @@ impl Hosting {
     pub(super) fn outcome(&self) -> watch::Receiver<Arc<Outcome>> {
         self.outcome.clone()
     }
+}
+
+/// Has these datagrams captured from now on, where any are.
+pub(super) fn capture(
+    told: Option<&watch::Sender<WantedDatagrams>>,
+    wanted: Datagrams,
+) -> Result<(), Fault> {
+    let told = told.ok_or_else(|| Fault::told("the rules are without those for datagrams"))?;
+    told.send_if_modified(|now| {
+        let same = now.as_deref() == Some(&wanted);
+        if !same {
+            *now = Some(Arc::new(wanted));
+        }
+        !same
+    });
+    Ok(())
 }
 
 /// What a proxy tells of piece by piece. A piece whose predecessors went to another keeper is never taken
@@ -98,6 +145,7 @@ mod tests {
             target: Target::User(Arc::from(user)),
             addresses: BTreeSet::new(),
             ports: BTreeSet::new(),
+            udp_ports: BTreeSet::new(),
         }
     }
 

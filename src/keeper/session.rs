@@ -64,6 +64,7 @@ struct Held {
 struct WatchedHost {
     hosting: Arc<Hosting>,
     coming: Coming<Wanted>,
+    datagrams: Coming<Taken>,
     /// Ends with this.
     _telling: JoinSet<()>,
 }
@@ -181,7 +182,7 @@ impl Session {
                 first,
                 more,
             } => done(self.datagrams(place, datagrams, first, more)),
-            Verb::KeepHost { place } => done(self.keep_host(place).await),
+            Verb::KeepHost { place, udp } => done(self.keep_host(place, udp).await),
             Verb::Workloads {
                 place,
                 workloads,
@@ -268,14 +269,15 @@ impl Session {
         Ok(())
     }
 
-    async fn keep_host(&mut self, id: PlaceId) -> Result<(), Fault> {
+    async fn keep_host(&mut self, id: PlaceId, udp: bool) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
-        let hosting = self.holdings.keep_host(&held.place).await?;
+        let hosting = self.holdings.keep_host(&held.place, udp).await?;
         let mut telling = JoinSet::new();
         telling.spawn(tell_host(Arc::clone(&self.channel), id, hosting.outcome()));
         held.host = Some(WatchedHost {
             hosting,
             coming: Coming::most(WORKLOADS),
+            datagrams: Coming::most(datagrams::MOST),
             _telling: telling,
         });
         Ok(())

@@ -532,8 +532,10 @@ fn entry<'m>(
             _ => transport(mesh, node, &declared.namespace, declared.transport),
         },
         udp: {
+            // A guest's are not taken off its link.
+            let takes = |capture: &Capture| !matches!(capture, Capture::Interface(_));
             let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen)
-                && matches!(declared.capture, Some(Capture::Netns(_)));
+                && declared.capture.as_ref().is_some_and(takes);
             ours && services.iter().any(|key| membership.has_udp(key))
         },
         health: observed.health,

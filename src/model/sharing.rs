@@ -27,6 +27,8 @@ pub struct Sharer {
     pub addresses: Vec<IpAddr>,
     /// The ports that it declares.
     pub ports: BTreeSet<u16>,
+    /// The ports of UDP that it declares.
+    pub udp_ports: BTreeSet<u16>,
     /// The service ports of its services, and its own port that serves each.
     named: Vec<(ServiceKey, u16, u16)>,
 }
@@ -50,8 +52,20 @@ impl Sharer {
             identity: workload.identity().ok()?,
             addresses: workload.addresses.clone(),
             ports,
+            udp_ports: view.udp_inbound(&workload.uid),
             named,
         })
+    }
+
+    /// Itself, unless somebody else was asked for by name.
+    fn answers_to(&self, named: Option<&SpiffeId>) -> Result<&Self, Refusal> {
+        match named {
+            Some(named) if *named != self.identity => Err(Refusal::Another {
+                named: named.clone(),
+                meant: Arc::clone(&self.uid),
+            }),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -78,6 +92,7 @@ pub struct Sharing {
     sharers: Vec<Sharer>,
     /// Places in that order.
     by_port: HashMap<SocketAddr, usize>,
+    by_udp_port: HashMap<SocketAddr, usize>,
 }
 
 impl Sharing {
@@ -85,15 +100,23 @@ impl Sharing {
     pub fn new(sharers: impl IntoIterator<Item = Sharer>) -> Self {
         let mut sharers: Vec<_> = sharers.into_iter().collect();
         sharers.sort_by(|a, b| a.uid.cmp(&b.uid));
-        let mut by_port = HashMap::new();
-        for (at, sharer) in sharers.iter().enumerate() {
-            for ip in &sharer.addresses {
-                for port in &sharer.ports {
-                    by_port.entry(SocketAddr::new(*ip, *port)).or_insert(at);
+        let by = |ports: fn(&Sharer) -> &BTreeSet<u16>| {
+            let mut by_port = HashMap::new();
+            for (at, sharer) in sharers.iter().enumerate() {
+                for ip in &sharer.addresses {
+                    for port in ports(sharer) {
+                        by_port.entry(SocketAddr::new(*ip, *port)).or_insert(at);
+                    }
                 }
             }
+            by_port
+        };
+        let (by_port, by_udp_port) = (by(|s| &s.ports), by(|s| &s.udp_ports));
+        Self {
+            sharers,
+            by_port,
+            by_udp_port,
         }
-        Self { sharers, by_port }
     }
 
     /// All of them, in the order of their uids.
@@ -110,6 +133,11 @@ impl Sharing {
     /// Whose a port of an address is.
     pub fn owner(&self, at: SocketAddr) -> Option<&Sharer> {
         self.sharers.get(*self.by_port.get(&canonical(at))?)
+    }
+
+    /// Whose a port of UDP is.
+    pub fn udp_owner(&self, at: SocketAddr) -> Option<&Sharer> {
+        self.sharers.get(*self.by_udp_port.get(&canonical(at))?)
     }
 
     /// The identities at an address, each once: the one that is presented to who names nobody first.
@@ -146,13 +174,24 @@ impl Sharing {
                 self.serving(at, host, port).ok_or_else(missing)?
             }
         };
-        match named {
-            Some(named) if *named != meant.identity => Err(Refusal::Another {
-                named: named.clone(),
-                meant: Arc::clone(&meant.uid),
-            }),
-            _ => Ok(meant),
+        meant.answers_to(named)
+    }
+
+    /// The same of a tunnel for datagrams, which is for an address.
+    ///
+    /// # Errors
+    /// As [`Self::meant`].
+    pub fn meant_by_datagrams(
+        &self,
+        at: IpAddr,
+        to: SocketAddr,
+        named: Option<&SpiffeId>,
+    ) -> Result<&Sharer, Refusal> {
+        if to.ip().to_canonical() != at.to_canonical() {
+            return Err(Refusal::NotHere { to });
         }
+        let meant = self.udp_owner(to).ok_or(Refusal::NobodyThere { to })?;
+        meant.answers_to(named)
     }
 
     fn serving(&self, at: IpAddr, host: &str, port: u16) -> Option<&Sharer> {
@@ -240,6 +279,73 @@ mod tests {
         }
         assert!(sharing.get("batch").unwrap().ports.is_empty());
         assert_eq!(sharing.get("nobody"), None);
+    }
+
+    /// Of UDP a port is one's, of TCP the same another's.
+    #[test]
+    fn a_tunnel_for_datagrams_means_who_declares_the_port_of_udp() {
+        let all = vec![
+            workload("cart", &[V4, V6]).of("dns").host_network().udp(),
+            workload("web", &[V4])
+                .mapping("web", 80, 5353)
+                .host_network(),
+            workload("tcp", &[V4]).of("log").host_network(),
+        ];
+        let view = view(
+            all.clone(),
+            vec![
+                service("dns", &["10.96.0.10"]).udp(&[(53, 5353)]),
+                service("web", &["10.96.0.11"]),
+                service("log", &["10.96.0.12"]).udp(&[(514, 514)]),
+            ],
+        );
+        let sharers = all.iter().filter_map(|w| Sharer::new(&view, w, None));
+        let sharing = Sharing::new(sharers);
+        let [cart, web]: [SpiffeId; 2] = ["cart", "web"].map(|name| {
+            let id = format!("spiffe://cluster.local/ns/shop/sa/{name}");
+            id.parse().unwrap()
+        });
+        for (case, at, to, named, want) in [
+            ("by port", V4, "10.77.0.11:5353", None, Ok("cart")),
+            ("mapped", V4, "[::ffff:10.77.0.11]:5353", None, Ok("cart")),
+            (
+                "of the other family",
+                V6,
+                "[fd77::11]:5353",
+                None,
+                Ok("cart"),
+            ),
+            (
+                "and by name",
+                V4,
+                "10.77.0.11:5353",
+                Some(&cart),
+                Ok("cart"),
+            ),
+            (
+                "another's name",
+                V4,
+                "10.77.0.11:5353",
+                Some(&web),
+                Err(503),
+            ),
+            ("a port of TCP", V4, "10.77.0.11:8080", None, Err(503)),
+            (
+                "of one that takes none",
+                V4,
+                "10.77.0.11:514",
+                None,
+                Err(503),
+            ),
+            ("elsewhere", V4, "10.77.0.12:5353", None, Err(400)),
+        ] {
+            let to = to.parse().unwrap();
+            let meant = sharing.meant_by_datagrams(at.parse().unwrap(), to, named);
+            let meant = meant.map(|s| &*s.uid).map_err(|refusal| refusal.status());
+            assert_eq!(meant, want, "{case}");
+        }
+        let tcp = sharing.owner("10.77.0.11:5353".parse().unwrap());
+        assert_eq!(tcp.map(|s| &*s.uid), Some("web"));
     }
 
     #[test]

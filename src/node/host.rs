@@ -20,16 +20,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Shared;
 use super::local::{HBONE, INBOUND_PLAINTEXT, OUTBOUND, note};
 use super::quic;
+use super::{Shared, datagrams};
 use crate::agent::report::{CaptureState, LocalStates};
 use crate::agent::{MeshState, Placement};
 use crate::capture::host::{Outcome, Standing, Wanted, Workloads};
 use crate::capture::ruleset::host::Mark;
-use crate::capture::{Place, Target, near};
+use crate::capture::{Captured, Place, Target, near};
 use crate::causes::chain;
 use crate::model::declaration::Capture;
+use crate::sys;
 use board::{Board, Marks, is_hosted};
 use serving::Serving;
 
@@ -43,6 +44,8 @@ pub(super) struct Host {
     marks: Marks,
     /// Those whom the rules may know, and under which mark.
     captured: BTreeMap<Arc<str>, (Arc<Placement>, Mark)>,
+    /// Whether datagrams are captured.
+    udp: bool,
 }
 
 /// Why this host's network is not served.
@@ -52,6 +55,10 @@ enum HostError {
     Network(#[source] io::Error),
     #[error("cannot listen on port {port} of this host; another program may have it")]
     Listen { port: u16, source: io::Error },
+    #[error(
+        "cannot take datagrams of this host; another program may have port {OUTBOUND} or {INBOUND_PLAINTEXT} of UDP"
+    )]
+    Datagrams(#[source] io::Error),
     #[error("cannot watch the rules of this host's network")]
     Watch(#[source] io::Error),
 }
@@ -68,6 +75,7 @@ impl Host {
             states,
             marks: Marks::default(),
             captured: BTreeMap::new(),
+            udp: sys::tells_marks(),
         }
     }
 
@@ -91,15 +99,20 @@ impl Host {
         let place = self.shared.sockets.host().await;
         let place = place.map_err(HostError::Network)?;
         let (told, wanted) = watch::channel(Workloads::None);
-        let kept = self.shared.sockets.keep_host(&place, wanted).await;
+        let (tell, datagrams) = watch::channel(None);
+        let datagrams = self.udp.then_some(datagrams);
+        let sockets = &self.shared.sockets;
+        let kept = sockets.keep_host(&place, wanted, datagrams).await;
         let (keeping, outcome) = kept.map_err(HostError::Watch)?;
         let inner = stop.child_token();
+        // Where no datagrams are captured nobody listens.
+        let datagrams = datagrams::wanted(Arc::clone(&self.shared), None, tell);
         let served = async {
             let served = self.serve(&place, &told, outcome, &inner).await;
             inner.cancel();
             served
         };
-        let ((), served) = tokio::join!(keeping.run(inner.clone()), served);
+        let ((), served, ()) = tokio::join!(keeping.run(inner.clone()), served, datagrams);
         served
     }
 
@@ -118,11 +131,12 @@ impl Host {
             }
             // Listeners first: from the instant the rules hold, somebody answers.
             let ports = self.listen(place).await?;
+            let datagrams = self.datagrams(place).await?;
             let inner = stop.child_token();
             let quic = quic::endpoint(&self.shared, place).await;
             let (shared, network) = (&self.shared, place.clone());
             let mut serving = Serving::new(shared, network, inner.clone(), quic.clone());
-            let desks = serving.open(ports);
+            let desks = serving.open(ports, datagrams);
             let ((), ()) = tokio::join!(
                 self.follow(&mut serving, told, &mut outcome, &inner),
                 ended(desks, &inner),
@@ -174,6 +188,19 @@ impl Host {
         Ok([outbound, plaintext, tunnels])
     }
 
+    /// The sockets that captured datagrams come to, where any are captured.
+    async fn datagrams(&self, place: &Place) -> Result<Option<Captured>, HostError> {
+        if !self.udp {
+            warn!(
+                remedy = "run Linux 5.19 or newer",
+                "the kernel does not tell whose a datagram is: those of units and users go past the mesh"
+            );
+            return Ok(None);
+        }
+        let captured = self.shared.sockets.capture_udp(place).await;
+        captured.map(Some).map_err(HostError::Datagrams)
+    }
+
     /// Serves, and has captured, exactly those whom the mesh places here; until stopped, or until there
     /// is nobody any more and the rules are gone.
     async fn follow(
@@ -223,6 +250,7 @@ impl Host {
                 target: target(placement.capture.as_ref()?),
                 addresses: addresses.copied().collect(),
                 ports: sharer.map(|s| s.ports.clone()).unwrap_or_default(),
+                udp_ports: sharer.map(|s| s.udp_ports.clone()).unwrap_or_default(),
             })
         };
         hosted(mesh).filter_map(wanted).collect()

@@ -11,14 +11,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::listener::{Hand, serve};
 use super::registry::{Attributes, Judge, Registration, Registry, Unwelcome};
 use super::{Shared, datagrams, inbound, outbound, passthrough};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
-use crate::capture::{Captured, Place, near};
+use crate::capture::{Arrival, Captured, Place, near};
 use crate::hbone::{self, Endpoint};
 use crate::model::inbound::Guarded;
 use crate::model::policy::{Guard, Peer, Policies, Rehearsal, Request};
@@ -201,7 +201,11 @@ impl Lane {
         let served = async {
             let datagrams = async {
                 if let Some(captured) = hands.datagrams {
-                    datagrams::serve(Arc::clone(&lane), captured, stop.clone()).await;
+                    let own = |_: &Arrival<'_>| Some(Arc::clone(&lane));
+                    let served = datagrams::serve(captured, stop.clone(), own, own).await;
+                    if let Err(error) = served {
+                        warn!(workload = %lane.uid, %error, "captured datagrams cannot be read, they are dropped");
+                    }
                 }
             };
             let (a, b, c, d, e, ()) = tokio::join!(
@@ -418,15 +422,24 @@ impl Lane {
 
     /// Connects to a program in the workload, as the client's address where that is another's.
     pub(super) async fn deliver(&self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
-        let itself = client == to.ip() || client.is_loopback();
-        let sockets = &self.shared.sockets;
-        // An address of this host's own needs no borrowing, and answers to it no bending.
-        let shared = self.network != Network::Own;
-        let itself = itself || shared && sockets.owns(&self.place, client).await;
-        let from = (!itself).then_some(client);
-        let stream = sockets.connect(&self.place, to, from).await?;
+        let from = self.borrowed(to.ip(), client).await;
+        let stream = self.shared.sockets.connect(&self.place, to, from).await?;
         near::local(&stream);
         Ok(stream)
+    }
+
+    /// The address of a client to appear as to a program at `to`, where it is another's.
+    pub(super) async fn borrowed(&self, to: IpAddr, client: IpAddr) -> Option<IpAddr> {
+        let itself = client == to || client.is_loopback();
+        // An address of this host's own needs no borrowing, and answers to it no bending.
+        let shared = self.network != Network::Own;
+        let itself = itself || shared && self.shared.sockets.owns(&self.place, client).await;
+        (!itself).then_some(client)
+    }
+
+    /// Whether an address is one that the workload shares with this host.
+    pub(super) async fn shares(&self, ip: IpAddr) -> bool {
+        self.network == Network::Host && self.has(ip).await
     }
 }
 

@@ -131,7 +131,7 @@ impl Local {
             },
             self.keep(&place, &inner, rules),
             self.answer(names, &place, &inner),
-            datagrams::wanted(shared, uid, tell),
+            datagrams::wanted(shared, Some(uid), tell),
             ended(lanes, &inner),
         );
         if let Some(quic) = quic {

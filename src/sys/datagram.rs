@@ -1,8 +1,8 @@
 //! Datagrams, the mark that each came with, and where it was going.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use socket2::SockAddr;
 
@@ -28,6 +28,12 @@ pub struct Datagram {
 /// When the kernel has no such option.
 pub fn tell_marks(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, SO_RCVMARK, 1)
+}
+
+/// Whether this kernel tells marks, as far as it can be asked.
+pub fn tells_marks() -> bool {
+    let trial = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    trial.is_ok_and(|trial| tell_marks(trial.as_fd()).is_ok())
 }
 
 /// Has the kernel tell where what a socket receives was sent to, also if it is for both families.
@@ -150,9 +156,6 @@ fn address(bytes: &[u8]) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-    use std::os::fd::AsFd as _;
-
     use super::*;
 
     #[test]

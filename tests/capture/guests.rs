@@ -82,6 +82,7 @@ fn guest() -> Wanted {
         target: Target::Interface("tap3".into()),
         addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
         ports: [].into(),
+        udp_ports: [].into(),
     }
 }
 
@@ -218,6 +219,7 @@ cases! {
                 addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
             },
             inbound: [].into(),
+            datagrams: [].into(),
         };
         let plan = |port| HostPlan::new(room.exemption(), &Exclusions::default(), &[member(port)]);
         let state = "nft -s list ruleset; ip -4 rule; ip -6 rule";

@@ -178,6 +178,7 @@ cases! {
                     mark,
                     by: By::Cgroup(site.cgroup(name)),
                     inbound: BTreeSet::new(),
+                    datagrams: BTreeSet::new(),
                 })
                 .collect();
             HostPlan::new(room.exemption(), &Exclusions::default(), &members)

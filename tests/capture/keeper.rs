@@ -42,7 +42,7 @@ impl Keeper {
     }
 
     /// One whose host is the room's workload.
-    fn on_host(room: &Room) -> Self {
+    pub(crate) fn on_host(room: &Room) -> Self {
         Self::spawned(|command| room.cart.within(|| command.spawn()).unwrap().unwrap())
     }
 

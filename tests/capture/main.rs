@@ -18,6 +18,7 @@ mod escape;
 mod forgery;
 mod guests;
 mod host;
+mod host_udp;
 mod keeper;
 mod names;
 mod privileges;

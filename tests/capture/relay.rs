@@ -9,9 +9,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use lateen::capture::host::Outcome;
 use lateen::capture::kept::link::Link;
 use lateen::capture::reconcile::State;
-use lateen::capture::{Arrivals, Datagrams, Place, Sockets, Target, Terms, WantedDatagrams};
+use lateen::capture::{
+    Arrivals, Datagrams, Mark, Place, Sockets, Target, Terms, Wanted, WantedDatagrams,
+};
 use rustix::thread::CapabilitySet;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -20,14 +23,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::keeper::SOCKET;
 use crate::room::{PROXY, Room, eventually};
+use crate::site::Site;
 
 /// Enough for what a case does before it looks.
 const SEEN: usize = 65_536;
+/// What a proxy takes that asks no keeper.
+const POWERS: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::SYS_ADMIN)
+    .union(CapabilitySet::NET_RAW);
 
 /// A datagram that came to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     Outbound {
+        from: SocketAddr,
+        to: SocketAddr,
+    },
+    /// On a host's network, of the workload of this mark.
+    Of {
+        mark: Mark,
         from: SocketAddr,
         to: SocketAddr,
     },
@@ -42,7 +56,7 @@ pub(crate) enum Came {
     },
 }
 
-/// A running proxy, which has the rules kept in place.
+/// A running proxy, which has the rules kept in place. Dropped, it goes on.
 pub(crate) struct Relay {
     told: watch::Sender<WantedDatagrams>,
     seen: Receiver<Came>,
@@ -63,28 +77,17 @@ impl Relay {
         dns: bool,
         datagrams: Datagrams,
     ) -> Self {
-        let powers = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_RAW;
         let wanted = Some(Arc::new(datagrams));
-        Self::with(room, powers, Sockets::own(terms), None, dns, wanted)
+        Self::with(room, POWERS, Sockets::own(terms), None, dns, wanted)
     }
 
     /// Starts one that has none and asks the keeper; what it wants it may not know yet.
     pub(crate) fn kept(room: &Room, wanted: WantedDatagrams) -> Self {
         let (sockets, link) = Sockets::kept(Path::new(SOCKET));
-        let size = wanted.as_ref().map(|wanted| wanted.destinations.len());
         let powers = CapabilitySet::empty();
         let relay = Self::with(room, powers, sockets, Some(link), false, wanted);
         // The keeper has the rules in place first.
-        eventually("what was told", || {
-            let sets = "nft list set inet lateen udp4; nft list set inet lateen udp6";
-            let now = room.sh(sets).matches(" . ").count();
-            // Those of their types are such, too.
-            if size.is_none_or(|size| now == size + 2) {
-                Ok(())
-            } else {
-                Err(now)
-            }
-        });
+        relay.settled(room);
         relay
     }
 
@@ -144,6 +147,94 @@ impl Relay {
         }
     }
 
+    /// Starts one on a host's network, for workloads there; from the keeper or by powers of its own.
+    pub(crate) fn on_host(
+        site: &Site<'_>,
+        kept: bool,
+        workloads: Vec<Wanted>,
+        datagrams: Datagrams,
+    ) -> Self {
+        let (tell, seen) = sync_channel(SEEN);
+        let (started, ready) = sync_channel(1);
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let (ns, users) = (site.room.cart.clone(), site.room.users);
+        let (powers, (sockets, link)) = match kept {
+            true => {
+                let (sockets, link) = Sockets::kept(Path::new(SOCKET));
+                (CapabilitySet::empty(), (sockets, Some(link)))
+            }
+            false => (POWERS, (Sockets::own(site.terms()), None)),
+        };
+        let told = watch::Sender::new(Some(Arc::new(datagrams)));
+        let wanted = told.subscribe();
+        let thread = thread::spawn(move || {
+            // Its host is the room's.
+            ns.settle().unwrap();
+            users.become_user(PROXY, powers);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async move {
+                let mut tasks = JoinSet::new();
+                if let Some(link) = link {
+                    tasks.spawn(link.run(CancellationToken::new()));
+                }
+                let place = sockets.host().await.unwrap();
+                let captured = sockets.capture_udp(&place).await.unwrap();
+                let part = Part {
+                    place,
+                    sockets,
+                    tell,
+                };
+                tasks.spawn(part.clone().outbound(captured.outbound));
+                tasks.spawn(part.clone().inbound(captured.inbound));
+                let count = workloads.len();
+                let workloads = watch::Sender::new(Some(Arc::from(workloads)));
+                let told = workloads.subscribe();
+                let kept = part
+                    .sockets
+                    .keep_host(&part.place, told, Some(wanted))
+                    .await;
+                let (keeping, mut outcome) = kept.unwrap();
+                tasks.spawn(async move {
+                    let settled = |now: &Arc<Outcome>| now.workloads.len() == count;
+                    let now = outcome.wait_for(settled).await;
+                    assert!(now.unwrap().failed.is_none(), "rules not applied");
+                    started.send(()).unwrap();
+                    std::future::pending().await
+                });
+                keeping.run(token).await;
+                drop(workloads);
+                tasks.shutdown().await;
+            });
+        });
+        ready.recv().unwrap();
+        let relay = Self {
+            told,
+            seen,
+            stop,
+            thread,
+        };
+        relay.settled(site.room);
+        relay
+    }
+
+    /// Waits until the sets hold what was told.
+    pub(crate) fn settled(&self, room: &Room) {
+        let size = self.told.borrow().as_ref().map(|d| d.destinations.len());
+        eventually("what was told", || {
+            let sets = "nft list set inet lateen udp4; nft list set inet lateen udp6";
+            let now = room.sh(sets).matches(" . ").count();
+            // Those of their types are such, too.
+            if size.is_none_or(|size| now == size + 2) {
+                Ok(())
+            } else {
+                Err(now)
+            }
+        });
+    }
+
     /// Has these captured from now on, or soon after.
     pub(crate) fn tell(&self, datagrams: Datagrams) {
         self.told.send_replace(Some(Arc::new(datagrams)));
@@ -176,7 +267,11 @@ impl Part {
         loop {
             let arrival = arrivals.recv().await.unwrap();
             let (from, to) = (arrival.from, arrival.to);
-            self.tell.send(Came::Outbound { from, to }).unwrap();
+            let came = match arrival.mark {
+                Some(mark) => Came::Of { mark, from, to },
+                None => Came::Outbound { from, to },
+            };
+            self.tell.send(came).unwrap();
             let socket = match answering.entry(to) {
                 Entry::Occupied(there) => there.into_mut(),
                 Entry::Vacant(none) => none.insert(self.answering(to).await),
@@ -197,7 +292,9 @@ impl Part {
             let socket = match dialed.entry((from, to)) {
                 Entry::Occupied(there) => there.into_mut(),
                 Entry::Vacant(none) => {
-                    let socket = self.sockets.dial_udp(&self.place, to, Some(from)).await;
+                    // A host that is its own client needs no other's address.
+                    let client = (from.ip() != to.ip()).then_some(from);
+                    let socket = self.sockets.dial_udp(&self.place, to, client).await;
                     let socket = Arc::new(UdpSocket::from_std(socket.unwrap()).unwrap());
                     tasks.spawn(self.clone().back(Arc::clone(&socket), from, to));
                     none.insert(socket)

@@ -157,6 +157,7 @@ pub(crate) fn wanted(nth: usize, target: Target, port: u16) -> Wanted {
         target,
         addresses: CART.map(|ip| ip.parse::<IpAddr>().unwrap()).into(),
         ports: [port].into(),
+        udp_ports: [].into(),
     }
 }
 
@@ -225,7 +226,7 @@ impl HostProxy {
                     let listener = TcpListener::from_std(listener).unwrap();
                     tasks.spawn(part.clone().accept(listener, port));
                 }
-                let kept = part.sockets.keep_host(&part.place, wanted).await;
+                let kept = part.sockets.keep_host(&part.place, wanted, None).await;
                 let (keeping, outcome) = kept.unwrap();
                 hand.send(outcome).unwrap();
                 keeping.run(token).await;

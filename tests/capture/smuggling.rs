@@ -15,7 +15,7 @@ use crate::udp::{OWN, PATIENCE, PORT, SERVICE, SILENCE, any, bound, echoed, hear
 use crate::wire::{TOKEN, Wire};
 
 /// That nobody hears anything.
-fn silent(socket: &UdpSocket) {
+pub(crate) fn silent(socket: &UdpSocket) {
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     let heard = hear(socket);
     assert!(heard.is_err(), "{heard:?}");
@@ -76,13 +76,7 @@ cases! {
     /// What reaches the proxy is for the mesh and from the workload, whatever is forged.
     fn nothing_else_comes_to_the_proxy_whatever_is_forged(room: &Room) {
         let relay = Relay::start(room, some());
-        let frame = |from: SocketAddr, to: SocketAddr| {
-            let socket = packet_socket("lo").unwrap();
-            SockRef::from(&socket).set_mark(0x222).unwrap();
-            let head: &[u8] = if to.is_ipv4() { &[0x08, 0] } else { &[0x86, 0xdd] };
-            let bytes = [&[0; 12], head, &packet_of(UDP, from, to, &datagram(from, to))].concat();
-            rustix::net::send(&socket, &filled(bytes), rustix::net::SendFlags::empty()).unwrap();
-        };
+        let frame = |from, to| frame(from, to, 0x222);
         for (cart, (service, outside)) in CART.into_iter().zip(SERVICE.into_iter().zip(OUTSIDE)) {
             room.workload(|| {
                 // To whom the mesh has nothing to say, and as somebody else.
@@ -100,8 +94,26 @@ cases! {
     }
 }
 
+/// Forges a datagram onto the loopback interface.
+pub(crate) fn frame(from: SocketAddr, to: SocketAddr, mark: u32) {
+    let socket = packet_socket("lo").unwrap();
+    SockRef::from(&socket).set_mark(mark).unwrap();
+    let head: &[u8] = if to.is_ipv4() {
+        &[0x08, 0]
+    } else {
+        &[0x86, 0xdd]
+    };
+    let bytes = [
+        &[0; 12],
+        head,
+        &packet_of(UDP, from, to, &datagram(from, to)),
+    ]
+    .concat();
+    rustix::net::send(&socket, &filled(bytes), rustix::net::SendFlags::empty()).unwrap();
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trick {
+pub(crate) enum Trick {
     Plain,
     /// Its socket is bound to the link, past which no mark leads.
     Device,
@@ -115,7 +127,7 @@ enum Trick {
     Fragments,
 }
 
-const TRICKS: [Trick; 7] = [
+pub(crate) const TRICKS: [Trick; 7] = [
     Trick::Plain,
     Trick::Device,
     Trick::Loopback,
@@ -126,7 +138,12 @@ const TRICKS: [Trick; 7] = [
 ];
 
 /// Tries it; that it fails is as good as that nothing comes of it.
-fn attempt(trick: Trick, family: usize, to: SocketAddr, mark: Option<u32>) -> io::Result<()> {
+pub(crate) fn attempt(
+    trick: Trick,
+    family: usize,
+    to: SocketAddr,
+    mark: Option<u32>,
+) -> io::Result<()> {
     let own = at(CART[family], 0);
     let from = match trick {
         Trick::Plain | Trick::Device => SocketAddr::new(own.ip(), 0),

@@ -67,7 +67,7 @@ pub(crate) fn echoed(socket: &UdpSocket, to: SocketAddr, payload: &[u8]) {
 }
 
 /// A program that says whom it sees, then echoes.
-fn server(socket: UdpSocket) {
+pub(crate) fn server(socket: UdpSocket) {
     socket.set_read_timeout(None).unwrap();
     thread::spawn(move || {
         while let Ok((heard, from)) = hear(&socket) {
@@ -84,7 +84,7 @@ fn server(socket: UdpSocket) {
 }
 
 /// Asks one of those; whom it saw.
-fn asked(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
+pub(crate) fn asked(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
     socket.send_to(b"question", to)?;
     let (heard, from) = hear(socket)?;
     assert_eq!(from, to, "who answers");

@@ -33,4 +33,5 @@ mod tracing;
 mod traffic;
 mod trust;
 mod units;
+mod units_udp;
 mod waypoints;

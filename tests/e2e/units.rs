@@ -55,15 +55,15 @@ dataplane-mode = "ambient"
 
 /// Somebody on a machine's own network.
 #[derive(Clone, Debug)]
-struct Somebody {
-    name: String,
-    host: &'static str,
-    number: u16,
+pub(crate) struct Somebody {
+    pub(crate) name: String,
+    pub(crate) host: &'static str,
+    pub(crate) number: u16,
     user: Option<u32>,
 }
 
 impl Somebody {
-    fn identity(&self) -> RunAs {
+    pub(crate) fn identity(&self) -> RunAs {
         match self.user {
             Some(uid) => RunAs::user(uid),
             None => RunAs::unit(&self.unit()),
@@ -128,7 +128,7 @@ rules = [{{ from = [{{ source = {{ principals = [{allowed}] }} }}] }}]
 }
 
 /// Ten of them: three units and two users on each machine.
-fn everybody() -> Vec<Somebody> {
+pub(crate) fn everybody() -> Vec<Somebody> {
     (0..10)
         .map(|number: u16| {
             let user = (number % 5 > 2).then(|| 2000 + u32::from(number));
@@ -144,7 +144,7 @@ fn everybody() -> Vec<Somebody> {
 }
 
 /// Who may call whom: no two have the same clients, nor the same servers.
-fn allows(client: &Somebody, server: &Somebody) -> bool {
+pub(crate) fn allows(client: &Somebody, server: &Somebody) -> bool {
     let (client, server) = (client.number, server.number);
     (client + server + client * server) % 11 < 6
 }
@@ -205,7 +205,7 @@ fn serve(testbed: &Testbed, somebody: &Somebody) -> Child {
 }
 
 /// The rig of these cases; `None`, with the reason, where units cannot be had.
-fn units() -> Option<Turn> {
+pub(crate) fn units() -> Option<Turn> {
     static TESTBED: OnceLock<Mutex<Testbed>> = OnceLock::new();
     if !rustix::process::getuid().is_root() {
         eprintln!("skipped: units and users of a rig take root");
@@ -226,7 +226,7 @@ fn start() -> Testbed {
     testbed
 }
 
-fn settled(testbed: &Testbed) {
+pub(crate) fn settled(testbed: &Testbed) {
     let written = testbed.last_written();
     eventually("everybody captured and known for it", || {
         let control = testbed.status("control").and_then(|s| s.control);

@@ -62,7 +62,8 @@ impl Resolver<'_> {
             members.push(Member {
                 mark: wanted.mark,
                 by,
-                inbound: wanted.inbound(),
+                inbound: wanted.at(&wanted.ports),
+                datagrams: wanted.at(&wanted.udp_ports),
             });
         }
         (members, standings)
@@ -177,6 +178,7 @@ mod tests {
             target,
             addresses: ["192.0.2.1".parse().unwrap()].into(),
             ports: [80].into(),
+            udp_ports: BTreeSet::new(),
         }
     }
 

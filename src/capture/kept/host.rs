@@ -46,13 +46,13 @@ impl Default for Told {
 
 impl Told {
     /// The questions by which another keeper learns of it.
-    pub(super) fn verbs(&self, place: PlaceId) -> Vec<Verb> {
+    pub(super) fn verbs(&self, place: PlaceId, udp: bool) -> Vec<Verb> {
         // What the one before had begun to tell is not gone on with.
         held(&self.coming).clear();
         let Some(workloads) = held(&self.wanted).clone() else {
             return Vec::new();
         };
-        let mut verbs = vec![Verb::KeepHost { place }];
+        let mut verbs = vec![Verb::KeepHost { place, udp }];
         if let Some(workloads) = workloads {
             verbs.extend(told(place, &workloads));
         }
@@ -97,12 +97,17 @@ fn told(place: PlaceId, workloads: &[Wanted]) -> Vec<Verb> {
 }
 
 impl KeptPlace {
-    /// Has the rules of the host's network kept, by whichever keeper is there; how they are it says at
-    /// once, and the receiver has it.
-    pub(in crate::capture) async fn keep_host(&self) -> io::Result<watch::Receiver<Arc<Outcome>>> {
+    /// Has the rules of the host's network kept, by whichever keeper is there, with those for datagrams, of
+    /// which [`Self::tell_datagrams`] tells, or without. How they are it says at once, and the receiver
+    /// has it.
+    pub(in crate::capture) async fn keep_host(
+        &self,
+        udp: bool,
+    ) -> io::Result<watch::Receiver<Arc<Outcome>>> {
         let mut outcome = self.host.outcome.subscribe();
+        self.udp.store(udp, Ordering::Release);
         *held(&self.host.wanted) = Some(None);
-        let kept = self.ask(Verb::KeepHost { place: self.id }, PATIENCE).await;
+        let kept = self.ask(self.to_keep_host(), PATIENCE).await;
         let failed = match kept {
             Ok(_done) => match timeout(PATIENCE, outcome.changed()).await {
                 Ok(Ok(())) => return Ok(outcome),
@@ -112,6 +117,13 @@ impl KeptPlace {
         };
         self.host.forget();
         Err(failed)
+    }
+
+    fn to_keep_host(&self) -> Verb {
+        Verb::KeepHost {
+            place: self.id,
+            udp: self.udp.load(Ordering::Acquire),
+        }
     }
 
     /// Tells the keeper of the workloads, whenever they are others, for ever, and again until it has
@@ -140,8 +152,10 @@ impl KeptPlace {
 
     async fn told(&self, workloads: Workloads) -> Result<(), Unkept> {
         if self.host.not_kept.load(Ordering::Acquire) {
-            self.ask(Verb::KeepHost { place: self.id }, PATIENCE)
-                .await?;
+            self.ask(self.to_keep_host(), PATIENCE).await?;
+            for verb in self.datagrams_again() {
+                self.ask(verb, PATIENCE).await?;
+            }
             self.host.not_kept.store(false, Ordering::Release);
         }
         let Some(workloads) = workloads else {
@@ -224,7 +238,7 @@ mod tests {
             };
             let message = Message::Answer { to: id, answer };
             channel.send(&message, &[]).await.unwrap();
-            if let (Verb::KeepHost { place }, false) = (&verb, no) {
+            if let (Verb::KeepHost { place, .. }, false) = (&verb, no) {
                 let news = News::Workloads {
                     standings: Vec::new(),
                     failed: None,
@@ -259,6 +273,7 @@ mod tests {
             target: Target::User("1001".into()),
             addresses: BTreeSet::new(),
             ports: BTreeSet::new(),
+            udp_ports: BTreeSet::new(),
         };
         let (_told, workloads) = watch::channel(Some(Arc::from([workloads])));
         let stop = CancellationToken::new();
@@ -266,7 +281,7 @@ mod tests {
         let proxy = async {
             let place = sockets.host().await.unwrap();
             let (keeping, outcome): (keeping::Keeping, _) =
-                sockets.keep_host(&place, workloads).await.unwrap();
+                sockets.keep_host(&place, workloads, None).await.unwrap();
             let _heard = tell.send(outcome);
             keeping.run(stop.clone()).await;
         };

@@ -299,7 +299,12 @@ fn again(shared: &Shared) -> Vec<Order> {
             verb,
             asked: Asked::KeptHost(Arc::downgrade(&place)),
         };
-        orders.extend(place.host.verbs(place.id).into_iter().map(order));
+        let udp = place.udp.load(Ordering::Acquire);
+        let host = place.host.verbs(place.id, udp);
+        if !host.is_empty() {
+            let datagrams = place.datagrams_again();
+            orders.extend(host.into_iter().chain(datagrams).map(order));
+        }
         if place.keeping.load(Ordering::Acquire) {
             orders.push(Order {
                 verb: place.to_keep(),

@@ -93,7 +93,12 @@ pub(crate) enum Verb {
         more: bool,
     },
     /// Have the rules of the host's network kept for the workloads that are told of next.
-    KeepHost { place: PlaceId },
+    KeepHost {
+        place: PlaceId,
+        /// As of [`Self::Keep`].
+        #[serde(default, skip_serializing_if = "is_not")]
+        udp: bool,
+    },
     /// These are they, from the first on or after those told before; the next such question tells of
     /// more.
     Workloads {

@@ -15,7 +15,7 @@
 //! client in plain text and the proxy in its name have the same ends, and are one conversation to
 //! connection tracking: the program's answers are the proxy's, whose own are let alone.
 
-mod elements;
+pub(super) mod elements;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -45,7 +45,8 @@ pub struct Datagrams {
 pub type WantedDatagrams = Option<std::sync::Arc<Datagrams>>;
 
 /// To what the mesh takes, by family of addresses.
-const CAPTURED: [&str; 2] = ["ip daddr . udp dport @udp4", "ip6 daddr . udp dport @udp6"];
+pub(super) const CAPTURED: [&str; 2] =
+    ["ip daddr . udp dport @udp4", "ip6 daddr . udp dport @udp6"];
 /// From outside to a port that the workload declares; not to a group, whose datagrams are others' too.
 const DECLARED: &str = "iif != \"lo\" meta pkttype host udp dport @udp_ports";
 
@@ -125,19 +126,19 @@ impl Plan {
     }
 }
 
-pub(in crate::capture) use elements::{SETS, priority, read};
+pub(in crate::capture) use elements::{DESTINATIONS, SETS, priority, read};
 
 /// Keeps the bits of a mark that are others', and sets ours.
-fn with_mark(mark: u32) -> String {
+pub(super) fn with_mark(mark: u32) -> String {
     format!("& {:#x} | {mark:#x}", !MARK_MASK)
 }
 
-fn bears(mark: u32) -> String {
+pub(super) fn bears(mark: u32) -> String {
     format!("meta mark & {MARK_MASK:#x} == {mark:#x}")
 }
 
 /// Before connection tracking, which would not know an answer by the port that its socket has.
-fn answered(own: &str) -> Chain {
+pub(super) fn answered(own: &str) -> Chain {
     Chain {
         name: "answered",
         base: "type filter hook output priority -300; policy accept;",
@@ -177,11 +178,7 @@ fn outbound(own: &str, exclusions: &Exclusions) -> Vec<Rule> {
             "to the workload itself",
         ),
     ];
-    // Not of answers: the proxy has taken their questions.
-    rules.extend(exclusions.datagrams_out().into_iter().map(|mut alone| {
-        alone.text = format!("meta l4proto udp ct direction original {}", alone.text);
-        alone
-    }));
+    rules.extend(asked_alone(exclusions));
     let mark = with_mark(DATAGRAM_MARK);
     // Two rules: what is not tracked is captured all the same.
     rules.extend(CAPTURED.map(|to| {
@@ -197,6 +194,14 @@ fn outbound(own: &str, exclusions: &Exclusions) -> Vec<Rule> {
         )
     }));
     rules
+}
+
+/// What programs send that is let alone, but for answers: those are the way of their questions.
+pub(super) fn asked_alone(exclusions: &Exclusions) -> impl Iterator<Item = Rule> {
+    exclusions.datagrams_out().into_iter().map(|mut alone| {
+        alone.text = format!("meta l4proto udp ct direction original {}", alone.text);
+        alone
+    })
 }
 
 /// A marked datagram has not left this network. That it is for the mesh, and from here, is asked once
@@ -248,7 +253,7 @@ fn on_the_wire() -> Chain {
     }
 }
 
-fn fragments(made: &str) -> Rule {
+pub(super) fn fragments(made: &str) -> Rule {
     rule(
         format!("meta l4proto udp {made} counter drop"),
         "fragments made to slip past the rules below",
@@ -269,16 +274,17 @@ fn for_the_proxy() -> [Rule; 2] {
     let marks = format!(
         "iif \"lo\" meta l4proto udp meta mark & {MARK_MASK:#x} {{ {RETURN_MARK:#x}, {DATAGRAM_MARK:#x} }}"
     );
-    [
-        not_the_proxys(&marks),
-        rule(
-            format!("udp dport {{ {OUTBOUND_PORT}, {PLAINTEXT_PORT} }} counter reject"),
-            "the ports are for what is captured",
-        ),
-    ]
+    [not_the_proxys(&marks), the_proxys_ports()]
 }
 
-fn not_the_proxys(what: &str) -> Rule {
+pub(super) fn the_proxys_ports() -> Rule {
+    rule(
+        format!("udp dport {{ {OUTBOUND_PORT}, {PLAINTEXT_PORT} }} counter reject"),
+        "the ports are for what is captured",
+    )
+}
+
+pub(super) fn not_the_proxys(what: &str) -> Rule {
     rule(
         format!("{what} socket mark & {MARK_MASK:#x} != {PROXY_MARK:#x} counter reject"),
         "to a program while the proxy is away",

@@ -12,12 +12,15 @@
 //! programs of this host that are not captured. A guest is another host to the kernel: its
 //! connections are taken in passing (TPROXY), and so are those on the way to it.
 //!
+//! Datagrams for the mesh carry the mark of their workload as well ([`mod@datagrams`]).
+//!
 //! Maps and sets hold what changes, chains what does not: a unit that starts changes an element, in
 //! one transaction that leaves all else as it is.
 
 mod bridge;
 mod chains;
 mod collections;
+mod datagrams;
 mod dns;
 
 use std::collections::BTreeSet;
@@ -133,6 +136,8 @@ pub struct Member {
     /// Where it is called: its addresses with the ports it declares. A guest has none, since all
     /// of its ports are.
     pub inbound: BTreeSet<SocketAddr>,
+    /// The same of datagrams.
+    pub datagrams: BTreeSet<SocketAddr>,
 }
 
 /// What capture puts into the host's network.
@@ -180,7 +185,7 @@ impl HostPlan {
     pub(in crate::capture) fn ways(&self) -> Ways {
         Ways {
             guests: self.guests,
-            datagrams: false,
+            datagrams: self.captures_udp(),
         }
     }
 

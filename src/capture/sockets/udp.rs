@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use super::{Sockets, canonical};
 use crate::capture::keeping::{self, Keeping};
 use crate::capture::kept::protocol::Family;
+use crate::capture::netns::Netns;
 use crate::capture::open::udp;
 use crate::capture::place::{Origin, Place};
 use crate::capture::reconcile::{Reconcile, State};
+use crate::capture::ruleset::host::Mark;
 use crate::capture::ruleset::{OUTBOUND_PORT, PLAINTEXT_PORT, WantedDatagrams};
 use crate::sys;
 
@@ -46,6 +48,16 @@ pub struct Arrival<'a> {
     pub from: SocketAddr,
     /// Where it was sent to; of IPv4 never a mapped address.
     pub to: SocketAddr,
+    /// On the host's own network, of what workloads send, whose it is.
+    pub mark: Option<Mark>,
+}
+
+/// How a datagram came, but for what it carries.
+struct Head {
+    length: usize,
+    from: SocketAddr,
+    to: SocketAddr,
+    mark: Option<Mark>,
 }
 
 impl Sockets {
@@ -93,19 +105,27 @@ impl Sockets {
     }
 
     /// The sockets that captured datagrams come to in a place whose rules are kept by
-    /// [`Self::keep_udp`]. They do not block, and belong to no event loop yet: [`Arrivals`] reads them.
+    /// [`Self::keep_udp`], or on the host's network by [`Self::keep_host`]: there what workloads send tells
+    /// whose it is. They do not block, and belong to no event loop yet: [`Arrivals`] reads them.
     ///
     /// From the keeper, every generation has the same two, and what comes is whoever reads it first: one
     /// reads them once the other has stopped.
     ///
     /// # Errors
-    /// When a port is taken, or the place may not be entered.
+    /// When a port is taken, or the place may not be entered; on the host's network also where the kernel
+    /// does not tell marks ([`sys::tells_marks`]).
     pub async fn capture_udp(&self, place: &Place) -> io::Result<Captured> {
         let (outbound, inbound) = match &place.0 {
-            Origin::Own(ns) => ns.within(|| -> io::Result<_> {
-                let outbound = udp::captured(OUTBOUND_PORT)?;
-                Ok((outbound.into(), udp::captured(PLAINTEXT_PORT)?.into()))
-            })??,
+            Origin::Own(ns) => {
+                let shared = Netns::current()? == *ns;
+                ns.within(|| -> io::Result<_> {
+                    let outbound = udp::captured(OUTBOUND_PORT)?;
+                    if shared {
+                        sys::tell_marks(outbound.as_fd())?;
+                    }
+                    Ok((outbound.into(), udp::captured(PLAINTEXT_PORT)?.into()))
+                })??
+            }
             Origin::Kept(kept) => kept.capture_udp().await?,
         };
         Ok(Captured { outbound, inbound })
@@ -188,8 +208,8 @@ impl Arrivals {
     /// # Errors
     /// When the socket cannot be read any more.
     pub async fn recv(&mut self) -> io::Result<Arrival<'_>> {
-        let (length, from, to) = std::future::poll_fn(|cx| self.poll(cx)).await?;
-        Ok(self.arrival(length, from, to))
+        let head = std::future::poll_fn(|cx| self.poll(cx)).await?;
+        Ok(self.arrival(&head))
     }
 
     /// The next datagram, where there is one now; whoever has awaited one takes all that came with it.
@@ -198,7 +218,7 @@ impl Arrivals {
     /// As [`Self::recv`].
     pub fn try_recv(&mut self) -> io::Result<Option<Arrival<'_>>> {
         match self.take() {
-            Ok((length, from, to)) => Ok(Some(self.arrival(length, from, to))),
+            Ok(head) => Ok(Some(self.arrival(&head))),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
         }
@@ -209,11 +229,11 @@ impl Arrivals {
     /// # Errors
     /// As [`Self::recv`].
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival<'_>>> {
-        let (length, from, to) = ready!(self.poll(cx))?;
-        Poll::Ready(Ok(self.arrival(length, from, to)))
+        let head = ready!(self.poll(cx))?;
+        Poll::Ready(Ok(self.arrival(&head)))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, SocketAddr, SocketAddr)>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Head>> {
         loop {
             ready!(self.socket.poll_recv_ready(cx))?;
             match self.take() {
@@ -223,21 +243,30 @@ impl Arrivals {
         }
     }
 
-    fn take(&mut self) -> io::Result<(usize, SocketAddr, SocketAddr)> {
+    fn take(&mut self) -> io::Result<Head> {
         let (socket, buffer) = (&self.socket, &mut self.buffer);
         socket.try_io(Interest::READABLE, || {
             loop {
                 let (datagram, to) = sys::receive_sent_to(socket.as_fd(), buffer)?;
                 // Where it goes must be known, and is of whatever a socket of ours was given.
                 if let Some(to) = to {
-                    return Ok((datagram.length, canonical(datagram.from), canonical(to)));
+                    return Ok(Head {
+                        length: datagram.length,
+                        from: canonical(datagram.from),
+                        to: canonical(to),
+                        mark: Mark::of(datagram.mark),
+                    });
                 }
             }
         })
     }
 
-    fn arrival(&self, length: usize, from: SocketAddr, to: SocketAddr) -> Arrival<'_> {
-        let payload = self.buffer.get(..length).unwrap_or_default();
-        Arrival { payload, from, to }
+    fn arrival(&self, head: &Head) -> Arrival<'_> {
+        Arrival {
+            payload: self.buffer.get(..head.length).unwrap_or_default(),
+            from: head.from,
+            to: head.to,
+            mark: head.mark,
+        }
     }
 }

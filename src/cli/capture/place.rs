@@ -65,6 +65,7 @@ impl Named {
             target,
             addresses: self.address.iter().copied().collect(),
             ports: self.port.iter().copied().collect(),
+            udp_ports: std::collections::BTreeSet::new(),
         });
         wanted.collect()
     }

@@ -48,6 +48,12 @@ impl Session {
         more: bool,
     ) -> Result<(), Fault> {
         let held = self.places.get_mut(&id).ok_or(Fault::NoPlace)?;
+        if let Some(host) = &mut held.host {
+            return match host.datagrams.take(some, first, more)? {
+                Some(all) => host.hosting.capture(Taken::read(&all)),
+                None => Ok(()),
+            };
+        }
         let rules = held
             .rules
             .as_mut()

@@ -278,6 +278,26 @@ fn datagrams_are_carried_to_those_with_a_udp_port_by_our_own_proxy() {
 }
 
 #[test]
+fn datagrams_are_carried_to_all_but_guests() {
+    let name = || Arc::from("cart");
+    for (capture, want) in [
+        (Capture::Netns(name()), true),
+        (Capture::Unit(name()), true),
+        (Capture::Cgroup(name()), true),
+        (Capture::User(name()), true),
+        (Capture::Interface(name()), false),
+    ] {
+        let mut mesh = mesh();
+        mesh.workloads[0].capture = Some(capture.clone());
+        mesh.services[0].udp_ports = vec![UdpPort {
+            service_port: 53,
+            target_port: 5353,
+        }];
+        assert_eq!(compiled(&mesh).workloads[0].udp, want, "{capture:?}");
+    }
+}
+
+#[test]
 fn nobody_is_down_where_nobody_reports() {
     use Health::{Healthy, Unhealthy};
     let bad = Observed {

@@ -32,9 +32,8 @@ pub(in crate::node) async fn arrived(lane: Arc<Lane>, local_ip: IpAddr, request:
         workload,
         to,
     } = admitted;
-    // A program that answers itself needs no borrowed address.
-    let client = request.remote.ip();
-    let from = (client != to.ip()).then(|| SocketAddr::new(client, 0));
+    let from = lane.borrowed(to.ip(), request.remote.ip()).await;
+    let from = from.map(|client| SocketAddr::new(client, 0));
     let program = lane.shared.sockets.dial_udp(&lane.place, to, from).await;
     let program = match program.and_then(Leg::program) {
         Ok(program) => program,

@@ -34,6 +34,10 @@ pub(super) async fn into_the_mesh(lane: &Lane, ends: Ends, waiting: mpsc::Receiv
     let mut picks = &lane.shared.picks;
     let route = match udp::decide(&mesh.view, &workload, to, &mut picks) {
         Ok(Route::Tunnel(route)) => route,
+        // To itself, by the address of this host.
+        Ok(Route::Past) if lane.shares(to.ip()).await => {
+            return to_itself(lane, &workload, ends, waiting, started).await;
+        }
         // It was captured for a mesh of a moment ago.
         Ok(Route::Past) => {
             let reason = "nobody in the mesh takes datagrams there";
@@ -57,6 +61,54 @@ pub(super) async fn into_the_mesh(lane: &Lane, ends: Ends, waiting: mpsc::Receiv
         to: from,
     };
     relay(session, program, Leg::Tunnel(Box::new(flow))).await;
+}
+
+/// Passes on what a workload sends to an address that it shares with this host, and that no other takes.
+async fn to_itself(
+    lane: &Lane,
+    workload: &Arc<Workload>,
+    ends: Ends,
+    waiting: mpsc::Receiver<Bytes>,
+    started: Instant,
+) {
+    let entry = Entry {
+        direction: "outbound",
+        source: ends.from,
+        source_workload: Some(Arc::clone(workload)),
+        source_identity: None,
+        destination: ends.to,
+        tunnelled: None,
+        service: None,
+        destination_identity: None,
+        destination_workload: None,
+    };
+    let session = account(lane, entry, Reporter::source, Forth::ToServer, started);
+    join(lane, session, ends, (ends.to, None), waiting).await;
+}
+
+/// Joins whoever was captured with a program, who sees a client.
+async fn join(
+    lane: &Lane,
+    session: Box<Session>,
+    ends: Ends,
+    (program, client): (SocketAddr, Option<SocketAddr>),
+    waiting: mpsc::Receiver<Bytes>,
+) {
+    let sockets = &lane.shared.sockets;
+    let legs = async {
+        let program = sockets.dial_udp(&lane.place, program, client).await?;
+        let answer = sockets.answer_udp(&lane.place, ends.to).await?;
+        let client = Leg::Captured {
+            waiting,
+            answer,
+            to: ends.from,
+        };
+        std::io::Result::Ok((client, Leg::program(program)?))
+    };
+    match legs.await {
+        Ok((client, program)) => relay(session, client, program).await,
+        Err(e) => session.failed("CONNECT", format!("cannot reach the program: {e}")),
+    }
 }
 
 fn outbound(
@@ -169,21 +221,7 @@ pub(super) async fn from_outside(lane: &Lane, ends: Ends, waiting: mpsc::Receive
         Ok(registration) => session.registration = Some(registration),
         Err(denial) => return session.failed("DENY", denial.to_string()),
     }
-    let sockets = &lane.shared.sockets;
-    let legs = async {
-        let program = sockets
-            .dial_udp(&lane.place, delivery.to, Some(from))
-            .await?;
-        let answer = sockets.answer_udp(&lane.place, to).await?;
-        let client = Leg::Captured {
-            waiting,
-            answer,
-            to: from,
-        };
-        std::io::Result::Ok((client, Leg::program(program)?))
-    };
-    match legs.await {
-        Ok((client, program)) => relay(session, client, program).await,
-        Err(e) => session.failed("CONNECT", format!("cannot reach the program: {e}")),
-    }
+    let client = lane.borrowed(delivery.to.ip(), from.ip()).await;
+    let client = client.map(|_another| from);
+    join(lane, session, ends, (delivery.to, client), waiting).await;
 }

@@ -118,6 +118,12 @@ impl Board {
         self.by_mark.get(&Mark::of(socket)?)
     }
 
+    /// Whom a plain datagram is for. Guests' are not captured.
+    pub(super) fn udp_server(&self, destination: SocketAddr) -> Option<&Arc<str>> {
+        let sharer = self.sharing.udp_owner(destination);
+        sharer.map(|sharer| &sharer.uid)
+    }
+
     /// The guest of this address.
     pub(super) fn guest(&self, address: IpAddr) -> Option<&Arc<str>> {
         self.guests.get(&address.to_canonical())

@@ -10,9 +10,10 @@ use http::StatusCode;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::board::Board;
-use crate::capture::{near, original_destination};
+use crate::capture::{Arrival as Datagram, Captured, near, original_destination};
 use crate::causes::chain;
 use crate::hbone::{self, Arrival, Authority, Carries, Incoming};
 use crate::identity::SpiffeId;
@@ -21,7 +22,7 @@ use crate::node::carried::carry;
 use crate::node::lane::{Hands, Lane, ServerConfigError};
 use crate::node::listener::serve;
 use crate::node::local::HBONE;
-use crate::node::{Shared, inbound, outbound, passthrough};
+use crate::node::{Shared, datagrams, inbound, outbound, passthrough};
 use crate::telemetry::access_log::denied;
 use crate::tls::{Asked, NamedServer, ServerSide, Svid};
 
@@ -60,7 +61,12 @@ impl Desk {
     /// were cut.
     pub(super) async fn run(self: Arc<Self>, hands: Hands) -> usize {
         let (stop, drain) = (&self.stop, self.shared.drain);
-        let (a, b, c, d) = tokio::join!(
+        let datagrams = async {
+            if let Some(captured) = hands.datagrams {
+                self.datagrams(captured).await;
+            }
+        };
+        let (a, b, c, d, ()) = tokio::join!(
             serve(hands.outbound, stop, drain, |(stream, peer)| {
                 Arc::clone(&self).outbound(stream, peer)
             }),
@@ -72,6 +78,7 @@ impl Desk {
             }),
             serve(hands.quic, stop, drain, |arrival| Arc::clone(&self)
                 .quic(arrival)),
+            datagrams,
         );
         a + b + c + d
     }
@@ -79,6 +86,22 @@ impl Desk {
     /// The lane of a workload; none where there is no workload, or where it is leaving.
     fn lane(roster: &Roster, uid: Option<&Arc<str>>) -> Option<Arc<Lane>> {
         roster.lanes.get(uid?).map(Arc::clone)
+    }
+
+    /// Serves captured datagrams of everybody. Whose a program's are their mark says.
+    async fn datagrams(&self, captured: Captured) {
+        let sender = |arrival: &Datagram<'_>| {
+            let roster = self.roster.load();
+            Self::lane(&roster, roster.board.client(arrival.mark?.bits()))
+        };
+        let receiver = |arrival: &Datagram<'_>| {
+            let roster = self.roster.load();
+            Self::lane(&roster, roster.board.udp_server(arrival.to))
+        };
+        let served = datagrams::serve(captured, self.stop.clone(), sender, receiver).await;
+        if let Err(error) = served {
+            warn!(%error, "captured datagrams of this host's network cannot be read, they are dropped");
+        }
     }
 
     /// A program has connected to somebody. Whose it is its mark says, which the rules gave it.
@@ -228,17 +251,27 @@ impl Desk {
         request: &Incoming,
         named: Option<&SpiffeId>,
     ) -> Result<Arc<Lane>, StatusCode> {
-        let target = match &request.authority {
-            Authority::Address(address) => Target::Address(*address),
-            Authority::Name { host, port } => Target::Name { host, port: *port },
-        };
         let roster = self.roster.load();
         let refuse = |status: u16, reason: &str| {
             let to = SocketAddr::new(at, request.authority.port());
             denied("inbound", request.remote, Some(to), reason);
             StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
         };
-        let meant = roster.board.sharing.meant(at, target, named);
+        let sharing = &roster.board.sharing;
+        let meant = match (request.carries, &request.authority) {
+            (Carries::Bytes, Authority::Address(address)) => {
+                sharing.meant(at, Target::Address(*address), named)
+            }
+            (Carries::Bytes, Authority::Name { host, port }) => {
+                sharing.meant(at, Target::Name { host, port: *port }, named)
+            }
+            (Carries::Datagrams, Authority::Address(to)) => {
+                sharing.meant_by_datagrams(at, *to, named)
+            }
+            (Carries::Datagrams, Authority::Name { .. }) => {
+                return Err(refuse(400, "datagrams are for an address, not for a name"));
+            }
+        };
         let meant = meant.map_err(|refusal| refuse(refusal.status(), &chain(&refusal)))?;
         let lane = Self::lane(&roster, Some(&meant.uid));
         lane.ok_or_else(|| refuse(503, "the workload is leaving this host"))
@@ -255,18 +288,15 @@ struct Handler {
 
 impl hbone::Handler for Handler {
     async fn handle(self: Arc<Self>, request: Incoming) {
-        if request.carries == Carries::Datagrams {
-            let reason = "datagrams are carried to workloads with a network of their own";
-            denied("inbound", request.remote, None, reason);
-            return request.refuse(StatusCode::NOT_IMPLEMENTED);
-        }
         let named = self.asked.identity();
-        match self.desk.meant(self.local_ip, &request, named) {
-            Ok(lane) => {
-                let opening = inbound::open(Arc::clone(&lane), self.local_ip, request);
-                lane.visited(carry(opening)).await;
-            }
-            Err(status) => request.refuse(status),
+        let lane = match self.desk.meant(self.local_ip, &request, named) {
+            Ok(lane) => lane,
+            Err(status) => return request.refuse(status),
+        };
+        let (own, at) = (Arc::clone(&lane), self.local_ip);
+        match request.carries {
+            Carries::Bytes => lane.visited(carry(inbound::open(own, at, request))).await,
+            Carries::Datagrams => lane.visited(datagrams::arrived(own, at, request)).await,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::board::{Board, Marks};
 use super::desk::{Desk, Roster};
 use super::hosted;
 use crate::agent::{MeshState, Placement};
-use crate::capture::Place;
+use crate::capture::{Captured, Place};
 use crate::hbone::Endpoint;
 use crate::model::declaration::Capture;
 use crate::node::Shared;
@@ -70,11 +70,12 @@ impl Serving {
         }
     }
 
-    /// Opens the desks: one thread accepts on the ports, all of them serve. Nobody but these tasks
-    /// holds the ports then.
+    /// Opens the desks: one thread accepts on the ports, all of them serve; captured datagrams are one
+    /// thread's. Nobody but these tasks holds the ports then.
     pub(super) fn open(
         &self,
         [outbound, plaintext, tunnels]: [TcpListener; 3],
+        mut datagrams: Option<Captured>,
     ) -> JoinSet<io::Result<()>> {
         let mut desks = JoinSet::new();
         let mut outbound = Dealer::new(outbound, Kind::Program);
@@ -88,7 +89,7 @@ impl Serving {
                 plaintext: plaintext.deal_to(worker),
                 tunnels: tunnels.deal_to(worker),
                 quic: quic::dealt(arrivals.as_mut(), worker),
-                datagrams: None,
+                datagrams: datagrams.take(),
             };
             let desk = Arc::clone(desk);
             let served = async move {

@@ -52,6 +52,7 @@ fn questions() -> Vec<Verb> {
             dns: false,
             udp: false,
         },
+        Verb::KeepHost { place, udp: true },
         Verb::Close { place },
         Verb::Release { place },
         Verb::Run {
@@ -108,6 +109,9 @@ fn a_keeper_of_before_understands_who_captures_no_datagrams() {
     let said = |udp| serde_json::to_string(&keep(udp)).unwrap();
     assert_eq!(said(false), r#"{"keep":{"place":1,"dns":false}}"#);
     assert!(said(true).contains("udp"));
+    let keep = |udp| serde_json::to_string(&Verb::KeepHost { place: 1, udp }).unwrap();
+    assert_eq!(keep(false), r#"{"keep-host":{"place":1}}"#);
+    assert!(keep(true).contains("udp"));
 }
 
 #[test]

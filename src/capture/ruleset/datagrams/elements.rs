@@ -7,7 +7,9 @@ use crate::capture::ruleset::collection::Collection;
 use crate::capture::ruleset::dns::{ASKED, DNS_PORT};
 use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 
-/// Destinations by family, and declared ports.
+/// Destinations by family.
+pub(in crate::capture) const DESTINATIONS: [&str; 2] = ["udp4", "udp6"];
+/// The same, and declared ports.
 pub(in crate::capture) const SETS: [&str; 3] = ["udp4", "udp6", "udp_ports"];
 /// Which port an answer is from, by the priority of its socket.
 const SOURCES: &str = "udp_sources";
@@ -16,7 +18,7 @@ const PROXYS: [u16; 4] = [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT, DNS_PORT];
 
 /// The sets and maps, after those of before: answers go on to come from the ports that they have come
 /// from.
-pub(super) fn collections(
+pub(in crate::capture::ruleset) fn collections(
     datagrams: &Datagrams,
     names: bool,
     before: &[Collection],

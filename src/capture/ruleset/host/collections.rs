@@ -1,7 +1,7 @@
 //! What changes in the host's rules: who is known by what, and where they are called.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{By, Mark, Member};
 use crate::capture::ruleset::Exclusions;
@@ -83,11 +83,7 @@ pub(super) fn collections(
         .map(|level| Collection::new(format!("{UNITS}{level}"), "cgroupsv2 : mark"))
         .collect();
     let mut users = Collection::new(USERS, "uid : mark");
-    let mut declared = Pair::new(
-        "declared",
-        "ipv4_addr . inet_service",
-        "ipv6_addr . inet_service",
-    );
+    let mut declared = Pair::ends("declared");
     let mut sources = Pair::new(
         GUESTS,
         "ifname . ipv4_addr : mark",
@@ -98,12 +94,7 @@ pub(super) fn collections(
     let mut bridges = Collection::new("guest_bridges", "ifname");
     for member in members {
         let mark = Some(member.mark.bits());
-        for at in &member.inbound {
-            if !exclusions.ports.contains(&at.port()) {
-                let key = format!("{} . {}", at.ip(), at.port());
-                declared.of(at.ip()).add(key, None, 0);
-            }
-        }
+        declared.add(&member.inbound, exclusions);
         match &member.by {
             By::Cgroup(cgroup) => {
                 if let Some(units) = units.get_mut(level(&cgroup.path) - 1) {
@@ -138,7 +129,7 @@ pub(super) fn collections(
 }
 
 /// The same for IPv4 and IPv6.
-struct Pair([Collection; 2]);
+pub(super) struct Pair(pub(super) [Collection; 2]);
 
 impl Pair {
     fn new(name: &str, v4: &'static str, v6: &'static str) -> Self {
@@ -146,6 +137,21 @@ impl Pair {
             Collection::new(format!("{name}4"), v4),
             Collection::new(format!("{name}6"), v6),
         ])
+    }
+
+    /// Of addresses, each with a port.
+    pub(super) fn ends(name: &str) -> Self {
+        Self::new(name, "ipv4_addr . inet_service", "ipv6_addr . inet_service")
+    }
+
+    /// Adds ends whose ports are not let alone.
+    pub(super) fn add(&mut self, ends: &BTreeSet<SocketAddr>, exclusions: &Exclusions) {
+        for at in ends {
+            if !exclusions.ports.contains(&at.port()) {
+                let key = format!("{} . {}", at.ip(), at.port());
+                self.of(at.ip()).add(key, None, 0);
+            }
+        }
     }
 
     fn of(&mut self, ip: IpAddr) -> &mut Collection {

@@ -74,7 +74,7 @@ impl HostPlan {
 }
 
 /// Puts rules before the first that begins so.
-fn insert(rules: &mut Vec<Rule>, before: &str, more: Vec<Rule>) {
+pub(super) fn insert(rules: &mut Vec<Rule>, before: &str, more: Vec<Rule>) {
     let at = rules.iter().position(|rule| rule.text.starts_with(before));
     let at = at.unwrap_or(rules.len());
     rules.splice(at..at, more);

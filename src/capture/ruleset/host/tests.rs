@@ -10,6 +10,7 @@ fn member(bits: u32, by: By, inbound: &[&str]) -> Member {
         mark: mark(bits),
         by,
         inbound: inbound.iter().map(|at| at.parse().unwrap()).collect(),
+        datagrams: [].into(),
     }
 }
 

@@ -1,0 +1,120 @@
+use super::*;
+use crate::capture::Exemption;
+use crate::capture::ruleset::host::{By, Mark};
+use crate::capture::ruleset::tests::assert_explained;
+
+fn member(bits: u32, datagrams: &[&str]) -> Member {
+    Member {
+        mark: Mark::of(bits).unwrap(),
+        by: By::Nothing,
+        inbound: [].into(),
+        datagrams: datagrams.iter().map(|at| at.parse().unwrap()).collect(),
+    }
+}
+
+fn some() -> Datagrams {
+    Datagrams {
+        destinations: ["10.200.0.1:514", "[fd99::1]:514", "10.200.0.1:53"]
+            .map(|at| at.parse().unwrap())
+            .into(),
+        ports: [161].into(),
+    }
+}
+
+fn plan(exclusions: &Exclusions, dns: bool) -> HostPlan {
+    let members = [
+        member(0x601, &["192.0.2.1:7946", "192.0.2.1:22"]),
+        member(0x602, &[]),
+    ];
+    let plan = HostPlan::new(Exemption::Uid(1337), exclusions, &members);
+    let plan = if dns { plan.with_dns(exclusions) } else { plan };
+    plan.with_udp(exclusions, &members, &some())
+}
+
+#[test]
+fn datagrams_are_added_and_nothing_else_changes() {
+    let none = Exclusions::default();
+    for dns in [false, true] {
+        let plain = HostPlan::new(Exemption::Uid(1337), &none, &[]);
+        let plain = if dns { plain.with_dns(&none) } else { plain };
+        let with = plan(&none, dns);
+        assert_explained(&with.chains);
+        assert_eq!(with.ip().len(), plain.ip().len() + 2);
+        let (plain, with) = (plain.nft(), with.nft());
+        let gone: Vec<_> = plain
+            .lines()
+            .filter(|line| !with.lines().any(|l| l == *line))
+            .collect();
+        assert!(gone.is_empty(), "{gone:?}");
+        let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
+        for (first, then) in [
+            ("chain workloads {", "chain into_the_mesh {"),
+            ("chain into_the_mesh {", "chain marks {"),
+            ("chain declared {", "chain passing {"),
+            ("meta l4proto udp accept", "jump into_the_mesh"),
+            ("jump into_the_mesh", "ct direction reply ct mark"),
+            ("tproxy ip to :15001", "iif \"lo\" accept"),
+            ("iif \"lo\" accept", "goto declared"),
+        ] {
+            assert!(at(first) < at(then), "{first} before {then}: {with}");
+        }
+        assert_eq!(with.contains("10.200.0.1 . 53"), !dns, "{with}");
+    }
+}
+
+#[test]
+fn whose_a_datagram_is_takes_both_marks() {
+    let text = plan(&Exclusions::default(), false).nft();
+    for element in [
+        "elements = { 0x601 . 0x601, 0x602 . 0x602 }",
+        "elements = { 192.0.2.1 . 22, 192.0.2.1 . 7946 }",
+        "{ 16:0 : 0x16, 1f0a:0 : 0x1f0a, 202:0 : 0x202, 35:0 : 0x35, a1:0 : 0xa1 }",
+    ] {
+        assert!(text.contains(element), "{element} in {text}");
+    }
+    let both = "meta mark & 0xfff . ct mark & 0xfff @udp_marks";
+    // Two families to the proxy, and the guard.
+    assert_eq!(text.matches(both).count(), 3, "{text}");
+    assert!(!text.contains("udp_ports"), "{text}");
+}
+
+#[test]
+fn what_is_let_alone_is_so_everywhere() {
+    let exclusions = Exclusions {
+        ports: [22].into(),
+        users: [33].into(),
+        probes: ["192.0.2.7/32".parse().unwrap()].into(),
+        ranges: ["10.9.0.0/16".parse().unwrap()].into(),
+    };
+    let text = plan(&exclusions, false).nft();
+    for (rule, times) in [
+        // Into the mesh, within the host, from outside; guarded.
+        ("udp dport { 22 } accept", 4),
+        ("ct direction original meta skuid { 33 } accept", 2),
+        (
+            "meta l4proto udp ct direction original ip daddr { 10.9.0.0/16",
+            2,
+        ),
+    ] {
+        assert_eq!(text.matches(rule).count(), times, "{rule}: {text}");
+    }
+    assert!(!text.contains("192.0.2.1 . 22"), "{text}");
+}
+
+#[test]
+fn other_datagrams_change_elements_alone() {
+    let none = Exclusions::default();
+    let then = plan(&none, false);
+    let members = [member(0x601, &["192.0.2.1:5353"])];
+    let now = HostPlan::new(Exemption::Uid(1337), &none, &members);
+    let now = now.with_udp(&none, &members, &some());
+    let script = now.changing(&then).unwrap();
+    assert!(
+        script.contains("flush set inet lateen declared_udp4"),
+        "{script}"
+    );
+    assert!(!script.contains("units"), "{script}");
+    assert_eq!(then.changing(&then).as_deref(), Some(""));
+    let without = HostPlan::new(Exemption::Uid(1337), &none, &members);
+    assert_eq!(now.changing(&without), None);
+}
