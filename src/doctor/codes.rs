@@ -39,6 +39,8 @@ codes! {
     KernelOld = Error "kernel-old",
     /// The kernel is older than capture by unit needs.
     KernelOldForUnits = Warning "kernel-old-for-units",
+    /// The kernel is older than it takes to capture datagrams of units and users.
+    KernelOldForDatagrams = Warning "kernel-old-for-datagrams",
     /// cgroup v2 is not mounted where nft looks for it.
     CgroupHybrid = Warning "cgroup-hybrid",
     /// There is no cgroup v2.

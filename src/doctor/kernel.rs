@@ -12,6 +12,8 @@ use super::settings::Roles;
 const OLDEST: (u32, u32) = (5, 2);
 /// The least that knows `socket cgroupv2`.
 const OLDEST_FOR_UNITS: (u32, u32) = (5, 13);
+/// With what tells whose a datagram is.
+const OLDEST_FOR_DATAGRAMS: (u32, u32) = (5, 19);
 /// Descriptors below which a proxy runs out of them before it refuses connections itself: it takes 16,384 at
 /// a port, each of which takes two.
 pub(super) const DESCRIPTORS: u64 = 65_536;
@@ -164,11 +166,17 @@ fn age(release: &str) -> Option<Finding> {
         let seen = format!("Linux {release} is older than 5.2: the capture rules cannot be set");
         return Some(Finding::new(Code::KernelOld, seen, remedy));
     }
-    (version < OLDEST_FOR_UNITS).then(|| {
+    if version < OLDEST_FOR_UNITS {
         let seen = format!(
             "Linux {release} is older than 5.13: capture by `unit` and `cgroup` cannot work"
         );
-        Finding::new(Code::KernelOldForUnits, seen, remedy)
+        return Some(Finding::new(Code::KernelOldForUnits, seen, remedy));
+    }
+    (version < OLDEST_FOR_DATAGRAMS).then(|| {
+        let seen = format!(
+            "Linux {release} is older than 5.19: UDP of units and users goes past the mesh"
+        );
+        Finding::new(Code::KernelOldForDatagrams, seen, remedy)
     })
 }
 
@@ -271,6 +279,11 @@ mod tests {
                 "too old for units",
                 with(|f| f.release = Some("5.10.0-28".to_owned())),
                 vec![Code::KernelOldForUnits],
+            ),
+            (
+                "too old for datagrams of units",
+                with(|f| f.release = Some("5.15.0-91".to_owned())),
+                vec![Code::KernelOldForDatagrams],
             ),
             (
                 "a kernel of an unknown kind",
