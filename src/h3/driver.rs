@@ -95,7 +95,13 @@ async fn drive(shared: &Arc<Shared>) -> Ended {
                 None
             }
             // The last, since there is no end to them.
-            datagram = quic.read_datagram() => deal(shared, datagram).err(),
+            datagram = quic.read_datagram() => {
+                let fault = deal(shared, datagram).err();
+                // Those that were woken here run on this thread, and no sooner than this task lets
+                // them: meanwhile their room fills.
+                tokio::task::yield_now().await;
+                fault
+            }
         };
         if let Some(fault) = fault {
             shared.fail(fault);
@@ -138,15 +144,14 @@ fn crowded(streams: usize) -> Option<Fault> {
 
 /// Deals out a datagram, and those that wait behind it.
 fn deal(shared: &Shared, datagram: Result<Bytes, ConnectionError>) -> Result<(), Fault> {
-    let mut next = Some(datagram);
-    for _turn in 0..TURN {
+    let more = (1..TURN).map_while(|_turn| shared.quic.read_datagram().now_or_never());
+    for datagram in std::iter::once(datagram).chain(more) {
         // The connection's end is told where it is waited for.
-        let Some(Ok(datagram)) = next else {
+        let Ok(datagram) = datagram else {
             break;
         };
         let (quarter, payload) = datagram::decode(datagram)?;
         lock(&shared.demux).deal(quarter, payload);
-        next = shared.quic.read_datagram().now_or_never();
     }
     Ok(())
 }

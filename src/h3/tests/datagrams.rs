@@ -77,6 +77,21 @@ async fn each_flow_has_its_own_datagrams() {
     }
 }
 
+/// Far more at once than wait for a flow, whose owner has its turn meanwhile.
+#[tokio::test]
+async fn none_of_many_datagrams_at_once_is_lost() {
+    let ends = ends().await;
+    settled(&ends).await;
+    let (mut ours, mut theirs) = flow(&ends).await;
+    for n in 0..1000u32 {
+        let sent = send(&mut ours, &n.to_be_bytes(), Oversize::Drop).await;
+        assert_eq!(sent, Sent::Datagram);
+    }
+    for n in 0..1000u32 {
+        assert_eq!(recv(&mut theirs).await.unwrap(), n.to_be_bytes());
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_long_for_a_datagram_goes_in_a_capsule() {
     let ends = ends().await;
