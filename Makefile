@@ -29,7 +29,8 @@ demo: tools release
 
 # Programs that are no part of us, so that servers and clients of the tests are not all our own.
 test: tools
-	@./.ci/tools python3:python3 curl:curl nginx:nginx-light ping:iputils-ping
+	@./.ci/tools python3:python3 curl:curl nginx:nginx-light ping:iputils-ping \
+	  dnsmasq:dnsmasq-base dig:bind9-dnsutils iperf3:iperf3 logger:bsdutils
 	$(CARGO) test --locked
 
 lint:

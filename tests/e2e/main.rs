@@ -32,6 +32,7 @@ mod support;
 mod tracing;
 mod traffic;
 mod trust;
+mod udp;
 mod units;
 mod units_udp;
 mod waypoints;

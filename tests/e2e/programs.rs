@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod echo;
 mod grpc;
+pub(crate) mod http3;
 pub(crate) mod name_server;
 mod websocket;
 
@@ -25,6 +26,7 @@ pub(crate) enum Program {
     Echo(echo::Echo),
     Collector(collector::Collector),
     NameServer(name_server::NameServer),
+    Http3(http3::Http3),
     Client,
 }
 
@@ -70,6 +72,7 @@ fn program() {
     match serde_json::from_str(description.to_str().unwrap()).unwrap() {
         Program::Echo(echo) => runtime.block_on(echo.serve()),
         Program::Collector(collector) => runtime.block_on(collector.serve()),
+        Program::Http3(server) => runtime.block_on(server.serve()),
         Program::NameServer(server) => runtime.block_on(server.serve()),
         Program::Client => {
             say("\nready");

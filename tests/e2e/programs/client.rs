@@ -2,6 +2,7 @@
 //! with a line of JSON.
 
 mod calls;
+mod quic;
 mod raw;
 mod requests;
 mod streams;
@@ -39,6 +40,10 @@ pub(crate) enum Order {
     Banner { to: String, count: usize },
     /// A TLS connection for a server name.
     Tls { to: String, sni: Option<String> },
+    /// So many bytes of a server of HTTP/3.
+    Download { to: String, length: u32 },
+    /// Connections over QUIC that are begun oddly, or by nobody who goes on.
+    Begin { to: String },
     /// Bytes as they are.
     Raw(Raw),
     /// Something said to a tunnel's end.
@@ -59,6 +64,8 @@ pub(super) async fn carry_out(order: Order) -> Value {
         } => calls::call(&to, &path, &headers, messages).await,
         Order::Banner { to, count } => streams::banners(&to, count).await,
         Order::Tls { to, sni } => streams::tls(&to, sni).await,
+        Order::Download { to, length } => quic::download(&to, length).await,
+        Order::Begin { to } => quic::begin(&to).await,
         Order::Raw(raw) => raw.answers().await,
         Order::Tunnel(tunnel) => tunnel.tried().await,
     }
