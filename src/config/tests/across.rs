@@ -523,7 +523,7 @@ fn enrolment() -> Vec<Row> {
                     workload(
                         "w",
                         "10.1.0.1",
-                        "node = \"edge-1\"\ncapture = { interface = \"tap0\" }\ntransport = \"auto\"",
+                        "node = \"edge-1\"\ncapture = { interface = \"tap0\" }\ntransport = \"auto\"\ndataplane-mode = \"ambient\"",
                     ),
                 ),
             ],
