@@ -46,7 +46,7 @@ fn request() -> Request {
     };
     let from = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 12));
     let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 11)), 8080);
-    Request::new(black_box(Some(&identity)), from, to)
+    Request::new(black_box(Some(&identity)), Some(from), to)
 }
 
 /// `own` policies that list the workload: all but one deny somebody else, the last allows.
