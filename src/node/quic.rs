@@ -1,11 +1,12 @@
 //! QUIC in one network: its socket, opened with the other ports and closed after them.
 
 use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::Shared;
@@ -17,6 +18,11 @@ use crate::model::workload::{Transport, Workload};
 
 /// How long the peers of connections that end have to hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long an endpoint of before may hold the port still, whose last connections linger until their peers
+/// cannot say anything any more: a workload that is captured another way has a new one at once.
+const TAKEN: Duration = Duration::from_secs(2);
+/// Between looks at whether the port is free.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// QUIC in a place, on the first data plane thread; `None` where this host has none, or there is no
 /// socket for it, and tunnels go by TCP.
@@ -25,7 +31,7 @@ pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint>
         return None;
     }
     let opened = async {
-        let socket = shared.sockets.listen_tunnels_udp(place).await?;
+        let socket = listen(shared, place).await?;
         let threads = shared.threads();
         let first = threads.first().ok_or(io::ErrorKind::NotFound)?;
         // What reads the socket is to run there.
@@ -39,6 +45,18 @@ pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint>
             warn!(network, %error, "no socket on port 15008/udp, tunnels go by TCP alone");
         })
         .ok()
+}
+
+async fn listen(shared: &Shared, place: &Place) -> io::Result<UdpSocket> {
+    let since = Instant::now();
+    loop {
+        match shared.sockets.listen_tunnels_udp(place).await {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && since.elapsed() < TAKEN => {
+                tokio::time::sleep(LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// What is dealt to a thread; nothing where there is no QUIC.
