@@ -43,7 +43,11 @@ fn only_tunnels_cross_the_link_and_no_answer_is_readable() {
 
 #[test]
 fn neighbours_need_no_tunnel_and_are_told_of_as_if_they_had_one() {
-    let testbed = testbed();
+    let mut testbed = testbed();
+    // One that holds no tunnel of a case before, when only one of both was there.
+    testbed.kill("edge-1");
+    testbed.daemon("edge-1");
+    testbed.settled();
     for (ip, to, client) in [
         ("10.77.1.12", "10.77.1.12:8080", "10.77.1.11"),
         ("[fd77::1:12]", "[fd77::1:12]:8080", "fd77::1:11"),
