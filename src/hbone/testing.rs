@@ -163,9 +163,9 @@ async fn listening<H: Handler>(
     let ca = TestCa::new();
     let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
     let trust = tls.trust.clone();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (listener, socket) = sockets(udp).await;
     let at = listener.local_addr().unwrap();
-    let endpoint = endpoint(udp.unwrap_or(at), &limits);
+    let endpoint = Endpoint::new(socket, "test", &limits).unwrap();
     let udp = endpoint.local_addr().unwrap();
     let arrivals = Arc::new(AtomicUsize::new(0));
     let arrived = Arc::clone(&arrivals);
@@ -208,11 +208,28 @@ async fn listening<H: Handler>(
     }
 }
 
+/// Where a server listens for TCP, and for QUIC at the same port unless another is given.
+async fn sockets(udp: Option<SocketAddr>) -> (TcpListener, std::net::UdpSocket) {
+    // A port that is free for TCP may be another test's for UDP.
+    for _attempt in 0..100 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        match udp_socket(udp.unwrap_or(listener.local_addr().unwrap())) {
+            Ok(socket) => return (listener, socket),
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::AddrInUse, "{e}"),
+        }
+    }
+    panic!("no port is free for both TCP and UDP");
+}
+
+fn udp_socket(at: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind(at)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 /// QUIC at an address of this host.
 pub(super) fn endpoint(at: SocketAddr, limits: &Limits) -> Endpoint {
-    let socket = std::net::UdpSocket::bind(at).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    Endpoint::new(socket, "test", limits).unwrap()
+    Endpoint::new(udp_socket(at).unwrap(), "test", limits).unwrap()
 }
 
 impl Server {
