@@ -73,15 +73,14 @@ impl Workers {
         for number in 0..count.max(1) {
             let (tell, told) = mpsc::sync_channel(1);
             let stop = workers.stop.clone();
+            let load = Arc::<Load>::default();
+            let its = Arc::clone(&load);
             let thread = thread::Builder::new()
                 .name(format!("data-{number}"))
-                .spawn(move || work(&tell, &stop, awake))?;
+                .spawn(move || work(its, &tell, &stop, awake))?;
             workers.threads.push(thread);
             let handle = told.recv().map_err(io::Error::other)??;
-            workers.workers.push(Arc::new(Worker {
-                handle,
-                load: Arc::default(),
-            }));
+            workers.workers.push(Arc::new(Worker { handle, load }));
         }
         Ok(workers)
     }
@@ -98,12 +97,20 @@ impl Workers {
     }
 }
 
-fn work(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken, awake: bool) {
+fn work(
+    load: Arc<Load>,
+    tell: &mpsc::SyncSender<io::Result<Handle>>,
+    stop: &CancellationToken,
+    awake: bool,
+) {
     if let Err(e) = sys::short_turns(TURN) {
         debug!(error = %e, "no short turns on the processor");
     }
+    let woken = Arc::clone(&load);
     let built = Builder::new_current_thread()
         .event_interval(EVENTS)
+        .on_thread_park(move || load.sleeps(Instant::now()))
+        .on_thread_unpark(move || woken.wakes(Instant::now()))
         .enable_all()
         .build();
     let runtime = match built {

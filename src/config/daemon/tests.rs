@@ -17,6 +17,7 @@ fn an_empty_file_gives_every_default() {
     assert!(config.busy_poll());
     assert_eq!(config.drain_deadline(), Duration::from_secs(5));
     assert_eq!(config.transport(), Transport::Auto);
+    assert!(!config.roaming());
     assert_eq!(
         (config.log_level(), config.log_format()),
         (LogLevel::Info, LogFormat::Text)
@@ -122,6 +123,7 @@ fn every_key_is_taken() {
         session-key-file = "/srv/key"
         drain-deadline = "1m"
         transport = "tcp"
+        roaming = true
         [log]
         level = "debug"
         format = "json"
@@ -153,6 +155,7 @@ fn every_key_is_taken() {
     assert_eq!(config.session_key_file(), Some(Path::new("/srv/key")));
     assert_eq!(config.drain_deadline(), Duration::from_secs(60));
     assert_eq!(config.transport(), Transport::Tcp);
+    assert!(config.roaming());
     assert_eq!(
         (config.log_level(), config.log_format()),
         (LogLevel::Debug, LogFormat::Json)
