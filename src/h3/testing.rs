@@ -19,14 +19,14 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use super::{Client, Closable, Code, Config, Ended, Incoming, Server, Stream, client, server};
 
 /// Two ends that have shaken hands.
-pub(super) struct Pair {
-    pub(super) client: Connection,
-    pub(super) server: Connection,
+pub(crate) struct Pair {
+    pub(crate) client: Connection,
+    pub(crate) server: Connection,
     /// They are closed with their endpoints.
     _endpoints: (Endpoint, Endpoint),
 }
 
-pub(super) fn transport() -> TransportConfig {
+pub(crate) fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(VarInt::from_u32(20_000).into()))
@@ -40,7 +40,7 @@ pub(super) async fn pair() -> Pair {
     pair_of(transport(), transport()).await
 }
 
-pub(super) async fn pair_of(client: TransportConfig, server: TransportConfig) -> Pair {
+pub(crate) async fn pair_of(client: TransportConfig, server: TransportConfig) -> Pair {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["peer".to_owned()]).unwrap();
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -155,7 +155,7 @@ impl<T: 'static> Future for Task<T> {
 }
 
 /// Waits for what must not take long.
-pub(super) async fn within<F: Future>(future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     let most = Duration::from_secs(20);
     tokio::time::timeout(most, future)
         .await

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 
 /// Shortest round trips below it are near.
@@ -107,10 +107,6 @@ impl Controller for Chosen {
         self.inner.window()
     }
 
-    fn metrics(&self) -> ControllerMetrics {
-        self.inner.metrics()
-    }
-
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             inner: self.inner.clone_box(),
@@ -125,5 +121,50 @@ impl Controller for Chosen {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::congestion::BbrConfig;
+
+    use super::*;
+    use crate::h3::Closable;
+    use crate::h3::testing::{pair_of, transport, within};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn to_a_near_peer_little_is_on_the_way() {
+        let bbr = Arc::new(BbrConfig::default());
+        let far = bbr.build(Instant::now(), 1200).initial_window();
+        assert!(far > MOST, "{far}: what is shown below would hold without");
+        let mut sending = transport();
+        let by = Closable::new(ByDistance::new(BbrConfig::default()));
+        sending.congestion_controller_factory(Arc::new(by));
+        let pair = pair_of(sending, transport()).await;
+        let mut out = pair.client.open_uni().await.unwrap();
+        let (mut sent, mut most) = (0, 0);
+        let send = async {
+            // A few packets at a time are acknowledged at once, and tell how near the peer is.
+            while pair.client.congestion_state().window() > MOST {
+                out.write_all(&[7; 4000]).await.unwrap();
+                sent += 4000;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            while sent < 16 << 20 {
+                out.write_all(&[7; 1 << 16]).await.unwrap();
+                sent += 1 << 16;
+                most = most.max(pair.client.congestion_state().window());
+            }
+            out.finish().unwrap();
+        };
+        let receive = async {
+            let mut stream = pair.server.accept_uni().await.unwrap();
+            stream.read_to_end(64 << 20).await.unwrap().len()
+        };
+        let ((), got) = within(async { tokio::join!(send, receive) }).await;
+        assert_eq!(got, sent);
+        // What is acknowledged at once may take it past the bound.
+        let bound = MOST / 2..MOST + MOST / 2;
+        assert!(bound.contains(&most), "{most}");
     }
 }
