@@ -23,7 +23,7 @@ pub use capped::{Change, Changes, Labels};
 pub use control::ControlMetrics;
 pub use dns::DnsLabels;
 pub use exports::Exported;
-pub use labels::{ConnectionLabels, Reporter, Security};
+pub use labels::{Carrier, ConnectionLabels, Reporter, Security};
 pub use metrics::{Metrics, Series};
 pub use providers::Asked;
 pub use requests::{Counted, RequestLabels, RequestSeries};

@@ -59,8 +59,8 @@ use crate::model::route::SessionKey;
 use crate::model::waypoint::{self, Bound, Options, WaypointName};
 use crate::model::workload::Workload;
 use crate::resolve::Names;
-use crate::telemetry::Metrics;
 use crate::telemetry::files::Files;
+use crate::telemetry::{Carrier, Metrics};
 use endpoints::Endpoints;
 use export::Exports;
 use jwks::KeySets;
@@ -168,6 +168,8 @@ struct Client {
     /// The workload of that address.
     workload: Option<Arc<Workload>>,
     /// What it tells of itself.
+    /// By what it came here.
+    carrier: Carrier,
     baggage: String,
     /// Joins the log lines of all who carry the connection.
     traceparent: String,

@@ -10,6 +10,7 @@ use super::lane::Stay;
 use super::session::Session;
 use crate::causes::chain;
 use crate::hbone::{self, Tunnel};
+use crate::telemetry::Carrier;
 
 /// A program's connection and where it goes on.
 pub(super) struct Carried {
@@ -26,6 +27,16 @@ pub(super) enum Onward {
     Plain(TcpStream),
     /// To a program of this host.
     Guest(Box<Guest>),
+}
+
+impl Onward {
+    /// What carries it to another host.
+    pub(super) fn carrier(&self) -> Carrier {
+        match self {
+            Self::Tunnel(tunnel) => tunnel.transport().into(),
+            Self::Plain(_) | Self::Guest(_) => Carrier::none,
+        }
+    }
 }
 
 /// A connection handed over to another workload of this host.

@@ -24,7 +24,7 @@ use crate::identity::SpiffeId;
 use crate::model::inbound::{self, Caller, Target};
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, denied};
-use crate::telemetry::{ConnectionLabels, Reporter};
+use crate::telemetry::{Carrier, ConnectionLabels, Reporter};
 
 /// Serves one connection on the HBONE port to its end.
 pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
@@ -103,6 +103,7 @@ pub(super) async fn open(local: Arc<Lane>, local_ip: IpAddr, request: Incoming) 
         peer: request.peer.clone(),
         remote: request.remote,
         proven_ip: request.proven_ip,
+        carrier: request.transport().into(),
         authority: &request.authority,
         host: headers::forwarded_host(&request.headers),
     };
@@ -148,6 +149,8 @@ pub(super) struct Asked<'a> {
     pub(super) remote: SocketAddr,
     /// The same where it is beyond doubt.
     pub(super) proven_ip: Option<IpAddr>,
+    /// What has carried it here.
+    pub(super) carrier: Carrier,
     /// What he wants.
     pub(super) authority: &'a Authority,
     /// The service that he says he addressed.
@@ -213,6 +216,7 @@ pub(super) async fn admit(
         source_identity: asked.peer.clone(),
         destination: SocketAddr::new(local_ip, HBONE),
         tunnelled: Some(delivery.to.to_string()),
+        carrier: asked.carrier,
         service: delivery.service,
         destination_workload: Some(Arc::clone(&workload)),
         destination_identity: workload.identity().ok(),

@@ -24,7 +24,7 @@ use crate::model::outbound::{Refusal, Route, Tunnelled};
 use crate::model::view::View;
 use crate::model::workload::Workload;
 use crate::telemetry::access_log::{Entry, denied};
-use crate::telemetry::{ConnectionLabels, Reporter};
+use crate::telemetry::{Carrier, ConnectionLabels, Reporter};
 
 /// Endpoints tried before a connection is given up: nothing of the program's has left until the
 /// peer says 200, so another endpoint is safe (§1.4).
@@ -137,6 +137,7 @@ impl Outbound<'_> {
             source_identity: None,
             destination: to,
             tunnelled: None,
+            carrier: Carrier::none,
             service: None,
             destination_workload: None,
             destination_identity: None,
@@ -212,6 +213,7 @@ impl Outbound<'_> {
         loop {
             let error = match self.onward(&route, &session).await {
                 Ok(onward) => {
+                    session.carried(onward.carrier());
                     return Some(Carried {
                         session,
                         program: stream,
@@ -351,6 +353,7 @@ impl Outbound<'_> {
             peer: Some(to.peer),
             remote: self.source,
             proven_ip: Some(self.source.ip()),
+            carrier: Carrier::none,
             authority: &authority,
             host: route.service.as_ref().map(|s| &*s.key.hostname),
         };

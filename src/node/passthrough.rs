@@ -17,7 +17,7 @@ use crate::causes::chain;
 use crate::hbone;
 use crate::model::inbound;
 use crate::telemetry::access_log::{Entry, denied};
-use crate::telemetry::{ConnectionLabels, Reporter};
+use crate::telemetry::{Carrier, ConnectionLabels, Reporter};
 
 /// Serves one captured connection to its end.
 pub(super) fn handle(
@@ -62,6 +62,7 @@ async fn open(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) -> Option
         source_identity: None,
         destination: delivery.to,
         tunnelled: None,
+        carrier: Carrier::none,
         service: delivery.service,
         destination_workload: Some(Arc::clone(&workload)),
         destination_identity: None,

@@ -9,7 +9,7 @@ use super::connections::{Connection, Open};
 use super::registry::{Registration, Unwelcome};
 use crate::hbone::Traffic;
 use crate::telemetry::access_log::{Ending, Entry};
-use crate::telemetry::{ConnectionLabels, Series};
+use crate::telemetry::{Carrier, ConnectionLabels, Metrics, Series};
 
 /// Which way a relay's bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +20,30 @@ pub(super) enum Forth {
     ToClient,
 }
 
+/// What it counts for.
+enum Account {
+    /// Known with what carries it.
+    Awaited(Arc<Metrics>, Box<ConnectionLabels>),
+    Counted(Arc<Series>),
+}
+
+impl Account {
+    /// The series it counts for from now on.
+    fn series(&mut self, carrier: Carrier) -> Arc<Series> {
+        let series = match self {
+            Self::Counted(series) => return Arc::clone(series),
+            Self::Awaited(metrics, labels) => {
+                metrics.opened(ConnectionLabels::clone(labels).carried(carrier))
+            }
+        };
+        *self = Self::Counted(Arc::clone(&series));
+        series
+    }
+}
+
 /// A connection from its decision to its end.
 pub(super) struct Session {
-    series: Arc<Series>,
+    account: Account,
     /// What the log will say of it; may be completed while it is open.
     pub(super) entry: Entry,
     /// How long it is let in; none where nobody judges it here.
@@ -36,7 +57,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Counts a connection as opened and lists it.
+    /// Lists a connection and counts it as opened; one into a tunnel once it is known what carries that.
     pub(super) fn open(
         shared: &Shared,
         workload: &Arc<str>,
@@ -46,7 +67,10 @@ impl Session {
         started: Instant,
     ) -> Box<Self> {
         let protocol = labels.request_protocol;
-        let series = shared.metrics.opened(labels);
+        let mut account = Account::Awaited(Arc::clone(&shared.metrics), Box::new(labels));
+        if entry.tunnelled.is_none() || entry.carrier != Carrier::none {
+            account.series(entry.carrier);
+        }
         let destination = match &entry.tunnelled {
             Some(target) => target.clone(),
             None => entry.destination.to_string(),
@@ -63,7 +87,7 @@ impl Session {
             since: SystemTime::now(),
         });
         Box::new(Self {
-            series,
+            account,
             entry,
             registration: None,
             traffic: Arc::default(),
@@ -72,6 +96,12 @@ impl Session {
             ended: false,
             _open: open,
         })
+    }
+
+    /// It goes on by this way.
+    pub(super) fn carried(&mut self, by: Carrier) {
+        self.entry.carrier = by;
+        self.account.series(by);
     }
 
     /// Counts the bytes of another account of the same connection.
@@ -84,7 +114,7 @@ impl Session {
     pub(super) fn closed(mut self, error: Option<String>) {
         let flag = if error.is_some() { "CONNECT" } else { "-" };
         let (to_client, from_client) = self.totals();
-        self.series.closed(flag, to_client, from_client);
+        self.series().closed(flag, to_client, from_client);
         self.log(error);
     }
 
@@ -107,7 +137,7 @@ impl Session {
     /// It was let in, and is no more.
     pub(super) fn denied(mut self, why: &Unwelcome) {
         let (to_client, from_client) = self.totals();
-        self.series.closed("DENY", to_client, from_client);
+        self.series().closed("DENY", to_client, from_client);
         let changed = match why {
             Unwelcome::Denied(_) => "policy has changed",
             Unwelcome::Refused(_) => "a waypoint must be passed now",
@@ -117,8 +147,12 @@ impl Session {
 
     /// It never worked.
     pub(super) fn failed(mut self, flag: &'static str, error: String) {
-        self.series.failed(flag);
+        self.series().failed(flag);
         self.log(Some(error));
+    }
+
+    fn series(&mut self) -> Arc<Series> {
+        self.account.series(self.entry.carrier)
     }
 
     /// Bytes to and from the client.
@@ -151,7 +185,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if !self.ended {
             let (to_client, from_client) = self.totals();
-            self.series.closed("-", to_client, from_client);
+            self.series().closed("-", to_client, from_client);
             self.log(Some(
                 "cut: this proxy is stopping, or the peer has fallen silent".to_owned(),
             ));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{Level, enabled, warn};
 
+use super::Carrier;
 use super::log::{self, Line};
 use crate::identity::SpiffeId;
 use crate::model::service::Service;
@@ -26,6 +27,8 @@ pub struct Entry {
     pub destination: SocketAddr,
     /// The target inside the tunnel.
     pub tunnelled: Option<String>,
+    /// By what the tunnel goes, once that is known; at a waypoint the one by which the connection came.
+    pub carrier: Carrier,
     /// The service addressed.
     pub service: Option<Arc<Service>>,
     /// The server, when the mesh knows it.
@@ -90,6 +93,9 @@ impl Entry {
         line.bare("dst.addr", &self.destination);
         if let Some(target) = &self.tunnelled {
             line.text("dst.hbone_addr", target);
+        }
+        if self.carrier != Carrier::none {
+            line.text("transport", self.carrier.as_str());
         }
         if let Some(service) = &self.service {
             line.text("dst.service", &service.key.hostname);

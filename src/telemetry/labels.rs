@@ -1,10 +1,11 @@
-//! The labels of a connection: set T of `spec/hbone-dataplane.md` §8, in its order.
+//! The labels of a connection: set T of `spec/hbone-dataplane.md` §8, in its order, and one of our own.
 
 use std::sync::{Arc, LazyLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 
 use super::capped::{Pair, Pairs};
+use crate::hbone::Transport;
 use crate::identity::SpiffeId;
 use crate::model::service::Service;
 use crate::model::workload::Workload;
@@ -38,6 +39,41 @@ pub enum Security {
     unknown,
     /// In a tunnel between two proven identities.
     mutual_tls,
+}
+
+/// What carried a connection from host to host. Istio has no such label, since it has one way only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "spelt as mesh files spell transports")]
+pub enum Carrier {
+    /// No tunnel: it went as it was, or stayed on its host.
+    #[default]
+    none,
+    /// HBONE over TCP.
+    tcp,
+    /// HBONE over QUIC.
+    quic,
+}
+
+impl Carrier {
+    /// As labels and logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::none => "none",
+            Self::tcp => "tcp",
+            Self::quic => "quic",
+        }
+    }
+}
+
+impl From<Transport> for Carrier {
+    /// Of a tunnel that there is: nothing is carried by `auto`.
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::tcp,
+            Transport::Quic => Self::quic,
+            Transport::Auto => Self::none,
+        }
+    }
 }
 
 /// The label of a service's own gauges.
@@ -81,6 +117,7 @@ pub struct ConnectionLabels {
     pub request_protocol: &'static str,
     pub response_flags: &'static str,
     pub connection_security_policy: Security,
+    pub transport: Carrier,
 }
 
 impl ConnectionLabels {
@@ -121,6 +158,7 @@ impl ConnectionLabels {
             request_protocol: "tcp",
             response_flags: "-",
             connection_security_policy: Security::unknown,
+            transport: Carrier::none,
         }
     }
 
@@ -138,6 +176,13 @@ impl ConnectionLabels {
     pub fn tunnelled(mut self, source: &SpiffeId) -> Self {
         self.source_principal = Arc::from(source.to_string());
         self.connection_security_policy = Security::mutual_tls;
+        self
+    }
+
+    /// The same in a tunnel by this way.
+    #[must_use]
+    pub fn carried(mut self, by: Carrier) -> Self {
+        self.transport = by;
         self
     }
 
@@ -197,6 +242,7 @@ impl Pairs for ConnectionLabels {
             ("request_protocol", self.request_protocol),
             ("response_flags", self.response_flags),
             ("connection_security_policy", security),
+            ("transport", self.transport.as_str()),
         ];
         let first = (Arc::from("reporter"), Arc::from(reporter));
         let texts = texts.map(|(label, value)| (Arc::from(label), Arc::clone(value)));
@@ -217,7 +263,9 @@ mod tests {
     /// Labels that are changed are told by another hand than those that are not.
     #[test]
     fn labels_are_the_same_by_whatever_way_they_are_told() {
-        let labels = ConnectionLabels::new(Reporter::waypoint, None, None, None).flagged("UF");
+        let labels = ConnectionLabels::new(Reporter::waypoint, None, None, None)
+            .carried(Carrier::quic)
+            .flagged("UF");
         let shown = |labels: Labels<ConnectionLabels>| {
             let family = Family::<Labels<ConnectionLabels>, Counter>::default();
             family.get_or_create(&labels).inc();

@@ -261,8 +261,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A connection begins: outbound before dialling, inbound before policy. What becomes of it is
-    /// told to the series.
+    /// A connection begins: outbound before dialling, or into the mesh once it is known what carries it;
+    /// inbound before policy. What becomes of it is told to the series.
     pub fn opened(&self, labels: ConnectionLabels) -> Arc<Series> {
         let mut known = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let series = match known.get(&labels) {

@@ -62,6 +62,7 @@ pub(super) fn entry<C: Connector>(arrival: &Arrival<C>, chosen: Option<&Chosen>)
         source_identity: Some(client.identity.clone()),
         destination: chosen.map_or_else(|| arrival.bound.asked(), Chosen::hop),
         tunnelled: tunnelled.map(|t| t.target.to_string()),
+        carrier: client.carrier,
         service: routed.or_else(|| arrival.bound.service()).cloned(),
         destination_workload: workload.cloned(),
         destination_identity: tunnelled.and_then(|t| t.workload.identity().ok()),
@@ -75,7 +76,8 @@ pub(super) fn labels(entry: &Entry) -> ConnectionLabels {
         entry.source_workload.as_deref(),
         entry.destination_workload.as_deref(),
         entry.service.as_deref(),
-    );
+    )
+    .carried(entry.carrier);
     match (&entry.source_identity, &entry.destination_identity) {
         (Some(source), Some(destination)) => labels.secured(source, destination),
         (Some(source), None) => labels.tunnelled(source),

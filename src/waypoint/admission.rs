@@ -67,6 +67,7 @@ pub(super) fn admit<C: Connector>(
         peer: Peer::new(&identity),
         identity,
         source,
+        carrier: request.transport().into(),
         workload: workload.cloned(),
         baggage: headers::Baggage::read(map).render(),
         traceparent: headers::traceparent(map),

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use crate::h3;
 use crate::hbone::tunnel::{self, Carrier};
-use crate::hbone::{Authority, Carries, Tunnel, TunnelError, headers, masque};
+use crate::hbone::{Authority, Carries, Transport, Tunnel, TunnelError, headers, masque};
 use crate::identity::SpiffeId;
 
 /// Header fields of a request (`spec/reliability.md` §2b).
@@ -64,6 +64,14 @@ pub enum Refusal {
 }
 
 impl Incoming {
+    /// By what it came.
+    pub fn transport(&self) -> Transport {
+        match &self.answer {
+            Answerer::Http2 { .. } => Transport::Tcp,
+            Answerer::Http3(_) => Transport::Quic,
+        }
+    }
+
     pub(super) fn http2(
         peer: Option<SpiffeId>,
         remote: SocketAddr,

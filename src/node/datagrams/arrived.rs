@@ -96,6 +96,7 @@ async fn admit(lane: &Lane, local_ip: IpAddr, request: &Incoming) -> Result<Admi
         source_identity: request.peer.clone(),
         destination: SocketAddr::new(local_ip, HBONE),
         tunnelled: Some(delivery.to.to_string()),
+        carrier: request.transport().into(),
         service: delivery.service,
         destination_workload: Some(Arc::clone(&workload)),
         destination_identity: workload.identity().ok(),

@@ -21,7 +21,7 @@ use crate::node::quic::transport;
 use crate::node::registry::Attributes;
 use crate::node::session::{Forth, Session};
 use crate::telemetry::access_log::{Entry, denied};
-use crate::telemetry::{ConnectionLabels, Reporter};
+use crate::telemetry::{Carrier, ConnectionLabels, Reporter};
 
 /// Carries what a program sends to the mesh, from its first datagram on.
 pub(super) async fn into_the_mesh(lane: &Lane, ends: Ends, waiting: mpsc::Receiver<Bytes>) {
@@ -45,9 +45,12 @@ pub(super) async fn into_the_mesh(lane: &Lane, ends: Ends, waiting: mpsc::Receiv
         }
         Err(refusal) => return denied("outbound", from, Some(to), &chain(&refusal)),
     };
-    let session = outbound(lane, &workload, &route, from, started);
+    let mut session = outbound(lane, &workload, &route, from, started);
     let flow = match tunnel(lane, &workload, &route, from).await {
-        Ok(flow) => flow,
+        Ok((flow, carrier)) => {
+            session.carried(carrier);
+            flow
+        }
         Err((flag, reason)) => return session.failed(flag, reason),
     };
     let answer = lane.shared.sockets.answer_udp(&lane.place, to).await;
@@ -78,6 +81,7 @@ async fn to_itself(
         source_identity: None,
         destination: ends.to,
         tunnelled: None,
+        carrier: Carrier::none,
         service: None,
         destination_identity: None,
         destination_workload: None,
@@ -125,6 +129,7 @@ fn outbound(
         source_identity: workload.identity().ok(),
         destination: route.hop,
         tunnelled: Some(route.target.to_string()),
+        carrier: Carrier::none,
         service: route.service.clone(),
         destination_identity: route.workload.identity().ok(),
         destination_workload: Some(Arc::clone(&route.workload)),
@@ -163,7 +168,7 @@ async fn tunnel(
     workload: &Workload,
     route: &Tunnelled,
     from: SocketAddr,
-) -> Result<Flow, (&'static str, String)> {
+) -> Result<(Flow, Carrier), (&'static str, String)> {
     let svid = lane.svid(workload).await;
     let svid = svid.map_err(|e| ("IDENTITY_ERROR", chain(&e)))?;
     let hop = Hop {
@@ -183,7 +188,8 @@ async fn tunnel(
     };
     let opened = lane.pool.connect(&hop, &request).await;
     let (tunnel, _answer) = opened.map_err(|e| (e.flag(), chain(&e)))?;
-    Ok(Flow::new(tunnel))
+    let carrier = tunnel.transport().into();
+    Ok((Flow::new(tunnel), carrier))
 }
 
 /// Lets in what somebody outside sends to the workload, if its policies do.
@@ -205,6 +211,7 @@ pub(super) async fn from_outside(lane: &Lane, ends: Ends, waiting: mpsc::Receive
         source_identity: None,
         destination: delivery.to,
         tunnelled: None,
+        carrier: Carrier::none,
         service: delivery.service,
         destination_workload: Some(Arc::clone(&workload)),
         destination_identity: None,

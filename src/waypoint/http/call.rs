@@ -19,6 +19,7 @@ use crate::model::route::Target;
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::Bound;
 use crate::node::baggage;
+use crate::telemetry::Carrier;
 use crate::waypoint::lane::Lane;
 use crate::waypoint::routing::Seen;
 use crate::waypoint::{Arrival, Client, Shared};
@@ -143,6 +144,7 @@ impl<C: Connector + Clone> Caller<C> {
                 peer: Peer::new(&identity),
                 identity,
                 source: SocketAddr::new(source, 0),
+                carrier: Carrier::none,
                 workload: Some(Arc::clone(&seen.instance)),
                 baggage: baggage(&seen.instance).render(),
                 traceparent: headers::new_traceparent(),

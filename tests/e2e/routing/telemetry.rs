@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::authorization::{on_echo, to};
 use super::written::route;
 use super::{Bench, fresh};
-use crate::support::text;
+use crate::support::{quic, text};
 
 /// Telemetry for the echo.
 fn on_service(says: &str) -> String {
@@ -158,6 +158,7 @@ fn what_nobody_answers_is_told_as_what_it_is() {
         ("request_protocol", "http"),
         ("response_flags", "-"),
         ("grpc_response_status", ""),
+        ("transport", if quic() { "quic" } else { "tcp" }),
     ];
     let gone = [
         ("response_code", "0"),

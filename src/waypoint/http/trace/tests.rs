@@ -7,6 +7,7 @@ use super::*;
 use crate::model::log_format::TextFormat;
 use crate::model::telemetry::{Request, Response};
 use crate::model::testing::{service, workload};
+use crate::telemetry::Carrier;
 use crate::telemetry::batch::{self, Batches};
 use crate::telemetry::trace::{Propagation, Share};
 use crate::waypoint::tracer::{Custom, own};
@@ -57,6 +58,7 @@ fn entry() -> Entry {
         source_identity: None,
         destination: "10.96.0.10:80".parse().unwrap(),
         tunnelled: None,
+        carrier: Carrier::none,
         service: None,
         destination_workload: None,
         destination_identity: None,
