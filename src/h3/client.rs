@@ -119,6 +119,12 @@ impl Client {
         self.shared.leave();
     }
 
+    /// Sends what has to be acknowledged: from a peer that is there something comes, though it may have
+    /// nothing to say for long. Several at once are one.
+    pub fn probe(&self) {
+        self.shared.probes.notify_one();
+    }
+
     /// Whether requests can be made: neither end leaves, nor is the connection over.
     pub fn is_usable(&self) -> bool {
         !self.shared.status.borrow().is_leaving()

@@ -299,8 +299,19 @@ pub(super) async fn speak(shared: Arc<Shared>) {
     let stopped = ours.stream.stopped();
     let spoken = async {
         ours.stream.write_all(&greeting).await?;
-        let leaving = status.wait_for(|status| status.leaving.is_some()).await;
-        if let Some(id) = leaving.ok().and_then(|status| status.leaving) {
+        let leaving = loop {
+            let leaving = async {
+                let leaving = status.wait_for(|status| status.leaving.is_some()).await;
+                leaving.ok().and_then(|status| status.leaving)
+            };
+            tokio::select! {
+                leaving = leaving => break leaving,
+                () = shared.probes.notified() => {
+                    ours.stream.write_all(&frame::nothing()).await?;
+                }
+            }
+        };
+        if let Some(id) = leaving {
             ours.stream.write_all(&frame::goaway(id)).await?;
         }
         // Kept open.

@@ -219,10 +219,14 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the peer has certainly not looked at the request.
+    /// Whether the peer has certainly not looked at the request, or what has looked is gone: who is
+    /// there now knows nothing of the connection (RFC 9000 §10.3).
     pub fn is_unprocessed(&self) -> bool {
         match self {
             Self::Unprocessed | Self::NotOffered | Self::Ended(_) => true,
+            Self::Stream(StreamError::Ended(Ended::Lost(lost))) => {
+                matches!(lost, quinn::ConnectionError::Reset)
+            }
             Self::Refused(_) | Self::TooLarge | Self::Stream(_) => false,
         }
     }

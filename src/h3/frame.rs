@@ -67,6 +67,11 @@ pub(super) fn goaway(id: u64) -> Bytes {
     whole(GOAWAY, &payload)
 }
 
+/// A frame that means nothing, and is acknowledged as all are (§7.2.8).
+pub(super) fn nothing() -> Bytes {
+    whole(0x21, b"")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) lingers: Notify,
     /// Told that no stream is left.
     pub(super) idle: Notify,
+    /// The peer is to be asked whether it is there.
+    pub(super) probes: Notify,
     fault: OnceLock<Fault>,
     live: AtomicUsize,
     /// Streams that have ended for their owners and are to be seen off, until nobody does. No more
@@ -81,6 +83,7 @@ impl Shared {
             demux: Mutex::new(Demux::new(server)),
             lingers: Notify::new(),
             idle: Notify::new(),
+            probes: Notify::new(),
             fault: OnceLock::new(),
             live: AtomicUsize::new(0),
             lingering: Mutex::new(Some(Vec::new())),

@@ -250,7 +250,8 @@ impl ConnectError {
         }
     }
 
-    /// Whether the peer has certainly not looked at the request: it was closing the connection, say.
+    /// Whether the peer has certainly not looked at the request: it was closing the connection, say, or has
+    /// begun anew since.
     pub(super) fn is_unprocessed(&self) -> bool {
         match self {
             Self::Http2 { unprocessed, .. } => *unprocessed,

@@ -10,18 +10,22 @@ mod auto;
 mod busy;
 mod connection;
 mod dial;
+mod silence;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use http::StatusCode;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::connect::{
     ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop, Transport,
@@ -163,9 +167,52 @@ impl<C: Connector> Pool<C> {
         request: &ConnectRequest,
     ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
         match hop.transport {
-            Transport::Tcp | Transport::Quic => self.connect_by(hop, request).await,
-            // Apart, for it is as large as several of the others.
+            Transport::Tcp => self.connect_by(hop, request).await,
+            // Apart, for they are as large as several of the others.
+            Transport::Quic => Box::pin(self.connect_quic(hop, request)).await,
             Transport::Auto => Box::pin(self.connect_auto(hop, request)).await,
+        }
+    }
+
+    /// Opens a tunnel by QUIC alone: what a way that has fallen silent leaves unanswered is asked on
+    /// another connection.
+    async fn connect_quic(
+        &self,
+        hop: &Hop,
+        request: &ConnectRequest,
+    ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
+        let mut attempt = 1;
+        loop {
+            let lease = self.lease(hop).await?;
+            match self.asked_twice(lease, hop, request).await {
+                Err(error) if error.is_unprocessed() && attempt < ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn asked_twice(
+        &self,
+        lease: Lease,
+        hop: &Hop,
+        request: &ConnectRequest,
+    ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
+        let connection = Arc::clone(lease.connection());
+        let mut first = pin!(self.ask(lease, request));
+        if let Some(outcome) = silence::answered(&connection, first.as_mut()).await {
+            return outcome;
+        }
+        debug!(dst.addr = %hop.to, "no answer, asking on another connection");
+        connection.suspect();
+        let second = pin!(async {
+            let lease = self.lease(hop).await?;
+            self.ask(lease, request).await
+        });
+        // Nothing of the program's has been sent by either; the one that comes late is cancelled.
+        match select(first, second).await {
+            Either::Left((Ok(opened), _)) => Ok(opened),
+            Either::Left((Err(_lost), second)) => second.await,
+            Either::Right((outcome, _)) => outcome,
         }
     }
 
@@ -282,7 +329,14 @@ impl<C: Connector> Pool<C> {
         let State { entries, tasks, .. } = &mut *state;
         let entry = entries.entry(key.clone()).or_default();
         let wall = clock::now();
-        entry.connections.retain(|c| c.usable(wall));
+        let now = Instant::now();
+        entry.connections.retain(|c| {
+            let broken = silence::is_broken(c, now);
+            if broken {
+                c.leave();
+            }
+            !broken && c.usable(wall)
+        });
         // A dial that panicked leaves its channel closed.
         entry.dialling.take_if(|o| o.has_changed().is_err());
         entry.failed.take_if(|failed| failed.is_over(limits));
@@ -355,7 +409,7 @@ impl Entry {
         let roomy = self
             .connections
             .iter()
-            .filter(|c| c.room(limits.streams_out));
+            .filter(|c| c.room(limits.streams_out) && c.silent_since().is_none());
         let best = roomy.min_by_key(|c| (c.strained(limits), c.load()));
         best.map(Arc::clone)
     }

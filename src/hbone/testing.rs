@@ -121,7 +121,7 @@ impl Handler for Deliver {
 
 /// A listener of tunnels with a certificate of its own.
 pub(super) struct Server {
-    pub(super) ca: TestCa,
+    pub(super) ca: Arc<TestCa>,
     pub(super) at: SocketAddr,
     /// Where its datagrams come in.
     pub(super) udp: SocketAddr,
@@ -143,7 +143,27 @@ pub(super) async fn server<H: Handler>(limits: Limits, handler: Arc<H>) -> Serve
 /// One whose datagrams somebody else is to bring from its address.
 pub(super) async fn server_behind<H: Handler>(limits: Limits, handler: Arc<H>) -> Server {
     let anywhere = Some(([127, 0, 0, 1], 0).into());
-    listening(&Leaf::uris(&[CART]), limits, handler, anywhere).await
+    listening(
+        Arc::new(TestCa::new()),
+        &Leaf::uris(&[CART]),
+        limits,
+        handler,
+        anywhere,
+    )
+    .await
+}
+
+/// Another process of the same workload's.
+pub(super) async fn heir<H: Handler>(of: &Server, limits: Limits, handler: Arc<H>) -> Server {
+    let anywhere = Some(([127, 0, 0, 1], 0).into());
+    listening(
+        Arc::clone(&of.ca),
+        &Leaf::uris(&[CART]),
+        limits,
+        handler,
+        anywhere,
+    )
+    .await
 }
 
 pub(super) async fn server_as<H: Handler>(
@@ -151,16 +171,16 @@ pub(super) async fn server_as<H: Handler>(
     limits: Limits,
     handler: Arc<H>,
 ) -> Server {
-    listening(leaf, limits, handler, None).await
+    listening(Arc::new(TestCa::new()), leaf, limits, handler, None).await
 }
 
 async fn listening<H: Handler>(
+    ca: Arc<TestCa>,
     leaf: &Leaf<'_>,
     limits: Limits,
     handler: Arc<H>,
     udp: Option<SocketAddr>,
 ) -> Server {
-    let ca = TestCa::new();
     let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
     let trust = tls.trust.clone();
     let (listener, socket) = sockets(udp).await;

@@ -9,3 +9,4 @@ mod pool;
 mod relay;
 mod roaming;
 mod serve;
+mod silence;

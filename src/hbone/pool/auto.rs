@@ -2,8 +2,8 @@
 //! §11.5). QUIC is never waited for: it is dialled beside what TCP carries, and a request that it
 //! leaves unanswered on a way that has fallen silent is made over TCP.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::{Either, select};
 use tokio::time::Instant;
@@ -11,17 +11,9 @@ use tracing::debug;
 
 use super::connection::Pooled;
 use super::{ConnectError, ConnectRequest, ConnectResponse, Connector, Hop, Lease, Pool, Tunnel};
-use super::{Key, State, Transport};
+use super::{Key, State, Transport, silence};
 use crate::clock;
 use crate::hbone::connect::Carries;
-
-/// What a request may take on a way that says nothing: twice its round trip, and the time by which its
-/// end may put off what it has to say (RFC 9000 §13.2.1), within these bounds.
-const DELAY: Duration = Duration::from_millis(40);
-const LEAST: Duration = Duration::from_millis(50);
-const MOST: Duration = Duration::from_secs(1);
-/// How long a way may be silent, though something is asked on it, until it counts as broken.
-const SILENCE: Duration = Duration::from_secs(2);
 
 type Opened = Result<(Tunnel, ConnectResponse), ConnectError>;
 
@@ -67,18 +59,16 @@ impl<C: Connector> Pool<C> {
         });
         let entry = entries.entry(key.clone()).or_default();
         entry.connections.retain(|connection| {
-            let silent = connection
-                .silent_since()
-                .is_some_and(|s| now - s >= SILENCE);
-            if silent {
+            let broken = silence::is_broken(connection, now);
+            if broken {
                 debug!(dst.addr = %hop.to, "a way by QUIC has broken, tunnels go by TCP");
                 endpoint.paths().fails(hop.to, now, limits.probe);
                 connection.leave();
             }
-            !silent && connection.usable(wall)
+            !broken && connection.usable(wall)
         });
         if let Some(connection) = entry.least_loaded(limits) {
-            let good = (worth_it || datagrams) && connection.silent_since().is_none();
+            let good = worth_it || datagrams;
             let lease = good.then(|| Lease::of(&connection, limits.streams_out));
             return Some((Arc::clone(&connection), lease??));
         }
@@ -99,22 +89,13 @@ impl<C: Connector> Pool<C> {
         tcp: &Hop,
         request: &ConnectRequest,
     ) -> Opened {
-        let exchange = self.ask(lease, request);
-        tokio::pin!(exchange);
-        loop {
-            let heard = connection.heard();
-            let patience = (2 * connection.round_trip() + DELAY).clamp(LEAST, MOST);
-            if let Ok(outcome) = tokio::time::timeout(patience, &mut exchange).await {
-                return outcome;
-            }
-            if connection.heard() == heard {
-                break;
-            }
+        let mut exchange = pin!(self.ask(lease, request));
+        if let Some(outcome) = silence::answered(connection, exchange.as_mut()).await {
+            return outcome;
         }
         debug!(dst.addr = %tcp.to, "no answer by QUIC, asking by TCP");
         connection.suspect();
-        let second = self.connect_by(tcp, request);
-        tokio::pin!(second);
+        let second = pin!(self.connect_by(tcp, request));
         // Nothing of the program's has been sent by either; the one that comes late is cancelled.
         match select(exchange, second).await {
             Either::Left((Ok(opened), _)) | Either::Right((Ok(opened), _)) => Ok(opened),

@@ -145,6 +145,13 @@ impl Pooled {
         }
     }
 
+    /// Has its peer say that it is there; of TCP the kernel knows.
+    pub(super) fn probe(&self) {
+        if let Lent::Http3(streams) = &self.line {
+            streams.probe();
+        }
+    }
+
     /// Something was asked on it and is not even acknowledged.
     pub(super) fn suspect(&self) {
         if let Lent::Http3(streams) = &self.line {
@@ -204,6 +211,11 @@ impl Lease {
         Some(Self {
             connection: Arc::clone(connection),
         })
+    }
+
+    /// What it is of.
+    pub(super) fn connection(&self) -> &Arc<Pooled> {
+        &self.connection
     }
 
     /// Who the peer proved to be.

@@ -61,6 +61,10 @@ impl Streams {
         self.quic.stats().udp_rx.datagrams
     }
 
+    pub(super) fn probe(&self) {
+        self.client.probe();
+    }
+
     pub(super) fn suspect(&self) {
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         missed.get_or_insert((self.heard(), Instant::now()));

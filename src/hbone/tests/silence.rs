@@ -1,0 +1,132 @@
+//! Peers that nothing comes from, over QUIC alone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::hbone::testing::*;
+use crate::hbone::*;
+
+/// A server behind an address at which another can take its place.
+struct Replaced {
+    server: Server,
+    requests: mpsc::Receiver<Incoming>,
+    /// Where datagrams go to, and come from.
+    to: watch::Sender<SocketAddr>,
+    _tasks: JoinSet<()>,
+}
+
+async fn replaced(limits: Limits) -> Replaced {
+    let (handler, requests) = HandOver::new();
+    let server = server_behind(limits, handler).await;
+    let front = UdpSocket::bind(server.at).await.unwrap();
+    let (to, whereto) = watch::channel(server.udp);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(carry(front, whereto));
+    Replaced {
+        server,
+        requests,
+        to,
+        _tasks: tasks,
+    }
+}
+
+/// Carries the datagrams of one client to whoever is there, and from nobody else.
+async fn carry(front: UdpSocket, to: watch::Receiver<SocketAddr>) {
+    let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut there, mut here) = ([0u8; 2048], [0u8; 2048]);
+    let mut client = None;
+    loop {
+        let now = *to.borrow();
+        tokio::select! {
+            Ok((size, from)) = front.recv_from(&mut there) => {
+                client = Some(from);
+                back.send_to(&there[..size], now).await.unwrap();
+            }
+            Ok((size, from)) = back.recv_from(&mut here) => {
+                if from == now {
+                    front.send_to(&here[..size], client.unwrap()).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+impl Replaced {
+    fn hop(&self) -> Hop {
+        Hop {
+            transport: Transport::Quic,
+            ..self.server.web()
+        }
+    }
+}
+
+fn keyed(reset: ResetKey) -> Limits {
+    Limits {
+        quic: Quic {
+            reset,
+            ..Quic::default()
+        },
+        ..steady()
+    }
+}
+
+fn by_quic() -> Pool<Plain> {
+    let quic = endpoint(([127, 0, 0, 1], 0).into(), &steady());
+    Pool::with_quic(Plain::default(), steady(), Some(quic))
+}
+
+/// Opens a tunnel that is let in at once.
+async fn opened(pool: &Pool<Plain>, hop: &Hop, at: &mut mpsc::Receiver<Incoming>) -> [Tunnel; 2] {
+    let request = ask(80);
+    let taken = async { at.recv().await.unwrap().accept("").unwrap() };
+    let (near, far) = soon("a tunnel", async {
+        tokio::join!(pool.connect(hop, &request), taken)
+    })
+    .await;
+    [near.unwrap().0, far]
+}
+
+#[tokio::test]
+async fn who_begins_anew_is_asked_again() {
+    for (name, key, most) in [
+        ("with the secret of before", [7; 32], 400),
+        ("with another", [8; 32], 2000),
+    ] {
+        let mut way = replaced(keyed(ResetKey::new([7; 32]))).await;
+        let (pool, hop) = (by_quic(), way.hop());
+        let _before = opened(&pool, &hop, &mut way.requests).await;
+        let (handler, mut requests) = HandOver::new();
+        let limits = keyed(ResetKey::new(key));
+        let heir = heir(&way.server, limits, handler).await;
+        way.to.send_replace(heir.udp);
+        let since = Instant::now();
+        let _after = opened(&pool, &hop, &mut requests).await;
+        let took = since.elapsed();
+        assert!(took < Duration::from_millis(most), "{name}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_takes_time_to_answer_is_asked_once() {
+    let mut way = replaced(steady()).await;
+    let (pool, hop) = (by_quic(), way.hop());
+    let _first = opened(&pool, &hop, &mut way.requests).await;
+    let request = ask(80);
+    let answer = async {
+        let request = way.requests.recv().await.unwrap();
+        let another = tokio::time::timeout(Duration::from_millis(700), way.requests.recv());
+        assert!(another.await.is_err(), "asked once more");
+        request.accept("").unwrap()
+    };
+    let (near, _far) = soon("a tunnel", async {
+        tokio::join!(pool.connect(&hop, &request), answer)
+    })
+    .await;
+    near.unwrap();
+    assert_eq!(pool.connections(), 1);
+}
