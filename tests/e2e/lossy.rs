@@ -1,6 +1,9 @@
 //! What links do to tunnels that lose, limit or block what crosses them: over TCP, over QUIC, and with
 //! `auto`, in the same rig.
 
+mod measured;
+mod roaming;
+
 use std::time::{Duration, SystemTime};
 
 use crate::support::{Testbed, eventually, testbed, text};
@@ -30,7 +33,8 @@ while True:
 
 /// `bulk FLOWS BYTES` prints MB/s; `small TIMES` prints p50 and p99 in µs of echoes beside a download;
 /// `connect TIMES` opens connections one after the other, each with one echo, and prints how many failed, p50
-/// and p99 in µs, and when those that failed were begun, in seconds since 1970.
+/// and p99 in µs, and when those that failed were begun, in seconds since 1970; `held FLOWS BYTES` downloads
+/// slowly, prints how many have begun, then, after a line is read, goes on at full speed and prints how many broke.
 const CLIENT: &str = "
 import socket,sys,threading,time
 to=('10.96.0.78',78)
@@ -68,6 +72,26 @@ elif what=='small':
         times.append(time.time()-begun); time.sleep(.001)
     stop=True
     print(quantiles(times))
+elif what=='held':
+    flows,size=int(sys.argv[2]),int(sys.argv[3])
+    begun,broken,go=[],[],threading.Event()
+    def hold(c):
+        try:
+            c.sendall(b'%d\\n'%size); left=size
+            while left>0:
+                got=c.recv(1<<16 if go.is_set() else 1<<12)
+                if not got: raise OSError('cut')
+                if left==size: begun.append(c)
+                left-=len(got)
+                if not go.is_set(): go.wait(.05)
+        except OSError: broken.append(c)
+    ts=[threading.Thread(target=hold,args=(dial(),)) for _ in range(flows)]
+    [t.start() for t in ts]
+    while len(begun)+len(broken)<flows: time.sleep(.01)
+    print(len(begun),flush=True)
+    sys.stdin.readline(); go.set()
+    [t.join() for t in ts]
+    print(len(broken),flush=True)
 else:
     times,failed=[],[]
     for n in range(int(sys.argv[2])):
@@ -197,46 +221,4 @@ fn a_way_that_breaks_while_it_is_used_fails_no_connection() {
         begun.len() <= 1 && begun.iter().all(|at| *at < broken),
         "{seen}, broken at {broken}"
     );
-}
-
-/// What is asked of QUIC: that a small request beside bulk suffers less from what is lost.
-#[test]
-#[ignore = "measures for minutes, and wants a release build and a machine of its own"]
-fn lossy_links_hold_up_small_requests_less_over_quic() {
-    let mut testbed = testbed();
-    begin(&mut testbed);
-    for (name, rules) in [
-        ("no loss", vec![]),
-        ("0.1 %", vec!["numgen random mod 1000 < 1 drop".to_owned()]),
-        ("1 %", vec!["numgen random mod 100 < 1 drop".to_owned()]),
-        ("3 %", vec!["numgen random mod 100 < 3 drop".to_owned()]),
-        (
-            "12 MB/s",
-            vec!["limit rate over 12 mbytes/second burst 256 kbytes drop".to_owned()],
-        ),
-    ] {
-        let mut p99 = [0u64; 2];
-        for transport in ["tcp", "quic", "tcp", "quic"] {
-            link(&testbed, &[]);
-            by(&testbed, transport);
-            // QUIC has the one port at both ends.
-            let on = ["tcp dport", "tcp sport", "udp dport"];
-            let both = rules
-                .iter()
-                .flat_map(|rule| on.map(|of| format!("{of} 15008 {rule}")));
-            link(&testbed, &both.collect::<Vec<_>>());
-            let one = client(&testbed, &["bulk", "1", "20000000"]);
-            let many = client(&testbed, &["bulk", "64", "500000"]);
-            let small = client(&testbed, &["small", "1000"]);
-            let slow = small.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok());
-            p99[usize::from(transport == "quic")] += slow.unwrap();
-            eprintln!(
-                "{name:8} {transport:4}  1 flow {one} MB/s  64 flows {many} MB/s  small p50 p99 {small} µs"
-            );
-        }
-        // Below that, bulk on the same connection still holds up more than losses do.
-        let lossy = ["1 %", "3 %"].contains(&name);
-        assert!(!lossy || p99[1] < p99[0], "{name}: {p99:?}");
-    }
-    link(&testbed, &[]);
 }
