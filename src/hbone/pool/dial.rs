@@ -1,10 +1,14 @@
 //! Makes one connection for all who wait for it, then keeps it going.
 
+use std::io::ErrorKind::ConnectionRefused;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use futures::future::{Either, select};
 use rustls::ClientConfig;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Pooled};
@@ -12,6 +16,12 @@ use super::{Failed, Key, Outcome, Shared};
 use crate::hbone::Limits;
 use crate::hbone::connect::{self, Connector, DialError, Hop};
 use crate::hbone::quic::{self, Endpoint, QuicError};
+
+/// Handshakes by QUIC that take longer have TCP asked whether anybody is there.
+const QUIET: Duration = Duration::from_millis(150);
+/// How long they may still take where TCP is refused: of a peer that is there and has TCP refused by a
+/// firewall the round trip is less.
+const GONE: Duration = Duration::from_millis(850);
 
 /// A dial, and the connection it leads to, as one task.
 pub(super) struct Dial<C> {
@@ -59,7 +69,7 @@ impl<C: Connector> Dial<C> {
                 to,
                 source: QuicError::NoSocket,
             })?;
-            let dialled = quic::dial(endpoint, &self.hop, &self.limits).await;
+            let dialled = self.by_quic(endpoint).await;
             match &dialled {
                 Ok(_) => endpoint.paths().works(to),
                 Err(DialError::QuicTimeout { .. }) => {
@@ -77,6 +87,24 @@ impl<C: Connector> Dial<C> {
         };
         self.tls = Some(Arc::clone(&tls));
         connect::dial(&*self.connector, &self.hop, tls, &self.limits).await
+    }
+
+    /// QUIC's handshake, given up where TCP tells meanwhile that nobody listens there: by UDP nothing would.
+    async fn by_quic(&self, endpoint: &Endpoint) -> Result<connect::Dialled, DialError> {
+        let to = self.hop.to;
+        let mut dialled = pin!(quic::dial(endpoint, &self.hop, &self.limits));
+        if let Ok(outcome) = timeout(QUIET, dialled.as_mut()).await {
+            return outcome;
+        }
+        let asked = pin!(self.connector.connect(to));
+        match select(dialled, asked).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((Err(source), dialled)) if source.kind() == ConnectionRefused => {
+                let outcome = timeout(GONE, dialled).await;
+                outcome.unwrap_or(Err(DialError::Connect { to, source }))
+            }
+            Either::Right((_somebody_or_unknown, dialled)) => dialled.await,
+        }
     }
 
     /// Puts what came of it into the pool.

@@ -112,6 +112,21 @@ async fn who_begins_anew_is_asked_again() {
 }
 
 #[tokio::test]
+async fn that_nobody_is_there_is_told_by_tcp() {
+    let way = replaced(steady()).await;
+    let (pool, mut hop) = (by_quic(), way.hop());
+    // What comes there is read by nobody, and by TCP nobody listens.
+    let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    hop.to = gone.local_addr().unwrap();
+    let since = Instant::now();
+    let refused = soon("a refusal", pool.connect(&hop, &ask(80))).await;
+    let took = since.elapsed();
+    let refused = refused.unwrap_err();
+    assert!(refused.retryable() && !refused.is_silence(), "{refused:?}");
+    assert!(took < Duration::from_millis(2000), "{took:?}");
+}
+
+#[tokio::test]
 async fn who_takes_time_to_answer_is_asked_once() {
     let mut way = replaced(steady()).await;
     let (pool, hop) = (by_quic(), way.hop());
