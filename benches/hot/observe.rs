@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::Criterion;
 use lateen::telemetry::access_log::{Ending, Entry};
 use lateen::telemetry::log::{Format, Line};
-use lateen::telemetry::{ConnectionLabels, Metrics, Reporter};
+use lateen::telemetry::{Carrier, ConnectionLabels, Metrics, Reporter};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +33,7 @@ fn access_log(c: &mut Criterion<Clock>, mesh: &Mesh) {
         source_identity: client.identity().ok(),
         destination: SocketAddr::new(server.addresses[0], 15008),
         tunnelled: Some("10.1.0.1:8080".to_owned()),
+        carrier: Carrier::tcp,
         service: mesh.services.first().cloned(),
         destination_workload: Some(Arc::clone(server)),
         destination_identity: server.identity().ok(),

@@ -233,7 +233,8 @@ async fn sockets(udp: Option<SocketAddr>) -> (TcpListener, std::net::UdpSocket) 
     // A port that is free for TCP may be another test's for UDP.
     for _attempt in 0..100 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        match udp_socket(udp.unwrap_or(listener.local_addr().unwrap())) {
+        let at = listener.local_addr().unwrap();
+        match udp_socket(udp.unwrap_or(at)) {
             Ok(socket) => return (listener, socket),
             Err(e) => assert_eq!(e.kind(), io::ErrorKind::AddrInUse, "{e}"),
         }
