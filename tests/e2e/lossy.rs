@@ -2,6 +2,7 @@
 //! `auto`, in the same rig.
 
 mod measured;
+mod recaptured;
 mod roaming;
 
 use std::time::{Duration, SystemTime};
