@@ -14,18 +14,15 @@ mod silence;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::{Either, select};
 use http::StatusCode;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::connect::{
     ConnectError, ConnectRequest, ConnectResponse, Connector, DialError, Hop, Transport,
@@ -167,52 +164,9 @@ impl<C: Connector> Pool<C> {
         request: &ConnectRequest,
     ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
         match hop.transport {
-            Transport::Tcp => self.connect_by(hop, request).await,
-            // Apart, for they are as large as several of the others.
-            Transport::Quic => Box::pin(self.connect_quic(hop, request)).await,
+            Transport::Tcp | Transport::Quic => self.connect_by(hop, request).await,
+            // Apart, for it is as large as several of the others.
             Transport::Auto => Box::pin(self.connect_auto(hop, request)).await,
-        }
-    }
-
-    /// Opens a tunnel by QUIC alone: what a way that has fallen silent leaves unanswered is asked on
-    /// another connection.
-    async fn connect_quic(
-        &self,
-        hop: &Hop,
-        request: &ConnectRequest,
-    ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
-        let mut attempt = 1;
-        loop {
-            let lease = self.lease(hop).await?;
-            match self.asked_twice(lease, hop, request).await {
-                Err(error) if error.is_unprocessed() && attempt < ATTEMPTS => attempt += 1,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn asked_twice(
-        &self,
-        lease: Lease,
-        hop: &Hop,
-        request: &ConnectRequest,
-    ) -> Result<(Tunnel, ConnectResponse), ConnectError> {
-        let connection = Arc::clone(lease.connection());
-        let mut first = pin!(self.ask(lease, request));
-        if let Some(outcome) = silence::answered(&connection, first.as_mut()).await {
-            return outcome;
-        }
-        debug!(dst.addr = %hop.to, "no answer, asking on another connection");
-        connection.suspect();
-        let second = pin!(async {
-            let lease = self.lease(hop).await?;
-            self.ask(lease, request).await
-        });
-        // Nothing of the program's has been sent by either; the one that comes late is cancelled.
-        match select(first, second).await {
-            Either::Left((Ok(opened), _)) => Ok(opened),
-            Either::Left((Err(_lost), second)) => second.await,
-            Either::Right((outcome, _)) => outcome,
         }
     }
 
@@ -225,7 +179,11 @@ impl<C: Connector> Pool<C> {
         let mut attempt = 1;
         loop {
             let lease = self.lease(hop).await?;
-            match self.ask(lease, request).await {
+            let asked = match hop.transport {
+                Transport::Quic => Box::pin(self.ask_by_quic(lease, hop, request)).await,
+                _ => self.ask(lease, request).await,
+            };
+            match asked {
                 // The peer was closing the connection as we chose it: nobody's failure.
                 Err(error) if error.is_unprocessed() && attempt < ATTEMPTS => attempt += 1,
                 outcome => return outcome,
