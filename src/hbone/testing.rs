@@ -136,34 +136,29 @@ pub(super) struct Server {
     _tasks: JoinSet<()>,
 }
 
+/// Any port of this host.
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 pub(super) async fn server<H: Handler>(limits: Limits, handler: Arc<H>) -> Server {
     server_as(&Leaf::uris(&[CART]), limits, handler).await
 }
 
-/// One whose datagrams somebody else is to bring from its address.
-pub(super) async fn server_behind<H: Handler>(limits: Limits, handler: Arc<H>) -> Server {
-    let anywhere = Some(([127, 0, 0, 1], 0).into());
-    listening(
-        Arc::new(TestCa::new()),
-        &Leaf::uris(&[CART]),
-        limits,
-        handler,
-        anywhere,
-    )
-    .await
+/// One whose datagrams somebody else is to bring, who has the socket at its address.
+pub(super) async fn server_behind<H: Handler>(
+    limits: Limits,
+    handler: Arc<H>,
+) -> (Server, tokio::net::UdpSocket) {
+    let (listener, front) = sockets().await;
+    let behind = (listener, udp_socket(ANY).unwrap());
+    let ca = Arc::new(TestCa::new());
+    let server = listening(ca, &Leaf::uris(&[CART]), limits, handler, behind);
+    (server, tokio::net::UdpSocket::from_std(front).unwrap())
 }
 
 /// Another process of the same workload's.
 pub(super) async fn heir<H: Handler>(of: &Server, limits: Limits, handler: Arc<H>) -> Server {
-    let anywhere = Some(([127, 0, 0, 1], 0).into());
-    listening(
-        Arc::clone(&of.ca),
-        &Leaf::uris(&[CART]),
-        limits,
-        handler,
-        anywhere,
-    )
-    .await
+    let ca = Arc::clone(&of.ca);
+    listening(ca, &Leaf::uris(&[CART]), limits, handler, sockets().await)
 }
 
 pub(super) async fn server_as<H: Handler>(
@@ -171,19 +166,19 @@ pub(super) async fn server_as<H: Handler>(
     limits: Limits,
     handler: Arc<H>,
 ) -> Server {
-    listening(Arc::new(TestCa::new()), leaf, limits, handler, None).await
+    let ca = Arc::new(TestCa::new());
+    listening(ca, leaf, limits, handler, sockets().await)
 }
 
-async fn listening<H: Handler>(
+fn listening<H: Handler>(
     ca: Arc<TestCa>,
     leaf: &Leaf<'_>,
     limits: Limits,
     handler: Arc<H>,
-    udp: Option<SocketAddr>,
+    (listener, socket): (TcpListener, std::net::UdpSocket),
 ) -> Server {
     let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
     let trust = tls.trust.clone();
-    let (listener, socket) = sockets(udp).await;
     let at = listener.local_addr().unwrap();
     let endpoint = Endpoint::new(socket, "test", &limits).unwrap();
     let udp = endpoint.local_addr().unwrap();
@@ -228,13 +223,12 @@ async fn listening<H: Handler>(
     }
 }
 
-/// Where a server listens for TCP, and for QUIC at the same port unless another is given.
-async fn sockets(udp: Option<SocketAddr>) -> (TcpListener, std::net::UdpSocket) {
+/// Sockets for TCP and for UDP at the same port.
+async fn sockets() -> (TcpListener, std::net::UdpSocket) {
     // A port that is free for TCP may be another test's for UDP.
     for _attempt in 0..100 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        match udp_socket(udp.unwrap_or(at)) {
+        let listener = TcpListener::bind(ANY).await.unwrap();
+        match udp_socket(listener.local_addr().unwrap()) {
             Ok(socket) => return (listener, socket),
             Err(e) => assert_eq!(e.kind(), io::ErrorKind::AddrInUse, "{e}"),
         }

@@ -24,10 +24,9 @@ struct Ditch {
 
 async fn ditch(limits: Limits) -> Ditch {
     let (handler, mut requests) = HandOver::new();
-    let server = server_behind(limits, handler).await;
+    let (server, front) = server_behind(limits, handler).await;
     let blocked = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
-    let front = UdpSocket::bind(server.at).await.unwrap();
     tasks.spawn(carry(front, server.udp, Arc::clone(&blocked)));
     tasks.spawn(async move {
         let mut open = Vec::new();

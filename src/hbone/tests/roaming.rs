@@ -32,8 +32,7 @@ async fn rebound(roaming: bool) -> Rebound {
         ..Limits::default()
     };
     let (handler, requests) = HandOver::new();
-    let server = server_behind(limits, handler).await;
-    let front = UdpSocket::bind(server.at).await.unwrap();
+    let (server, front) = server_behind(limits, handler).await;
     let (address, addresses) = watch::channel(([127, 0, 0, 1], 0).into());
     let mut tasks = JoinSet::new();
     tasks.spawn(route(front, server.udp, addresses));

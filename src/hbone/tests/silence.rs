@@ -22,8 +22,7 @@ struct Replaced {
 
 async fn replaced(limits: Limits) -> Replaced {
     let (handler, requests) = HandOver::new();
-    let server = server_behind(limits, handler).await;
-    let front = UdpSocket::bind(server.at).await.unwrap();
+    let (server, front) = server_behind(limits, handler).await;
     let (to, whereto) = watch::channel(server.udp);
     let mut tasks = JoinSet::new();
     tasks.spawn(carry(front, whereto));

@@ -582,9 +582,13 @@ async fn while_servers_are_gone_answers_past_their_end_are_given() {
 /// Sockets of loopback, answered by `web`'s answering.
 async fn listening() -> (SocketAddr, Server, JoinSet<()>, CancellationToken) {
     let server = Server::new().await;
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let at = udp.local_addr().unwrap();
-    let tcp = std::net::TcpListener::bind(at).unwrap();
+    let (at, udp, tcp) = loop {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = udp.local_addr().unwrap();
+        if let Ok(tcp) = std::net::TcpListener::bind(at) {
+            break (at, udp, tcp);
+        }
+    };
     udp.set_nonblocking(true).unwrap();
     tcp.set_nonblocking(true).unwrap();
     let (web, mesh) = web(&[server.at]);
