@@ -248,8 +248,11 @@ fn session(local: &Lane, entry: Entry, workload: &Workload, started: Instant) ->
         (Some(source), Some(destination)) => labels.secured(source, destination),
         _ => labels,
     };
-    let (shared, uid) = (&local.shared, &local.uid);
-    Session::open(shared, uid, entry, labels, Forth::ToClient, started)
+    let (shared, uid, carrier) = (&local.shared, &local.uid, entry.carrier);
+    let mut session = Session::open(shared, uid, entry, labels, Forth::ToClient, started);
+    // By a neighbour's too.
+    session.carried(carrier);
+    session
 }
 
 impl Admitted {

@@ -67,10 +67,11 @@ impl Session {
         started: Instant,
     ) -> Box<Self> {
         let protocol = labels.request_protocol;
-        let mut account = Account::Awaited(Arc::clone(&shared.metrics), Box::new(labels));
-        if entry.tunnelled.is_none() || entry.carrier != Carrier::none {
-            account.series(entry.carrier);
-        }
+        let metrics = &shared.metrics;
+        let account = match (&entry.tunnelled, entry.carrier) {
+            (Some(_), Carrier::none) => Account::Awaited(Arc::clone(metrics), Box::new(labels)),
+            (_, carrier) => Account::Counted(metrics.opened(labels.carried(carrier))),
+        };
         let destination = match &entry.tunnelled {
             Some(target) => target.clone(),
             None => entry.destination.to_string(),
