@@ -5,9 +5,10 @@
 //! [`outbound::decide`](crate::model::outbound::decide), at a waypoint
 //! [`admit`](crate::model::waypoint::admit) and [`onward`](crate::model::waypoint::onward),
 //! [`guarded`](crate::model::inbound::guarded), [`tunnelled`](crate::model::inbound::tunnelled)
-//! and [`plaintext`](crate::model::inbound::plaintext), and the workload's
-//! [`Guard`](crate::model::policy::Guard).
+//! and [`plaintext`](crate::model::inbound::plaintext), for datagrams [`decide`](crate::model::udp::decide) and
+//! [`arrive`](crate::model::udp::arrive), and the workload's [`Guard`](crate::model::policy::Guard).
 
+mod datagrams;
 mod filtered;
 mod limited;
 mod name;
@@ -44,6 +45,9 @@ pub struct Question {
     /// What it asks for there; without it only the connection is looked at.
     #[serde(default)]
     pub request: Option<RequestAsked>,
+    /// It sends datagrams there, and does not connect.
+    #[serde(default)]
+    pub udp: bool,
 }
 
 /// The way of a connection and what becomes of it.
@@ -153,7 +157,10 @@ pub fn explain(
         ways: Vec::new(),
     };
     explanation.steps.extend(destination.step());
-    explained.routes(&mut explanation);
+    match question.udp {
+        true => explained.datagrams(&mut explanation),
+        false => explained.routes(&mut explanation),
+    }
     explanation.settle();
     Ok(explanation)
 }

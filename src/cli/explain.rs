@@ -25,7 +25,7 @@ const MOST_SHOWN: usize = 16;
 /// Say whether a connection is let in, and what makes it so.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lateen explain --from shop/web-1 --to cart.shop.mesh.internal:80\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80    # before merging\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80 --path /v2 --header x-user:ann\n\nWith --dir every enrolled workload is taken to be captured and healthy; without it the view of\nthe node of this host is asked. Exit code 0 allowed, 1 refused, 2 the question does not read,\n3 no running node."
+    after_help = "Examples:\n  lateen explain --from shop/web-1 --to cart.shop.mesh.internal:80\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80    # before merging\n  lateen explain --dir ./mesh --from shop/web-1 --to cart:80 --path /v2 --header x-user:ann\n  lateen explain --from shop/web-1 --to boot.shop.mesh.internal:69 --udp\n\nWith --dir every enrolled workload is taken to be captured and healthy; without it the view of\nthe node of this host is asked. Exit code 0 allowed, 1 refused, 2 the question does not read,\n3 no running node."
 )]
 pub struct ExplainArgs {
     /// The client
@@ -37,6 +37,9 @@ pub struct ExplainArgs {
     /// Answer from this mesh directory, and not from the running node
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// It sends datagrams there, and does not connect
+    #[arg(long, conflicts_with_all = ["method", "path", "host", "header"])]
+    udp: bool,
     /// The method of a request, GET if another part of one is given: then a waypoint's routes are asked
     #[arg(long)]
     method: Option<String>,
@@ -108,6 +111,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
         from: args.from.clone(),
         to: args.to.clone(),
         request: args.request()?,
+        udp: args.udp,
     };
     let explanation = match &args.dir {
         Some(dir) => {

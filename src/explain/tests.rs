@@ -61,7 +61,12 @@ fn asked(mesh: &Intended, from: &str, to: &str) -> Result<Explanation, QuestionE
         &mesh.view,
         &mesh.names,
         &mesh.waypoints,
-        &Question { from, to, request },
+        &Question {
+            from,
+            to,
+            request,
+            udp: false,
+        },
     )
 }
 

@@ -111,6 +111,7 @@ metrics = [{ overrides = [
                 path: "/".to_owned(),
                 ..RequestAsked::default()
             }),
+            udp: false,
         };
         let explained = explain(
             &compiled.view,

@@ -24,9 +24,9 @@ use crate::model::waypoint::{
 use crate::model::workload::{Transport, TunnelProtocol, Workload};
 
 /// Takes every turn once.
-struct Turn {
-    now: usize,
-    of: usize,
+pub(super) struct Turn {
+    pub(super) now: usize,
+    pub(super) of: usize,
 }
 
 impl Pick for Turn {
@@ -49,11 +49,11 @@ pub(super) struct Explaining<'a> {
 }
 
 /// What arrives at a workload.
-struct Arrival<'a> {
-    identity: Option<SpiffeId>,
-    source: IpAddr,
-    at: SocketAddr,
-    service: Option<&'a Service>,
+pub(super) struct Arrival<'a> {
+    pub(super) identity: Option<SpiffeId>,
+    pub(super) source: IpAddr,
+    pub(super) at: SocketAddr,
+    pub(super) service: Option<&'a Service>,
 }
 
 impl Explaining<'_> {
@@ -362,7 +362,7 @@ impl Explaining<'_> {
     }
 
     /// No way there.
-    fn no_way(source: &Workload, workload: &Workload, at: SocketAddr) -> Way {
+    pub(super) fn no_way(source: &Workload, workload: &Workload, at: SocketAddr) -> Way {
         let family = if at.is_ipv4() { "IPv4" } else { "IPv6" };
         Way {
             workload: label(workload),
@@ -452,7 +452,7 @@ impl Explaining<'_> {
     }
 
     /// What the server's node does with it.
-    fn arrive(
+    pub(super) fn arrive(
         &self,
         workload: &Workload,
         arrival: &Arrival<'_>,
@@ -518,7 +518,7 @@ fn answered(waypoint: &str, status: u16, why: &str, explanation: &mut Explanatio
 }
 
 /// By what one workload reaches another.
-fn tunnel(from: &Workload, to: &Workload) -> &'static str {
+pub(super) fn tunnel(from: &Workload, to: &Workload) -> &'static str {
     match from.transport.between(to.transport) {
         Transport::Tcp => "HBONE",
         Transport::Auto => "HBONE over QUIC or TCP",
@@ -527,7 +527,7 @@ fn tunnel(from: &Workload, to: &Workload) -> &'static str {
 }
 
 /// One of a workload's addresses, of the family of the other; none when it has none.
-fn address(of: &Workload, like: IpAddr) -> Option<IpAddr> {
+pub(super) fn address(of: &Workload, like: IpAddr) -> Option<IpAddr> {
     let mut own = of.addresses.iter();
     own.find(|a| a.is_ipv4() == like.is_ipv4()).copied()
 }

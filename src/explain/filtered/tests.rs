@@ -105,6 +105,7 @@ fn tokens_are_judged_but_for_keys_that_are_elsewhere() {
                 host: None,
                 headers: headers.into_iter().collect(),
             }),
+            udp: false,
         };
         let told = explain(&mesh.view, &mesh.names, &mesh.waypoints, &question).unwrap();
         let steps = told.steps.iter().map(|step| &*step.text);
@@ -130,6 +131,7 @@ fn asked_with(more: &str, token: &str) -> crate::explain::Explanation {
             host: None,
             headers: vec![("authorization".to_owned(), format!("Bearer {token}"))],
         }),
+        udp: false,
     };
     explain(&mesh.view, &mesh.names, &mesh.waypoints, &question).unwrap()
 }

@@ -121,6 +121,7 @@ fn asked(mesh: &Intended, to: &str, request: RequestAsked) -> Result<Explanation
         from: "shop/web-1".to_owned(),
         to: to.to_owned(),
         request: Some(request),
+        udp: false,
     };
     explain(&mesh.view, &mesh.names, &mesh.waypoints, &question)
 }
