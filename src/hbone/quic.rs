@@ -9,7 +9,7 @@ mod settings;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -153,6 +153,19 @@ impl Endpoint {
     /// while [`Endpoint::idle`] waits.
     pub fn close(&self) {
         self.quic.close(quinn::VarInt::from_u32(NO_ERROR), b"");
+    }
+
+    /// Lets go of its port, for another to take: what lingers of its connections says nothing from now on.
+    ///
+    /// # Errors
+    /// When there are no sockets; it has its port until its connections are over then.
+    pub fn release(&self) -> io::Result<()> {
+        // The socket of before is heard until something comes at the new one, where nothing will.
+        for _of_before in 0..2 {
+            self.quic
+                .rebind(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?;
+        }
+        Ok(())
     }
 
     /// Waits until the peers know of all that ended.

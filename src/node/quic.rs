@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Shared;
 use super::listener::{Arrives, Dealer, Hand, Source};
@@ -18,8 +18,8 @@ use crate::model::workload::{Transport, Workload};
 
 /// How long the peers of connections that end have to hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long an endpoint of before may hold the port still, whose last connections linger until their peers
-/// cannot say anything any more: a workload that is captured another way has a new one at once.
+/// How long an endpoint of before may hold the port still: a workload that is captured another way has a new
+/// one at once.
 const TAKEN: Duration = Duration::from_secs(2);
 /// Between looks at whether the port is free.
 const LOOK: Duration = Duration::from_millis(50);
@@ -81,6 +81,9 @@ pub(super) async fn close(quic: Endpoint) {
     quic.close();
     // Whoever cannot be told finds out by silence.
     let _told = timeout(FAREWELL, quic.idle()).await;
+    if let Err(error) = quic.release() {
+        debug!(%error, "the port of an endpoint is held until its connections are over");
+    }
 }
 
 impl Arrives for Arrival {

@@ -145,10 +145,11 @@ impl Pooled {
         }
     }
 
-    /// Has its peer say that it is there; of TCP the kernel knows.
-    pub(super) fn probe(&self) {
-        if let Lent::Http3(streams) = &self.line {
-            streams.probe();
+    /// Has its peer say that it is there, unless it has been asked too often; of TCP the kernel knows.
+    pub(super) fn probe(&self) -> bool {
+        match &self.line {
+            Lent::Http2(_) => true,
+            Lent::Http3(streams) => streams.probe(),
         }
     }
 

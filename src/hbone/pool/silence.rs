@@ -58,10 +58,15 @@ pub(super) async fn answered<F: Future>(
     connection: &Pooled,
     mut exchange: Pin<&mut F>,
 ) -> Option<F::Output> {
-    let mut probed = false;
+    let (mut probed, mut longer) = (false, 1);
     loop {
         let heard = connection.heard();
-        let patience = (2 * connection.round_trip() + DELAY).clamp(LEAST, MOST);
+        let reply = (2 * connection.round_trip() + DELAY).clamp(LEAST, MOST);
+        let patience = if probed {
+            reply
+        } else {
+            (reply * longer).min(MOST)
+        };
         if let Ok(outcome) = tokio::time::timeout(patience, exchange.as_mut()).await {
             return Some(outcome);
         }
@@ -70,10 +75,15 @@ pub(super) async fn answered<F: Future>(
             return None;
         }
         // It may have acknowledged the request, and be waiting for a program.
-        probed = silent;
-        if silent {
-            connection.probe();
+        let asked = silent && connection.probe();
+        // One that was asked too often is given all the time there is.
+        if silent && !asked && patience >= MOST {
+            return None;
         }
+        if probed || silent && !asked {
+            longer = (2 * longer).min(1 << 10);
+        }
+        probed = asked;
     }
 }
 

@@ -33,9 +33,6 @@ const DATAGRAMS: usize = 1 << 20;
 /// (draft-ietf-quic-ack-frequency). What nothing comes after is known to be lost only after that, and the
 /// 25 ms of RFC 9000 (§18.2) are many times the round trip between machines of one room.
 const ACK_DELAY: Duration = Duration::from_millis(2);
-/// What a round trip is taken for until it is known, a third of what the first packet of a handshake waits
-/// until it is sent again. Where it is longer one is sent in vain.
-const ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Handshakes that nobody has taken up yet, and what of their packets is kept meanwhile.
 const INCOMING: usize = 1024;
 const INCOMING_BYTES: u64 = 64 << 10;
@@ -86,7 +83,6 @@ pub(super) fn transport(limits: &Limits) -> io::Result<TransportConfig> {
         .max_concurrent_uni_streams(UNI.into())
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(keep_alive))
-        .initial_rtt(ROUND_TRIP)
         .stream_receive_window(limits.stream_window.into())
         .receive_window(limits.connection_window.into())
         .send_window(limits.connection_window.into())

@@ -111,6 +111,30 @@ async fn who_begins_anew_is_asked_again() {
 }
 
 #[tokio::test]
+async fn many_that_wait_do_not_wear_out_the_peer() {
+    let mut way = replaced(steady()).await;
+    let (pool, hop) = (by_quic(), way.hop());
+    let _first = opened(&pool, &hop, &mut way.requests).await;
+    let request = ask(80);
+    let asked = futures::future::join_all((0..50).map(|_| pool.connect(&hop, &request)));
+    let answers = async {
+        let mut waiting = Vec::new();
+        while waiting.len() < 50 {
+            waiting.push(way.requests.recv().await.unwrap());
+        }
+        // Long enough for each to doubt that somebody is there, many times.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let accepted = waiting
+            .into_iter()
+            .map(|request| request.accept("").unwrap());
+        accepted.collect::<Vec<_>>()
+    };
+    let (near, _far) = soon("tunnels", async { tokio::join!(asked, answers) }).await;
+    assert!(near.iter().all(Result::is_ok));
+    assert_eq!(pool.connections(), 1);
+}
+
+#[tokio::test]
 async fn that_nobody_is_there_is_told_by_tcp() {
     let way = replaced(steady()).await;
     let (pool, mut hop) = (by_quic(), way.hop());
@@ -143,4 +167,21 @@ async fn who_takes_time_to_answer_is_asked_once() {
     .await;
     near.unwrap();
     assert_eq!(pool.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_port_is_let_go_while_connections_linger() {
+    let mut way = replaced(steady()).await;
+    let quic = endpoint(([127, 0, 0, 1], 0).into(), &steady());
+    let at = quic.local_addr().unwrap();
+    let pool = Pool::with_quic(Plain::default(), steady(), Some(quic.clone()));
+    let _open = opened(&pool, &way.hop(), &mut way.requests).await;
+    quic.close();
+    quic.release().unwrap();
+    let taken = async {
+        while UdpSocket::bind(at).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the port", taken).await;
 }

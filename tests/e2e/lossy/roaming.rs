@@ -56,8 +56,8 @@ fn downloads_outlive_a_change_of_address() {
     web(&testbed, &[&["ip", "addr", "add", &to, "dev", "eth0"]]);
     let words = ["python3", "-c", CLIENT, "held", DOWNLOADS, "1500000"];
     let mut downloads = testbed.session(WEB.0, WEB.1, &words);
-    assert_eq!(downloads.line(), DOWNLOADS, "how many have begun");
-    assert_eq!(moved(&testbed), 0);
+    let begun = downloads.line();
+    let early = moved(&testbed);
     let route = |from| {
         [
             "ip",
@@ -88,6 +88,11 @@ fn downloads_outlive_a_change_of_address() {
         let told = text(&asked.stdout);
         told.starts_with("0 ").then_some(()).ok_or(told)
     });
+    assert_eq!(
+        (begun.as_str(), early),
+        (DOWNLOADS, 0),
+        "how many have begun"
+    );
     assert_eq!(broken, "0", "broken downloads");
     assert!(came > 100, "{came} packets came from there");
 }

@@ -21,12 +21,24 @@ use crate::hbone::tunnel::{self, Carrier};
 /// connection lasts.
 const MOST: u64 = 100_000;
 
+/// Probes of one connection: of frames that hold nothing peers take so many and no more, we 64.
+const PROBES: u32 = 32;
+/// Between two of them.
+const APART: Duration = Duration::from_millis(40);
+
 pub(super) struct Streams {
     client: h3::Client,
     quic: quinn::Connection,
     opened: AtomicU64,
     /// What had been heard, and when, at the time that an answer was missed.
     missed: Mutex<Option<(u64, Instant)>>,
+    probes: Mutex<Probes>,
+}
+
+/// How often the peer may still be asked whether it is there, and when it last was.
+struct Probes {
+    left: u32,
+    last: Option<Instant>,
 }
 
 pub(super) struct Moves {
@@ -44,6 +56,10 @@ pub(super) fn part(line: Http3Line) -> (Streams, Moves) {
         quic,
         opened: AtomicU64::new(0),
         missed: Mutex::new(None),
+        probes: Mutex::new(Probes {
+            left: PROBES,
+            last: None,
+        }),
     };
     (streams, Moves { driving })
 }
@@ -61,8 +77,18 @@ impl Streams {
         self.quic.stats().udp_rx.datagrams
     }
 
-    pub(super) fn probe(&self) {
-        self.client.probe();
+    pub(super) fn probe(&self) -> bool {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        // What others have asked just now is answered to us as well.
+        if probes.last.is_some_and(|at| at.elapsed() < APART) {
+            return true;
+        }
+        let left = probes.left.checked_sub(1);
+        if let Some(left) = left {
+            (probes.left, probes.last) = (left, Some(Instant::now()));
+            self.client.probe();
+        }
+        left.is_some()
     }
 
     pub(super) fn suspect(&self) {
