@@ -9,6 +9,10 @@ use crate::model::workload::TunnelProtocol;
 impl Explaining<'_> {
     /// Where they go, and what becomes of them.
     pub(super) fn datagrams(&self, explanation: &mut Explanation) {
+        if self.source.addresses.contains(&self.to.ip()) {
+            let text = format!("{} is the workload itself: it is not left", self.to);
+            return past(true, text, explanation);
+        }
         if self.source.tunnel == TunnelProtocol::None {
             return self.unseen(explanation);
         }
@@ -22,14 +26,10 @@ impl Explaining<'_> {
                 }
                 Ok(Route::Past) => {
                     let to = self.to;
-                    explanation.allowed = true;
-                    explanation.reason = format!(
+                    let text = format!(
                         "{to} is no UDP port of the mesh's that datagrams are carried to: they leave as they are, from nobody"
                     );
-                    explanation
-                        .steps
-                        .push(step("route", explanation.reason.clone()));
-                    return;
+                    return past(true, text, explanation);
                 }
                 Ok(Route::Tunnel(route)) => explanation.ways.push(self.carried(&route)),
             }
@@ -74,10 +74,14 @@ impl Explaining<'_> {
             let ports = self.view.udp_inbound(&workload.uid);
             ports.contains(&to.port())
         }) else {
-            explanation.allowed = true;
-            explanation.reason = format!("nothing of the mesh looks at datagrams to {to}");
-            let text = step("route", explanation.reason.clone());
-            return explanation.steps.push(text);
+            let vip = self.view.is_vip(network, to.ip());
+            let text = match vip {
+                true => format!(
+                    "{to} is a service's address, where nobody answers but for captured workloads"
+                ),
+                false => format!("nothing of the mesh looks at datagrams to {to}"),
+            };
+            return past(!vip, text, explanation);
         };
         let arrival = Arrival {
             identity: None,
@@ -90,6 +94,13 @@ impl Explaining<'_> {
         let way = self.arrive(workload, &arrival, step("transport", via), delivery);
         explanation.ways.push(way);
     }
+}
+
+/// They get to no workload of the mesh.
+fn past(allowed: bool, text: String, explanation: &mut Explanation) {
+    explanation.allowed = allowed;
+    explanation.steps.push(step("route", text.clone()));
+    explanation.reason = text;
 }
 
 #[cfg(test)]
@@ -185,6 +196,14 @@ rules = [{ from = [{ source = { principals = ["cluster.local/ns/shop/sa/web"] } 
                 "plain datagrams to",
             ),
             ("old", "10.1.1.9:6970", true, "nothing of the mesh", ""),
+            (
+                "old",
+                "boot:69",
+                false,
+                "nobody answers but for captured",
+                "",
+            ),
+            ("boot", "10.1.1.9:6969", true, "is the workload itself", ""),
         ] {
             let question = Question {
                 from: format!("shop/{from}"),
