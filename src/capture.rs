@@ -23,6 +23,7 @@ pub mod place;
 pub mod preflight;
 pub mod privilege;
 pub mod reconcile;
+mod replace;
 pub mod rollback;
 mod routes;
 pub mod ruleset;

@@ -9,13 +9,14 @@ use serde_json::Value;
 use super::elements::{self, Held};
 use super::netns::Netns;
 use super::privilege::Exemption;
+use super::replace::{BRIDGE, replace};
 use super::routes;
 use super::ruleset::{Plan, TABLE};
 use super::strict;
 use super::tool::{Tool, run};
 
 /// What lists our table without the elements of its sets.
-const WITHOUT_ELEMENTS: [&str; 2] = ["-j", "-t"];
+pub(super) const WITHOUT_ELEMENTS: [&str; 2] = ["-j", "-t"];
 
 /// Why capture is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +171,7 @@ pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
     same_users(ns, plan.exemption())?;
     // The way back first: without it the rules would only break connections.
     routes::ensure(ns, plan.ways()).await?;
-    run(ns, Tool::Nft, &["-f", "-"], &plan.nft()).await?;
+    replace(ns, &[("inet", Some(plan.table()))]).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
@@ -234,7 +235,7 @@ impl Applied {
     /// # Errors
     /// As [`apply`].
     pub async fn mend(&mut self) -> Result<(), CaptureError> {
-        run(&self.ns, Tool::Nft, &["-f", "-"], &self.plan.nft()).await?;
+        replace(&self.ns, &[("inet", Some(self.plan.table()))]).await?;
         routes::ensure(&self.ns, self.plan.ways()).await?;
         self.seen = seen(&self.ns, &self.plan).await?;
         Ok(())
@@ -273,12 +274,7 @@ impl Seen {
 /// # Errors
 /// [`CaptureError`] when something of ours could not be removed.
 pub async fn clear(ns: &Netns) -> Result<(), CaptureError> {
-    // Naming the table first makes its removal legal where there is none.
-    let mut nft = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
-    if listed_of(ns, "bridge", &["-j"]).await?.is_some() {
-        nft.push_str(&format!("delete table bridge {TABLE}\n"));
-    }
-    run(ns, Tool::Nft, &["-f", "-"], &nft).await?;
+    replace(ns, &[("inet", None), (BRIDGE, None)]).await?;
     routes::remove(ns).await?;
     let host = Netns::current().map_err(|source| CaptureError::Namespace {
         name: "host".to_owned(),

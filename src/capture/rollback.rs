@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{CaptureError, clear};
 use super::netns::Netns;
+use super::replace::{BRIDGE, replace};
 use super::routes;
 use super::ruleset::TABLE;
 use super::tool::{Tool, run};
@@ -23,7 +24,7 @@ pub struct Before {
 pub async fn before(ns: &Netns) -> Result<Before, CaptureError> {
     Ok(Before {
         inet: table(ns, "inet").await?,
-        bridge: table(ns, "bridge").await?,
+        bridge: table(ns, BRIDGE).await?,
     })
 }
 
@@ -44,14 +45,11 @@ pub async fn restore(ns: &Netns, before: &Before) -> Result<(), CaptureError> {
     let Some(text) = &before.inet else {
         return clear(ns).await;
     };
-    let mut script = format!("table inet {TABLE}\ndelete table inet {TABLE}\n{text}");
-    if before.bridge.is_some() || table(ns, "bridge").await?.is_some() {
-        script.push_str(&format!(
-            "table bridge {TABLE}\ndelete table bridge {TABLE}\n"
-        ));
-    }
-    script.push_str(before.bridge.as_deref().unwrap_or_default());
-    if let Err(e) = run(ns, Tool::Nft, &["-f", "-"], &script).await {
+    let tables = [
+        ("inet", before.inet.clone()),
+        (BRIDGE, before.bridge.clone()),
+    ];
+    if let Err(e) = replace(ns, &tables).await {
         clear(ns).await?;
         return Err(e);
     }

@@ -26,7 +26,7 @@ pub mod host;
 pub mod netns;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde_json::Value;
 
@@ -110,19 +110,10 @@ impl fmt::Display for Chain {
     }
 }
 
-/// The script that replaces our table of a family, whatever it held, in one transaction.
-fn replacing(family: &str, sets: &str, chains: &[Chain]) -> String {
-    // The first line makes the second legal where there was no table.
-    let mut text = format!(
-        "table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n"
-    );
-    text.push_str(sets);
-    for chain in chains {
-        // Writing to a string cannot fail.
-        let _infallible = write!(text, "{chain}");
-    }
-    text.push_str("}\n");
-    text
+/// Our table of a family, in nft's words.
+fn declared(family: &str, sets: &str, chains: &[Chain]) -> String {
+    let chains: String = chains.iter().map(Chain::to_string).collect();
+    format!("table {family} {TABLE} {{\n{sets}{chains}}}\n")
 }
 
 /// Whether a table as `nft` lists it in JSON has these chains, each with these rules in this order, as

@@ -366,4 +366,30 @@ cases! {
             assert_eq!(wire.openings(), [""; 0], "afterwards");
         }
     }
+
+    fn rules_are_replaced_without_their_chains_going(room: &Room) {
+        // A handle names a table for as long as it is there, and a chain within its table.
+        let chains = || {
+            let listed = room.sh("nft -a list table inet lateen");
+            let heads = ["table ", "\tchain "];
+            let lines = listed.lines();
+            let heads = lines.filter(|line| heads.iter().any(|head| line.starts_with(head)));
+            heads.map(str::to_owned).collect::<Vec<_>>()
+        };
+        Proxy::start(room).stop();
+        let before = chains();
+        assert_eq!(before.len(), 7, "{before:?}");
+        Proxy::start(room).stop();
+        assert_eq!(chains(), before, "of a namespace");
+
+        let Some(site) = Site::of(room) else { return };
+        room.sh("nft delete table inet lateen");
+        site.start("cart");
+        let workloads = || vec![wanted(0, site.unit("cart"), CART_PORT)];
+        HostProxy::start(room, site.terms(), workloads()).stop();
+        let before = chains();
+        assert!(before.len() > 7, "{before:?}");
+        HostProxy::start(room, site.terms(), workloads()).stop();
+        assert_eq!(chains(), before, "of a host");
+    }
 }

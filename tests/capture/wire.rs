@@ -9,7 +9,9 @@ use crate::room::CART;
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
+const ICMPV6: u8 = 58;
 const FRAGMENT: u8 = 44;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
@@ -43,7 +45,9 @@ impl Wire {
 
     /// What was forged and carries the token, or opens a connection, since the last look.
     pub(crate) fn escapes(&self) -> Vec<String> {
-        let marked = |frame: &[u8]| frame.windows(TOKEN.len()).any(|part| part == TOKEN);
+        let marked = |frame: &[u8]| {
+            !is_complaint(frame) && frame.windows(TOKEN.len()).any(|part| part == TOKEN)
+        };
         let mut found = Vec::new();
         self.frames(|frame| {
             let forged = marked(frame).then(|| format!("forged: {frame:02x?}"));
@@ -65,6 +69,17 @@ impl Wire {
         let mut found = Vec::new();
         self.frames(|frame| found.extend(opening(frame, &self.sources)));
         found
+    }
+}
+
+/// Whether it is an ICMP error, which quotes what it is about: of what was let alone one may come while
+/// the next thing is tried.
+fn is_complaint(frame: &[u8]) -> bool {
+    let at = |index: usize| frame.get(index).copied();
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => at(23) == Some(ICMP),
+        Some([0x86, 0xdd]) => at(20) == Some(ICMPV6) && at(54).is_some_and(|kind| kind < 128),
+        _ => false,
     }
 }
 

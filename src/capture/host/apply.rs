@@ -8,13 +8,11 @@ use crate::capture::apply::{self, CaptureError, is_there, listed_of, look, same_
 use crate::capture::elements;
 use crate::capture::elements::change::{change, is_after};
 use crate::capture::netns::Netns;
+use crate::capture::replace::{self, BRIDGE};
 use crate::capture::routes;
+use crate::capture::ruleset::HostPlan;
 use crate::capture::ruleset::host::ACCEPT_MARKS;
-use crate::capture::ruleset::{HostPlan, TABLE};
 use crate::capture::tool::{Tool, run};
-
-/// The family of the other table.
-const BRIDGE: &str = "bridge";
 
 /// Rules as the kernel held them right after they were applied.
 #[derive(Clone, Debug)]
@@ -78,7 +76,7 @@ impl Applied {
     /// # Errors
     /// As [`apply`]; also when what the rules name has gone meanwhile.
     pub async fn mend(&mut self) -> Result<(), CaptureError> {
-        run(&self.ns, Tool::Nft, &["-f", "-"], &self.plan.nft()).await?;
+        replace::replace(&self.ns, &self.plan.tables()).await?;
         prepare(&self.ns, &self.plan).await?;
         self.seen = seen(&self.ns, &self.plan).await?;
         Ok(())
@@ -143,12 +141,7 @@ impl Applied {
 /// Puts all of it in place, in one transaction once all that it rests on is there.
 async fn replace(ns: &Netns, plan: &HostPlan) -> Result<(), CaptureError> {
     prepare(ns, plan).await?;
-    let mut script = plan.nft();
-    if !plan.bridged() && listed_of(ns, BRIDGE, &["-j"]).await?.is_some() {
-        script.push_str(&format!("delete table {BRIDGE} {TABLE}\n"));
-    }
-    run(ns, Tool::Nft, &["-f", "-"], &script).await?;
-    Ok(())
+    replace::replace(ns, &plan.tables()).await
 }
 
 /// All that the rules rest on.

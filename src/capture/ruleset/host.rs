@@ -33,8 +33,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::collection::{self, Collection};
-use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, lists, own, replacing};
+use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, declared, lists, own};
 use crate::capture::privilege::Exemption;
+use crate::capture::replace::{BRIDGE, cleared};
 use crate::capture::routes::{self, Family, Ways};
 use chains::chains;
 use collections::collections;
@@ -223,12 +224,19 @@ impl HostPlan {
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
+        let tables = self.tables().into_iter();
+        let there = tables.filter_map(|(family, table)| Some((family, table?)));
+        there
+            .map(|(family, table)| cleared(family) + &table)
+            .collect()
+    }
+
+    /// Our tables of each family, in nft's words; `None` for one that is not to be there.
+    pub(in crate::capture) fn tables(&self) -> [(&'static str, Option<String>); 2] {
         let sets = collection::declared(&self.collections);
-        let mut text = replacing("inet", &sets, &self.chains);
-        if self.bridged() {
-            text.push_str(&replacing("bridge", "", &self.bridge));
-        }
-        text
+        let bridge = self.bridged().then(|| declared(BRIDGE, "", &self.bridge));
+        let own = declared("inet", &sets, &self.chains);
+        [("inet", Some(own)), (BRIDGE, bridge)]
     }
 
     /// The nftables script that makes this plan of an earlier one, in one transaction; empty where

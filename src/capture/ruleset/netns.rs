@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::collection::{self, Collection};
 use super::{
     Chain, Exclusions, FRAGMENTS, HBONE_PORT, LOOPBACK, NOT_OPENING, OPENING, OUTBOUND_PORT,
-    OUTSIDE, PLAINTEXT_PORT, UNMARKED_LISTENER, lists, own, replacing, rule, squatted, way_back,
+    OUTSIDE, PLAINTEXT_PORT, UNMARKED_LISTENER, declared, lists, own, rule, squatted, way_back,
 };
 use crate::capture::privilege::Exemption;
+use crate::capture::replace::cleared;
 use crate::capture::routes::{self, Family, Ways};
 
 /// What capture puts into a namespace.
@@ -51,8 +52,13 @@ impl Plan {
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
+        format!("{}{}", cleared("inet"), self.table())
+    }
+
+    /// Our table of family `inet`, in nft's words.
+    pub(in crate::capture) fn table(&self) -> String {
         let sets = collection::declared(&self.collections);
-        replacing("inet", &sets, &self.chains)
+        declared("inet", &sets, &self.chains)
     }
 
     /// Whether our table, as `nft` lists it in JSON, is this plan's.
