@@ -62,16 +62,25 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Where it is called, at these ports.
+    /// Where it is called; at whatever ports it declares, a guest at all there are.
+    fn inbound(&self) -> BTreeSet<SocketAddr> {
+        match self.target {
+            Target::Interface(_) => BTreeSet::new(),
+            _ => self.at(&self.ports),
+        }
+    }
+
+    /// Where it is sent datagrams.
+    fn datagrams(&self) -> BTreeSet<SocketAddr> {
+        self.at(&self.udp_ports)
+    }
+
     fn at(&self, ports: &BTreeSet<u16>) -> BTreeSet<SocketAddr> {
         let at = |ip: &IpAddr| {
             let ip = *ip;
             ports.iter().map(move |port| SocketAddr::new(ip, *port))
         };
-        match self.target {
-            Target::Interface(_) => BTreeSet::new(),
-            _ => self.addresses.iter().flat_map(at).collect(),
-        }
+        self.addresses.iter().flat_map(at).collect()
     }
 }
 
@@ -383,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_declares_no_ports() {
+    fn a_guest_declares_ports_of_udp_alone() {
         let wanted = |target| Wanted {
             mark: Mark::of(0x601).unwrap(),
             target,
@@ -395,9 +404,10 @@ mod tests {
         };
         let name = Arc::from("cart");
         let user = wanted(Target::User(Arc::clone(&name)));
-        assert_eq!(user.at(&user.ports).len(), 4);
-        assert_eq!(user.at(&user.udp_ports).len(), 2);
+        assert_eq!(user.inbound().len(), 4);
+        assert_eq!(user.datagrams().len(), 2);
         let guest = wanted(Target::Interface(name));
-        assert!(guest.at(&guest.ports).is_empty());
+        assert!(guest.inbound().is_empty());
+        assert_eq!(guest.datagrams().len(), 2);
     }
 }

@@ -532,11 +532,9 @@ fn entry<'m>(
             _ => transport(mesh, node, &declared.namespace, declared.transport),
         },
         udp: {
-            // A guest's are not taken off its link.
-            let takes = |capture: &Capture| !matches!(capture, Capture::Interface(_));
-            let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen)
-                && declared.capture.as_ref().is_some_and(takes);
-            ours && services.iter().any(|key| membership.has_udp(key))
+            let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen);
+            let takes = ours && declared.capture.is_some();
+            takes && services.iter().any(|key| membership.has_udp(key))
         },
         health: observed.health,
         services: &services,

@@ -250,7 +250,11 @@ impl Host {
                 target: target(placement.capture.as_ref()?),
                 addresses: addresses.copied().collect(),
                 ports: sharer.map(|s| s.ports.clone()).unwrap_or_default(),
-                udp_ports: sharer.map(|s| s.udp_ports.clone()).unwrap_or_default(),
+                // A guest shares no addresses.
+                udp_ports: match sharer {
+                    Some(sharer) => sharer.udp_ports.clone(),
+                    None => mesh.view.udp_inbound(&placement.uid),
+                },
             })
         };
         hosted(mesh).filter_map(wanted).collect()

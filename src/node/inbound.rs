@@ -28,14 +28,23 @@ use crate::telemetry::{Carrier, ConnectionLabels, Reporter};
 
 /// Serves one connection on the HBONE port to its end.
 pub(super) async fn handle(local: Arc<Lane>, stream: TcpStream, source: SocketAddr) {
-    let arrived = stream.local_addr().ok();
+    match stream.local_addr() {
+        Ok(arrived) => handle_at(local, stream, source, arrived).await,
+        Err(_gone) => denied("inbound", source, None, "the connection is gone"),
+    }
+}
+
+/// The same of one that is for an address which need not be its socket's.
+pub(super) async fn handle_at(
+    local: Arc<Lane>,
+    stream: TcpStream,
+    source: SocketAddr,
+    arrived: SocketAddr,
+) {
     near::tunnel(&stream);
     let tls = match local.server_config().await {
         Ok(tls) => tls,
-        Err(e) => return denied("inbound", source, arrived, &chain(&e)),
-    };
-    let Some(arrived) = arrived else {
-        return denied("inbound", source, None, "the connection is gone");
+        Err(e) => return denied("inbound", source, Some(arrived), &chain(&e)),
     };
     let local_ip = arrived.ip().to_canonical();
     let handler = Arc::new(Handler {

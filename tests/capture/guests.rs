@@ -15,8 +15,8 @@ use crate::site::{Came, HostProxy};
 use crate::wire::Wire;
 
 /// Addresses of the guest, and of the host's end of its link.
-const GUEST: [&str; 2] = ["10.2.0.2", "fd02::2"];
-const GATEWAY: [&str; 2] = ["10.2.0.1", "fd02::1"];
+pub(crate) const GUEST: [&str; 2] = ["10.2.0.2", "fd02::2"];
+pub(crate) const GATEWAY: [&str; 2] = ["10.2.0.1", "fd02::1"];
 
 const BUILD: &str = "
     ip netns add vm
@@ -52,7 +52,7 @@ const BRIDGE: &str = "
     ip -n other link set eth0 up
 ";
 
-fn build(room: &Room) {
+pub(crate) fn build(room: &Room) {
     crate::room::sh(BUILD);
     room.set("ipv4/ip_forward", "1");
     room.set("ipv6/conf/all/forwarding", "1");
@@ -63,7 +63,7 @@ fn build(room: &Room) {
 }
 
 /// Does something inside the guest.
-fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     within("vm", work)
 }
 

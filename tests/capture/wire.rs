@@ -56,6 +56,16 @@ impl Wire {
         found
     }
 
+    /// ICMP errors about what carries the token, since the last look.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.frames(|frame| {
+            let about = frame.windows(TOKEN.len()).any(|part| part == TOKEN);
+            found.extend((about && is_complaint(frame)).then(|| format!("{frame:02x?}")));
+        });
+        found
+    }
+
     fn frames(&self, mut look: impl FnMut(&[u8])) {
         let mut frame = [0; 65536];
         while let Ok((_, length)) = recv(&self.socket, &mut frame, RecvFlags::empty()) {

@@ -435,20 +435,35 @@ fn while_the_proxy_is_dead_nobody_gets_anywhere() {
     settled(&testbed);
 }
 
-/// A guest behind a link of `edge-1`, as a container or a virtual machine is.
-const GUEST: &str = "ip netns add vm && ip link add tap3 type veth peer name eth0 netns vm \
+/// A guest behind a link of `edge-1`, as a container or a virtual machine is; once for all cases.
+const GUEST: &str = "test -e /run/netns/vm || { \
+    ip netns add vm && ip link add tap3 type veth peer name eth0 netns vm \
     && ip addr add 10.88.0.1/24 dev tap3 && ip link set tap3 up && ip -n vm link set lo up \
     && ip -n vm addr add 10.88.0.2/24 dev eth0 && ip -n vm link set eth0 up \
-    && ip -n vm route add default via 10.88.0.1";
+    && ip -n vm route add default via 10.88.0.1; }";
+
+/// What runs inside the guest begins so.
+pub(crate) const INSIDE: [&str; 4] = ["ip", "netns", "exec", "vm"];
+
+/// The guest, which the other machine has a way to.
+pub(crate) fn guest(testbed: &Testbed) {
+    let made = testbed.exec("edge-1", None, &["sh", "-c", GUEST]);
+    assert!(made.status.success(), "{made:?}");
+    let way = [
+        "ip",
+        "route",
+        "replace",
+        "10.88.0.0/24",
+        "via",
+        "10.77.0.11",
+    ];
+    assert!(testbed.exec("edge-2", None, &way).status.success());
+}
 
 #[test]
 fn a_guest_behind_an_interface_is_itself_too() {
     let Some(testbed) = units() else { return };
-    let made = testbed.exec("edge-1", None, &["sh", "-c", GUEST]);
-    assert!(made.status.success(), "{made:?}");
-    let way = ["ip", "route", "add", "10.88.0.0/24", "via", "10.77.0.11"];
-    assert!(testbed.exec("edge-2", None, &way).status.success());
-    let inside = ["ip", "netns", "exec", "vm"];
+    guest(&testbed);
     let server = [
         LATEEN,
         "sample",
@@ -459,7 +474,7 @@ fn a_guest_behind_an_interface_is_itself_too() {
         "vm-1",
     ];
     // On a network of its own, which the end of the rig does not reach.
-    let _guest = testbed.session("edge-1", None, &[&inside[..], &server[..]].concat());
+    let _guest = testbed.session("edge-1", None, &[&INSIDE[..], &server[..]].concat());
     testbed.write_mesh_file(
         "vm.toml",
         "[[workload]]\nname = \"vm-1\"\nnamespace = \"shop\"\nservice-account = \"unit-1\"\nnode = \"edge-1\"\n\
@@ -490,7 +505,7 @@ fn a_guest_behind_an_interface_is_itself_too() {
     let server = allowed(&everybody()[1]);
     let [v4, _] = server.addresses();
     let client = ["python3", "-c", CLIENT, &format!("{v4}:80")];
-    let asked = testbed.exec("edge-1", None, &[&inside[..], &client[..]].concat());
+    let asked = testbed.exec("edge-1", None, &[&INSIDE[..], &client[..]].concat());
     let said = text(&asked.stdout);
     assert_eq!(field(said.trim(), "server"), server.name, "{asked:?}");
     fs::remove_file(testbed.mesh_dir().join("vm.toml")).unwrap();

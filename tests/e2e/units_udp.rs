@@ -9,7 +9,7 @@ use std::sync::Once;
 use lateen::rig::RunAs;
 
 use crate::support::{MARKER, Testbed, eventually, text, tunnels};
-use crate::units::{Somebody, allows, everybody, settled, units};
+use crate::units::{INSIDE, Somebody, allows, everybody, guest, settled, units};
 
 /// Answers with its name, who it thinks asked, and what it was sent.
 const SERVER: &str = "
@@ -258,4 +258,113 @@ fn while_the_proxy_is_dead_no_datagram_gets_anywhere() {
     );
     assert_eq!(seen.marked, 0, "{seen:?}");
     begin(&testbed);
+}
+
+/// As a virtual machine on `edge-1` is, with a service of UDP.
+const VM: &str = "
+[[workload]]
+name = \"vm-1\"
+namespace = \"shop\"
+service-account = \"unit-1\"
+node = \"edge-1\"
+addresses = [\"10.88.0.2\"]
+labels = { app = \"vm\" }
+capture = { interface = \"tap3\" }
+
+[[service]]
+name = \"udp-vm\"
+namespace = \"shop\"
+addresses = [\"10.96.0.150\"]
+ports = [{ port = 77, target-port = 7750, protocol = \"udp\" }]
+selector = { app = \"vm\" }
+";
+
+/// Who is nobody is kept out, and one of the machine.
+const STRICT: &str = "
+[[authorization-policy]]
+name = \"not-unit-0\"
+namespace = \"shop\"
+action = \"DENY\"
+selector = { match-labels = { app = \"vm\" } }
+rules = [{ from = [{ source = { principals = [\"cluster.local/ns/shop/sa/unit-0\"] } }] }]
+
+[[peer-authentication]]
+name = \"vm\"
+namespace = \"shop\"
+selector = { match-labels = { app = \"vm\" } }
+mtls = { mode = \"STRICT\" }
+";
+
+#[test]
+fn a_guest_behind_an_interface_is_itself_by_datagrams_too() {
+    let Some(testbed) = units() else { return };
+    begin(&testbed);
+    guest(&testbed);
+    let server = ["python3", "-c", SERVER, "vm-1", "7750"];
+    // On a network of its own, which the end of the rig does not reach.
+    let _guest = testbed.session("edge-1", None, &[&INSIDE[..], &server[..]].concat());
+    testbed.write_mesh_file("vm.toml", VM);
+    let to = ["10.96.0.150:77".to_owned(), "10.88.0.2:7750".to_owned()];
+    let clients = some();
+    for client in [&clients[0], &clients[3]] {
+        eventually("the guest is asked", || {
+            let answers = ask_as(&testbed, client, &to);
+            let good = answers
+                .iter()
+                .all(|said| said.starts_with("vm-1 ::ffff:10."));
+            if good { Ok(()) } else { Err(answers) }
+        });
+    }
+    let outside = || ask(&testbed, "outside", None, &to[1..]);
+    let way = [
+        "ip",
+        "route",
+        "replace",
+        "10.88.0.0/24",
+        "via",
+        "10.77.0.11",
+    ];
+    assert!(testbed.exec("outside", None, &way).status.success());
+    assert!(
+        outside()[0].starts_with("vm-1 ::ffff:10.77.0.99 "),
+        "{:?}",
+        outside()
+    );
+    testbed.write_mesh_file("vm.toml", &format!("{VM}{STRICT}"));
+    eventually("strict keeps who is nobody out", || {
+        let said = outside();
+        if said[0].starts_with("silence") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    // It has the account of a unit, and gets where that one gets.
+    let far = |s: &&Somebody| s.host != "edge-1" && allows(&everybody()[1], s);
+    let servers = some();
+    let server = servers.iter().find(far).unwrap();
+    let [v4, _] = addresses(server);
+    let asks = |payload: &str| {
+        let client = ["python3", "-c", CLIENT, payload, &v4];
+        testbed.exec("edge-1", None, &[&INSIDE[..], &client[..]].concat())
+    };
+    let ((), tapped) = testbed.tapped(|| {
+        let asked = asks(MARKER);
+        let said = text(&asked.stdout);
+        assert_eq!(
+            said.trim(),
+            format!("{} ::ffff:10.77.0.11 {MARKER}", server.name),
+            "{asked:?}"
+        );
+        let answers = ask_as(&testbed, &clients[3], &to);
+        assert!(
+            answers.iter().all(|said| said.contains(MARKER)),
+            "{answers:?}"
+        );
+    });
+    assert_eq!(tapped.marked, 0, "{tapped:?}");
+    // Tunnels to a guest are by TCP whatever is said.
+    assert!(tapped.kinds.contains_key("tcp/15008"), "{tapped:?}");
+    fs::remove_file(testbed.mesh_dir().join("vm.toml")).unwrap();
+    settled(&testbed);
 }

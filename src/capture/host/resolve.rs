@@ -62,8 +62,8 @@ impl Resolver<'_> {
             members.push(Member {
                 mark: wanted.mark,
                 by,
-                inbound: wanted.at(&wanted.ports),
-                datagrams: wanted.at(&wanted.udp_ports),
+                inbound: wanted.inbound(),
+                datagrams: wanted.datagrams(),
             });
         }
         (members, standings)

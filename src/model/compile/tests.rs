@@ -278,17 +278,18 @@ fn datagrams_are_carried_to_those_with_a_udp_port_by_our_own_proxy() {
 }
 
 #[test]
-fn datagrams_are_carried_to_all_but_guests() {
+fn datagrams_are_carried_to_whom_a_lateen_captures() {
     let name = || Arc::from("cart");
     for (capture, want) in [
-        (Capture::Netns(name()), true),
-        (Capture::Unit(name()), true),
-        (Capture::Cgroup(name()), true),
-        (Capture::User(name()), true),
-        (Capture::Interface(name()), false),
+        (None, false),
+        (Some(Capture::Netns(name())), true),
+        (Some(Capture::Unit(name())), true),
+        (Some(Capture::Cgroup(name())), true),
+        (Some(Capture::User(name())), true),
+        (Some(Capture::Interface(name())), true),
     ] {
         let mut mesh = mesh();
-        mesh.workloads[0].capture = Some(capture.clone());
+        mesh.workloads[0].capture.clone_from(&capture);
         mesh.services[0].udp_ports = vec![UdpPort {
             service_port: 53,
             target_port: 5353,

@@ -118,10 +118,14 @@ impl Board {
         self.by_mark.get(&Mark::of(socket)?)
     }
 
-    /// Whom a plain datagram is for. Guests' are not captured.
+    /// Whom a plain datagram is for.
     pub(super) fn udp_server(&self, destination: SocketAddr) -> Option<&Arc<str>> {
-        let sharer = self.sharing.udp_owner(destination);
-        sharer.map(|sharer| &sharer.uid)
+        let sharer = || {
+            self.sharing
+                .udp_owner(destination)
+                .map(|sharer| &sharer.uid)
+        };
+        self.guest(destination.ip()).or_else(sharer)
     }
 
     /// The guest of this address.

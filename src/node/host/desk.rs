@@ -148,8 +148,9 @@ impl Desk {
 
     /// A peer has connected, with tunnels for any of those at the address.
     async fn tunnels(self: Arc<Self>, stream: TcpStream, source: SocketAddr) {
-        let arrived = match stream.local_addr() {
-            Ok(arrived) => SocketAddr::new(arrived.ip().to_canonical(), arrived.port()),
+        // A guest's from this host have been redirected.
+        let arrived = match original_destination(&stream) {
+            Ok(arrived) => arrived,
             Err(e) => return denied("inbound", source, None, &chain(&e)),
         };
         let guest = {
@@ -158,7 +159,7 @@ impl Desk {
         };
         if let Some(lane) = guest {
             // Its address is its own, and so is all that arrives there.
-            let served = inbound::handle(Arc::clone(&lane), stream, source);
+            let served = inbound::handle_at(Arc::clone(&lane), stream, source, arrived);
             return lane.visited(served).await;
         }
         near::tunnel(&stream);

@@ -25,17 +25,20 @@ fn redirected(port: u16) -> [String; 2] {
     ]
 }
 
+/// What only rules for datagrams take.
+pub(super) const NO_TCP: &str = "meta l4proto != tcp accept";
 /// To a port that a workload of this host declares.
 const DECLARED: [&str; 2] = [
     "ip daddr . tcp dport @declared4",
     "ip6 daddr . tcp dport @declared6",
 ];
 /// To a guest of this host.
-const TO_GUEST: [&str; 2] = ["ip daddr @guest_addresses4", "ip6 daddr @guest_addresses6"];
+pub(super) const TO_GUEST: [&str; 2] =
+    ["ip daddr @guest_addresses4", "ip6 daddr @guest_addresses6"];
 
 /// From a guest of this host. What comes by a bridge may be another's, who is let alone; that a guest
 /// there has no other address the table of the bridge sees to.
-const FROM_GUEST: [&str; 3] = [
+pub(super) const FROM_GUEST: [&str; 3] = [
     "iifname @guest_interfaces",
     "iifname @guest_bridges ip saddr @guest_addresses4",
     "iifname @guest_bridges ip6 saddr @guest_addresses6",
@@ -129,7 +132,7 @@ fn marks(own: &str, exclusions: &Exclusions) -> Chain {
             ),
             "who a workload is, is not for programs to say",
         ),
-        rule("meta l4proto != tcp accept", "not captured"),
+        rule(NO_TCP, "not captured"),
     ]);
     rules.extend(LOOPBACK.map(|to| rule(format!("{to} accept"), "within the host")));
     // Before what is let alone: that is not told from its pieces.
@@ -210,11 +213,11 @@ fn passing(exclusions: &Exclusions, guests: bool) -> Chain {
         rule("iif \"lo\" accept", "within the host"),
     ];
     if guests {
-        rules.push(rule("meta l4proto != tcp accept", "not captured"));
         rules.push(rule(
             format!("{} meta mark set meta mark & {:#x}", taken(), !MARK_MASK),
             "what others mark so was not taken",
         ));
+        rules.push(rule(NO_TCP, "not captured"));
         rules.extend(exclusions.passing());
         for (source, family) in [("ip saddr", 4), ("ip6 saddr", 6)] {
             rules.push(rule(
@@ -232,7 +235,17 @@ fn passing(exclusions: &Exclusions, guests: bool) -> Chain {
 }
 
 fn outbound(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
-    let mut rules = vec![rule(format!("{own} accept"), "the proxy itself")];
+    let mut rules = Vec::new();
+    if guests {
+        let pairs = TO_GUEST.into_iter().zip(redirected(HBONE_PORT));
+        rules.extend(pairs.map(|(to, redirected)| {
+            rule(
+                format!("{own} {to} tcp dport {HBONE_PORT} {redirected}"),
+                "tunnels of this host's to a guest, whose end is here",
+            )
+        }));
+    }
+    rules.push(rule(format!("{own} accept"), "the proxy itself"));
     rules.extend(LOOPBACK.map(|to| rule(format!("{to} accept"), "within the host")));
     rules.push(rule(
         format!("{NOT_OPENING} accept"),

@@ -1,6 +1,6 @@
 //! Datagrams of units and users (`spec/hbone-dataplane.md` §6.8): what their programs send into the mesh
 //! comes to the proxy under the mark of the workload, and so does what is sent to ports that they declare.
-//! Guests' pass by.
+//! Guests' are taken in passing ([`guests`]).
 //!
 //! As in a network of its own each datagram is judged by itself and nothing is translated. But a datagram
 //! has no listener that would take a mark over from it: the proxy reads the mark off the datagram, which
@@ -12,7 +12,9 @@
 //! cannot write: the two must be the same. Neither is enough alone. What is remembered is of the last
 //! program that sent from that end, and ends can be shared; a mark on a frame is whatever who forged it likes.
 
-use super::chains::marked;
+mod guests;
+
+use super::chains::{NO_TCP, marked};
 use super::collections::Pair;
 use super::dns::insert;
 use super::{HostPlan, Member};
@@ -49,18 +51,22 @@ impl HostPlan {
         members: &[Member],
         datagrams: &Datagrams,
     ) -> Self {
-        let own = own(self.exemption);
+        let (own, guests) = (own(self.exemption), self.guests);
         for chain in &mut self.chains {
             let rules = &mut chain.rules;
             match chain.name {
-                "marks" => drop(rules.splice(0..0, sent(&own))),
+                "marks" => drop(rules.splice(0..0, sent(&own, guests))),
                 "passing" => {
                     insert(rules, "iif \"lo\" accept", taken());
                     // Before what is let alone of guests.
-                    let at = rules.iter().position(|r| r.text == "iif \"lo\" accept");
-                    let at = at.map_or(rules.len(), |at| at + 1);
-                    drop(rules.splice(at..at, from_outside()));
+                    let lo = |r: &Rule| r.text == "iif \"lo\" accept";
+                    let at = rules.iter().position(|r| r.text == NO_TCP);
+                    let at = at.or_else(|| Some(rules.iter().position(lo)? + 1));
+                    let at = at.unwrap_or(rules.len());
+                    let guests = guests.then(guests::passing).into_iter().flatten();
+                    drop(rules.splice(at..at, guests.chain(from_outside())));
                 }
+                "forward_guard" => rules.extend(guests::forwarded(exclusions)),
                 "outbound_guard" => {
                     let made = FRAGMENTS.map(|made| fragments(&format!("{} {made}", marked())));
                     insert(
@@ -78,11 +84,11 @@ impl HostPlan {
             }
         }
         // Behind the one that it calls, before the ones that call them.
-        let called = [
-            into_the_mesh(exclusions),
-            within(exclusions),
-            declared(exclusions),
-        ];
+        let mut called = vec![into_the_mesh(exclusions), within(exclusions)];
+        if guests {
+            called.extend(guests::chains(exclusions));
+        }
+        called.push(declared(exclusions, guests));
         drop(self.chains.splice(1..1, called));
         self.chains.extend([answered(&own), named(), on_the_wire()]);
         self.collections
@@ -133,8 +139,13 @@ fn arrived() -> String {
 }
 
 /// What programs send, before the way back: as in a network of its own.
-fn sent(own: &str) -> Vec<Rule> {
-    let mut rules = vec![
+fn sent(own: &str, guests: bool) -> Vec<Rule> {
+    let mut rules: Vec<_> = guests
+        .then(|| guests::spoken(own))
+        .into_iter()
+        .flatten()
+        .collect();
+    rules.extend([
         rule(
             format!(
                 "{own} meta l4proto udp oif \"lo\" ct direction original ct mark set ct mark {}",
@@ -150,7 +161,7 @@ fn sent(own: &str) -> Vec<Rule> {
             ),
             "that a program is gone, with what it was answered",
         ),
-    ];
+    ]);
     // Before what is let alone: that is not told from its pieces.
     rules.extend(FRAGMENTS.map(|made| {
         rule(
@@ -165,6 +176,7 @@ fn sent(own: &str) -> Vec<Rule> {
             "from this host to a workload, in plain text",
         )
     }));
+    rules.extend(guests.then(guests::within).into_iter().flatten());
     rules
 }
 
@@ -264,8 +276,9 @@ fn from_outside() -> [Rule; 2] {
 }
 
 /// What comes from outside to a declared port.
-fn declared(exclusions: &Exclusions) -> Chain {
+fn declared(exclusions: &Exclusions, guests: bool) -> Chain {
     let mut rules = exclusions.datagrams_in();
+    rules.extend(guests.then(guests::declared).into_iter().flatten());
     rules.push(rule(
         format!("meta l4proto udp tproxy to :{PLAINTEXT_PORT} accept"),
         "to the proxy",

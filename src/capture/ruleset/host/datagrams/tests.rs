@@ -118,3 +118,67 @@ fn other_datagrams_change_elements_alone() {
     let without = HostPlan::new(Exemption::Uid(1337), &none, &members);
     assert_eq!(now.changing(&without), None);
 }
+
+fn with_guest(exclusions: &Exclusions) -> [HostPlan; 2] {
+    let guest = Member {
+        by: By::Guest {
+            interface: "tap3".into(),
+            port: None,
+            addresses: ["10.2.0.2", "fd02::2"].map(|ip| ip.parse().unwrap()).into(),
+        },
+        ..member(0x603, &["10.2.0.2:7946", "[fd02::2]:7946"])
+    };
+    let members = [member(0x601, &["192.0.2.1:7946"]), guest];
+    let plain = HostPlan::new(Exemption::Uid(1337), exclusions, &members);
+    let with = plain.clone().with_udp(exclusions, &members, &some());
+    [plain, with]
+}
+
+#[test]
+fn guests_are_added_and_nothing_else_changes() {
+    let [plain, with] = with_guest(&Exclusions::default());
+    assert_explained(&with.chains);
+    let (plain, with) = (plain.nft(), with.nft());
+    let gone: Vec<_> = plain
+        .lines()
+        .filter(|line| !with.lines().any(|l| l == *line))
+        .collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
+    for (first, then) in [
+        ("chain from_guest_datagrams {", "chain passing {"),
+        ("chain to_guest_datagrams {", "chain declared {"),
+        (
+            "what others mark so was not taken",
+            "jump from_guest_datagrams comment",
+        ),
+        ("map @guests6 jump from_guest_datagrams", "goto declared"),
+        ("goto declared", "goto from_guest comment"),
+        ("socket transparent 1 accept", "@udp4 tproxy ip to"),
+    ] {
+        assert!(at(first) < at(then), "{first} before {then}: {with}");
+    }
+}
+
+#[test]
+fn what_is_let_alone_is_so_of_guests_too() {
+    let exclusions = Exclusions {
+        ports: [22].into(),
+        ranges: ["10.9.0.0/16".parse().unwrap()].into(),
+        probes: ["192.0.2.7/32".parse().unwrap()].into(),
+        ..Exclusions::default()
+    };
+    let [_plain, with] = with_guest(&exclusions);
+    let text = with.nft();
+    for (rule, times) in [
+        // A guest's keeps no mark; forwarded.
+        (
+            "udp dport { 22 } meta mark set meta mark & 0xfffff000 accept",
+            1,
+        ),
+        ("original ip daddr { 10.9.0.0/16 } meta mark set", 1),
+        ("meta l4proto udp ip saddr { 192.0.2.7/32 } accept", 1),
+    ] {
+        assert_eq!(text.matches(rule).count(), times, "{rule}: {text}");
+    }
+}
