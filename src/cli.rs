@@ -2,6 +2,18 @@
 //!
 //! Exit codes are the same everywhere: 0 done, 1 the answer is no, 2 wrong usage, 3 cannot reach.
 
+/// As `print`, of which it is the verbs' own: see [`output::print`].
+macro_rules! out {
+    ($($text:tt)*) => {{
+        let _whether_read = $crate::cli::output::print(format_args!($($text)*));
+    }};
+}
+
+/// The same, a line.
+macro_rules! outln {
+    ($($text:tt)*) => { out!("{}\n", format_args!($($text)*)) };
+}
+
 mod accounts;
 pub mod ca;
 pub mod capture;
@@ -100,7 +112,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Keeper(args) => keeper::run(&args),
         Verb::Demo(args) => demo::run(&args),
-        Verb::Check(args) => return check::run(&args),
+        Verb::Check(args) => Ok(check::run(&args)),
         Verb::Status(args) => status::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Policies(args) => explain::policies(&args),
@@ -119,7 +131,7 @@ pub fn main() -> ExitCode {
         Verb::Man => man(),
     };
     match outcome {
-        Ok(code) => code,
+        Ok(code) => output::code(code),
         Err(failure) => failure.report(),
     }
 }
@@ -136,13 +148,17 @@ fn start_log(config: &Config) -> Result<Behind, Failure> {
 
 fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
     let mut command = Cli::command();
-    clap_complete::generate(shell, &mut command, "lateen", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, "lateen", &mut text);
+    out!("{}", String::from_utf8_lossy(&text));
     Ok(ExitCode::SUCCESS)
 }
 
 fn man() -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
     clap_mangen::Man::new(Cli::command())
-        .render(&mut std::io::stdout())
+        .render(&mut text)
         .map_err(|e| Failure::no("cannot write the manual page", &e))?;
+    out!("{}", String::from_utf8_lossy(&text));
     Ok(ExitCode::SUCCESS)
 }

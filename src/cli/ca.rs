@@ -56,15 +56,14 @@ pub enum CaCommand {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(command: &CaCommand) -> Result<ExitCode, Failure> {
     match command {
         CaCommand::Show { output, config } => {
             let text = asked(config.as_deref(), Method::GET, "/ca", String::new())?;
             let status: CaStatus = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
             match output {
-                Output::Json => println!("{text}"),
-                Output::Table => print!("{}", render(&status)),
+                Output::Json => outln!("{text}"),
+                Output::Table => out!("{}", render(&status)),
             }
         }
         CaCommand::Rotate {
@@ -77,7 +76,7 @@ pub fn run(command: &CaCommand) -> Result<ExitCode, Failure> {
                 force: *force,
             };
             let body = serde_json::to_string(&ask).map_err(|e| unreadable(&e))?;
-            println!(
+            outln!(
                 "{}",
                 asked(config.as_deref(), Method::POST, "/ca/rotate", body)?
             );
@@ -89,7 +88,7 @@ pub fn run(command: &CaCommand) -> Result<ExitCode, Failure> {
                 "/ca/revoke",
                 serial.clone(),
             )?;
-            println!("{text}");
+            outln!("{text}");
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -111,7 +111,6 @@ pub struct HostArgs {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
     match command {
         CaptureCommand::Plan {
@@ -124,8 +123,8 @@ pub fn run(command: &CaptureCommand) -> Result<ExitCode, Failure> {
             let script = Script::new(&terms, named, config.dns().capture());
             let script = runtime()?.block_on(script)?;
             match output {
-                Output::Table => print!("{}", script.render()),
-                Output::Json => println!("{}", script.json()),
+                Output::Table => out!("{}", script.render()),
+                Output::Json => outln!("{}", script.json()),
             }
         }
         CaptureCommand::Apply {
@@ -159,11 +158,7 @@ impl HostArgs {
     }
 }
 
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the verb's answer"
-)]
+#[allow(clippy::print_stderr, reason = "the verb's answer")]
 fn apply(
     netns: Option<&str>,
     named: &Named,
@@ -209,9 +204,9 @@ fn apply(
     if let Some(caution) = terms.exemption.caution() {
         eprintln!("note: {caution}");
     }
-    println!("{name}: applied");
+    outln!("{name}: applied");
     if let Some(after) = confirm {
-        println!(
+        outln!(
             "taken back in {} s unless you keep it: lateen capture confirm",
             after.as_secs()
         );
@@ -220,7 +215,6 @@ fn apply(
 }
 
 /// Clears what can be cleared, and says what could not.
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn clear(named: &[String], host: bool, all: bool) -> Result<ExitCode, Failure> {
     let mut names = named.to_vec();
     if all {
@@ -244,7 +238,7 @@ fn clear(named: &[String], host: bool, all: bool) -> Result<ExitCode, Failure> {
             cleared.map_err(|e| Failure::no(name.clone(), &e))
         });
         match cleared {
-            Ok(()) => println!("{name}: cleared"),
+            Ok(()) => outln!("{name}: cleared"),
             Err(failure) => outcome = failure.report(),
         }
     }

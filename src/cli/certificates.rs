@@ -33,7 +33,6 @@ pub struct CertificatesArgs {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(args: &CertificatesArgs) -> Result<ExitCode, Failure> {
     let page = "/certificates";
     let text = asked(args.config.as_deref(), Method::GET, page, String::new())?;
@@ -43,12 +42,12 @@ pub fn run(args: &CertificatesArgs) -> Result<ExitCode, Failure> {
         let line = line.ok_or_else(|| {
             Failure::plain(NO, format!("this host has no certificate of {identity}"))
         })?;
-        print!("{}", line.chain.concat());
+        out!("{}", line.chain.concat());
         return Ok(ExitCode::SUCCESS);
     }
     match args.output {
-        Output::Json => println!("{text}"),
-        Output::Table => print!("{}", render(&lines)),
+        Output::Json => outln!("{text}"),
+        Output::Table => out!("{}", render(&lines)),
     }
     let failing = lines.iter().any(|l| l.error.is_some());
     Ok(match failing {

@@ -1,6 +1,6 @@
 //! `lateen check`: says what is wrong with a mesh directory, and where.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,10 +38,9 @@ pub struct CheckArgs {
 /// Checks a directory and prints the findings to standard output.
 pub fn run(args: &CheckArgs) -> ExitCode {
     let loaded = config::load(&args.dir);
-    let mut out = io::stdout().lock();
     let text = match args.output {
         Output::Json => format!("{:#}\n", report::json(&loaded)),
-        Output::Text => report::text(&loaded, &style(out.is_terminal())),
+        Output::Text => report::text(&loaded, &style(io::stdout().is_terminal())),
         Output::Narrated => {
             let drawing = Drawing::Narrated;
             report::text(
@@ -53,8 +52,8 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             )
         }
     };
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match loaded.mesh.is_some() && written.is_ok() {
+    out!("{text}");
+    match loaded.mesh.is_some() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Failure;
-use super::output::NO;
+use super::output::{NO, print};
 use super::rig::own_binary;
 use crate::demo::fleet::{EDGES, Program};
 use crate::demo::metrics::flows;
@@ -52,9 +52,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     outcome
 }
 
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn say(step: &str) {
-    println!("  {step}");
+    outln!("  {step}");
 }
 
 struct Show<'a> {
@@ -88,7 +87,6 @@ impl<'a> Show<'a> {
         })
     }
 
-    #[allow(clippy::print_stdout, reason = "the verb's answer")]
     async fn run(mut self, once: bool) -> Result<ExitCode, Failure> {
         let deadline = Instant::now() + ONCE;
         loop {
@@ -97,16 +95,19 @@ impl<'a> Show<'a> {
             let text = self.summary.render();
             if !once {
                 // Home and clear, so that the table stays where it is.
-                println!(
-                    "\x1b[H\x1b[2J{text}\nCtrl-C to leave. Logs: {}",
-                    self.fleet.state().display()
-                );
-                continue;
+                let logs = self.fleet.state().display();
+                let read = print(format_args!(
+                    "\x1b[H\x1b[2J{text}\nCtrl-C to leave. Logs: {logs}\n"
+                ));
+                match read {
+                    true => continue,
+                    false => return Ok(ExitCode::SUCCESS),
+                }
             }
             if !self.summary.enough() && Instant::now() < deadline {
                 continue;
             }
-            println!("\n{text}");
+            outln!("\n{text}");
             return self.verdict();
         }
     }
@@ -132,14 +133,13 @@ impl<'a> Show<'a> {
         self.summary.flows = all;
     }
 
-    #[allow(clippy::print_stdout, reason = "the verb's answer")]
     fn verdict(&self) -> Result<ExitCode, Failure> {
         let mut faults = self.summary.faults();
         if !self.summary.enough() {
             faults.push("too little was seen in the time".to_owned());
         }
         if faults.is_empty() {
-            println!("All is as it should be.");
+            outln!("All is as it should be.");
             return Ok(ExitCode::SUCCESS);
         }
         Err(Failure::plain(

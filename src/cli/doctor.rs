@@ -29,13 +29,12 @@ pub struct DoctorArgs {
 ///
 /// # Errors
 /// [`Failure`] when the answer cannot be written.
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     let findings = examine(&Facts::read(args.config.as_deref()));
     let healthy = !findings.iter().any(|f| f.severity < Severity::Note);
     match args.output {
-        Output::Json => println!("{:#}", json!({ "healthy": healthy, "findings": findings })),
-        Output::Table => print!("{}", render(&findings)),
+        Output::Json => outln!("{:#}", json!({ "healthy": healthy, "findings": findings })),
+        Output::Table => out!("{}", render(&findings)),
     }
     Ok(match healthy {
         true => ExitCode::SUCCESS,

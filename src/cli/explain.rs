@@ -105,7 +105,6 @@ impl ExplainArgs {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let question = Question {
         from: args.from.clone(),
@@ -122,9 +121,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
         None => live(args.config.as_deref(), &question)?,
     };
     match args.output {
-        Output::Json => println!("{}", json(&explanation)?),
+        Output::Json => outln!("{}", json(&explanation)?),
         Output::Table => {
-            print!("{}", render(&explanation));
+            out!("{}", render(&explanation));
         }
     }
     Ok(match explanation.allowed {
@@ -137,7 +136,6 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn policies(args: &PoliciesArgs) -> Result<ExitCode, Failure> {
     let known: Vec<PolicyLine> = match &args.dir {
         Some(dir) => declared_lines(&declared(dir)?),
@@ -148,8 +146,8 @@ pub fn policies(args: &PoliciesArgs) -> Result<ExitCode, Failure> {
         }
     };
     match args.output {
-        Output::Json => println!("{}", json(&known)?),
-        Output::Table => print!("{}", listed(&known)),
+        Output::Json => outln!("{}", json(&known)?),
+        Output::Table => out!("{}", listed(&known)),
     }
     let idle = |p: &PolicyLine| p.condition.as_ref().is_some_and(|c| !c.status);
     let failing = |p: &PolicyLine| p.unreadable.is_some() || idle(p);

@@ -40,7 +40,6 @@ pub struct JoinArgs {
 /// # Errors
 /// [`Failure`]: exit code 2 for a token that does not read, 3 for a control plane that does not
 /// answer, 1 when it says no or is not the one the token is of.
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(args: &JoinArgs) -> Result<ExitCode, Failure> {
     let config = config(args.config.as_deref())?;
     let token = token(&args.token_file)?;
@@ -53,12 +52,13 @@ pub fn run(args: &JoinArgs) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::no("cannot start", &e))?;
     let joined = runtime.block_on(join(&args.url, &token, node, config.state_dir()));
     let joined = joined.map_err(|e| explain(&e, &token))?;
-    println!(
+    outln!(
         "joined as {} (certificate {})",
-        joined.id, joined.generation
+        joined.id,
+        joined.generation
     );
     if let Some(seconds) = joined.skew {
-        println!("note: this machine's clock and the control plane's are {seconds} s apart");
+        outln!("note: this machine's clock and the control plane's are {seconds} s apart");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -57,13 +57,11 @@ pub fn run(command: &NodeCommand) -> Result<ExitCode, Failure> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn tell(config: Option<&Path>, page: &str, node: &str) -> Result<ExitCode, Failure> {
-    println!("{}", asked(config, Method::POST, page, node.to_owned())?);
+    outln!("{}", asked(config, Method::POST, page, node.to_owned())?);
     Ok(ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn list(output: Output, config: Option<&Path>) -> Result<ExitCode, Failure> {
     let text = asked(config, Method::GET, "/status", String::new())?;
     let status: Status = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
@@ -74,7 +72,7 @@ fn list(output: Output, config: Option<&Path>) -> Result<ExitCode, Failure> {
     match output {
         Output::Json => {
             let json = serde_json::to_string(&control.nodes).map_err(|e| unreadable(&e))?;
-            println!("{json}");
+            outln!("{json}");
         }
         Output::Table => {
             let now = seconds(SystemTime::now());
@@ -87,7 +85,7 @@ fn list(output: Output, config: Option<&Path>) -> Result<ExitCode, Failure> {
                 "ADDRESS",
                 "PROBLEM",
             ];
-            print!("{}", table(&heading, &rows));
+            out!("{}", table(&heading, &rows));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,10 @@
 //! How verbs end and how they print: failures with their exit code, tables that line up.
 
 use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -74,6 +77,35 @@ impl From<AskError> for Failure {
             AskError::Page { .. } | AskError::Refused { .. } => NO,
         };
         Self::plain(code, chain(&error))
+    }
+}
+
+/// Whether something could not be printed that somebody waits for.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints to standard output; whether anybody reads. That nobody does any more, as behind `head`, is no
+/// failure; else it is said, once, and the verb has failed ([`code`]).
+#[allow(
+    clippy::print_stderr,
+    reason = "this is the edge that speaks to people"
+)]
+pub(super) fn print(text: fmt::Arguments<'_>) -> bool {
+    let mut out = io::stdout().lock();
+    let Err(e) = out.write_fmt(text).and_then(|()| out.flush()) else {
+        return true;
+    };
+    let unread = e.kind() == io::ErrorKind::BrokenPipe;
+    if !unread && !LOST.swap(true, Ordering::Relaxed) {
+        eprintln!("lateen: cannot print: {e}");
+    }
+    false
+}
+
+/// How a verb ends that would end with this code.
+pub(super) fn code(code: ExitCode) -> ExitCode {
+    match LOST.load(Ordering::Relaxed) && code == ExitCode::SUCCESS {
+        true => ExitCode::from(NO),
+        false => code,
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Failure;
+use super::output::print;
 use crate::rig::{self, RigError, RunAs, Spec, enter, hold, host, tap};
 
 /// Build fleets of hosts on this machine.
@@ -134,7 +135,6 @@ pub(super) fn own_binary() -> Result<PathBuf, RigError> {
     })
 }
 
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn up(file: &Path, name: &str) -> Result<(), RigError> {
     let text = std::fs::read_to_string(file).map_err(|source| RigError::File {
         path: file.to_owned(),
@@ -167,7 +167,7 @@ fn up(file: &Path, name: &str) -> Result<(), RigError> {
         let _ended = holder.wait();
         return Err(RigError::Holder { said });
     }
-    println!("rig `{name}` is up: {} hosts", spec.hosts.len());
+    outln!("rig `{name}` is up: {} hosts", spec.hosts.len());
     Ok(())
 }
 
@@ -189,7 +189,6 @@ fn down(state: &Path) -> Result<(), RigError> {
     Ok(())
 }
 
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn list() {
     let entries = std::fs::read_dir(rig::home())
         .into_iter()
@@ -198,7 +197,7 @@ fn list() {
     for entry in entries {
         if let Ok(record) = rig::record(&entry.path()) {
             let hosts: Vec<&str> = record.hosts.keys().map(String::as_str).collect();
-            println!(
+            outln!(
                 "{}  {}",
                 entry.file_name().to_string_lossy(),
                 hosts.join(" ")
@@ -207,7 +206,6 @@ fn list() {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 fn watch(state: &Path, host: &str, marker: &str) -> Result<(), RigError> {
     enter::into(state, host)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -218,8 +216,7 @@ fn watch(state: &Path, host: &str, marker: &str) -> Result<(), RigError> {
             source,
         })?;
     runtime.block_on(tap::listen(marker, |seen| {
-        if let Ok(line) = serde_json::to_string(seen) {
-            println!("{line}");
-        }
+        let line = serde_json::to_string(seen);
+        line.is_ok_and(|line| print(format_args!("{line}\n")))
     }))
 }

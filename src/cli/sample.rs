@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use super::output::NO;
+use super::output::{NO, print};
 use crate::dns::{Kind, Transport};
 use crate::sample::{dns, http_client, http_server, tcp};
 
@@ -128,7 +128,11 @@ pub fn run(command: SampleCommand) -> Result<ExitCode, Failure> {
     runtime.block_on(serve(command))
 }
 
-#[allow(clippy::print_stdout, reason = "the programs' answers")]
+/// A program's answer; whether anybody reads.
+fn say(answer: &dyn std::fmt::Display) -> bool {
+    print(format_args!("{answer}\n"))
+}
+
 async fn serve(command: SampleCommand) -> Result<ExitCode, Failure> {
     let failed = |e: std::io::Error| Failure::no("sample", &e);
     let mut bad = false;
@@ -146,20 +150,20 @@ async fn serve(command: SampleCommand) -> Result<ExitCode, Failure> {
         } => {
             let every = Duration::from_millis(every);
             http_client::ask(&host, &path, every, count, |answer| match answer {
-                Ok(body) => println!("{}", body.trim_end()),
+                Ok(body) => say(&body.trim_end()),
                 Err(e) => {
                     bad = true;
-                    println!("{}", serde_json::json!({ "error": e.to_string() }));
+                    say(&serde_json::json!({ "error": e.to_string() }))
                 }
             })
             .await;
         }
         SampleCommand::Dns { name, kind, server } => {
             match dns::once(server.how(), &name, kind).await {
-                Ok(said) => println!("{}", serde_json::json!(said)),
+                Ok(said) => outln!("{}", serde_json::json!(said)),
                 Err(e) => {
                     bad = true;
-                    println!("{}", serde_json::json!({ "error": e.to_string() }));
+                    outln!("{}", serde_json::json!({ "error": e.to_string() }));
                 }
             }
         }
@@ -171,7 +175,7 @@ async fn serve(command: SampleCommand) -> Result<ExitCode, Failure> {
             server,
         } => {
             let tally = dns::many(server.how(), &domain, rate, seconds, different).await;
-            println!("{}", serde_json::json!(tally));
+            outln!("{}", serde_json::json!(tally));
         }
         SampleCommand::TcpEcho { listen } => tcp::echo(listen).await.map_err(failed)?,
         SampleCommand::TcpMany {
@@ -181,8 +185,8 @@ async fn serve(command: SampleCommand) -> Result<ExitCode, Failure> {
         } => loop {
             let tally = tcp::many(to, connections).await;
             bad |= tally.bad > 0;
-            println!("{}", serde_json::json!(tally));
-            match every {
+            let read = say(&serde_json::json!(tally));
+            match every.filter(|_| read) {
                 Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
                 None => break,
             }

@@ -68,7 +68,6 @@ pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
 ///
 /// # Errors
 /// [`Failure`] when no process answers.
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let text = asked(
         args.config.as_deref(),
@@ -78,8 +77,8 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     )?;
     let status: Status = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
     match args.output {
-        Output::Json => println!("{text}"),
-        Output::Table => print!("{}", render(&status)),
+        Output::Json => outln!("{text}"),
+        Output::Table => out!("{}", render(&status)),
     }
     let wrong = status.control.as_ref().is_some_and(|c| {
         let failing = c.endpoints.iter().any(|s| s.problem.is_some());
@@ -308,7 +307,6 @@ fn utc(since: u64) -> String {
 ///
 /// # Errors
 /// [`Failure`] when no process answers.
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn connections(args: &ConnectionsArgs) -> Result<ExitCode, Failure> {
     let text = asked(
         args.config.as_deref(),
@@ -317,7 +315,7 @@ pub fn connections(args: &ConnectionsArgs) -> Result<ExitCode, Failure> {
         String::new(),
     )?;
     if args.output == Output::Json {
-        println!("{text}");
+        outln!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
     let open: Vec<serde_json::Value> = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
@@ -329,7 +327,7 @@ pub fn connections(args: &ConnectionsArgs) -> Result<ExitCode, Failure> {
     let row = |c: &serde_json::Value| keys.iter().map(|key| field(c, key)).collect();
     let rows: Vec<Vec<String>> = open.iter().map(row).collect();
     let heading = ["DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "WORKLOAD"];
-    print!("{}", table(&heading, &rows));
+    out!("{}", table(&heading, &rows));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -64,7 +64,6 @@ pub enum TokenCommand {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
     match command {
         TokenCommand::Create {
@@ -80,7 +79,7 @@ pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
             };
             let body = serde_json::to_string(&ask).map_err(|e| unreadable(&e))?;
             let token = asked(config.as_deref(), Method::POST, "/tokens", body)?;
-            println!("{token}");
+            outln!("{token}");
         }
         TokenCommand::Node { node, ttl, config } => {
             let ask = TokenAsk {
@@ -91,18 +90,18 @@ pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
             let body = serde_json::to_string(&ask).map_err(|e| unreadable(&e))?;
             let token = asked(config.as_deref(), Method::POST, "/tokens/node", body)?;
             // A proxy sends the file as it is, and no header may end in a line.
-            print!("{token}");
+            out!("{token}");
         }
         TokenCommand::List { output, config } => {
             let text = asked(config.as_deref(), Method::GET, "/tokens", String::new())?;
             if *output == Output::Json {
-                println!("{text}");
+                outln!("{text}");
                 return Ok(ExitCode::SUCCESS);
             }
             let tokens: Vec<TokenLine> = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
             let row = |t: TokenLine| vec![t.id, t.kind, t.node, t.state, t.expires.to_string()];
             let rows: Vec<Vec<String>> = tokens.into_iter().map(row).collect();
-            print!(
+            out!(
                 "{}",
                 table(&["TOKEN", "KIND", "NODE", "STATE", "EXPIRES"], &rows)
             );
@@ -114,7 +113,7 @@ pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
                 "/tokens/revoke",
                 id.clone(),
             )?;
-            println!("token {id} is revoked");
+            outln!("token {id} is revoked");
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -37,7 +37,6 @@ pub struct WaypointsArgs {
 ///
 /// # Errors
 /// [`Failure`].
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub fn run(args: &WaypointsArgs) -> Result<ExitCode, Failure> {
     let known: WaypointPage = match &args.dir {
         Some(dir) => declared_page(&declared(dir)?),
@@ -48,8 +47,8 @@ pub fn run(args: &WaypointsArgs) -> Result<ExitCode, Failure> {
         }
     };
     match args.output {
-        Output::Json => println!("{}", json(&known)?),
-        Output::Table => print!("{}", listed(&known)),
+        Output::Json => outln!("{}", json(&known)?),
+        Output::Table => out!("{}", listed(&known)),
     }
     let unbound = |b: &BindingLine| b.condition.as_ref().is_some_and(|c| !c.status);
     let idle = |r: &RouteLine| r.faults().next().is_some();

@@ -97,11 +97,11 @@ pub fn ends(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
 }
 
 /// Listens on `eth0` of the namespace this process is in, telling what was seen as a line of JSON
-/// every second and once more when standard input ends.
+/// every second and once more when standard input ends, or until `tell` says that nobody wants more.
 ///
 /// # Errors
 /// [`RigError::System`] when the link may not be listened on.
-pub async fn listen(marker: &str, tell: impl Fn(&Seen)) -> Result<(), RigError> {
+pub async fn listen(marker: &str, tell: impl Fn(&Seen) -> bool) -> Result<(), RigError> {
     let socket =
         sys::packet_socket("eth0").map_err(RigError::system("cannot listen on the link"))?;
     let socket = sys::async_fd(socket).map_err(RigError::system("cannot wait for frames"))?;
@@ -115,7 +115,9 @@ pub async fn listen(marker: &str, tell: impl Fn(&Seen)) -> Result<(), RigError> 
             drained = drain(&socket, &mut buffer, &mut seen, marker.as_bytes()) => {
                 drained.map_err(RigError::system("cannot read frames"))?;
             }
-            _now = second.tick() => tell(&seen),
+            _now = second.tick() => if !tell(&seen) {
+                return Ok(());
+            },
             read = stdin.read(&mut byte) => if !read.is_ok_and(|n| n > 0) {
                 // What has crossed by now is part of the last word.
                 let rest = take(&socket, &mut buffer, &mut seen, marker.as_bytes());

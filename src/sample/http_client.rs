@@ -10,13 +10,13 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks `host` (`ADDRESS:PORT`) for `path`, `count` times or without end, `every` so often; `tell`
-/// is given each answer's body or the failure.
+/// is given each answer's body or the failure, and says whether anybody wants more.
 pub async fn ask(
     host: &str,
     path: &str,
     every: Duration,
     count: Option<u64>,
-    mut tell: impl FnMut(io::Result<String>),
+    mut tell: impl FnMut(io::Result<String>) -> bool,
 ) {
     let mut asked = 0;
     let mut tick = tokio::time::interval(every.max(Duration::from_millis(1)));
@@ -24,7 +24,9 @@ pub async fn ask(
         tick.tick().await;
         asked += 1;
         let answer = tokio::time::timeout(PATIENCE, once(host, path)).await;
-        tell(answer.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())));
+        if !tell(answer.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))) {
+            break;
+        }
     }
 }
 

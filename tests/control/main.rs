@@ -1,5 +1,6 @@
 //! The control role as a process of its own on loopback: what its port lets in, and what its state
-//! directory survives. Needs neither root nor namespaces, but for the one case that fills a disk.
+//! directory survives; and what verbs print. Needs neither root nor namespaces, but for the one case that
+//! fills a disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,4 +14,5 @@ mod joining;
 mod kills;
 mod peers;
 mod port;
+mod printing;
 mod support;

@@ -155,14 +155,13 @@ fn start(file: &Path) -> io::Result<u32> {
 }
 
 /// Waits, and takes back what was not confirmed.
-#[allow(clippy::print_stdout, reason = "whoever started it waits for it")]
 pub(super) fn revert(file: &Path) -> Result<(), Failure> {
     let told = |e: io::Error| Failure::no(file.display().to_string(), &e);
     // The end of the terminal is not its own.
     rustix::process::setsid().map_err(|e| told(e.into()))?;
     let mine = read(file).map_err(told)?;
     let deadline = Instant::now() + mine.after;
-    println!("{READY}");
+    outln!("{READY}");
     while Instant::now() < deadline {
         thread::sleep(LOOK);
         if !is_there(file, &mine) {
@@ -185,12 +184,11 @@ fn is_there(file: &Path, mine: &Unconfirmed) -> bool {
 }
 
 /// Keeps what was applied.
-#[allow(clippy::print_stdout, reason = "the verb's answer")]
 pub(super) fn confirm(config: &Config) -> Result<ExitCode, Failure> {
     let file = place(config);
     match fs::remove_file(&file) {
         Ok(()) => {
-            println!("kept");
+            outln!("kept");
             Ok(ExitCode::SUCCESS)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
