@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use tracing::warn;
 
 use super::apply::{CaptureError, WITHOUT_ELEMENTS, listed_of};
 use super::netns::Netns;
@@ -45,7 +46,8 @@ pub(super) async fn replace(
     }
     match run(ns, Tool::Nft, &["-f", "-"], &over).await {
         // What is there differs in more than content: a chain by its hook, say.
-        Err(CaptureError::Refused { .. }) if over != anew => {
+        Err(e @ CaptureError::Refused { .. }) if over != anew => {
+            warn!(error = %e, "rules cannot be given another content, they are made anew");
             run(ns, Tool::Nft, &["-f", "-"], &anew).await.map(drop)
         }
         other => other.map(drop),

@@ -144,6 +144,44 @@ cases! {
         assert_eq!(wire.escapes(), [""; 0]);
     }
 
+    fn what_a_guest_answers_a_proxy_that_has_gone_stays_here(room: &Room) {
+        build(room);
+        let Some((_site, relay)) = served(room, false) else { return };
+        let guests = GUEST.map(|ip| inside(|| bound(ip, OWN)));
+        let asked = OUTSIDE.into_iter().zip(GUEST).zip(&guests).map(|((outside, guest), program)| {
+            let client = bound(outside, 0);
+            client.send_to(b"question", at(guest, OWN)).unwrap();
+            let (_question, from) = hear(program).unwrap();
+            assert_eq!(from, here(&client, outside));
+            program.send_to(b"answer", from).unwrap();
+            assert_eq!(hear(&client).unwrap().0, b"answer");
+            (client, from)
+        });
+        let asked: Vec<_> = asked.collect();
+        relay.stop();
+        let wire = Wire::of(&GUEST);
+        for ((client, from), program) in asked.iter().zip(&guests) {
+            let _dropped = program.send_to(TOKEN, from);
+            assert!(deaf(client));
+        }
+        assert_eq!(wire.escapes(), [""; 0]);
+    }
+
+    fn what_a_guest_asks_from_its_declared_port_is_answered(room: &Room) {
+        build(room);
+        room.sh("
+            nft add table ip others
+            nft 'add chain ip others out { type nat hook postrouting priority 100; }'
+            nft add rule ip others out oifname eth0 ip saddr 10.2.0.0/24 masquerade
+        ");
+        let Some((_site, relay)) = served(room, false) else { return };
+        server(bound(OUTSIDE[0], OTHER));
+        let program = inside(|| bound(GUEST[0], OWN));
+        let seen = asked(&program, at(OUTSIDE[0], OTHER)).unwrap();
+        assert!(seen.starts_with(CART[0]), "{seen}");
+        assert_eq!(relay.seen(), []);
+    }
+
     fn that_a_guest_has_nobody_there_tells_the_proxy_alone(room: &Room) {
         build(room);
         let Some((_site, relay)) = served(room, false) else { return };

@@ -213,11 +213,11 @@ fn passing(exclusions: &Exclusions, guests: bool) -> Chain {
         rule("iif \"lo\" accept", "within the host"),
     ];
     if guests {
+        rules.push(rule(NO_TCP, "not captured"));
         rules.push(rule(
             format!("{} meta mark set meta mark & {:#x}", taken(), !MARK_MASK),
             "what others mark so was not taken",
         ));
-        rules.push(rule(NO_TCP, "not captured"));
         rules.extend(exclusions.passing());
         for (source, family) in [("ip saddr", 4), ("ip6 saddr", 6)] {
             rules.push(rule(

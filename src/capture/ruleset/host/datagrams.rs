@@ -66,7 +66,10 @@ impl HostPlan {
                     let guests = guests.then(guests::passing).into_iter().flatten();
                     drop(rules.splice(at..at, guests.chain(from_outside())));
                 }
-                "forward_guard" => rules.extend(guests::forwarded(exclusions)),
+                "forward_guard" => {
+                    drop(rules.splice(0..0, guests::guarded(exclusions)));
+                    rules.extend(guests::forwarded(exclusions));
+                }
                 "outbound_guard" => {
                     let made = FRAGMENTS.map(|made| fragments(&format!("{} {made}", marked())));
                     insert(

@@ -15,17 +15,30 @@ fn unmarked() -> String {
     format!("meta mark set meta mark & {:#x}", !MARK_MASK)
 }
 
-/// What comes in from a guest, with what a guest says is wrong with what it was sent.
-pub(super) fn passing() -> [Rule; 2] {
-    [("ip saddr", 4), ("ip6 saddr", 6)].map(|(source, family)| {
+/// What comes in from a guest, with what a guest says is wrong with what it was sent. Who it is from is
+/// looked up last: what is let alone keeps the marks of others.
+pub(super) fn passing() -> Vec<Rule> {
+    let sources = [
+        "iifname . ip saddr map @guests4",
+        "iifname . ip6 saddr map @guests6",
+    ];
+    let pairs = CAPTURED.into_iter().zip(sources);
+    let asked = pairs.map(|(to, whose)| {
+        rule(
+            format!("{to} meta mark set {whose} jump from_guest_datagrams"),
+            "of a guest, for the mesh",
+        )
+    });
+    // Behind them, whose own look for a socket passes over those that only answer.
+    let answered = sources.map(|whose| {
         rule(
             format!(
-                "meta l4proto {{ udp, icmp, ipv6-icmp }} meta mark set iifname . {source} map \
-                 @guests{family} jump from_guest_datagrams"
+                "meta l4proto {{ udp, icmp, ipv6-icmp }} socket transparent 1 meta mark set {whose} accept"
             ),
-            "a guest's",
+            "of a guest to the proxy, who has spoken to it",
         )
-    })
+    });
+    asked.chain(answered).collect()
 }
 
 /// Before the chains that call them.
@@ -35,21 +48,13 @@ pub(super) fn chains(exclusions: &Exclusions) -> [Chain; 2] {
 
 fn from_guest(exclusions: &Exclusions) -> Chain {
     let unmarked = unmarked();
-    let mut rules = vec![
-        rule(
-            format!("udp dport {{ {OUTBOUND_PORT}, {PLAINTEXT_PORT} }} {unmarked} accept"),
-            "the ports are for what is captured",
-        ),
-        rule(
-            "socket transparent 1 accept",
-            "to the proxy, who has spoken to it",
-        ),
-    ];
-    rules.extend(asked_alone(exclusions).map(|mut alone| {
-        let what = alone.text.trim_end_matches("accept");
-        alone.text = format!("{what}{unmarked} accept");
-        alone
-    }));
+    let mut rules: Vec<_> = asked_alone(exclusions)
+        .map(|mut alone| {
+            let what = alone.text.trim_end_matches("accept");
+            alone.text = format!("{what}{unmarked} return");
+            alone
+        })
+        .collect();
     // Two rules: what is not tracked is captured all the same.
     rules.extend(CAPTURED.map(|to| {
         rule(
@@ -64,7 +69,7 @@ fn from_guest(exclusions: &Exclusions) -> Chain {
             "into the mesh",
         )
     }));
-    rules.push(rule(unmarked, "not for the mesh, or for the guard"));
+    rules.push(rule(unmarked, "for the guard"));
     Chain {
         name: "from_guest_datagrams",
         base: "",
@@ -112,13 +117,38 @@ pub(super) fn within() -> [Rule; 2] {
     let pairs = [(TO_GUEST[0], DECLARED[0]), (TO_GUEST[1], DECLARED[1])];
     pairs.map(|(guest, to)| {
         rule(
-            format!("oif != \"lo\" {guest} {to} jump within"),
+            format!("oif != \"lo\" ct direction original {guest} {to} jump within"),
             "from this host to a guest, in plain text",
         )
     })
 }
 
-/// What reaches it goes past the proxy.
+/// What is on its way past the proxy, before what is let alone of connections.
+pub(super) fn guarded(exclusions: &Exclusions) -> Vec<Rule> {
+    let spoken = format!("ct mark & {MARK_MASK:#x} == {GUEST_MARK:#x}");
+    let mut rules = vec![
+        rule(
+            format!("meta l4proto udp ct direction reply {spoken} counter drop"),
+            "an answer to the proxy, who has gone",
+        ),
+        rule(
+            format!("{ERRORS} ct state related ct protocol udp {spoken} drop"),
+            "that a program is gone, with what it was sent",
+        ),
+    ];
+    rules.extend(exclusions.datagrams_in().into_iter().map(|mut alone| {
+        alone.text = format!("meta l4proto udp {}", alone.text);
+        alone
+    }));
+    rules.push(rule(
+        "meta l4proto udp ct direction reply ct status snat accept",
+        "what a guest has asked for, under this host's address",
+    ));
+    rules.extend(DECLARED.map(|to| rule(format!("{to} counter reject"), "sent beside the proxy")));
+    rules
+}
+
+/// The same, behind it.
 pub(super) fn forwarded(exclusions: &Exclusions) -> Vec<Rule> {
     let [anything, v4, v6] = FROM_GUEST;
     let ways = |[of_v4, of_v6]: [&'static str; 2]| {
@@ -129,18 +159,14 @@ pub(super) fn forwarded(exclusions: &Exclusions) -> Vec<Rule> {
             (v6, of_v6),
         ]
     };
-    let mut rules = vec![rule(
-        format!(
-            "{ERRORS} ct state related ct protocol udp ct mark & {MARK_MASK:#x} == {GUEST_MARK:#x} drop"
-        ),
-        "that a program is gone, with what it was sent",
-    )];
-    rules.extend(ways(FRAGMENTS).map(|(from, made)| {
-        rule(
-            format!("{from} meta l4proto udp {made} counter drop"),
-            "fragments made to slip past the rules below",
-        )
-    }));
+    let mut rules: Vec<_> = ways(FRAGMENTS)
+        .map(|(from, made)| {
+            rule(
+                format!("{from} meta l4proto udp {made} counter drop"),
+                "fragments made to slip past the rules below",
+            )
+        })
+        .into();
     rules.extend(asked_alone(exclusions));
     rules.extend(ways(CAPTURED).map(|(from, to)| {
         rule(
@@ -148,10 +174,13 @@ pub(super) fn forwarded(exclusions: &Exclusions) -> Vec<Rule> {
             "sent by a guest beside the proxy",
         )
     }));
-    rules.extend(exclusions.datagrams_in().into_iter().map(|mut alone| {
-        alone.text = format!("meta l4proto udp {}", alone.text);
-        alone
-    }));
-    rules.extend(DECLARED.map(|to| rule(format!("{to} counter reject"), "sent beside the proxy")));
+    rules.push(rule(
+        format!(
+            "meta l4proto udp ct direction original ct mark & {MARK_MASK:#x} == {GUEST_MARK:#x} \
+             ct mark set ct mark & {:#x}",
+            !MARK_MASK
+        ),
+        "let alone now: answers may pass",
+    ));
     rules
 }
