@@ -182,6 +182,15 @@ mod tests {
 
     use super::*;
 
+    /// A script that has all the lines of another, and more.
+    pub(super) fn assert_only_adds(plain: &str, with: &str) {
+        let lost = plain
+            .lines()
+            .filter(|line| !with.lines().any(|l| l == *line));
+        let lost: Vec<_> = lost.collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+
     /// What holds for every rule: nft takes it, and it cannot break out of its quotes.
     pub(super) fn assert_explained(chains: &[Chain]) {
         for chain in chains {

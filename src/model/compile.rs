@@ -527,7 +527,7 @@ fn entry<'m>(
             false => TunnelProtocol::None,
         },
         transport: match declared.capture {
-            // A guest's datagrams are not taken on the way to it.
+            // Tunnels by QUIC are not taken on the way to a guest.
             Some(Capture::Interface(_)) => Transport::Tcp,
             _ => transport(mesh, node, &declared.namespace, declared.transport),
         },

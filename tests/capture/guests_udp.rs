@@ -135,7 +135,7 @@ cases! {
             assert!(deaf(&guests[family]));
             let _what_was_sent_to_it = wire.escapes();
         }
-        // Under an address that is not its own, with bits of a mark, in pieces.
+        // Under an address that is not its own, and in pieces.
         let program = inside(|| bound("10.2.0.9", 0));
         let _refused = program.send_to(TOKEN, at(OUTSIDE[0], OWN));
         let long = [TOKEN, &[0; 4000]].concat();
@@ -211,7 +211,7 @@ cases! {
         });
     }
 
-    fn a_guest_is_nobody_else(room: &Room) {
+    fn another_address_behind_a_guests_interface_is_nobodys(room: &Room) {
         build(room);
         let Some((_site, relay)) = served(room, false) else { return };
         sh("ip -n vm address add 10.2.0.77/24 dev eth0");
@@ -220,15 +220,17 @@ cases! {
         client.send_to(b"question", at(GUEST[0], OWN)).unwrap();
         let (_question, from) = hear(&answered).unwrap();
         assert_eq!(from, here(&client, OUTSIDE[0]));
-        // An answer in its name, of another address of the same link.
+        // From another address of the same link the same is no answer of the guest's.
         let other = inside(|| bound("10.2.0.77", OWN + 9));
         other.send_to(b"forged", from).unwrap();
         let (heard, from) = hear(&client).unwrap();
         assert_eq!((heard, from), (b"forged".to_vec(), at("10.2.0.77", OWN + 9)));
         assert_eq!(relay.seen(), [Came::Inbound { from: here(&client, OUTSIDE[0]), to: at(GUEST[0], OWN) }]);
-        // Captured destinations it has not.
+        // For the mesh it is nobody.
+        let peer = bound(OUTSIDE[0], OWN);
         let other = inside(|| bound("10.2.0.77", 0));
-        let _refused = other.send_to(TOKEN, at(CART[0], OWN));
+        let _refused = other.send_to(TOKEN, at(OUTSIDE[0], OWN));
+        assert!(deaf(&peer));
         assert_eq!(relay.seen(), []);
     }
 }

@@ -296,7 +296,7 @@ mod tests {
     use super::*;
     use crate::capture::Exemption;
     use crate::capture::ruleset::plan;
-    use crate::capture::ruleset::tests::assert_explained;
+    use crate::capture::ruleset::tests::{assert_explained, assert_only_adds};
 
     fn some() -> Datagrams {
         Datagrams {
@@ -314,11 +314,7 @@ mod tests {
         let with = plain.clone().with_udp(&none, &some());
         assert_explained(&with.chains);
         let (plain, with) = (plain.nft(), with.nft());
-        let gone: Vec<_> = plain
-            .lines()
-            .filter(|line| !with.lines().any(|l| l == *line))
-            .collect();
-        assert!(gone.is_empty(), "{gone:?}");
+        assert_only_adds(&plain, &with);
         let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
         for (first, then) in [
             ("set udp4", "chain answered"),

@@ -137,7 +137,7 @@ pub struct Member {
     /// Where it is called: its addresses with the ports it declares. A guest has none, since all
     /// of its ports are.
     pub inbound: BTreeSet<SocketAddr>,
-    /// The same of datagrams.
+    /// Where it is sent datagrams: its addresses with the ports of UDP it declares, a guest's too.
     pub datagrams: BTreeSet<SocketAddr>,
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::capture::Exemption;
 use crate::capture::ruleset::host::{By, Mark};
-use crate::capture::ruleset::tests::assert_explained;
+use crate::capture::ruleset::tests::{assert_explained, assert_only_adds};
 
 fn member(bits: u32, datagrams: &[&str]) -> Member {
     Member {
@@ -41,11 +41,7 @@ fn datagrams_are_added_and_nothing_else_changes() {
         assert_explained(&with.chains);
         assert_eq!(with.ip().len(), plain.ip().len() + 2);
         let (plain, with) = (plain.nft(), with.nft());
-        let gone: Vec<_> = plain
-            .lines()
-            .filter(|line| !with.lines().any(|l| l == *line))
-            .collect();
-        assert!(gone.is_empty(), "{gone:?}");
+        assert_only_adds(&plain, &with);
         let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
         for (first, then) in [
             ("chain workloads {", "chain into_the_mesh {"),
@@ -139,11 +135,7 @@ fn guests_are_added_and_nothing_else_changes() {
     let [plain, with] = with_guest(&Exclusions::default());
     assert_explained(&with.chains);
     let (plain, with) = (plain.nft(), with.nft());
-    let gone: Vec<_> = plain
-        .lines()
-        .filter(|line| !with.lines().any(|l| l == *line))
-        .collect();
-    assert!(gone.is_empty(), "{gone:?}");
+    assert_only_adds(&plain, &with);
     let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
     for (first, then) in [
         ("chain from_guest_datagrams {", "chain passing {"),
