@@ -9,14 +9,11 @@ use serde_json::Value;
 use super::elements::{self, Held};
 use super::netns::Netns;
 use super::privilege::Exemption;
-use super::replace::{BRIDGE, replace};
+use super::replace::replace;
 use super::routes;
-use super::ruleset::{Plan, TABLE};
+use super::ruleset::{Family, Plan, TABLE, Table};
 use super::strict;
 use super::tool::{Tool, run};
-
-/// What lists our table without the elements of its sets.
-pub(super) const WITHOUT_ELEMENTS: [&str; 2] = ["-j", "-t"];
 
 /// Why capture is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -171,11 +168,11 @@ pub async fn apply(ns: &Netns, plan: &Plan) -> Result<Applied, CaptureError> {
     same_users(ns, plan.exemption())?;
     // The way back first: without it the rules would only break connections.
     routes::ensure(ns, plan.ways()).await?;
-    replace(ns, &[("inet", Some(plan.table()))]).await?;
+    replace(ns, &[(Family::Inet, Some(plan.table().declared()))]).await?;
     Ok(Applied {
         ns: ns.clone(),
         plan: plan.clone(),
-        seen: seen(ns, plan).await?,
+        seen: seen(ns, plan.table()).await?,
     })
 }
 
@@ -206,12 +203,11 @@ impl Applied {
             Err(CaptureError::Refused { .. }) => return self.mend().await,
             Err(e) => return Err(e),
         }
-        let now = seen(&self.ns, plan).await?;
+        let now = seen(&self.ns, plan.table()).await?;
         // What somebody else has changed since the last look is not ours, whoever looked away.
         self.seen = now.zip(before).and_then(|(now, before)| {
-            let same = |set: &str| now.held.get(set) == before.held.get(set);
-            let beside = now.table == before.table && plan.unchanged(&then).all(same);
-            beside.then_some(now)
+            let unchanged = plan.table().unchanged(then.table());
+            now.agrees(&before, unchanged).then_some(now)
         });
         Ok(())
     }
@@ -225,7 +221,7 @@ impl Applied {
         if !is_there(&self.ns)? {
             return Ok(false);
         }
-        let now = seen(&self.ns, &self.plan).await?;
+        let now = seen(&self.ns, self.plan.table()).await?;
         let ways = self.plan.ways();
         Ok(now.is_some() && now == self.seen && routes::in_place(&self.ns, ways).await?)
     }
@@ -235,37 +231,44 @@ impl Applied {
     /// # Errors
     /// As [`apply`].
     pub async fn mend(&mut self) -> Result<(), CaptureError> {
-        replace(&self.ns, &[("inet", Some(self.plan.table()))]).await?;
+        let table = self.plan.table().declared();
+        replace(&self.ns, &[(Family::Inet, Some(table))]).await?;
         routes::ensure(&self.ns, self.plan.ways()).await?;
-        self.seen = seen(&self.ns, &self.plan).await?;
+        self.seen = seen(&self.ns, self.plan.table()).await?;
         Ok(())
     }
 }
 
-/// What was just made of a plan; `None` where somebody else has been there before it was read, whose
-/// doing would pass for ours from then on.
-async fn seen(ns: &Netns, plan: &Plan) -> Result<Option<Seen>, CaptureError> {
-    let seen = look(ns, plan.collections()).await?;
-    Ok(seen.filter(|seen| plan.is_listed(&seen.table) && seen.holds(plan.sizes())))
-}
-
-/// Our table with what is in its sets; `None` where it is gone, or one of them.
-pub(super) async fn look<'a>(
-    ns: &Netns,
-    sets: impl IntoIterator<Item = &'a str>,
-) -> Result<Option<Seen>, CaptureError> {
-    let Some(table) = listed_of(ns, "inet", &WITHOUT_ELEMENTS).await? else {
+/// A table of ours as it is there; `None` where it is gone or is not as planned: somebody else has been
+/// there before it was read, whose doing would pass for ours from then on.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) async fn seen(ns: &Netns, planned: &Table) -> Result<Option<Seen>, CaptureError> {
+    let family = planned.family();
+    let Some(table) = listed_of(ns, family).await? else {
         return Ok(None);
     };
-    let held = elements::held(ns, sets);
+    let held = elements::held(ns, family, planned.collections());
     let held = held.map_err(|source| CaptureError::Elements { source })?;
-    Ok(held.map(|held| Seen { table, held }))
+    let seen = held.map(|held| Seen { table, held });
+    Ok(seen.filter(|seen| planned.is_listed(&seen.table) && seen.holds(planned.sizes())))
 }
 
 impl Seen {
     /// Whether the sets hold so much each.
-    pub(super) fn holds<'a>(&self, mut sizes: impl Iterator<Item = (&'a str, usize)>) -> bool {
+    fn holds<'a>(&self, mut sizes: impl Iterator<Item = (&'a str, usize)>) -> bool {
         sizes.all(|(set, size)| self.held.get(set).is_some_and(|held| held.len() == size))
+    }
+
+    /// Whether all is as it was `before`, sets that are not among the `unchanged` apart.
+    pub(super) fn agrees<'a>(
+        &self,
+        before: &Self,
+        mut unchanged: impl Iterator<Item = &'a str>,
+    ) -> bool {
+        let same = |set: &str| self.held.get(set) == before.held.get(set);
+        self.table == before.table && unchanged.all(same)
     }
 }
 
@@ -274,7 +277,7 @@ impl Seen {
 /// # Errors
 /// [`CaptureError`] when something of ours could not be removed.
 pub async fn clear(ns: &Netns) -> Result<(), CaptureError> {
-    replace(ns, &[("inet", None), (BRIDGE, None)]).await?;
+    replace(ns, &[(Family::Inet, None), (Family::Bridge, None)]).await?;
     routes::remove(ns).await?;
     let host = Netns::current().map_err(|source| CaptureError::Namespace {
         name: "host".to_owned(),
@@ -309,13 +312,10 @@ pub(super) fn is_there(ns: &Netns) -> Result<bool, CaptureError> {
     elements::is_table_there(ns).map_err(|source| CaptureError::Elements { source })
 }
 
-/// Our table of a family as the kernel holds it, without what changes by itself; `None` when it is gone.
-pub(super) async fn listed_of(
-    ns: &Netns,
-    family: &str,
-    how: &[&str],
-) -> Result<Option<Value>, CaptureError> {
-    let words = [how, &["list", "table", family, TABLE]].concat();
+/// Our table of a family as the kernel holds it, without what changes by itself and the elements of its
+/// sets; `None` when it is gone.
+pub(super) async fn listed_of(ns: &Netns, family: Family) -> Result<Option<Value>, CaptureError> {
+    let words = ["-j", "-t", "list", "table", family.name(), TABLE];
     let listing = run(ns, Tool::Nft, &words, "").await;
     let text = match listing {
         Ok(text) => text,

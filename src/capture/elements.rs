@@ -18,7 +18,7 @@ use rustix::net::{recv, sendto, socket_with};
 
 use super::netns::Netns;
 use super::ruleset::host::{Mark, by_marks, units};
-use super::ruleset::{Cgroup, TABLE};
+use super::ruleset::{Cgroup, Family, TABLE};
 
 /// Of linux/netlink.h.
 const ERROR: u16 = 2;
@@ -30,8 +30,6 @@ const INTERRUPTED: u16 = 0x10;
 /// (linux/netfilter/nf_tables.h).
 const GET_TABLE: u16 = (10 << 8) | 1;
 const GET_ELEMENTS: u16 = (10 << 8) | 13;
-/// `NFPROTO_INET`.
-const INET: u8 = 1;
 /// `NFTA_TABLE_NAME`.
 const NAME: u16 = 1;
 /// `NFTA_SET_ELEM_LIST_TABLE`, `_SET`, `_ELEMENTS` and, within the last, `NFTA_LIST_ELEM`.
@@ -69,7 +67,13 @@ fn netfilter(ns: &Netns) -> io::Result<OwnedFd> {
 /// When the namespace may not be entered, or the kernel does not say.
 pub(super) fn is_table_there(ns: &Netns) -> io::Result<bool> {
     let socket = netfilter(ns)?;
-    ask(&socket, GET_TABLE, REQUEST, &text(NAME, TABLE))?;
+    ask(
+        &socket,
+        GET_TABLE,
+        REQUEST,
+        Family::Inet,
+        &text(NAME, TABLE),
+    )?;
     let mut buffer = vec![0; MESSAGE];
     let (_room, length) = recv(&socket, &mut *buffer, RecvFlags::empty())?;
     let bytes = buffer.get(..length).ok_or(Errno::MSGSIZE)?;
@@ -81,18 +85,19 @@ pub(super) fn is_table_there(ns: &Netns) -> io::Result<bool> {
     }
 }
 
-/// What the sets hold; `None` when one is not there.
+/// What the sets of our table of a family hold; `None` when one is not there.
 ///
 /// # Errors
 /// When the namespace may not be entered, or the kernel does not say.
 pub(super) fn held<'a>(
     ns: &Netns,
+    family: Family,
     sets: impl IntoIterator<Item = &'a str>,
 ) -> io::Result<Option<Held>> {
     let socket = netfilter(ns)?;
     let mut held = Held::new();
     for set in sets {
-        match whole(&socket, set) {
+        match whole(&socket, family, set) {
             Ok(elements) => held.insert(set.to_owned(), elements),
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(e.into()),
@@ -110,7 +115,7 @@ pub(super) fn marks(ns: &Netns) -> io::Result<BTreeSet<Mark>> {
     let mut marks = BTreeSet::new();
     for mut maps in by_marks() {
         let given = maps.try_for_each(|map| {
-            let elements = whole(&socket, &map)?;
+            let elements = whole(&socket, Family::Inet, &map)?;
             marks.extend(elements.iter().filter_map(|element| mark_of(element)));
             Ok(())
         });
@@ -129,7 +134,7 @@ pub(super) fn marks(ns: &Netns) -> io::Result<BTreeSet<Mark>> {
 /// As [`held`].
 pub(super) fn knows(ns: &Netns, cgroup: &Cgroup) -> io::Result<bool> {
     let map = units(&cgroup.path);
-    let held = held(ns, [&*map])?;
+    let held = held(ns, Family::Inet, [&*map])?;
     let elements = held
         .into_iter()
         .flat_map(|held| held.into_values().flatten());
@@ -155,19 +160,19 @@ fn mark_of(element: &[u8]) -> Option<Mark> {
     Mark::try_from(u32::from_ne_bytes(value.try_into().ok()?)).ok()
 }
 
-fn whole(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
+fn whole(socket: &OwnedFd, family: Family, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
     for _attempt in 1..ATTEMPTS {
-        match dump(socket, set) {
+        match dump(socket, family, set) {
             Err(Errno::INTR) => {}
             other => return other,
         }
     }
-    dump(socket, set)
+    dump(socket, family, set)
 }
 
-fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
+fn dump(socket: &OwnedFd, family: Family, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
     let of = [text(OF_TABLE, TABLE), text(OF_SET, set)].concat();
-    ask(socket, GET_ELEMENTS, REQUEST_DUMP, &of)?;
+    ask(socket, GET_ELEMENTS, REQUEST_DUMP, family, &of)?;
     let mut elements = BTreeSet::new();
     let mut buffer = vec![0; MESSAGE];
     let mut outcome = Ok(());
@@ -186,9 +191,9 @@ fn dump(socket: &OwnedFd, set: &str) -> Result<BTreeSet<Vec<u8>>, Errno> {
     }
 }
 
-fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+fn ask(socket: &OwnedFd, kind: u16, flags: u16, family: Family, body: &[u8]) -> Result<(), Errno> {
     let kernel = SocketAddrNetlink::new(0, 0);
-    let request = message(kind, flags, INET, 0, body);
+    let request = message(kind, flags, family.number(), 0, body);
     sendto(socket, &request, SendFlags::empty(), &kernel)?;
     Ok(())
 }
@@ -299,7 +304,7 @@ mod tests {
         let mut body = text(OF_SET, "users");
         body.extend(header(4 + list.len(), ELEMENTS | 0x8000));
         body.extend(list);
-        message(GET_ELEMENTS, REQUEST_DUMP, INET, 0, &body)
+        message(GET_ELEMENTS, REQUEST_DUMP, Family::Inet.number(), 0, &body)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::apply::{Applied, CaptureError, apply};
 use super::elements;
 use super::netns::Netns;
-use super::ruleset::{self, Datagrams, Plan, SETS, WantedDatagrams};
+use super::ruleset::{self, Datagrams, Family, Plan, SETS, WantedDatagrams};
 use super::strict::{self, Strict};
 use super::terms::Terms;
 use super::watch::Changes;
@@ -205,7 +205,7 @@ impl Reconcile {
 
 /// The datagrams that the rules in force capture, as these sets of theirs say.
 pub(super) fn captured(ns: &Netns, sets: &[&str]) -> Result<Datagrams, CaptureError> {
-    let held = elements::held(ns, sets.iter().copied());
+    let held = elements::held(ns, Family::Inet, sets.iter().copied());
     let held = held.map_err(|source| CaptureError::Elements { source })?;
     let held = held.unwrap_or_default();
     let keys = held.iter().flat_map(|(set, elements)| {

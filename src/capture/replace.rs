@@ -6,18 +6,15 @@
 //! it meets the rules of neither. So what stays by name and type is kept and gets another content; then
 //! each chain, and each set for each look into it, is what it was or what it is to be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tracing::warn;
 
-use super::apply::{CaptureError, WITHOUT_ELEMENTS, listed_of};
+use super::apply::{CaptureError, listed_of};
 use super::netns::Netns;
-use super::ruleset::TABLE;
+use super::ruleset::{Family, TABLE};
 use super::tool::{Tool, run};
-
-/// The family of the table that is for guests of bridges alone.
-pub(super) const BRIDGE: &str = "bridge";
 
 /// Makes our tables of some families, in one transaction, what they are declared as in nft's words,
 /// whatever they held; one that is not declared is not there afterwards.
@@ -26,11 +23,11 @@ pub(super) const BRIDGE: &str = "bridge";
 /// [`CaptureError`]; the tables are then as they were.
 pub(super) async fn replace(
     ns: &Netns,
-    tables: &[(&str, Option<String>)],
+    tables: &[(Family, Option<String>)],
 ) -> Result<(), CaptureError> {
     let (mut over, mut anew) = (String::new(), String::new());
-    for (family, declared) in tables {
-        let there = listed_of(ns, family, &WITHOUT_ELEMENTS).await?;
+    for &(family, ref declared) in tables {
+        let there = listed_of(ns, family).await?;
         let there = there.as_ref();
         let Some(declared) = declared else {
             if there.is_some() {
@@ -55,14 +52,14 @@ pub(super) async fn replace(
 }
 
 /// The lines after which our table of a family is not there, whether it was or not.
-pub(super) fn cleared(family: &str) -> String {
+pub(super) fn cleared(family: Family) -> String {
     // The first line makes the second legal where there was no table.
     format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n")
 }
 
 /// The lines that leave of a table, as `nft` lists it in JSON, what is to be declared again, emptied;
 /// `None` where it holds things of which we know nothing.
-fn keeping(family: &str, there: &Value, declared: &str) -> Option<String> {
+fn keeping(family: Family, there: &Value, declared: &str) -> Option<String> {
     let (chains, sets) = named(declared);
     let mut text = format!("flush table {family} {TABLE}\n");
     for item in there["nftables"].as_array()? {
@@ -72,7 +69,8 @@ fn keeping(family: &str, there: &Value, declared: &str) -> Option<String> {
         let name = item["name"].as_str().unwrap_or_default();
         let verb = match kind.as_str() {
             "table" | "rule" => continue,
-            "chain" if chains.contains(name) => continue,
+            // At another hook, the kernel refuses it.
+            "chain" if chains.get(name) == Some(&item["hook"].is_string()) => continue,
             "set" | "map" if sets.get(name).copied() == of(item).as_deref() => "flush",
             "chain" | "set" | "map" => "delete",
             _ => return None,
@@ -82,14 +80,15 @@ fn keeping(family: &str, there: &Value, declared: &str) -> Option<String> {
     Some(text)
 }
 
-/// The chains of declared tables, and their sets with the type of each.
-fn named(declared: &str) -> (BTreeSet<&str>, BTreeMap<&str, &str>) {
-    let (mut chains, mut sets) = (BTreeSet::new(), BTreeMap::new());
-    let mut lines = declared.lines().map(str::trim);
+/// The chains of declared tables, each with whether it is at a hook, and their sets with the type of each.
+fn named(declared: &str) -> (BTreeMap<&str, bool>, BTreeMap<&str, &str>) {
+    let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
+    let mut lines = declared.lines().map(str::trim).peekable();
     while let Some(line) = lines.next() {
         let name = |kind| line.strip_prefix(kind)?.strip_suffix(" {");
         if let Some(chain) = name("chain ") {
-            chains.insert(chain);
+            let hooked = lines.peek().is_some_and(|line| line.starts_with("type "));
+            chains.insert(chain, hooked);
         } else if let Some(set) = name("set ").or_else(|| name("map ")) {
             let of = lines.next().and_then(|line| line.strip_prefix("type "));
             sets.insert(set, of.unwrap_or_default().trim_end_matches(';'));
@@ -128,14 +127,30 @@ mod tests {
     const DECLARED: &str = "table inet lateen {\n\
         \tset targets {\n\t\ttype ipv4_addr . inet_service;\n\t\telements = { 192.0.2.1 . 80 }\n\t}\n\
         \tmap units {\n\t\ttype cgroupsv2 : mark;\n\t}\n\
-        \tchain outbound {\n\t\ttype nat hook output priority -100; policy accept;\n\t}\n}\n";
+        \tchain outbound {\n\t\ttype nat hook output priority -100; policy accept;\n\t}\n\
+        \tchain workloads {\n\t\taccept\n\t}\n}\n";
 
     #[test]
     fn what_stays_is_emptied_and_what_goes_is_deleted() {
         let pair = json!(["ipv4_addr", "inet_service"]);
-        let chain = json!({ "chain": { "name": "outbound" } });
+        let hooked = |name: &str| json!({ "chain": { "name": name, "hook": "output" } });
         for (name, item, want) in [
-            ("a chain that stays", chain, Some("")),
+            ("a chain that stays", hooked("outbound"), Some("")),
+            (
+                "a chain that others call",
+                json!({ "chain": { "name": "workloads" } }),
+                Some(""),
+            ),
+            (
+                "one at no hook that belongs to one",
+                json!({ "chain": { "name": "outbound" } }),
+                Some("delete chain inet lateen outbound\n"),
+            ),
+            (
+                "one at a hook that others should call",
+                hooked("workloads"),
+                Some("delete chain inet lateen workloads\n"),
+            ),
             (
                 "a chain that goes",
                 json!({ "chain": { "name": "old" } }),
@@ -185,7 +200,7 @@ mod tests {
             let table = json!({ "table": { "name": "lateen" } });
             let there = json!({ "nftables": [{}, table, item] });
             let want = want.map(|rest| format!("flush table inet lateen\n{rest}"));
-            assert_eq!(keeping("inet", &there, DECLARED), want, "{name}");
+            assert_eq!(keeping(Family::Inet, &there, DECLARED), want, "{name}");
         }
     }
 }

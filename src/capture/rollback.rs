@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{CaptureError, clear};
 use super::netns::Netns;
-use super::replace::{BRIDGE, replace};
+use super::replace::replace;
 use super::routes;
-use super::ruleset::TABLE;
+use super::ruleset::{Family, TABLE};
 use super::tool::{Tool, run};
 
 /// Our tables as they were; none where there was none.
@@ -23,13 +23,13 @@ pub struct Before {
 /// When it cannot be read.
 pub async fn before(ns: &Netns) -> Result<Before, CaptureError> {
     Ok(Before {
-        inet: table(ns, "inet").await?,
-        bridge: table(ns, BRIDGE).await?,
+        inet: table(ns, Family::Inet).await?,
+        bridge: table(ns, Family::Bridge).await?,
     })
 }
 
-async fn table(ns: &Netns, family: &str) -> Result<Option<String>, CaptureError> {
-    match run(ns, Tool::Nft, &["list", "table", family, TABLE], "").await {
+async fn table(ns: &Netns, family: Family) -> Result<Option<String>, CaptureError> {
+    match run(ns, Tool::Nft, &["list", "table", family.name(), TABLE], "").await {
         Ok(text) => Ok(Some(text)),
         Err(CaptureError::Refused { said, .. }) if said.contains("No such file") => Ok(None),
         Err(e) => Err(e),
@@ -46,8 +46,8 @@ pub async fn restore(ns: &Netns, before: &Before) -> Result<(), CaptureError> {
         return clear(ns).await;
     };
     let tables = [
-        ("inet", before.inet.clone()),
-        (BRIDGE, before.bridge.clone()),
+        (Family::Inet, before.inet.clone()),
+        (Family::Bridge, before.bridge.clone()),
     ];
     if let Err(e) = replace(ns, &tables).await {
         clear(ns).await?;

@@ -24,11 +24,9 @@ mod dns;
 pub mod exclusions;
 pub mod host;
 pub mod netns;
+mod table;
 
-use std::collections::BTreeMap;
 use std::fmt;
-
-use serde_json::Value;
 
 use super::privilege::Exemption;
 
@@ -38,6 +36,7 @@ pub use exclusions::Exclusions;
 use exclusions::one_of;
 pub use host::{By, Cgroup, HostPlan, Member};
 pub use netns::{Plan, plan};
+pub(in crate::capture) use table::{Family, Table};
 
 /// Name of our table, of family `inet`.
 pub const TABLE: &str = "lateen";
@@ -110,31 +109,6 @@ impl fmt::Display for Chain {
     }
 }
 
-/// Our table of a family, in nft's words.
-fn declared(family: &str, sets: &str, chains: &[Chain]) -> String {
-    let chains: String = chains.iter().map(Chain::to_string).collect();
-    format!("table {family} {TABLE} {{\n{sets}{chains}}}\n")
-}
-
-/// Whether a table as `nft` lists it in JSON has these chains, each with these rules in this order, as
-/// their comments tell, and no others.
-fn lists(table: &Value, chains: &[Chain]) -> bool {
-    let mut listed = BTreeMap::<&str, Vec<&str>>::new();
-    for item in table["nftables"].as_array().into_iter().flatten() {
-        let (chain, rule) = (&item["chain"]["name"], &item["rule"]);
-        if let Some(name) = chain.as_str() {
-            listed.entry(name).or_default();
-        }
-        if let Some(name) = rule["chain"].as_str() {
-            let why = rule["comment"].as_str().unwrap_or_default();
-            listed.entry(name).or_default().push(why);
-        }
-    }
-    let whys = |chain: &Chain| chain.rules.iter().map(|rule| rule.comment).collect();
-    let wanted: BTreeMap<&str, Vec<&str>> = chains.iter().map(|c| (c.name, whys(c))).collect();
-    listed == wanted
-}
-
 /// What is true of the proxy's own packets, and of no others.
 fn own(exemption: Exemption) -> String {
     let mark = format!("meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x}");
@@ -178,8 +152,6 @@ fn way_back(own: &str) -> [Rule; 2] {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     /// A script that has all the lines of another, and more.
@@ -199,50 +171,6 @@ mod tests {
                 assert!((1..=128).contains(&bytes), "{}: {rule:?}", chain.name);
                 assert!(!rule.comment.contains('"'), "{rule:?}");
             }
-        }
-    }
-
-    #[test]
-    fn a_listing_is_told_from_one_that_somebody_changed() {
-        let chain = |name, rules: &[&'static str]| Chain {
-            name,
-            base: "",
-            rules: rules.iter().map(|why| rule("accept", why)).collect(),
-        };
-        let plan = [chain("a", &["one", "two"]), chain("b", &[])];
-        let listing = |chains: &[&str], rules: &[(&str, Option<&str>)]| {
-            let chains = chains.iter().map(|c| json!({ "chain": { "name": c } }));
-            let rule = |(chain, why): &(&str, Option<&str>)| match why {
-                Some(why) => json!({ "rule": { "chain": chain, "comment": why } }),
-                None => json!({ "rule": { "chain": chain } }),
-            };
-            let items: Vec<_> = chains.chain(rules.iter().map(rule)).collect();
-            json!({ "nftables": items })
-        };
-        let (one, two) = (("a", Some("one")), ("a", Some("two")));
-        for (name, table, want) in [
-            ("as planned", listing(&["a", "b"], &[one, two]), true),
-            ("a rule less", listing(&["a", "b"], &[one]), false),
-            ("another order", listing(&["a", "b"], &[two, one]), false),
-            (
-                "a rule more",
-                listing(&["a", "b"], &[("a", None), one, two]),
-                false,
-            ),
-            (
-                "in another chain",
-                listing(&["a", "b"], &[one, two, ("b", None)]),
-                false,
-            ),
-            ("a chain less", listing(&["a"], &[one, two]), false),
-            (
-                "a chain more",
-                listing(&["a", "b", "c"], &[one, two]),
-                false,
-            ),
-            ("nothing", json!({}), false),
-        ] {
-            assert_eq!(lists(&table, &plan), want, "{name}");
         }
     }
 

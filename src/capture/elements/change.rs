@@ -10,12 +10,12 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, SendFlags, recv, sendto};
 
 use super::{
-    DATA, ELEMENT, ELEMENTS, ERROR, Held, INET, KEY, MESSAGE, OF_SET, OF_TABLE, REQUEST, VALUE,
+    DATA, ELEMENT, ELEMENTS, ERROR, Held, KEY, MESSAGE, OF_SET, OF_TABLE, REQUEST, VALUE,
     attribute, message, messages, netfilter, text, value,
 };
 use crate::capture::netns::Netns;
-use crate::capture::ruleset::TABLE;
 use crate::capture::ruleset::host::{Mark, Turnover};
+use crate::capture::ruleset::{Family, TABLE};
 
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h), to which a batch is addressed.
 const NFTABLES: u16 = 10;
@@ -105,7 +105,7 @@ fn changing(kind: u16, flags: u16, map: &str, elements: &[Vec<u8>]) -> Vec<u8> {
         text(OF_SET, map),
         attribute(ELEMENTS | NESTED, &elements.concat()),
     ];
-    message(kind, flags, INET, 0, &body.concat())
+    message(kind, flags, Family::Inet.number(), 0, &body.concat())
 }
 
 fn element(id: u64, mark: Option<Mark>) -> Vec<u8> {

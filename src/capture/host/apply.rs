@@ -2,16 +2,14 @@
 
 use std::fs;
 
-use serde_json::Value;
-
-use crate::capture::apply::{self, CaptureError, is_there, listed_of, look, same_users};
+use crate::capture::apply::{self, CaptureError, is_there, same_users};
 use crate::capture::elements;
 use crate::capture::elements::change::{change, is_after};
 use crate::capture::netns::Netns;
-use crate::capture::replace::{self, BRIDGE};
+use crate::capture::replace;
 use crate::capture::routes;
-use crate::capture::ruleset::HostPlan;
 use crate::capture::ruleset::host::ACCEPT_MARKS;
+use crate::capture::ruleset::{Family, HostPlan};
 use crate::capture::tool::{Tool, run};
 
 /// Rules as the kernel held them right after they were applied.
@@ -27,7 +25,7 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     own: apply::Seen,
-    bridge: Option<Value>,
+    bridge: Option<apply::Seen>,
 }
 
 /// Applies a plan in one transaction, whatever our table held before.
@@ -87,11 +85,15 @@ impl Applied {
         let Some(then) = &self.seen else {
             return false;
         };
-        now.own.table == then.own.table
-            && now.bridge == then.bridge
-            && plan
-                .unchanged(&self.plan)
-                .all(|set| now.own.held.get(set) == then.own.held.get(set))
+        let unchanged = plan.table().unchanged(self.plan.table());
+        let bridges = plan.bridge().zip(self.plan.bridge());
+        let bridge = match (bridges, &now.bridge, &then.bridge) {
+            (Some((plan, before)), Some(now), Some(then)) => {
+                now.agrees(then, plan.unchanged(before))
+            }
+            (_, now, then) => now.is_none() && then.is_none(),
+        };
+        now.own.agrees(&then.own, unchanged) && bridge
     }
 
     /// Changes the maps of cgroups, without `nft`, where that makes the plan of it: units start and stop by
@@ -109,7 +111,7 @@ impl Applied {
         }
         self.plan = plan.clone();
         let before = self.seen.take();
-        let held = elements::held(&self.ns, plan.collections());
+        let held = elements::held(&self.ns, Family::Inet, plan.table().collections());
         let held = held.map_err(|source| CaptureError::Elements { source })?;
         // Where somebody else has changed them too, they are not what was applied.
         self.seen = before.zip(held).and_then(|(before, held)| {
@@ -174,14 +176,15 @@ fn namespace(ns: &Netns, source: std::io::Error) -> CaptureError {
 }
 
 async fn seen(ns: &Netns, plan: &HostPlan) -> Result<Option<Seen>, CaptureError> {
-    let Some(own) = look(ns, plan.collections()).await? else {
+    let Some(own) = apply::seen(ns, plan.table()).await? else {
         return Ok(None);
     };
-    let bridge = match plan.bridged() {
-        true => listed_of(ns, BRIDGE, &["-j"]).await?,
-        false => None,
+    let Some(bridge) = plan.bridge() else {
+        return Ok(Some(Seen { own, bridge: None }));
     };
-    // Else somebody else has been there before us.
-    let whole = plan.is_listed(&own.table, bridge.as_ref()) && own.holds(plan.sizes());
-    Ok(whole.then_some(Seen { own, bridge }))
+    let bridge = apply::seen(ns, bridge).await?;
+    Ok(bridge.map(|bridge| Seen {
+        own,
+        bridge: Some(bridge),
+    }))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::TABLE;
+use super::table::Family;
 
 /// A set, or a map, of our table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,18 +50,18 @@ impl Collection {
 
     /// Makes it what it is from whatever it held. Not element by element: a cgroup that is gone has no
     /// name any more.
-    pub(super) fn refilling(&self) -> String {
+    pub(super) fn refilling(&self, family: Family) -> String {
         let (kind, name) = (self.kind(), &self.name);
-        let mut text = format!("flush {kind} inet {TABLE} {name}\n");
+        let mut text = format!("flush {kind} {family} {TABLE} {name}\n");
         if let Some(elements) = self.listed() {
             // Writing to a string cannot fail.
-            let _infallible = writeln!(text, "add element inet {TABLE} {name} {elements}");
+            let _infallible = writeln!(text, "add element {family} {TABLE} {name} {elements}");
         }
         text
     }
 
     /// Makes it what it is from what it was, by what has gone and what has come.
-    pub(super) fn turning(&self, then: &Self) -> String {
+    pub(super) fn turning(&self, family: Family, then: &Self) -> String {
         let beside = |these: &Self, others: &Self| -> BTreeMap<String, Element> {
             let pairs = these.elements.iter();
             let differ = pairs.filter(|(key, element)| others.elements.get(*key) != Some(element));
@@ -70,7 +71,8 @@ impl Collection {
         let mut text = String::new();
         for (word, elements) in [("delete", beside(then, self)), ("add", beside(self, then))] {
             if let Some(elements) = list(&elements) {
-                let _infallible = writeln!(text, "{word} element inet {TABLE} {name} {elements}");
+                let _infallible =
+                    writeln!(text, "{word} element {family} {TABLE} {name} {elements}");
             }
         }
         text
@@ -95,39 +97,6 @@ impl fmt::Display for Collection {
         }
         writeln!(f, "\t}}")
     }
-}
-
-/// The declarations of them all.
-pub(super) fn declared(collections: &[Collection]) -> String {
-    collections.iter().map(Collection::to_string).collect()
-}
-
-/// Their names, with how much is in each.
-pub(super) fn sizes(collections: &[Collection]) -> impl Iterator<Item = (&str, usize)> {
-    collections.iter().map(|c| (&*c.name, c.elements.len()))
-}
-
-/// The names of those that hold the same as they did.
-pub(super) fn unchanged<'a>(
-    now: &'a [Collection],
-    then: &'a [Collection],
-) -> impl Iterator<Item = &'a str> {
-    let pairs = now.iter().zip(then);
-    pairs
-        .filter(|(now, then)| now == then)
-        .map(|(now, _)| &*now.name)
-}
-
-/// Those whose elements are others than they were, as they are and were; `None` where more than elements
-/// is.
-pub(super) fn changed<'a>(
-    now: &'a [Collection],
-    then: &'a [Collection],
-) -> Option<impl Iterator<Item = (&'a Collection, &'a Collection)>> {
-    let alike = |(a, b): (&Collection, &Collection)| (&a.name, &a.of) == (&b.name, &b.of);
-    let same = now.len() == then.len() && now.iter().zip(then).all(alike);
-    let pairs = now.iter().zip(then);
-    same.then(|| pairs.filter(|(now, then)| now.elements != then.elements))
 }
 
 #[cfg(test)]
@@ -166,7 +135,7 @@ mod tests {
                 "delete element inet lateen some { 1 }\n",
             ),
         ] {
-            assert_eq!(set(now).turning(&set(then)), want, "{name}");
+            assert_eq!(set(now).turning(Family::Inet, &set(then)), want, "{name}");
         }
     }
 }

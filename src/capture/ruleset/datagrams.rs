@@ -22,7 +22,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::collection;
 use super::{
     Chain, DATAGRAM_MARK, Exclusions, FRAGMENTS, MARK_MASK, OUTBOUND_PORT, PLAINTEXT_PORT,
     PROXY_MARK, Plan, RETURN_MARK, Rule, own, rule,
@@ -56,7 +55,7 @@ impl Plan {
     #[must_use]
     pub fn with_udp(mut self, exclusions: &Exclusions, datagrams: &Datagrams) -> Self {
         let own = own(self.exemption);
-        for chain in &mut self.chains {
+        for chain in &mut self.table.chains {
             let rules = &mut chain.rules;
             match chain.name {
                 "answers" => drop(rules.splice(0..0, outbound(&own, exclusions))),
@@ -78,8 +77,8 @@ impl Plan {
                 _ => {}
             }
         }
-        self.chains.insert(0, answered(&own));
-        self.chains.extend([taken(exclusions), on_the_wire()]);
+        self.table.chains.insert(0, answered(&own));
+        self.table.chains.extend([taken(exclusions), on_the_wire()]);
         self.holding(datagrams)
     }
 
@@ -88,41 +87,26 @@ impl Plan {
     #[must_use]
     pub fn holding(mut self, datagrams: &Datagrams) -> Self {
         if self.captures_udp() {
-            let names = self.chains.iter().any(|chain| chain.name == "questions");
-            self.collections = elements::collections(datagrams, names, &self.collections);
+            let names = self
+                .table
+                .chains
+                .iter()
+                .any(|chain| chain.name == "questions");
+            let before = &self.table.collections;
+            self.table.collections = elements::collections(datagrams, names, before);
         }
         self
     }
 
     /// Whether datagrams are captured.
     pub fn captures_udp(&self) -> bool {
-        self.chains.iter().any(|chain| chain.name == "taken")
+        self.table.chains.iter().any(|chain| chain.name == "taken")
     }
 
     /// The nftables script that makes this plan of an earlier one by elements alone; empty where they
     /// are the same, `None` where it takes more.
     pub fn changing(&self, from: &Self) -> Option<String> {
-        let changed = collection::changed(&self.collections, &from.collections)?;
-        let script = changed.map(|(now, then)| now.turning(then)).collect();
-        (self.chains == from.chains).then_some(script)
-    }
-
-    /// The names of all sets and maps.
-    pub fn collections(&self) -> impl Iterator<Item = &str> {
-        self.collections.iter().map(|c| &*c.name)
-    }
-
-    /// The names of all sets and maps, with how much is in each.
-    pub(in crate::capture) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
-        collection::sizes(&self.collections)
-    }
-
-    /// The names of the sets and maps that hold the same as in an earlier plan.
-    pub(in crate::capture) fn unchanged<'a>(
-        &'a self,
-        from: &'a Self,
-    ) -> impl Iterator<Item = &'a str> {
-        collection::unchanged(&self.collections, &from.collections)
+        self.table.turning(&from.table)
     }
 }
 
@@ -312,7 +296,7 @@ mod tests {
         let plain = plan(&Exemption::Uid(1337));
         let none = Exclusions::default();
         let with = plain.clone().with_udp(&none, &some());
-        assert_explained(&with.chains);
+        assert_explained(&with.table.chains);
         let (plain, with) = (plain.nft(), with.nft());
         assert_only_adds(&plain, &with);
         let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));

@@ -16,7 +16,7 @@ impl Plan {
     #[must_use]
     pub fn with_dns(mut self) -> Self {
         let own = own(self.exemption);
-        for chain in &mut self.chains {
+        for chain in &mut self.table.chains {
             match chain.name {
                 "zones" => chain.rules.push(rule(
                     format!("iif != \"lo\" udp sport {ASKED} ct zone set {OUTSIDE}"),
@@ -41,7 +41,7 @@ impl Plan {
                 _ => {}
             }
         }
-        self.chains.insert(0, questions(&own));
+        self.table.chains.insert(0, questions(&own));
         self
     }
 }

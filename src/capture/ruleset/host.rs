@@ -30,13 +30,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::collection::{self, Collection};
-use super::{Chain, Exclusions, FIRST_MARK, MARK_MASK, declared, lists, own};
+use super::{Exclusions, FIRST_MARK, Family, MARK_MASK, Table, own};
 use crate::capture::privilege::Exemption;
-use crate::capture::replace::{BRIDGE, cleared};
-use crate::capture::routes::{self, Family, Ways};
+use crate::capture::replace::cleared;
+use crate::capture::routes::{self, Ways};
 use chains::chains;
 use collections::collections;
 
@@ -146,10 +144,9 @@ pub struct Member {
 pub struct HostPlan {
     exemption: Exemption,
     guests: bool,
-    collections: Vec<Collection>,
-    chains: Vec<Chain>,
-    /// Those of the table of family `bridge`, which is not there without.
-    bridge: Vec<Chain>,
+    table: Table,
+    /// That of family `bridge`, where a guest is a port of one.
+    bridge: Option<Table>,
 }
 
 impl HostPlan {
@@ -163,12 +160,14 @@ impl HostPlan {
         let guests = members.iter().any(|m| matches!(m.by, By::Guest { .. }));
         let collections = collections(members, &exclusions, guests);
         let levels = collections.iter().filter(|c| c.level().is_some()).count();
+        let chains = chains(&own(exemption), &exclusions, levels, guests);
+        let mut table = Table::new(Family::Inet, chains);
+        table.collections = collections;
         Self {
             exemption,
             guests,
-            collections,
-            chains: chains(&own(exemption), &exclusions, levels, guests),
-            bridge: bridge::chains(members, &exclusions),
+            table,
+            bridge: bridge::table(members, &exclusions),
         }
     }
 
@@ -192,34 +191,17 @@ impl HostPlan {
 
     /// Whether some guest is behind a port of a bridge, which takes a table of its own.
     pub fn bridged(&self) -> bool {
-        !self.bridge.is_empty()
+        self.bridge.is_some()
     }
 
-    /// The names of all sets and maps.
-    pub fn collections(&self) -> impl Iterator<Item = &str> {
-        self.collections.iter().map(|c| &*c.name)
+    /// Our table of family `inet`.
+    pub(in crate::capture) fn table(&self) -> &Table {
+        &self.table
     }
 
-    /// Whether our tables, as `nft` lists them in JSON, are this plan's, their sets apart.
-    pub(in crate::capture) fn is_listed(&self, table: &Value, bridge: Option<&Value>) -> bool {
-        let bridge = match bridge {
-            Some(bridge) => lists(bridge, &self.bridge),
-            None => !self.bridged(),
-        };
-        bridge && lists(table, &self.chains)
-    }
-
-    /// The names of all sets and maps, with how much is in each.
-    pub(in crate::capture) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
-        collection::sizes(&self.collections)
-    }
-
-    /// The names of the sets and maps that hold the same as in an earlier plan.
-    pub(in crate::capture) fn unchanged<'a>(
-        &'a self,
-        from: &'a Self,
-    ) -> impl Iterator<Item = &'a str> {
-        collection::unchanged(&self.collections, &from.collections)
+    /// That of family `bridge`.
+    pub(in crate::capture) fn bridge(&self) -> Option<&Table> {
+        self.bridge.as_ref()
     }
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
@@ -232,41 +214,36 @@ impl HostPlan {
     }
 
     /// Our tables of each family, in nft's words; `None` for one that is not to be there.
-    pub(in crate::capture) fn tables(&self) -> [(&'static str, Option<String>); 2] {
-        let sets = collection::declared(&self.collections);
-        let bridge = self.bridged().then(|| declared(BRIDGE, "", &self.bridge));
-        let own = declared("inet", &sets, &self.chains);
-        [("inet", Some(own)), (BRIDGE, bridge)]
+    pub(in crate::capture) fn tables(&self) -> [(Family, Option<String>); 2] {
+        let bridge = self.bridge().map(Table::declared);
+        let own = self.table.declared();
+        [(Family::Inet, Some(own)), (Family::Bridge, bridge)]
     }
 
     /// The nftables script that makes this plan of an earlier one, in one transaction; empty where
     /// they are the same, `None` where it takes more than elements.
     pub fn changing(&self, from: &Self) -> Option<String> {
-        let changed = self.changed(from)?;
-        Some(changed.map(|(now, _)| now.refilling()).collect())
+        let bridge = match (&self.bridge, &from.bridge) {
+            (Some(now), Some(then)) => now.refilling(then)?,
+            (None, None) => String::new(),
+            _ => return None,
+        };
+        Some(self.table.refilling(&from.table)? + &bridge)
     }
 
     /// What has come and gone since an earlier plan, where that is all; `None` where more has changed.
     pub(in crate::capture) fn turnovers(&self, from: &Self) -> Option<Vec<Turnover>> {
-        let changed = self.changed(from)?;
+        if self.bridge != from.bridge {
+            return None;
+        }
+        let changed = self.table.changed(&from.table)?;
         changed.map(|(now, then)| now.turnover(then)).collect()
-    }
-
-    /// The sets and maps whose elements are others than in an earlier plan, as they are and were; `None`
-    /// where more than elements is.
-    fn changed<'a>(
-        &'a self,
-        from: &'a Self,
-    ) -> Option<impl Iterator<Item = (&'a Collection, &'a Collection)>> {
-        let same = self.chains == from.chains && self.bridge == from.bridge;
-        let changed = collection::changed(&self.collections, &from.collections)?;
-        same.then_some(changed)
     }
 
     /// The commands, each without its leading `ip`, that make the routes. Those for IPv6 are for
     /// hosts that have it.
     pub fn ip(&self) -> Vec<String> {
-        let families = [Family::V4, Family::V6].into_iter();
+        let families = [routes::Family::V4, routes::Family::V6].into_iter();
         let routes = families.flat_map(|family| routes::commands(family, self.ways()));
         [routes::LOOPBACK_UP.to_owned()]
             .into_iter()

@@ -2,24 +2,20 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
-use super::collection::{self, Collection};
 use super::{
-    Chain, Exclusions, FRAGMENTS, HBONE_PORT, LOOPBACK, NOT_OPENING, OPENING, OUTBOUND_PORT,
-    OUTSIDE, PLAINTEXT_PORT, UNMARKED_LISTENER, declared, lists, own, rule, squatted, way_back,
+    Chain, Exclusions, FRAGMENTS, Family, HBONE_PORT, LOOPBACK, NOT_OPENING, OPENING,
+    OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Table, UNMARKED_LISTENER, own, rule, squatted,
+    way_back,
 };
 use crate::capture::privilege::Exemption;
 use crate::capture::replace::cleared;
-use crate::capture::routes::{self, Family, Ways};
+use crate::capture::routes::{self, Ways};
 
 /// What capture puts into a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(super) exemption: Exemption,
-    pub(super) chains: Vec<Chain>,
-    /// What the chains look into.
-    pub(super) collections: Vec<Collection>,
+    pub(super) table: Table,
 }
 
 /// The plan for a workload in a namespace of its own.
@@ -31,17 +27,17 @@ impl Plan {
     /// The plan that lets some traffic alone.
     pub fn excluding(exemption: Exemption, exclusions: &Exclusions) -> Self {
         let own = own(exemption);
+        let chains = vec![
+            zones(),
+            answers(&own),
+            outbound(&own, exclusions),
+            inbound(exclusions),
+            outbound_guard(&own, exclusions),
+            inbound_guard(exclusions),
+        ];
         Self {
             exemption,
-            chains: vec![
-                zones(),
-                answers(&own),
-                outbound(&own, exclusions),
-                inbound(exclusions),
-                outbound_guard(&own, exclusions),
-                inbound_guard(exclusions),
-            ],
-            collections: Vec::new(),
+            table: Table::new(Family::Inet, chains),
         }
     }
 
@@ -52,24 +48,18 @@ impl Plan {
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
-        format!("{}{}", cleared("inet"), self.table())
+        format!("{}{}", cleared(Family::Inet), self.table.declared())
     }
 
-    /// Our table of family `inet`, in nft's words.
-    pub(in crate::capture) fn table(&self) -> String {
-        let sets = collection::declared(&self.collections);
-        declared("inet", &sets, &self.chains)
-    }
-
-    /// Whether our table, as `nft` lists it in JSON, is this plan's.
-    pub(in crate::capture) fn is_listed(&self, table: &Value) -> bool {
-        lists(table, &self.chains)
+    /// Our table.
+    pub(in crate::capture) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// The commands, each without its leading `ip`, that make the way back for answers. Those for
     /// IPv6 are for namespaces that have it.
     pub fn ip(&self) -> Vec<String> {
-        let families = [Family::V4, Family::V6].into_iter();
+        let families = [routes::Family::V4, routes::Family::V6].into_iter();
         let way_back = families.flat_map(|family| routes::commands(family, self.ways()));
         [routes::LOOPBACK_UP.to_owned()]
             .into_iter()
@@ -235,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_rule_says_why_within_the_length_nft_takes() {
-        assert_explained(&plan(&Exemption::Mark).chains);
+        assert_explained(&plan(&Exemption::Mark).table.chains);
     }
 
     #[test]

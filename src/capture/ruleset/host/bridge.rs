@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use super::{By, Member};
-use crate::capture::ruleset::{Chain, Exclusions, FRAGMENTS, OPENING, Rule, one_of, rule};
+use crate::capture::ruleset::{
+    Chain, Exclusions, FRAGMENTS, Family, OPENING, Rule, Table, one_of, rule,
+};
 
 /// A guest by its port, and its addresses of either family.
 struct Guest<'a> {
@@ -13,17 +15,32 @@ struct Guest<'a> {
     v6: Vec<IpAddr>,
 }
 
-/// The chains of our table of family `bridge`; none where no guest takes one.
-pub(super) fn chains(members: &[Member], exclusions: &Exclusions) -> Vec<Chain> {
-    let guests: Vec<_> = members.iter().filter_map(guest).collect();
-    if guests.is_empty() {
-        return Vec::new();
+impl Guest<'_> {
+    /// What is true of what comes from any other address, of either family.
+    fn foreign(&self) -> [String; 2] {
+        let v4 = one_of("ip saddr !=", &self.v4).unwrap_or_else(|| "ether type ip".to_owned());
+        let v6 = one_of("ip6 saddr !=", &self.v6).unwrap_or_else(|| "ether type ip6".to_owned());
+        [v4, v6]
     }
-    vec![
-        pinned(&guests),
-        foreign(&guests, exclusions),
-        meeting(&guests, exclusions),
-    ]
+}
+
+/// Our table of family `bridge`; none where no guest takes one.
+pub(super) fn table(members: &[Member], exclusions: &Exclusions) -> Option<Table> {
+    let guests: Vec<_> = members.iter().filter_map(guest).collect();
+    let chains = || {
+        vec![
+            pinned(&guests),
+            foreign(&guests, exclusions),
+            meeting(&guests, exclusions),
+        ]
+    };
+    (!guests.is_empty()).then(|| Table::new(Family::Bridge, chains()))
+}
+
+/// From one of the guests, and to one.
+fn ways(guests: &[Guest<'_>]) -> [String; 2] {
+    let ports: Vec<_> = guests.iter().map(|g| format!("\"{}\"", g.port)).collect();
+    ["iifname", "oifname"].map(|way| one_of(way, &ports).unwrap_or_default())
 }
 
 fn guest(member: &Member) -> Option<Guest<'_>> {
@@ -67,8 +84,7 @@ fn pinned(guests: &[Guest<'_>]) -> Chain {
 fn foreign(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
     let of = |guest: &Guest<'_>| {
         let port = guest.port;
-        let v4 = one_of("ip saddr !=", &guest.v4).unwrap_or_else(|| "ether type ip".to_owned());
-        let v6 = one_of("ip6 saddr !=", &guest.v6).unwrap_or_else(|| "ether type ip6".to_owned());
+        let [v4, v6] = guest.foreign();
         let [made_v4, made_v6] = FRAGMENTS;
         let fragments = [(&v4, made_v4), (&v6, made_v6)]
             .map(|(source, made)| format!("{source} meta l4proto tcp {made}"));
@@ -96,8 +112,7 @@ fn foreign(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
 
 /// What goes from one port to another.
 fn meeting(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
-    let ports: Vec<_> = guests.iter().map(|g| format!("\"{}\"", g.port)).collect();
-    let ways = ["iifname", "oifname"].map(|way| one_of(way, &ports).unwrap_or_default());
+    let ways = ways(guests);
     let fragments = |way: &String| {
         FRAGMENTS.map(|made| {
             rule(

@@ -52,7 +52,7 @@ impl HostPlan {
         datagrams: &Datagrams,
     ) -> Self {
         let (own, guests) = (own(self.exemption), self.guests);
-        for chain in &mut self.chains {
+        for chain in &mut self.table.chains {
             let rules = &mut chain.rules;
             match chain.name {
                 "marks" => drop(rules.splice(0..0, sent(&own, guests))),
@@ -92,16 +92,21 @@ impl HostPlan {
             called.extend(guests::chains(exclusions));
         }
         called.push(declared(exclusions, guests));
-        drop(self.chains.splice(1..1, called));
-        self.chains.extend([answered(&own), named(), on_the_wire()]);
-        self.collections
-            .extend(self.collected(exclusions, members, datagrams));
+        drop(self.table.chains.splice(1..1, called));
+        self.table
+            .chains
+            .extend([answered(&own), named(), on_the_wire()]);
+        let collected = self.collected(exclusions, members, datagrams);
+        self.table.collections.extend(collected);
         self
     }
 
     /// Whether datagrams are captured.
     pub fn captures_udp(&self) -> bool {
-        self.chains.iter().any(|chain| chain.name == "answered")
+        self.table
+            .chains
+            .iter()
+            .any(|chain| chain.name == "answered")
     }
 
     fn collected(
@@ -121,7 +126,7 @@ impl HostPlan {
             let mark = member.mark;
             same.add(format!("{mark} . {mark}"), None, 0);
         }
-        let names = self.chains.iter().any(|chain| chain.name == "names");
+        let names = self.table.chains.iter().any(|chain| chain.name == "names");
         let mut all = elements::collections(&datagrams, names, &[]);
         // Ports are declared with addresses here.
         all.retain(|collection| collection.name != "udp_ports");

@@ -12,7 +12,7 @@ impl HostPlan {
     /// The same, with what the workloads ask of name servers; `exclusions` is what is let alone.
     #[must_use]
     pub fn with_dns(mut self, exclusions: &Exclusions) -> Self {
-        for chain in &mut self.chains {
+        for chain in &mut self.table.chains {
             match chain.name {
                 "marks" => insert(
                     &mut chain.rules,
@@ -67,8 +67,8 @@ impl HostPlan {
             }
         }
         // Behind the one that it calls, before the one that calls it.
-        let at = usize::from(!self.chains.is_empty());
-        self.chains.insert(at, names(exclusions));
+        let at = usize::from(!self.table.chains.is_empty());
+        self.table.chains.insert(at, names(exclusions));
         self
     }
 }

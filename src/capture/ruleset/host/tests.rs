@@ -237,7 +237,7 @@ fn guests_have_chains_where_there_are_guests() {
     assert!(with.nft().contains("tproxy to :15001") && with.nft().contains("hook forward"));
     assert!(with.ip().len() > without.ip().len());
     for plan in [with, without] {
-        assert_explained(&plan.chains);
+        assert_explained(&plan.table.chains);
         let script = plan.render();
         assert!(script.starts_with("sysctl -w net.ipv4.tcp_fwmark_accept=1\nip link set lo up\n"));
         assert!(script.ends_with("}\nEND\n"));

@@ -38,7 +38,7 @@ fn datagrams_are_added_and_nothing_else_changes() {
         let plain = HostPlan::new(Exemption::Uid(1337), &none, &[]);
         let plain = if dns { plain.with_dns(&none) } else { plain };
         let with = plan(&none, dns);
-        assert_explained(&with.chains);
+        assert_explained(&with.table.chains);
         assert_eq!(with.ip().len(), plain.ip().len() + 2);
         let (plain, with) = (plain.nft(), with.nft());
         assert_only_adds(&plain, &with);
@@ -133,7 +133,7 @@ fn with_guest(exclusions: &Exclusions) -> [HostPlan; 2] {
 #[test]
 fn guests_are_added_and_nothing_else_changes() {
     let [plain, with] = with_guest(&Exclusions::default());
-    assert_explained(&with.chains);
+    assert_explained(&with.table.chains);
     let (plain, with) = (plain.nft(), with.nft());
     assert_only_adds(&plain, &with);
     let at = |text: &str| with.find(text).unwrap_or_else(|| panic!("{text}: {with}"));
