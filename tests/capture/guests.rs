@@ -35,6 +35,9 @@ const BUILD: &str = "
     ip route add fd02::/64 via fd01::2
 ";
 
+/// Addresses of another on the bridge of the guest.
+pub(crate) const NEIGHBOUR: [&str; 2] = ["10.2.0.3", "fd02::3"];
+
 /// The guest as a port of a bridge, beside another.
 const BRIDGE: &str = "
     ip -n cart link add br0 type bridge
@@ -62,12 +65,20 @@ pub(crate) fn build(room: &Room) {
     }
 }
 
+/// The same, with the guest as a port of a bridge, who has a neighbour there.
+pub(crate) fn build_bridge(room: &Room) {
+    build(room);
+    crate::room::sh(BRIDGE);
+    room.set("ipv4/conf/br0/rp_filter", "1");
+    room.sh("for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 > $f; done");
+}
+
 /// Does something inside the guest.
 pub(crate) fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     within("vm", work)
 }
 
-fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let act = || {
         let guest = File::open(format!("/run/netns/{name}")).unwrap();
         move_into_link_name_space(guest.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -264,7 +275,7 @@ cases! {
             let came = [Came::Outbound(Mark::all().nth(300), out), Came::Plaintext(plain)];
             assert_eq!(proxy.came(), came);
         }
-        for (guest, other) in GUEST.into_iter().zip(["10.2.0.3", "fd02::3"]) {
+        for (guest, other) in GUEST.into_iter().zip(NEIGHBOUR) {
             assert!(inside(|| connect(at(other, 8080))).is_err(), "{other}");
             assert!(within("other", || connect(at(guest, 8080))).is_err(), "{guest}");
         }

@@ -3,7 +3,10 @@
 
 use std::net::IpAddr;
 
+use super::datagrams::{DECLARED, DECLARED_SETS};
 use super::{By, Member};
+use crate::capture::ruleset::collection::Collection;
+use crate::capture::ruleset::datagrams::{CAPTURED, DESTINATIONS};
 use crate::capture::ruleset::{
     Chain, Exclusions, FRAGMENTS, Family, OPENING, Rule, Table, one_of, rule,
 };
@@ -35,6 +38,51 @@ pub(super) fn table(members: &[Member], exclusions: &Exclusions) -> Option<Table
         ]
     };
     (!guests.is_empty()).then(|| Table::new(Family::Bridge, chains()))
+}
+
+/// Has the table see to datagrams too, to the destinations and declared ports that are in the sets of
+/// these names among `collections`.
+///
+/// Of pieces the first alone is looked at. It holds the ports, since those are the first bytes of UDP and
+/// no piece has less than eight; what has lost it is never whole again.
+pub(super) fn datagrams(
+    table: &mut Table,
+    members: &[Member],
+    exclusions: &Exclusions,
+    collections: &[Collection],
+) {
+    let guests: Vec<_> = members.iter().filter_map(guest).collect();
+    for chain in &mut table.chains {
+        let rules = match chain.name {
+            "foreign" => guests.iter().flat_map(sent_as_another).collect(),
+            "meeting" => met(&guests),
+            _ => continue,
+        };
+        chain.rules.extend(exclusions.datagrams());
+        chain.rules.extend(rules);
+    }
+    let wanted = [DESTINATIONS, DECLARED_SETS].concat();
+    let wanted = collections.iter().filter(|c| wanted.contains(&&*c.name));
+    table.collections.extend(wanted.cloned());
+}
+
+fn sent_as_another(guest: &Guest<'_>) -> Vec<Rule> {
+    let sources = guest.foreign().into_iter().zip(CAPTURED);
+    let drop = |(source, to)| {
+        rule(
+            format!("iifname \"{}\" {source} {to} counter drop", guest.port),
+            "an address that is not the guest's",
+        )
+    };
+    sources.map(drop).collect()
+}
+
+fn met(guests: &[Guest<'_>]) -> Vec<Rule> {
+    let [from, to] = ways(guests);
+    let drop = |what| rule(format!("{what} counter drop"), "sent below the proxy");
+    let into = CAPTURED.map(|mesh| drop(format!("{from} {mesh}")));
+    let declared = DECLARED.map(|port| drop(format!("{to} {port}")));
+    into.into_iter().chain(declared).collect()
 }
 
 /// From one of the guests, and to one.

@@ -14,6 +14,7 @@
 
 mod guests;
 
+use super::bridge;
 use super::chains::{NO_TCP, marked};
 use super::collections::Pair;
 use super::dns::insert;
@@ -31,8 +32,10 @@ use crate::capture::ruleset::{
 
 /// Pairs of the mark of a datagram and the one that is remembered of it.
 const SAME: &str = "udp_marks";
+/// Such ports, by family of their addresses.
+pub(super) const DECLARED_SETS: [&str; 2] = ["declared_udp4", "declared_udp6"];
 /// To a port that a workload of this host declares.
-const DECLARED: [&str; 2] = [
+pub(super) const DECLARED: [&str; 2] = [
     "ip daddr . udp dport @declared_udp4",
     "ip6 daddr . udp dport @declared_udp6",
 ];
@@ -97,6 +100,9 @@ impl HostPlan {
             .chains
             .extend([answered(&own), named(), on_the_wire()]);
         let collected = self.collected(exclusions, members, datagrams);
+        if let Some(table) = &mut self.bridge {
+            bridge::datagrams(table, members, exclusions, &collected);
+        }
         self.table.collections.extend(collected);
         self
     }

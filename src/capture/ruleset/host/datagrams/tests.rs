@@ -116,17 +116,26 @@ fn other_datagrams_change_elements_alone() {
 }
 
 fn with_guest(exclusions: &Exclusions) -> [HostPlan; 2] {
+    with_guest_at(exclusions, "tap3", None, &some())
+}
+
+fn with_guest_at(
+    exclusions: &Exclusions,
+    interface: &str,
+    port: Option<&str>,
+    datagrams: &Datagrams,
+) -> [HostPlan; 2] {
     let guest = Member {
         by: By::Guest {
-            interface: "tap3".into(),
-            port: None,
+            interface: interface.into(),
+            port: port.map(Into::into),
             addresses: ["10.2.0.2", "fd02::2"].map(|ip| ip.parse().unwrap()).into(),
         },
         ..member(0x603, &["10.2.0.2:7946", "[fd02::2]:7946"])
     };
     let members = [member(0x601, &["192.0.2.1:7946"]), guest];
     let plain = HostPlan::new(Exemption::Uid(1337), exclusions, &members);
-    let with = plain.clone().with_udp(exclusions, &members, &some());
+    let with = plain.clone().with_udp(exclusions, &members, datagrams);
     [plain, with]
 }
 
@@ -175,4 +184,61 @@ fn what_is_let_alone_is_so_of_guests_too() {
     ] {
         assert_eq!(text.matches(rule).count(), times, "{rule}: {text}");
     }
+}
+
+fn bridged(exclusions: &Exclusions, datagrams: &Datagrams) -> [HostPlan; 2] {
+    with_guest_at(exclusions, "br0", Some("tap3"), datagrams)
+}
+
+#[test]
+fn below_the_network_layer_the_same_destinations_are_known() {
+    let exclusions = Exclusions {
+        ports: [22].into(),
+        ..Exclusions::default()
+    };
+    let [plain, with] = bridged(&exclusions, &some());
+    let [plain, with] = [plain, with].map(|plan| plan.bridge().cloned().unwrap());
+    assert_explained(&with.chains);
+    assert_only_adds(&plain.declared(), &with.declared());
+    let text = with.declared();
+    for (rule, times) in [
+        ("elements = { 10.200.0.1 . 514, 10.200.0.1 . 53 }", 1),
+        ("elements = { 10.2.0.2 . 7946, 192.0.2.1 . 7946 }", 1),
+        (
+            "iifname \"tap3\" ip saddr != { 10.2.0.2 } ip daddr . udp dport @udp4 counter drop",
+            1,
+        ),
+        (
+            "iifname { \"tap3\" } ip6 daddr . udp dport @udp6 counter drop",
+            1,
+        ),
+        (
+            "oifname { \"tap3\" } ip6 daddr . udp dport @declared_udp6 counter drop",
+            1,
+        ),
+        ("udp dport { 22 } accept", 2),
+    ] {
+        assert_eq!(text.matches(rule).count(), times, "{rule}: {text}");
+    }
+    let at = |text: &str| with.declared().find(text).unwrap();
+    assert!(at("udp dport { 22 } accept") < at("@udp4 counter drop"));
+}
+
+#[test]
+fn both_tables_learn_of_another_destination_at_once() {
+    let none = Exclusions::default();
+    let [plain, then] = bridged(&none, &some());
+    let mut more = some();
+    more.destinations.insert("10.200.0.2:514".parse().unwrap());
+    let [_plain, now] = bridged(&none, &more);
+    let script = now.changing(&then).unwrap();
+    for family in ["inet", "bridge"] {
+        let flushed = format!("flush set {family} lateen udp4\n");
+        assert_eq!(script.matches(&flushed).count(), 1, "{script}");
+    }
+    assert_eq!(script.matches("10.200.0.2 . 514").count(), 2, "{script}");
+    assert_eq!(now.changing(&now).as_deref(), Some(""));
+    assert_eq!(then.changing(&plain), None);
+    let [_plain, routed] = with_guest(&none);
+    assert_eq!(routed.changing(&then), None);
 }
