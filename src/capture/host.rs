@@ -28,7 +28,7 @@ use super::links::links;
 use super::netns::Netns;
 use super::reconcile::{captured, told};
 use super::ruleset::host::Mark;
-use super::ruleset::{DESTINATIONS, Datagrams, HostPlan, TABLE, WantedDatagrams};
+use super::ruleset::{DESTINATIONS, Datagrams, HostPlan, OF_GUESTS, TABLE, WantedDatagrams};
 use super::terms::Terms;
 use super::watch::Changes;
 use apply::Applied;
@@ -251,7 +251,7 @@ impl Host {
         let told = datagrams.borrow_and_update().clone();
         let destinations = match told {
             Some(told) => told.destinations.clone(),
-            None => captured(&self.ns, &DESTINATIONS)?.destinations,
+            None => captured(&self.ns, &before())?.destinations,
         };
         let asked = destinations.iter().map(SocketAddr::port);
         let own = workloads.iter().flat_map(|w| w.udp_ports.iter().copied());
@@ -290,6 +290,11 @@ impl Host {
             news
         });
     }
+}
+
+/// The sets that say what rules of before capture.
+fn before() -> Vec<&'static str> {
+    [DESTINATIONS, OF_GUESTS].concat()
 }
 
 /// The plan for these workloads as they are now, and how each is under it.

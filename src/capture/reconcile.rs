@@ -1,5 +1,6 @@
 //! Keeps the rules of one namespace as they should be.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,11 +204,14 @@ impl Reconcile {
     }
 }
 
-/// The datagrams that the rules in force capture, as these sets of theirs say.
+/// The datagrams that the rules in force capture, as these sets of theirs say, such as are there.
 pub(super) fn captured(ns: &Netns, sets: &[&str]) -> Result<Datagrams, CaptureError> {
-    let held = elements::held(ns, Family::Inet, sets.iter().copied());
+    let held = sets
+        .iter()
+        .map(|set| elements::held(ns, Family::Inet, [*set]));
+    let held: Result<Vec<_>, _> = held.collect();
     let held = held.map_err(|source| CaptureError::Elements { source })?;
-    let held = held.unwrap_or_default();
+    let held: BTreeMap<_, _> = held.into_iter().flatten().flatten().collect();
     let keys = held.iter().flat_map(|(set, elements)| {
         let keys = elements::keys(elements);
         keys.map(move |key| (&**set, key))

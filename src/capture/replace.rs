@@ -69,7 +69,7 @@ fn keeping(family: Family, there: &Value, declared: &str) -> Option<String> {
         let name = item["name"].as_str().unwrap_or_default();
         let verb = match kind.as_str() {
             "table" | "rule" => continue,
-            // At another hook, the kernel refuses it.
+            // One at another hook the kernel refuses: then all is made anew.
             "chain" if chains.get(name) == Some(&item["hook"].is_string()) => continue,
             "set" | "map" if sets.get(name).copied() == of(item).as_deref() => "flush",
             "chain" | "set" | "map" => "delete",

@@ -30,7 +30,7 @@ use std::fmt;
 
 use super::privilege::Exemption;
 
-pub(in crate::capture) use datagrams::{DESTINATIONS, SETS, priority, read};
+pub(in crate::capture) use datagrams::{DESTINATIONS, OF_GUESTS, SETS, priority, read};
 pub use datagrams::{Datagrams, WantedDatagrams};
 pub use exclusions::Exclusions;
 use exclusions::one_of;
@@ -38,7 +38,7 @@ pub use host::{By, Cgroup, HostPlan, Member};
 pub use netns::{Plan, plan};
 pub(in crate::capture) use table::{Family, Table};
 
-/// Name of our table, of family `inet`.
+/// Name of our tables: of family `inet`, and of family `bridge` for guests there.
 pub const TABLE: &str = "lateen";
 /// Mark of the proxy's sockets.
 pub const PROXY_MARK: u32 = 0x539;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use lateen::capture::{Datagrams, Mark, Target, Wanted};
 
-use crate::guests::{GATEWAY, GUEST, NEIGHBOUR, build, build_bridge, inside, within};
+use crate::guests::{GATEWAY, GUEST, build, inside};
 use crate::keeper::Keeper;
 use crate::relay::{Came, Relay};
 use crate::room::{CART, OUTSIDE, Room, at, cases, eventually, sh};
@@ -14,9 +14,9 @@ use crate::udp::{OWN, PORT, SERVICE, SILENCE, any, asked, bound, echoed, hear, h
 use crate::wire::{TOKEN, Wire};
 
 /// Another port of the guest, which it does not declare.
-const OTHER: u16 = 7947;
+pub(crate) const OTHER: u16 = 7947;
 
-fn some() -> Datagrams {
+pub(crate) fn some() -> Datagrams {
     let peers = GUEST.into_iter().chain(OUTSIDE).map(|ip| at(ip, OWN));
     let services = SERVICE.map(|ip| at(ip, PORT)).into_iter();
     Datagrams {
@@ -25,11 +25,11 @@ fn some() -> Datagrams {
     }
 }
 
-fn mark() -> Mark {
+pub(crate) fn mark() -> Mark {
     Mark::all().nth(300).unwrap()
 }
 
-fn guest() -> Vec<Wanted> {
+pub(crate) fn guest() -> Vec<Wanted> {
     vec![Wanted {
         mark: mark(),
         target: Target::Interface("tap3".into()),
@@ -46,27 +46,7 @@ fn served<'a>(room: &'a Room, kept: bool) -> Option<(Site<'a>, Relay)> {
     Some((site, relay))
 }
 
-/// The same with the guest on a bridge, where a neighbour has a port that is of the mesh as well.
-fn served_on_bridge<'a>(room: &'a Room) -> Option<(Site<'a>, Relay)> {
-    build_bridge(room);
-    let site = Site::of(room)?;
-    let relay = Relay::on_host(&site, false, guest(), with_neighbour());
-    Some((site, relay))
-}
-
-fn with_neighbour() -> Datagrams {
-    let mut datagrams = some();
-    datagrams
-        .destinations
-        .extend(NEIGHBOUR.map(|ip| at(ip, OWN)));
-    datagrams
-}
-
-fn neighbour<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    within("other", work)
-}
-
-fn deaf(socket: &UdpSocket) -> bool {
+pub(crate) fn deaf(socket: &UdpSocket) -> bool {
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     hear(socket).is_err()
 }
@@ -252,116 +232,5 @@ cases! {
         let _refused = other.send_to(TOKEN, at(OUTSIDE[0], OWN));
         assert!(deaf(&peer));
         assert_eq!(relay.seen(), []);
-    }
-
-    fn a_guest_of_a_bridge_is_in_the_mesh_as_any_other(room: &Room) {
-        let Some((_site, relay)) = served_on_bridge(room) else { return };
-        inside(|| server(bound("::", OWN)));
-        for ((guest, service), outside) in GUEST.into_iter().zip(SERVICE).zip(OUTSIDE) {
-            let program = inside(|| bound(guest, 0));
-            let (from, to) = (here(&program, guest), at(service, PORT));
-            echoed(&program, to, b"into the mesh");
-            assert_eq!(relay.seen(), [Came::Of { mark: mark(), from, to }]);
-            let (client, to) = (bound(outside, 0), at(guest, OWN));
-            let from = here(&client, outside);
-            assert_eq!(asked(&client, to).unwrap(), from.to_string());
-            assert_eq!(relay.seen(), [Came::Inbound { from, to }, Came::Back { from: to, to: from }]);
-        }
-    }
-
-    fn guests_of_a_bridge_send_each_other_nothing_below_the_proxy(room: &Room) {
-        let Some((_site, relay)) = served_on_bridge(room) else { return };
-        let guests = [OWN, OTHER].map(|port| inside(|| bound("::", port)));
-        let neighbours = [OWN, OTHER].map(|port| neighbour(|| bound("::", port)));
-        let client = |to| inside(|| bound(any(to), 0));
-        let caller = |to| neighbour(|| bound(any(to), 0));
-        let short = TOKEN.to_vec();
-        // In pieces, of which the first alone says for which port it is.
-        let long = [TOKEN, &[0; 8000]].concat();
-        let meet = |family: usize, payload: &[u8]| {
-            let (guest, other) = (GUEST[family], NEIGHBOUR[family]);
-            let to = at(other, OTHER);
-            client(to).send_to(payload, to).unwrap();
-            let to = at(guest, OTHER);
-            caller(to).send_to(payload, to).unwrap();
-            for heard in [&guests[1], &neighbours[1]] {
-                assert_eq!(hear(heard).unwrap().0.len(), payload.len(), "not of the mesh");
-            }
-            let to = at(other, OWN);
-            let _dropped = client(to).send_to(payload, to);
-            let to = at(guest, OWN);
-            let _dropped = caller(to).send_to(payload, to);
-        };
-        for family in 0..2 {
-            for payload in [&short, &long] {
-                meet(family, payload);
-            }
-        }
-        assert!(deaf(&guests[0]) && deaf(&neighbours[0]));
-        assert_eq!(relay.seen(), []);
-        // Nor once the proxy is away.
-        relay.stop();
-        for family in 0..2 {
-            meet(family, &short);
-        }
-        assert!(deaf(&guests[0]) && deaf(&neighbours[0]));
-    }
-
-    fn a_guest_of_a_bridge_sends_into_the_mesh_as_itself_or_not_at_all(room: &Room) {
-        let Some((_site, relay)) = served_on_bridge(room) else { return };
-        sh("ip -n vm address add fd02::9/64 dev eth0 nodad");
-        let peers = OUTSIDE.map(|ip| bound(ip, OWN));
-        let others = OUTSIDE.map(|ip| bound(ip, OTHER));
-        let wire = Wire::of(&["10.2.0.9", "fd02::9"]);
-        for (family, ip) in ["10.2.0.9", "fd02::9"].into_iter().enumerate() {
-            let program = inside(|| bound(ip, 0));
-            for payload in [TOKEN.to_vec(), [TOKEN, &[0; 8000]].concat()] {
-                let _dropped = program.send_to(&payload, at(OUTSIDE[family], OWN));
-            }
-            assert!(deaf(&peers[family]));
-            assert_eq!(wire.escapes(), [""; 0]);
-            let to = at(OUTSIDE[family], OTHER);
-            // Of itself the host can find no neighbour for another, without an address of the link's.
-            room.workload(|| bound(any(to), 0).send_to(b"the host", to)).unwrap();
-            assert_eq!(hear(&others[family]).unwrap().0, b"the host");
-            program.send_to(b"not of the mesh", to).unwrap();
-            assert_eq!(hear(&others[family]).unwrap().0, b"not of the mesh");
-        }
-        assert_eq!(relay.seen(), []);
-    }
-
-    fn what_a_bridge_knows_of_the_mesh_changes_and_is_put_back(room: &Room) {
-        let Some((_site, relay)) = served_on_bridge(room) else { return };
-        let rules = || room.sh("nft -a -t list table bridge lateen");
-        let sets = || room.sh("nft list table bridge lateen | sed -n '/set /,/}/p'");
-        let (was, whole) = (rules(), sets());
-        let mut more = with_neighbour();
-        more.destinations.insert(at(OUTSIDE[0], OTHER));
-        relay.tell(more);
-        let wanted = format!("{} . {OTHER}", OUTSIDE[0]);
-        eventually("another destination", || match sets() {
-            now if now.contains(&wanted) => Ok(()),
-            now => Err(now),
-        });
-        relay.tell(with_neighbour());
-        eventually("it has gone", || match sets() {
-            now if now == whole => Ok(()),
-            now => Err(now),
-        });
-        assert_eq!(rules(), was, "by elements alone");
-        for harm in [
-            "nft flush set bridge lateen udp4",
-            "nft add element bridge lateen declared_udp4 '{ 10.2.0.9 . 1 }'",
-            "nft flush chain bridge lateen meeting",
-            "nft add chain bridge lateen meeting '{ policy drop; }'",
-            "nft delete table bridge lateen",
-        ] {
-            let whole = room.sh("nft -s list table bridge lateen");
-            room.sh(harm);
-            eventually(harm, || match room.sh("nft -s list table bridge lateen 2>&1 || true") {
-                now if now == whole => Ok(()),
-                now => Err(now),
-            });
-        }
     }
 }

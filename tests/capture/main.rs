@@ -17,6 +17,7 @@ mod command;
 mod escape;
 mod forgery;
 mod guests;
+mod guests_bridge;
 mod guests_udp;
 mod host;
 mod host_udp;

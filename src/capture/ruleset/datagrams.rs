@@ -110,7 +110,7 @@ impl Plan {
     }
 }
 
-pub(in crate::capture) use elements::{DESTINATIONS, SETS, priority, read};
+pub(in crate::capture) use elements::{DESTINATIONS, OF_GUESTS, SETS, priority, read};
 
 /// Keeps the bits of a mark that are others', and sets ours.
 pub(super) fn with_mark(mark: u32) -> String {

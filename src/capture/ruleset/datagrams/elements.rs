@@ -9,7 +9,9 @@ use crate::capture::ruleset::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 
 /// Destinations by family.
 pub(in crate::capture) const DESTINATIONS: [&str; 2] = ["udp4", "udp6"];
-/// The same, and declared ports.
+/// The same of guests.
+pub(in crate::capture) const OF_GUESTS: [&str; 2] = ["guest_udp4", "guest_udp6"];
+/// Destinations, and declared ports.
 pub(in crate::capture) const SETS: [&str; 3] = ["udp4", "udp6", "udp_ports"];
 /// Which port an answer is from, by the priority of its socket.
 const SOURCES: &str = "udp_sources";
@@ -23,9 +25,7 @@ pub(in crate::capture::ruleset) fn collections(
     names: bool,
     before: &[Collection],
 ) -> Vec<Collection> {
-    let [v4, v6, ports] = SETS;
-    let mut v4 = Collection::new(v4, "ipv4_addr . inet_service");
-    let mut v6 = Collection::new(v6, "ipv6_addr . inet_service");
+    let [_v4, _v6, ports] = SETS;
     let mut ports = Collection::new(ports, "inet_service");
     let mut sources = Collection::new(SOURCES, "classid : inet_service");
     if let Some(before) = before.iter().find(|c| c.name == SOURCES) {
@@ -35,15 +35,8 @@ pub(in crate::capture::ruleset) fn collections(
         let class = format!("{port:x}:0");
         sources.add(class, Some(port.into()), 0);
     };
-    for at in &datagrams.destinations {
-        let (ip, port) = (at.ip().to_canonical(), at.port());
-        if !is_elsewhere(ip) || is_passed_over(port) || names && port == ASKED {
-            continue;
-        }
-        let set = if ip.is_ipv4() { &mut v4 } else { &mut v6 };
-        set.add(format!("{ip} . {port}"), None, 0);
-        answers(port);
-    }
+    let taken = |at: &SocketAddr| !(names && at.port() == ASKED);
+    let [v4, v6] = ends(DESTINATIONS, datagrams, taken, &mut answers);
     for port in datagrams
         .ports
         .iter()
@@ -53,6 +46,32 @@ pub(in crate::capture::ruleset) fn collections(
         answers(*port);
     }
     vec![v4, v6, ports, sources]
+}
+
+/// All destinations: what is asked for names the proxy answers itself for all but guests.
+pub(in crate::capture::ruleset) fn of_guests(datagrams: &Datagrams) -> [Collection; 2] {
+    ends(OF_GUESTS, datagrams, |_at| true, |_port| {})
+}
+
+/// Sets of destinations, by family.
+fn ends(
+    [v4, v6]: [&'static str; 2],
+    datagrams: &Datagrams,
+    taken: impl Fn(&SocketAddr) -> bool,
+    mut each: impl FnMut(u16),
+) -> [Collection; 2] {
+    let mut v4 = Collection::new(v4, "ipv4_addr . inet_service");
+    let mut v6 = Collection::new(v6, "ipv6_addr . inet_service");
+    for at in datagrams.destinations.iter().filter(|at| taken(at)) {
+        let (ip, port) = (at.ip().to_canonical(), at.port());
+        if !is_elsewhere(ip) || is_passed_over(port) {
+            continue;
+        }
+        let set = if ip.is_ipv4() { &mut v4 } else { &mut v6 };
+        set.add(format!("{ip} . {port}"), None, 0);
+        each(port);
+    }
+    [v4, v6]
 }
 
 /// The priority of a socket whose datagrams are from `port`. As a class its major number says which; its
@@ -70,15 +89,15 @@ fn is_elsewhere(ip: IpAddr) -> bool {
     !(broadcast || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
 }
 
-/// What keys of [`SETS`], as the kernel encodes them, stand for; what cannot be read is passed over.
+/// What keys of [`SETS`] and [`OF_GUESTS`], as the kernel encodes them, stand for; what cannot be read is passed over.
 pub(in crate::capture) fn read<'a>(
     keys: impl IntoIterator<Item = (&'a str, &'a [u8])>,
 ) -> Datagrams {
     let mut datagrams = Datagrams::default();
     for (set, key) in keys {
         match set {
-            "udp4" => datagrams.destinations.extend(end::<4>(key)),
-            "udp6" => datagrams.destinations.extend(end::<16>(key)),
+            "udp4" | "guest_udp4" => datagrams.destinations.extend(end::<4>(key)),
+            "udp6" | "guest_udp6" => datagrams.destinations.extend(end::<16>(key)),
             _ => datagrams.ports.extend(port(key)),
         }
     }
@@ -153,7 +172,7 @@ mod tests {
         let v6 = [&[0xfd; 16][..], &[2, 2, 0, 0]].concat();
         let read = read([
             ("udp4", &[10, 0, 0, 1, 2, 2, 0, 0][..]),
-            ("udp6", &*v6),
+            ("guest_udp6", &*v6),
             ("udp_ports", &[0x1f, 0x0a, 0, 0]),
             ("udp_ports", &[]),
             ("udp4", &[10, 0, 0]),

@@ -3,13 +3,23 @@
 
 use std::net::IpAddr;
 
-use super::datagrams::{DECLARED, DECLARED_SETS};
+use super::datagrams::TAKEN;
 use super::{By, Member};
 use crate::capture::ruleset::collection::Collection;
-use crate::capture::ruleset::datagrams::{CAPTURED, DESTINATIONS};
+use crate::capture::ruleset::datagrams::OF_GUESTS;
 use crate::capture::ruleset::{
     Chain, Exclusions, FRAGMENTS, Family, OPENING, Rule, Table, one_of, rule,
 };
+
+/// Ports of UDP that guests declare, each with the port of the bridge that leads to it.
+const DECLARED: &str = "guest_ports";
+/// The first piece of a packet that has other headers before the one with the ports, which may then be
+/// in the next. Nobody makes such in earnest.
+const HEADLESS: &str = "frag nexthdr { 0, 43, 51, 60 }";
+
+/// Behind a second tag no rule sees addresses, while hosts take it off as if it were none if it is for no
+/// network: then it only gives a priority. Not by the bridge's name, for which not every kernel has a word.
+const HIDDEN: &str = "meta protocol { 0x8100, 0x88a8 } @nh,0,16 & 0xfff == 0";
 
 /// A guest by its port, and its addresses of either family.
 struct Guest<'a> {
@@ -18,56 +28,103 @@ struct Guest<'a> {
     v6: Vec<IpAddr>,
 }
 
-impl Guest<'_> {
+impl<'a> Guest<'a> {
+    fn of(member: &'a Member) -> Option<Self> {
+        let By::Guest {
+            port: Some(port),
+            addresses,
+            ..
+        } = &member.by
+        else {
+            return None;
+        };
+        let (v4, v6) = addresses.iter().partition(|ip| ip.is_ipv4());
+        Some(Self { port, v4, v6 })
+    }
+
     /// What is true of what comes from any other address, of either family.
     fn foreign(&self) -> [String; 2] {
-        let v4 = one_of("ip saddr !=", &self.v4).unwrap_or_else(|| "ether type ip".to_owned());
-        let v6 = one_of("ip6 saddr !=", &self.v6).unwrap_or_else(|| "ether type ip6".to_owned());
-        [v4, v6]
+        let v4 = one_of("ip saddr !=", &self.v4);
+        let v6 = one_of("ip6 saddr !=", &self.v6);
+        [
+            v4.unwrap_or_else(|| "meta protocol ip".to_owned()),
+            v6.unwrap_or_else(|| "meta protocol ip6".to_owned()),
+        ]
     }
 }
 
-/// Our table of family `bridge`; none where no guest takes one.
-pub(super) fn table(members: &[Member], exclusions: &Exclusions) -> Option<Table> {
-    let guests: Vec<_> = members.iter().filter_map(guest).collect();
+/// Our table of family `bridge`; none where no guest takes one. `nowhere` is what is let alone with what
+/// has no way through a proxy: of a neighbour that is somewhere.
+pub(super) fn table(
+    members: &[Member],
+    exclusions: &Exclusions,
+    nowhere: &Exclusions,
+) -> Option<Table> {
+    let guests: Vec<_> = members.iter().filter_map(Guest::of).collect();
     let chains = || {
         vec![
             pinned(&guests),
-            foreign(&guests, exclusions),
+            foreign(&guests, nowhere),
             meeting(&guests, exclusions),
         ]
     };
     (!guests.is_empty()).then(|| Table::new(Family::Bridge, chains()))
 }
 
-/// Has the table see to datagrams too, to the destinations and declared ports that are in the sets of
-/// these names among `collections`.
+/// Has the table see to datagrams too; the destinations are those of guests among `collections`.
 ///
-/// Of pieces the first alone is looked at. It holds the ports, since those are the first bytes of UDP and
-/// no piece has less than eight; what has lost it is never whole again.
+/// Of pieces the first alone is looked at. It holds the ports, which are the first bytes of UDP: no piece
+/// has less than eight. What has lost it is never whole again.
 pub(super) fn datagrams(
     table: &mut Table,
     members: &[Member],
     exclusions: &Exclusions,
     collections: &[Collection],
 ) {
-    let guests: Vec<_> = members.iter().filter_map(guest).collect();
+    let guests: Vec<_> = members.iter().filter_map(Guest::of).collect();
     for chain in &mut table.chains {
-        let rules = match chain.name {
-            "foreign" => guests.iter().flat_map(sent_as_another).collect(),
-            "meeting" => met(&guests),
-            _ => continue,
-        };
-        chain.rules.extend(exclusions.datagrams());
-        chain.rules.extend(rules);
+        let rules = &mut chain.rules;
+        match chain.name {
+            "foreign" => {
+                rules.extend(exclusions.datagrams());
+                rules.extend(guests.iter().flat_map(sent_as_another));
+            }
+            "meeting" => {
+                rules.extend(exclusions.datagrams());
+                rules.extend(sent(&guests));
+                // Before destinations that are let alone: of what comes that is not asked above either.
+                let mut to_guests = exclusions.datagrams_in();
+                to_guests.push(rule(
+                    format!("oifname . udp dport @{DECLARED} counter drop"),
+                    "sent below the proxy",
+                ));
+                drop(rules.splice(0..0, to_guests));
+            }
+            _ => {}
+        }
     }
-    let wanted = [DESTINATIONS, DECLARED_SETS].concat();
-    let wanted = collections.iter().filter(|c| wanted.contains(&&*c.name));
-    table.collections.extend(wanted.cloned());
+    let mut declared = Collection::new(DECLARED, "ifname . inet_service");
+    for port in members.iter().flat_map(declared_at) {
+        if !exclusions.ports.contains(&port.1) {
+            declared.add(format!("\"{}\" . {}", port.0, port.1), None, 0);
+        }
+    }
+    let destinations = collections.iter().filter(|c| OF_GUESTS.contains(&&*c.name));
+    table.collections.extend(destinations.cloned());
+    table.collections.push(declared);
+}
+
+/// The ports of UDP that a guest declares, each with the port of the bridge.
+fn declared_at(member: &Member) -> impl Iterator<Item = (&str, u16)> {
+    let guest = Guest::of(member).into_iter();
+    guest.flat_map(|guest| {
+        let ports = member.datagrams.iter().map(|at| at.port());
+        ports.map(move |port| (guest.port, port))
+    })
 }
 
 fn sent_as_another(guest: &Guest<'_>) -> Vec<Rule> {
-    let sources = guest.foreign().into_iter().zip(CAPTURED);
+    let sources = guest.foreign().into_iter().zip(TAKEN);
     let drop = |(source, to)| {
         rule(
             format!("iifname \"{}\" {source} {to} counter drop", guest.port),
@@ -77,31 +134,15 @@ fn sent_as_another(guest: &Guest<'_>) -> Vec<Rule> {
     sources.map(drop).collect()
 }
 
-fn met(guests: &[Guest<'_>]) -> Vec<Rule> {
-    let [from, to] = ways(guests);
-    let drop = |what| rule(format!("{what} counter drop"), "sent below the proxy");
-    let into = CAPTURED.map(|mesh| drop(format!("{from} {mesh}")));
-    let declared = DECLARED.map(|port| drop(format!("{to} {port}")));
-    into.into_iter().chain(declared).collect()
+fn sent(guests: &[Guest<'_>]) -> [Rule; 2] {
+    let [from, _to] = ways(guests);
+    TAKEN.map(|to| rule(format!("{from} {to} counter drop"), "sent below the proxy"))
 }
 
 /// From one of the guests, and to one.
 fn ways(guests: &[Guest<'_>]) -> [String; 2] {
     let ports: Vec<_> = guests.iter().map(|g| format!("\"{}\"", g.port)).collect();
     ["iifname", "oifname"].map(|way| one_of(way, &ports).unwrap_or_default())
-}
-
-fn guest(member: &Member) -> Option<Guest<'_>> {
-    let By::Guest {
-        port: Some(port),
-        addresses,
-        ..
-    } = &member.by
-    else {
-        return None;
-    };
-    let (v4, v6) = addresses.iter().partition(|ip| ip.is_ipv4());
-    Some(Guest { port, v4, v6 })
 }
 
 /// The other rules know a guest by its address, so nobody else on the bridge may have it.
@@ -121,11 +162,27 @@ fn pinned(guests: &[Guest<'_>]) -> Chain {
         };
         sources.into_iter().flatten().map(drop).collect::<Vec<_>>()
     };
+    let [from, _to] = ways(guests);
+    let mut rules = vec![
+        rule(
+            format!("{HIDDEN} counter drop"),
+            "an empty tag within another, which hides what is behind it",
+        ),
+        headless(&from),
+    ];
+    rules.extend(guests.iter().flat_map(of));
     Chain {
         name: "pinned",
         base: "type filter hook prerouting priority -300; policy accept;",
-        rules: guests.iter().flat_map(of).collect(),
+        rules,
     }
+}
+
+fn headless(way: &str) -> Rule {
+    rule(
+        format!("{way} {HEADLESS} counter drop"),
+        "fragments made to hide their ports",
+    )
 }
 
 /// Nor has a guest any other: the rules above know it by its own, and let alone who is not known.
@@ -170,6 +227,8 @@ fn meeting(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
         })
     };
     let mut rules: Vec<Rule> = ways.iter().flat_map(fragments).collect();
+    let [_from, to] = &ways;
+    rules.push(headless(to));
     rules.extend(exclusions.passing());
     rules.extend(ways.iter().map(|way| {
         rule(

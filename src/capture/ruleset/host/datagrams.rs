@@ -14,6 +14,8 @@
 
 mod guests;
 
+pub(super) use guests::TAKEN;
+
 use super::bridge;
 use super::chains::{NO_TCP, marked};
 use super::collections::Pair;
@@ -32,10 +34,8 @@ use crate::capture::ruleset::{
 
 /// Pairs of the mark of a datagram and the one that is remembered of it.
 const SAME: &str = "udp_marks";
-/// Such ports, by family of their addresses.
-pub(super) const DECLARED_SETS: [&str; 2] = ["declared_udp4", "declared_udp6"];
 /// To a port that a workload of this host declares.
-pub(super) const DECLARED: [&str; 2] = [
+const DECLARED: [&str; 2] = [
     "ip daddr . udp dport @declared_udp4",
     "ip6 daddr . udp dport @declared_udp6",
 ];
@@ -136,6 +136,9 @@ impl HostPlan {
         let mut all = elements::collections(&datagrams, names, &[]);
         // Ports are declared with addresses here.
         all.retain(|collection| collection.name != "udp_ports");
+        if self.guests {
+            all.extend(elements::of_guests(&datagrams));
+        }
         all.extend(declared.0);
         all.push(same);
         all

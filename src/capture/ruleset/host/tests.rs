@@ -226,7 +226,9 @@ fn the_proxy_is_told_by_user_and_mark_everywhere() {
     let text = plan(&[member(0x604, guest(), &[])]).nft();
     let own = "meta skuid 1337 meta mark & 0xfff == 0x539";
     assert_eq!(text.matches(own).count(), 6);
-    assert_eq!(text.matches("0x539").count(), 6, "never by half of it");
+    // One more has a listener's mark in it, which programs without powers cannot set.
+    let half = text.matches("0x539").count() - text.matches("socket mark & 0xfff != 0x539").count();
+    assert_eq!(half, 6, "never by half of it");
 }
 
 #[test]
@@ -255,6 +257,7 @@ fn guests_of_a_bridge_keep_to_their_ports_and_do_not_meet() {
     let text = on_bridge.nft();
     for rule in [
         "{ \"br0\" . 10.9.0.2 : 0x604 }",
+        "meta protocol { 0x8100, 0x88a8 } @nh,0,16 & 0xfff == 0 counter drop",
         "iifname != \"tap3\" ip saddr { 10.9.0.2 } counter drop",
         "iifname != \"tap3\" arp saddr ip { 10.9.0.2 } counter drop",
         "iifname != \"tap3\" ip6 saddr { fd09::2 } counter drop",

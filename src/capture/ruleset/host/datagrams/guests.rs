@@ -2,12 +2,19 @@
 //! so is what is on its way to a port that they declare. What the proxy says to a guest itself is answered
 //! to its socket.
 
-use super::{CAPTURED, DECLARED, asked_alone};
+use super::{DECLARED, asked_alone};
 use crate::capture::ruleset::datagrams::with_mark;
 use crate::capture::ruleset::host::chains::{FROM_GUEST, TO_GUEST};
 use crate::capture::ruleset::{
     Chain, Exclusions, FRAGMENTS, GUEST_MARK, MARK_MASK, OUTBOUND_PORT, PLAINTEXT_PORT, Rule, rule,
 };
+
+/// To what the mesh takes of guests, by family: what they ask for names as well, which of others is
+/// another affair.
+pub(in crate::capture::ruleset::host) const TAKEN: [&str; 2] = [
+    "ip daddr . udp dport @guest_udp4",
+    "ip6 daddr . udp dport @guest_udp6",
+];
 
 const ERRORS: &str = "meta l4proto { icmp, ipv6-icmp }";
 
@@ -22,8 +29,7 @@ pub(super) fn passing() -> Vec<Rule> {
         "iifname . ip saddr map @guests4",
         "iifname . ip6 saddr map @guests6",
     ];
-    let pairs = CAPTURED.into_iter().zip(sources);
-    let asked = pairs.map(|(to, whose)| {
+    let asked = TAKEN.into_iter().zip(sources).map(|(to, whose)| {
         rule(
             format!("{to} meta mark set {whose} jump from_guest_datagrams"),
             "of a guest, for the mesh",
@@ -56,13 +62,13 @@ fn from_guest(exclusions: &Exclusions) -> Chain {
         })
         .collect();
     // Two rules: what is not tracked is captured all the same.
-    rules.extend(CAPTURED.map(|to| {
+    rules.extend(TAKEN.map(|to| {
         rule(
             format!("{to} ct mark set ct mark {}", with_mark(GUEST_MARK)),
             "whose errors are not to leave",
         )
     }));
-    let pairs = CAPTURED.into_iter().zip(["ip", "ip6"]);
+    let pairs = TAKEN.into_iter().zip(["ip", "ip6"]);
     rules.extend(pairs.map(|(to, family)| {
         rule(
             format!("{to} tproxy {family} to :{OUTBOUND_PORT} accept"),
@@ -168,7 +174,7 @@ pub(super) fn forwarded(exclusions: &Exclusions) -> Vec<Rule> {
         })
         .into();
     rules.extend(asked_alone(exclusions));
-    rules.extend(ways(CAPTURED).map(|(from, to)| {
+    rules.extend(ways(TAKEN).map(|(from, to)| {
         rule(
             format!("{from} {to} counter reject"),
             "sent by a guest beside the proxy",

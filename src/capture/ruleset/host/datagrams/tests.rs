@@ -119,21 +119,24 @@ fn with_guest(exclusions: &Exclusions) -> [HostPlan; 2] {
     with_guest_at(exclusions, "tap3", None, &some())
 }
 
-fn with_guest_at(
-    exclusions: &Exclusions,
-    interface: &str,
-    port: Option<&str>,
-    datagrams: &Datagrams,
-) -> [HostPlan; 2] {
-    let guest = Member {
+fn guest(interface: &str, port: Option<&str>) -> Member {
+    Member {
         by: By::Guest {
             interface: interface.into(),
             port: port.map(Into::into),
             addresses: ["10.2.0.2", "fd02::2"].map(|ip| ip.parse().unwrap()).into(),
         },
         ..member(0x603, &["10.2.0.2:7946", "[fd02::2]:7946"])
-    };
-    let members = [member(0x601, &["192.0.2.1:7946"]), guest];
+    }
+}
+
+fn with_guest_at(
+    exclusions: &Exclusions,
+    interface: &str,
+    port: Option<&str>,
+    datagrams: &Datagrams,
+) -> [HostPlan; 2] {
+    let members = [member(0x601, &["192.0.2.1:7946"]), guest(interface, port)];
     let plain = HostPlan::new(Exemption::Uid(1337), exclusions, &members);
     let with = plain.clone().with_udp(exclusions, &members, datagrams);
     [plain, with]
@@ -157,6 +160,35 @@ fn guests_are_added_and_nothing_else_changes() {
         ),
     ] {
         assert!(at(first) < at(then), "{first} before {then}: {with}");
+    }
+}
+
+#[test]
+fn what_guests_ask_for_names_is_taken_whoever_else_is_answered_by_the_proxy() {
+    let none = Exclusions::default();
+    let members = [guest("br0", Some("tap3"))];
+    let all = "elements = { 10.200.0.1 . 514, 10.200.0.1 . 53 }";
+    for (name, dns, of_others) in [
+        ("names are nobody's", false, all),
+        ("the proxy answers", true, "elements = { 10.200.0.1 . 514 }"),
+    ] {
+        let plan = HostPlan::new(Exemption::Mark, &none, &members);
+        let plan = if dns { plan.with_dns(&none) } else { plan };
+        let text = plan.with_udp(&none, &members, &some()).nft();
+        let set = |set: &str, of: &str| {
+            format!("set {set} {{\n\t\ttype ipv4_addr . inet_service;\n\t\t{of}\n\t}}")
+        };
+        assert_eq!(
+            text.matches(&set("udp4", of_others)).count(),
+            1,
+            "{name}: {text}"
+        );
+        // Of this layer and below.
+        assert_eq!(
+            text.matches(&set("guest_udp4", all)).count(),
+            2,
+            "{name}: {text}"
+        );
     }
 }
 
@@ -203,25 +235,23 @@ fn below_the_network_layer_the_same_destinations_are_known() {
     let text = with.declared();
     for (rule, times) in [
         ("elements = { 10.200.0.1 . 514, 10.200.0.1 . 53 }", 1),
-        ("elements = { 10.2.0.2 . 7946, 192.0.2.1 . 7946 }", 1),
+        ("elements = { \"tap3\" . 7946 }", 1),
         (
-            "iifname \"tap3\" ip saddr != { 10.2.0.2 } ip daddr . udp dport @udp4 counter drop",
+            "iifname \"tap3\" ip saddr != { 10.2.0.2 } ip daddr . udp dport @guest_udp4 counter drop",
             1,
         ),
         (
-            "iifname { \"tap3\" } ip6 daddr . udp dport @udp6 counter drop",
+            "iifname { \"tap3\" } ip6 daddr . udp dport @guest_udp6 counter drop",
             1,
         ),
-        (
-            "oifname { \"tap3\" } ip6 daddr . udp dport @declared_udp6 counter drop",
-            1,
-        ),
-        ("udp dport { 22 } accept", 2),
+        ("oifname . udp dport @guest_ports counter drop", 1),
+        // Both ways, and of what is sent under another address.
+        ("udp dport { 22 } accept", 3),
     ] {
         assert_eq!(text.matches(rule).count(), times, "{rule}: {text}");
     }
     let at = |text: &str| with.declared().find(text).unwrap();
-    assert!(at("udp dport { 22 } accept") < at("@udp4 counter drop"));
+    assert!(at("udp dport { 22 } accept") < at("@guest_udp4 counter drop"));
 }
 
 #[test]
@@ -232,11 +262,15 @@ fn both_tables_learn_of_another_destination_at_once() {
     more.destinations.insert("10.200.0.2:514".parse().unwrap());
     let [_plain, now] = bridged(&none, &more);
     let script = now.changing(&then).unwrap();
-    for family in ["inet", "bridge"] {
-        let flushed = format!("flush set {family} lateen udp4\n");
+    for set in [
+        "inet lateen udp4",
+        "inet lateen guest_udp4",
+        "bridge lateen guest_udp4",
+    ] {
+        let flushed = format!("flush set {set}\n");
         assert_eq!(script.matches(&flushed).count(), 1, "{script}");
     }
-    assert_eq!(script.matches("10.200.0.2 . 514").count(), 2, "{script}");
+    assert_eq!(script.matches("10.200.0.2 . 514").count(), 3, "{script}");
     assert_eq!(now.changing(&now).as_deref(), Some(""));
     assert_eq!(then.changing(&plain), None);
     let [_plain, routed] = with_guest(&none);
