@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::kept::protocol::Family;
+use super::netns::Netns;
 use super::ruleset::{OUTBOUND_PORT, PROXY_MARK};
 use crate::sys;
 
@@ -33,6 +34,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// What listens in a namespace; the host's network is the one of this process.
+    pub(super) fn of(ns: &Netns) -> io::Result<Self> {
+        Ok(match Netns::current()? == *ns {
+            true => Self::OnHost,
+            false => Self::InNamespace,
+        })
+    }
+
     /// What a listener bears. What it accepts takes the mark of its opener's packets where the
     /// listener has none.
     fn mark(self, port: u16) -> Option<u32> {
@@ -52,6 +61,16 @@ pub(super) fn listen(kind: Kind, port: u16) -> io::Result<Socket> {
     }
 }
 
+/// Has a socket of every address, or of all of IPv4, take what is for others.
+fn transparent(socket: &Socket, any: IpAddr) -> io::Result<()> {
+    // Of an IPv6 socket this is said for what comes by IPv4.
+    socket.set_ip_transparent_v4(true)?;
+    match any {
+        IpAddr::V4(_) => Ok(()),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
+}
+
 fn is_no_ipv6(error: &io::Error) -> bool {
     let no_family = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
     no_family || error.kind() == io::ErrorKind::AddrNotAvailable
@@ -64,11 +83,7 @@ fn listener(kind: Kind, any: IpAddr, port: u16) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     if kind == Kind::OnHost {
-        // Of an IPv6 socket this is said for what comes by IPv4.
-        socket.set_ip_transparent_v4(true)?;
-        if at.is_ipv6() {
-            socket.set_ip_transparent_v6(true)?;
-        }
+        transparent(&socket, any)?;
     }
     // Not SO_REUSEPORT: another program of the same user could take a share of the connections.
     socket.set_reuse_address(true)?;

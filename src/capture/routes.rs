@@ -30,7 +30,7 @@ struct Way {
     mark: Option<(u32, u32)>,
 }
 
-/// Answers of programs to the proxy.
+/// Answers of programs to the proxy, and tunnels by QUIC of this host's to its guests.
 const ANSWERS: [Way; 1] = [Way {
     preference: PREFERENCE,
     mark: Some((RETURN_MARK, MARK_MASK)),

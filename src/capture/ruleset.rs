@@ -42,7 +42,7 @@ pub(in crate::capture) use table::{Family, Table};
 pub const TABLE: &str = "lateen";
 /// Mark of the proxy's sockets.
 pub const PROXY_MARK: u32 = 0x539;
-/// Mark of answers that must go back to the proxy.
+/// Mark of answers that must go back to the proxy, and of what this host sends by QUIC to a guest.
 pub const RETURN_MARK: u32 = 0x111;
 /// Mark of datagrams that a workload sends and that must come to the proxy.
 pub const DATAGRAM_MARK: u32 = 0x222;
@@ -56,7 +56,7 @@ pub const MARK_MASK: u32 = 0xfff;
 pub const OUTBOUND_PORT: u16 = 15001;
 /// Where plain connections to the workload are redirected to.
 pub const PLAINTEXT_PORT: u16 = 15006;
-/// Where tunnels arrive; never redirected.
+/// Where tunnels arrive.
 pub const HBONE_PORT: u16 = 15008;
 /// Connection tracking zone of what comes from outside; all else is in zone 0.
 const OUTSIDE: u16 = 1;

@@ -198,10 +198,7 @@ impl Sockets {
     pub async fn listen(&self, place: &Place, port: u16) -> io::Result<TcpListener> {
         match &place.0 {
             Origin::Own(ns) => {
-                let kind = match Netns::current()? == *ns {
-                    true => Kind::OnHost,
-                    false => Kind::InNamespace,
-                };
+                let kind = Kind::of(ns)?;
                 Ok(ns.within(|| open::listen(kind, port))??.into())
             }
             Origin::Kept(kept) => Ok(kept.listen(port).await?.into()),

@@ -526,11 +526,7 @@ fn entry<'m>(
             true => TunnelProtocol::Hbone,
             false => TunnelProtocol::None,
         },
-        transport: match declared.capture {
-            // Tunnels by QUIC are not taken on the way to a guest.
-            Some(Capture::Interface(_)) => Transport::Tcp,
-            _ => transport(mesh, node, &declared.namespace, declared.transport),
-        },
+        transport: transport(mesh, node, &declared.namespace, declared.transport),
         udp: {
             let ours = node.is_some_and(|node| node.proxy == Proxy::Lateen);
             let takes = ours && declared.capture.is_some();

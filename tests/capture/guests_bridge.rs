@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use lateen::capture::ruleset::HBONE_PORT;
 use lateen::capture::{Datagrams, Mark, Target, Wanted};
 use lateen::sys::packet_socket;
 use rustix::net::{SendFlags, send};
@@ -251,10 +252,13 @@ cases! {
         assert_eq!(hear(&others).unwrap().0, b"not of the mesh");
         assert!(deaf(&own));
         assert_eq!(relay.seen(), []);
-        // Nor does a connection reach it on its link.
+        // Nor does a connection reach it on its link, nor a tunnel.
         let _listening = inside(|| listen(8080));
         let to = on_link(LINK, 8080);
         assert!(neighbour(|| connect(to)).is_err());
+        let tunnels = inside(|| bound("::", HBONE_PORT));
+        from[0].send_to(TOKEN, at(GUEST[1], HBONE_PORT)).unwrap();
+        assert!(deaf(&tunnels));
     }
 
     fn pieces_that_hide_their_ports_are_dropped(room: &Room) {

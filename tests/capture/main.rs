@@ -18,6 +18,7 @@ mod escape;
 mod forgery;
 mod guests;
 mod guests_bridge;
+mod guests_quic;
 mod guests_udp;
 mod host;
 mod host_udp;

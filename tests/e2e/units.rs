@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use lateen::rig::RunAs;
 
-use crate::support::{LATEEN, MARKER, Roles, Testbed, Turn, eventually, field, text, tunnels};
+use crate::support::{
+    LATEEN, MARKER, Roles, Testbed, Turn, eventually, field, quic, text, tunnels,
+};
 
 const RIG: &str = r#"
 [[host]]
@@ -488,7 +490,13 @@ fn a_guest_behind_an_interface_is_itself_too() {
             "src.identity=\"spiffe://cluster.local/ns/shop/sa/{}\"",
             client.name
         );
-        let words = ["inbound", "dst.workload=\"vm-1\"", &identity];
+        // Of the same host it is handed over.
+        let transport = match (client.host, quic()) {
+            ("edge-1", _) => "",
+            (_, true) => "transport=\"quic\"",
+            (_, false) => "transport=\"tcp\"",
+        };
+        let words = ["inbound", "dst.workload=\"vm-1\"", &identity, transport];
         // Until it is captured, and that is known, it is called in clear like anybody outside.
         eventually("the guest answers as who it is", || {
             let answers = ask(&testbed, client, &to);

@@ -368,8 +368,7 @@ fn a_guest_behind_an_interface_is_itself_by_datagrams_too() {
         );
     });
     assert_eq!(tapped.marked, 0, "{tapped:?}");
-    // Tunnels to a guest are by TCP whatever is said.
-    assert!(tapped.kinds.contains_key("tcp/15008"), "{tapped:?}");
+    assert!(tapped.kinds.contains_key(tunnels()), "{tapped:?}");
     fs::remove_file(testbed.mesh_dir().join("vm.toml")).unwrap();
     settled(&testbed);
 }

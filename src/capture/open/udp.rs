@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{bear_any, is_no_ipv6, source};
+use super::{Kind, bear_any, is_no_ipv6, source, transparent};
 use crate::capture::kept::protocol::Family;
 use crate::capture::ruleset::{HBONE_PORT, PROXY_MARK, priority};
 use crate::sys;
@@ -27,19 +27,21 @@ pub(in crate::capture) fn datagrams(domain: Domain, at: Option<SocketAddr>) -> i
     Ok(socket)
 }
 
-/// For tunnels over QUIC: their datagrams arrive at this port of every address, IPv4 and IPv6.
-pub(in crate::capture) fn tunnels() -> io::Result<Socket> {
-    for_both(|socket, any| wide(socket, any, HBONE_PORT))
+/// For tunnels over QUIC: their datagrams arrive at this port of every address, IPv4 and IPv6; on the host's
+/// network of guests' too.
+pub(in crate::capture) fn tunnels(kind: Kind) -> io::Result<Socket> {
+    for_both(|socket, any| {
+        if kind == Kind::OnHost {
+            transparent(socket, any)?;
+        }
+        wide(socket, any, HBONE_PORT)
+    })
 }
 
 /// For what is captured and brought to this port, whatever its destination, of which the kernel tells.
 pub(in crate::capture) fn captured(port: u16) -> io::Result<Socket> {
     for_both(|socket, any| {
-        // Of an IPv6 socket this is said for what comes by IPv4.
-        socket.set_ip_transparent_v4(true)?;
-        if any.is_ipv6() {
-            socket.set_ip_transparent_v6(true)?;
-        }
+        transparent(socket, any)?;
         sys::tell_destinations(socket.as_fd(), any.is_ipv6())?;
         wide(socket, any, port)
     })

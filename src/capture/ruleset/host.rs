@@ -22,6 +22,7 @@ mod chains;
 mod collections;
 mod datagrams;
 mod dns;
+mod tunnels;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};

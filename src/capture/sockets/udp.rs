@@ -13,7 +13,7 @@ use super::{Sockets, canonical};
 use crate::capture::keeping::{self, Keeping};
 use crate::capture::kept::protocol::Family;
 use crate::capture::netns::Netns;
-use crate::capture::open::udp;
+use crate::capture::open::{Kind, udp};
 use crate::capture::place::{Origin, Place};
 use crate::capture::reconcile::{Reconcile, State};
 use crate::capture::ruleset::host::Mark;
@@ -91,7 +91,7 @@ impl Sockets {
     /// A datagram socket on the port of tunnels, of every address of the place, IPv4 and IPv6 (IPv4
     /// alone where IPv6 is off): what arrives by IPv4 comes from a mapped address. It is marked, has
     /// buffers of 4 MiB or the most that this system gives, does not block, and belongs to no event loop
-    /// yet.
+    /// yet. On the host's network it takes, and answers, what the rules bring it for guests as well.
     ///
     /// One at a time: there is no second one while another process or generation holds it.
     ///
@@ -99,7 +99,10 @@ impl Sockets {
     /// When the port is taken, or the place may not be entered.
     pub async fn listen_tunnels_udp(&self, place: &Place) -> io::Result<UdpSocket> {
         match &place.0 {
-            Origin::Own(ns) => Ok(ns.within(udp::tunnels)??.into()),
+            Origin::Own(ns) => {
+                let kind = Kind::of(ns)?;
+                Ok(ns.within(|| udp::tunnels(kind))??.into())
+            }
             Origin::Kept(kept) => Ok(kept.listen_tunnels_udp().await?.into()),
         }
     }

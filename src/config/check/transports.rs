@@ -1,10 +1,9 @@
-//! Transports that nobody would use: only our own proxy speaks anything but TCP, and not for guests.
+//! Transports that nobody would use: only our own proxy speaks anything but TCP.
 
 use super::Context;
 use crate::config::diagnose::{Code, Diagnostic};
-use crate::config::mesh::WrittenWorkload;
 use crate::config::source::At;
-use crate::model::declaration::{Capture, Proxy};
+use crate::model::declaration::Proxy;
 use crate::model::workload::Transport;
 
 pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
@@ -25,16 +24,9 @@ pub(super) fn check(context: &Context<'_>, found: &mut Vec<Diagnostic>) {
                 let why = format!("node `{}` runs a ztunnel", node.name.value);
                 in_vain(written, &what, &why)
             }
-            _ if is_guest(workload) => in_vain(written, &what, "it is behind an interface"),
             _ => None,
         }
     }));
-}
-
-fn is_guest(workload: &WrittenWorkload) -> bool {
-    let capture = workload.capture.as_ref();
-    let capture = capture.and_then(|capture| capture.value.as_ref());
-    matches!(capture, Some(Capture::Interface(_)))
 }
 
 fn in_vain(written: &At<Transport>, what: &str, why: &str) -> Option<Diagnostic> {

@@ -515,21 +515,6 @@ fn enrolment() -> Vec<Row> {
             vec![("b.toml", 5, 13, NoEffect, "it is on no node")],
         ),
         (
-            "QUIC to a guest",
-            vec![
-                ("a.toml", NODES.to_owned()),
-                (
-                    "b.toml",
-                    workload(
-                        "w",
-                        "10.1.0.1",
-                        "node = \"edge-1\"\ncapture = { interface = \"tap0\" }\ntransport = \"auto\"\ndataplane-mode = \"ambient\"",
-                    ),
-                ),
-            ],
-            vec![("b.toml", 7, 13, NoEffect, "it is behind an interface")],
-        ),
-        (
             "capture switched off",
             vec![
                 ("a.toml", NODES.to_owned()),

@@ -231,24 +231,6 @@ fn the_narrowest_word_on_the_transport_holds_where_there_is_a_choice() {
 }
 
 #[test]
-fn a_guest_is_reached_over_tcp_whatever_is_said() {
-    let mut mesh = mesh();
-    mesh.settings.transport = Transport::Quic;
-    let captures = [
-        (Capture::Interface("tap0".into()), Transport::Tcp),
-        (Capture::Netns("cart".into()), Transport::Quic),
-    ];
-    for (capture, want) in captures {
-        mesh.workloads[0].capture = Some(capture.clone());
-        mesh.workloads[0].transport = Some(Transport::Quic);
-        let compiled = compiled(&mesh);
-        let mut all = compiled.workloads.iter();
-        let guest = all.find(|w| &*w.name == "cart-1").unwrap();
-        assert_eq!(guest.transport, want, "{capture:?}");
-    }
-}
-
-#[test]
 fn datagrams_are_carried_to_those_with_a_udp_port_by_our_own_proxy() {
     let port = UdpPort {
         service_port: 53,

@@ -180,13 +180,21 @@ impl Desk {
         }
     }
 
-    /// The same by QUIC. Guests have no part in it: what is for them does not come to this host.
+    /// The same by QUIC.
     async fn quic(self: Arc<Self>, arrival: Arrival) {
         let source = arrival.remote();
         let Some(at) = arrival.local_ip() else {
             arrival.refuse();
             return denied("inbound", source, None, "the address called is not known");
         };
+        let guest = {
+            let roster = self.roster.load();
+            Self::lane(&roster, roster.board.guest(at))
+        };
+        if let Some(lane) = guest {
+            let served = inbound::handle_quic(Arc::clone(&lane), arrival);
+            return lane.visited(served).await;
+        }
         let arrived = SocketAddr::new(at, HBONE);
         let (tls, asked) = match self.server(at).await {
             Ok(server) => server,

@@ -8,7 +8,7 @@ use super::{By, Member};
 use crate::capture::ruleset::collection::Collection;
 use crate::capture::ruleset::datagrams::OF_GUESTS;
 use crate::capture::ruleset::{
-    Chain, Exclusions, FRAGMENTS, Family, OPENING, Rule, Table, one_of, rule,
+    Chain, Exclusions, FRAGMENTS, Family, HBONE_PORT, OPENING, Rule, Table, one_of, rule,
 };
 
 /// Ports of UDP that guests declare, each with the port of the bridge that leads to it.
@@ -229,6 +229,10 @@ fn meeting(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
     let mut rules: Vec<Rule> = ways.iter().flat_map(fragments).collect();
     let [_from, to] = &ways;
     rules.push(headless(to));
+    rules.push(rule(
+        format!("{to} udp dport {HBONE_PORT} counter drop"),
+        "a tunnel below the proxy",
+    ));
     rules.extend(exclusions.passing());
     rules.extend(ways.iter().map(|way| {
         rule(

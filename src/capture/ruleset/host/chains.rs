@@ -1,6 +1,7 @@
 //! What stays in the host's rules: what is looked up in which map, and what becomes of it.
 
 use super::collections::UNITS;
+use super::tunnels;
 use crate::capture::ruleset::{
     Chain, Exclusions, FIRST_MARK, FRAGMENTS, GUEST_MARK, HBONE_PORT, LOOPBACK, MARK_MASK,
     NOT_OPENING, OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, squatted, way_back,
@@ -18,7 +19,7 @@ fn taken() -> String {
 
 /// What redirects to a port of this host what it sends by other interfaces, by family. To an address
 /// that it sends from, not to ::1: firewalld refuses what goes there by another interface.
-fn redirected(port: u16) -> [String; 2] {
+pub(super) fn redirected(port: u16) -> [String; 2] {
     [
         format!("meta nfproto ipv4 redirect to :{port}"),
         format!("meta nfproto ipv6 dnat ip6 to ip6 saddr : {port}"),
@@ -58,7 +59,7 @@ pub(super) fn chains(
         marks(own, exclusions),
     ];
     if guests {
-        chains.extend([from_guest(), to_guest()]);
+        chains.extend([tunnels::sent(), from_guest(), to_guest()]);
     }
     chains.extend([
         passing(exclusions, guests),
@@ -213,6 +214,8 @@ fn passing(exclusions: &Exclusions, guests: bool) -> Chain {
         rule("iif \"lo\" accept", "within the host"),
     ];
     if guests {
+        drop(rules.splice(0..0, tunnels::within()));
+        rules.extend(tunnels::arriving());
         rules.push(rule(NO_TCP, "not captured"));
         rules.push(rule(
             format!("{} meta mark set meta mark & {:#x}", taken(), !MARK_MASK),
@@ -237,13 +240,7 @@ fn passing(exclusions: &Exclusions, guests: bool) -> Chain {
 fn outbound(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
     let mut rules = Vec::new();
     if guests {
-        let pairs = TO_GUEST.into_iter().zip(redirected(HBONE_PORT));
-        rules.extend(pairs.map(|(to, redirected)| {
-            rule(
-                format!("{own} {to} tcp dport {HBONE_PORT} {redirected}"),
-                "tunnels of this host's to a guest, whose end is here",
-            )
-        }));
+        rules.extend(tunnels::connected(&format!("{own} ")));
     }
     rules.push(rule(format!("{own} accept"), "the proxy itself"));
     rules.extend(LOOPBACK.map(|to| rule(format!("{to} accept"), "within the host")));
@@ -266,6 +263,8 @@ fn outbound(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
     }));
     if guests {
         rules.extend(exclusions.ports());
+        // A waypoint's, which is a program as any other.
+        rules.extend(tunnels::connected(""));
         let pairs = TO_GUEST.into_iter().zip(redirected(PLAINTEXT_PORT));
         rules.extend(pairs.map(|(to, redirected)| {
             rule(
@@ -341,11 +340,12 @@ fn outbound_guard(own: &str, exclusions: &Exclusions, guests: bool) -> Chain {
 }
 
 fn inbound_guard(exclusions: &Exclusions, guests: bool) -> Chain {
-    let mut rules = vec![
-        // The listener that hands marks on has none itself.
-        squatted("socket transparent 0"),
-        rule("iif \"lo\" accept", "within the host"),
-    ];
+    // The listener that hands marks on has none itself.
+    let mut rules = vec![squatted("socket transparent 0")];
+    if guests {
+        rules.extend(tunnels::squatted());
+    }
+    rules.push(rule("iif \"lo\" accept", "within the host"));
     if guests {
         rules.push(rule(format!("{} accept", taken()), "taken in passing"));
     }
@@ -398,6 +398,8 @@ fn forward_guard(exclusions: &Exclusions) -> Chain {
             )
         })
         .collect();
+    // All of them are taken, whatever of connections is let alone.
+    rules.extend(tunnels::guarded());
     rules.extend(exclusions.passing());
     rules.extend(beside());
     rules.extend(TO_GUEST.map(|to| {

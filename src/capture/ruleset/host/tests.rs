@@ -238,6 +238,15 @@ fn guests_have_chains_where_there_are_guests() {
     assert!(!without.nft().contains("tproxy") && !without.nft().contains("hook forward"));
     assert!(with.nft().contains("tproxy to :15001") && with.nft().contains("hook forward"));
     assert!(with.ip().len() > without.ip().len());
+    let whole = with.nft();
+    let (_before, text) = whole.split_once("chain passing {").unwrap();
+    let at = |rule: &str| text.find(rule).unwrap_or_else(|| panic!("{rule}: {text}"));
+    let back = "iif \"lo\" meta mark & 0xfff == 0x111 ip6 daddr @guest_addresses6 udp dport 15008";
+    assert!(at(back) < at("iif \"lo\" accept"));
+    assert!(
+        at("daddr @guest_addresses6 udp dport 15008 tproxy ip6") < at("udp dport 15008 accept")
+    );
+    assert!(at("udp dport 15008 accept") < at("meta l4proto != tcp accept"));
     for plan in [with, without] {
         assert_explained(&plan.table.chains);
         let script = plan.render();

@@ -158,6 +158,11 @@ fn guests_are_added_and_nothing_else_changes() {
             "jump from_guest_datagrams",
             "socket transparent 1 meta mark set iifname",
         ),
+        // Whose socket is that of everything at its port.
+        (
+            "udp dport 15008 accept",
+            "socket transparent 1 meta mark set iifname",
+        ),
     ] {
         assert!(at(first) < at(then), "{first} before {then}: {with}");
     }
