@@ -1,143 +1,20 @@
 //! Puts the rules into a namespace, tells whether they are still there, and removes them.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
 use super::elements::{self, Held};
+use super::error::CaptureError;
+use super::listing::listed_of;
 use super::netns::Netns;
 use super::privilege::Exemption;
 use super::replace::replace;
 use super::routes;
-use super::ruleset::{Family, Plan, TABLE, Table};
+use super::ruleset::{Family, Plan, Table};
 use super::strict;
 use super::tool::{Tool, run};
-
-/// Why capture is not as it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// A program this needs is not installed.
-    #[error(
-        "`{program}` is not installed; on Debian and Ubuntu: apt-get install nftables iproute2"
-    )]
-    NoTool {
-        /// The program.
-        program: &'static str,
-    },
-    /// A program could not be run.
-    #[error("cannot run `{program}`")]
-    Tool {
-        /// The program.
-        program: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A program did not end.
-    #[error("`{program}` does not end; killed")]
-    Hangs {
-        /// The program.
-        program: &'static str,
-    },
-    /// A program refused, in its own words.
-    #[error("`{program}` refused: {said}")]
-    Refused {
-        /// The program.
-        program: &'static str,
-        /// Its standard error.
-        said: String,
-    },
-    /// The namespace may not be entered.
-    #[error("cannot enter network namespace `{name}`")]
-    Namespace {
-        /// The namespace.
-        name: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The namespace counts users in another way than we do: the rules would take the proxy for
-    /// somebody else, and its connections back to itself.
-    #[error(
-        "network namespace `{name}` belongs to another user namespace, whose rules cannot name \
-         this proxy's user; run the workload without mapping users"
-    )]
-    ForeignUsers {
-        /// The namespace.
-        name: String,
-    },
-    /// Settings of the namespace do not read.
-    #[error("cannot read the namespace's settings under /proc/sys/net")]
-    Sysctl {
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The keeper could not do it, in its own words.
-    #[error("{said}")]
-    Told {
-        /// What it said.
-        said: String,
-    },
-    /// The keeper does not answer.
-    #[error("nobody is there to do it")]
-    Keeper {
-        /// What is known.
-        #[source]
-        source: io::Error,
-    },
-    /// Sockets would not tell whose connection they accepted.
-    #[error(
-        "cannot set net.ipv4.tcp_fwmark_accept, by which an accepted connection tells its workload; \
-         set it: sysctl -w net.ipv4.tcp_fwmark_accept=1"
-    )]
-    AcceptMarks {
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// There are no notices to be had of cgroups.
-    #[error("cannot watch cgroups")]
-    Cgroups(#[source] io::Error),
-    /// The kernel does not say whether our table is there, or what is in its sets.
-    #[error("cannot read table inet {TABLE}")]
-    Elements {
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A namespace that is to be strict has no link that could be filtered.
-    #[error(
-        "network namespace `{name}` has no veth that ends on this host, so nothing could be kept in \
-         it; take `strict` off, or link it by a veth"
-    )]
-    NoLink {
-        /// The namespace.
-        name: String,
-    },
-    /// A namespace that is to be strict has a way out that cannot be filtered.
-    #[error(
-        "link `{link}` of network namespace `{name}` does not end on this host as a veth does, so \
-         nothing could be kept in the namespace; take `strict` off, or the link away"
-    )]
-    OtherLink {
-        /// The namespace.
-        name: String,
-        /// The link.
-        link: String,
-    },
-    /// What a program lists does not read.
-    #[error("cannot read what `{program}` lists")]
-    Listing {
-        /// The program.
-        program: &'static str,
-        /// What was wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-}
 
 /// Rules as the kernel held them right after they were applied.
 #[derive(Clone, Debug)]
@@ -310,67 +187,4 @@ pub(super) fn same_users(ns: &Netns, exemption: Exemption) -> Result<(), Capture
 /// Whether a table of ours is there.
 pub(super) fn is_there(ns: &Netns) -> Result<bool, CaptureError> {
     elements::is_table_there(ns).map_err(|source| CaptureError::Elements { source })
-}
-
-/// Our table of a family as the kernel holds it, without what changes by itself and the elements of its
-/// sets; `None` when it is gone.
-pub(super) async fn listed_of(ns: &Netns, family: Family) -> Result<Option<Value>, CaptureError> {
-    let words = ["-j", "-t", "list", "table", family.name(), TABLE];
-    let listing = run(ns, Tool::Nft, &words, "").await;
-    let text = match listing {
-        Ok(text) => text,
-        Err(CaptureError::Refused { said, .. }) if said.contains("No such file") => {
-            return Ok(None);
-        }
-        Err(e) => return Err(e),
-    };
-    let mut value: Value = serde_json::from_str(&text).map_err(|source| CaptureError::Listing {
-        program: Tool::Nft.name(),
-        source,
-    })?;
-    settle(&mut value);
-    Ok(Some(value))
-}
-
-/// Drops handles, which are new each time a rule is made, and what counters have counted.
-fn settle(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|key, _| !matches!(key.as_str(), "handle" | "metainfo" | "counter"));
-            map.values_mut().for_each(settle);
-        }
-        Value::Array(items) => items.iter_mut().for_each(settle),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_changes_by_itself_is_no_drift() {
-        let listing = |handle: u32, packets: u32, port: u16| {
-            let mut value = json!({ "nftables": [
-                { "metainfo": { "version": "1.0.6" } },
-                { "table": { "family": "inet", "name": "lateen", "handle": handle } },
-                { "rule": { "handle": handle + 1, "expr": [
-                    { "counter": { "packets": packets, "bytes": packets * 60 } },
-                    { "redirect": { "port": port } },
-                ] } },
-            ] });
-            settle(&mut value);
-            value
-        };
-        let first = listing(7, 0, 15001);
-        for (name, other, same) in [
-            ("applied again", listing(9, 0, 15001), true),
-            ("traffic", listing(7, 12, 15001), true),
-            ("a rule changed", listing(7, 0, 15002), false),
-        ] {
-            assert_eq!(first == other, same, "{name}");
-        }
-    }
 }

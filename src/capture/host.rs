@@ -20,10 +20,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::apply::{CaptureError, clear};
+use super::apply::clear;
 use super::attach::Target;
 use super::cgroups::{CgroupError, Cgroups};
 use super::elements;
+use super::error::CaptureError;
 use super::links::links;
 use super::netns::Netns;
 use super::reconcile::{captured, told};

@@ -28,9 +28,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::CaptureError;
 use super::attach::AttachError;
 use super::command::Ran;
+use super::error::CaptureError;
 use super::reconcile::State;
 use super::ruleset::WantedDatagrams;
 use link::{Asked, Link, Order};

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::apply::CaptureError;
+use super::error::CaptureError;
 use super::netns::Netns;
 use super::tool::{Tool, run};
 

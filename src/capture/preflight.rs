@@ -1,6 +1,6 @@
 //! Whether a namespace can be captured on this host, before anything is changed.
 
-use super::apply::CaptureError;
+use super::error::CaptureError;
 use super::netns::Netns;
 use super::ruleset::Plan;
 use super::tool::{Tool, run};

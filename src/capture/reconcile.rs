@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::apply::{Applied, CaptureError, apply};
+use super::apply::{Applied, apply};
 use super::elements;
+use super::error::CaptureError;
 use super::netns::Netns;
 use super::ruleset::{self, Datagrams, Family, Plan, SETS, WantedDatagrams};
 use super::strict::{self, Strict};

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tracing::warn;
 
-use super::apply::{CaptureError, listed_of};
+use super::error::CaptureError;
+use super::listing::listed_of;
 use super::netns::Netns;
 use super::ruleset::{Family, TABLE};
 use super::tool::{Tool, run};
@@ -31,12 +32,12 @@ pub(super) async fn replace(
         let there = there.as_ref();
         let Some(declared) = declared else {
             if there.is_some() {
-                over += &cleared(family);
-                anew += &cleared(family);
+                over += &family.cleared();
+                anew += &family.cleared();
             }
             continue;
         };
-        let cleared = cleared(family);
+        let cleared = family.cleared();
         let kept = there.and_then(|there| keeping(family, there, declared));
         over += &format!("{}{declared}", kept.as_ref().unwrap_or(&cleared));
         anew += &format!("{cleared}{declared}");
@@ -49,12 +50,6 @@ pub(super) async fn replace(
         }
         other => other.map(drop),
     }
-}
-
-/// The lines after which our table of a family is not there, whether it was or not.
-pub(super) fn cleared(family: Family) -> String {
-    // The first line makes the second legal where there was no table.
-    format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n")
 }
 
 /// The lines that leave of a table, as `nft` lists it in JSON, what is to be declared again, emptied;

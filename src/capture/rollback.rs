@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::apply::{CaptureError, clear};
+use super::apply::clear;
+use super::error::CaptureError;
 use super::netns::Netns;
 use super::replace::replace;
 use super::routes;

@@ -8,7 +8,7 @@ use std::io;
 
 use serde_json::{Deserializer, Value};
 
-use super::apply::CaptureError;
+use super::error::CaptureError;
 use super::netns::Netns;
 use super::ruleset::{DATAGRAM_MARK, FIRST_MARK, GUEST_MARK, MARK_MASK, RETURN_MARK};
 use super::tool::{Tool, run};

@@ -22,6 +22,7 @@ mod collection;
 mod datagrams;
 mod dns;
 pub mod exclusions;
+mod family;
 pub mod host;
 pub mod netns;
 mod table;
@@ -34,9 +35,10 @@ pub(in crate::capture) use datagrams::{DESTINATIONS, OF_GUESTS, SETS, priority, 
 pub use datagrams::{Datagrams, WantedDatagrams};
 pub use exclusions::Exclusions;
 use exclusions::one_of;
+pub(in crate::capture) use family::Family;
 pub use host::{By, Cgroup, HostPlan, Member};
 pub use netns::{Plan, plan};
-pub(in crate::capture) use table::{Family, Table};
+pub(in crate::capture) use table::Table;
 
 /// Name of our tables: of family `inet`, and of family `bridge` for guests there.
 pub const TABLE: &str = "lateen";

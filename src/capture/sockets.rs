@@ -19,9 +19,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use super::apply::{CaptureError, clear};
+use super::apply::clear;
 use super::attach::{AttachError, Target};
 use super::command::{self, Ran};
+use super::error::CaptureError;
 use super::keeping::{self, Keeping};
 use super::kept::link::Link;
 use super::kept::protocol::{Family, Network};

@@ -6,7 +6,7 @@
 //! reaches the mesh and what is let alone, and nothing else in plain text: names are looked up, say,
 //! where their server is one of the ranges that are let alone.
 
-use super::apply::CaptureError;
+use super::error::CaptureError;
 use super::links::{Link, links};
 use super::netns::Netns;
 use super::ruleset::{Exclusions, HBONE_PORT, TABLE};

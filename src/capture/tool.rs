@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-use super::apply::CaptureError;
+use super::error::CaptureError;
 use super::netns::Netns;
 
 /// Where administrators' programs are; not on every user's path.

@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use crate::capture::apply::{self, CaptureError, is_there, same_users};
+use crate::capture::apply::{self, is_there, same_users};
 use crate::capture::elements;
 use crate::capture::elements::change::{change, is_after};
+use crate::capture::error::CaptureError;
 use crate::capture::netns::Netns;
 use crate::capture::replace;
 use crate::capture::routes;

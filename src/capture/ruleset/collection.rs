@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use super::TABLE;
-use super::table::Family;
+use super::{Family, TABLE};
 
 /// A set, or a map, of our table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,6 +46,13 @@ pub type WantedDatagrams = Option<std::sync::Arc<Datagrams>>;
 /// To what the mesh takes, by family of addresses.
 pub(super) const CAPTURED: [&str; 2] =
     ["ip daddr . udp dport @udp4", "ip6 daddr . udp dport @udp6"];
+/// To what the mesh takes of guests, by family: what they ask for names as well, which of others is
+/// another affair.
+pub(super) const TAKEN: [&str; 2] = [
+    "ip daddr . udp dport @guest_udp4",
+    "ip6 daddr . udp dport @guest_udp6",
+];
+
 /// From outside to a port that the workload declares; not to a group, whose datagrams are others' too.
 const DECLARED: &str = "iif != \"lo\" meta pkttype host udp dport @udp_ports";
 

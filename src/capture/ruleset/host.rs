@@ -22,6 +22,7 @@ mod chains;
 mod collections;
 mod datagrams;
 mod dns;
+mod matches;
 mod tunnels;
 
 use std::collections::BTreeSet;
@@ -34,7 +35,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Exclusions, FIRST_MARK, Family, MARK_MASK, Table, own};
 use crate::capture::privilege::Exemption;
-use crate::capture::replace::cleared;
 use crate::capture::routes::{self, Ways};
 use chains::chains;
 use collections::collections;
@@ -211,7 +211,7 @@ impl HostPlan {
         let tables = self.tables().into_iter();
         let there = tables.filter_map(|(family, table)| Some((family, table?)));
         there
-            .map(|(family, table)| cleared(family) + &table)
+            .map(|(family, table)| family.cleared() + &table)
             .collect()
     }
 

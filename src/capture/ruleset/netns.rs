@@ -8,7 +8,6 @@ use super::{
     way_back,
 };
 use crate::capture::privilege::Exemption;
-use crate::capture::replace::cleared;
 use crate::capture::routes::{self, Ways};
 
 /// What capture puts into a namespace.
@@ -48,7 +47,7 @@ impl Plan {
 
     /// The nftables script: replaces our table, whatever it held, in one transaction.
     pub fn nft(&self) -> String {
-        format!("{}{}", cleared(Family::Inet), self.table.declared())
+        format!("{}{}", Family::Inet.cleared(), self.table.declared())
     }
 
     /// Our table.

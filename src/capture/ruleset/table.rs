@@ -1,45 +1,11 @@
 //! One of our tables: chains, which stay, and what they look into, which changes.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde_json::Value;
 
 use super::collection::Collection;
-use super::{Chain, TABLE};
-
-/// What a table sees the packets of, each of which may have one of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::capture) enum Family {
-    /// The network layer, of IPv4 and IPv6.
-    Inet,
-    /// Bridges, below it: there are rules for guests that are ports of one.
-    Bridge,
-}
-
-impl Family {
-    /// As the kernel has it (`NFPROTO_INET`, `_BRIDGE` of linux/netfilter.h).
-    pub(in crate::capture) fn number(self) -> u8 {
-        match self {
-            Self::Inet => 1,
-            Self::Bridge => 7,
-        }
-    }
-
-    /// As `nft` has it.
-    pub(in crate::capture) fn name(self) -> &'static str {
-        match self {
-            Self::Inet => "inet",
-            Self::Bridge => "bridge",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use super::{Chain, Family, TABLE};
 
 /// A table of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use super::datagrams::TAKEN;
 use super::{By, Member};
 use crate::capture::ruleset::collection::Collection;
-use crate::capture::ruleset::datagrams::OF_GUESTS;
+use crate::capture::ruleset::datagrams::{OF_GUESTS, TAKEN};
 use crate::capture::ruleset::{
     Chain, Exclusions, FRAGMENTS, Family, HBONE_PORT, OPENING, Rule, Table, one_of, rule,
 };

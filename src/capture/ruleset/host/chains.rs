@@ -1,49 +1,12 @@
 //! What stays in the host's rules: what is looked up in which map, and what becomes of it.
 
 use super::collections::UNITS;
+use super::matches::{DECLARED, FROM_GUEST, NO_TCP, TO_GUEST, marked, redirected, taken};
 use super::tunnels;
 use crate::capture::ruleset::{
-    Chain, Exclusions, FIRST_MARK, FRAGMENTS, GUEST_MARK, HBONE_PORT, LOOPBACK, MARK_MASK,
-    NOT_OPENING, OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, squatted, way_back,
+    Chain, Exclusions, FRAGMENTS, GUEST_MARK, HBONE_PORT, LOOPBACK, MARK_MASK, NOT_OPENING,
+    OPENING, OUTBOUND_PORT, OUTSIDE, PLAINTEXT_PORT, Rule, rule, squatted, way_back,
 };
-
-/// A connection that one of the workloads here opens.
-pub(super) fn marked() -> String {
-    format!("meta mark & {MARK_MASK:#x} >= {FIRST_MARK:#x}")
-}
-
-/// What was taken on its way from a guest or to one: nothing else that comes in keeps such a mark.
-fn taken() -> String {
-    format!("meta mark & {MARK_MASK:#x} {{ {GUEST_MARK:#x}, {FIRST_MARK:#x}-{MARK_MASK:#x} }}")
-}
-
-/// What redirects to a port of this host what it sends by other interfaces, by family. To an address
-/// that it sends from, not to ::1: firewalld refuses what goes there by another interface.
-pub(super) fn redirected(port: u16) -> [String; 2] {
-    [
-        format!("meta nfproto ipv4 redirect to :{port}"),
-        format!("meta nfproto ipv6 dnat ip6 to ip6 saddr : {port}"),
-    ]
-}
-
-/// What only rules for datagrams take.
-pub(super) const NO_TCP: &str = "meta l4proto != tcp accept";
-/// To a port that a workload of this host declares.
-const DECLARED: [&str; 2] = [
-    "ip daddr . tcp dport @declared4",
-    "ip6 daddr . tcp dport @declared6",
-];
-/// To a guest of this host.
-pub(super) const TO_GUEST: [&str; 2] =
-    ["ip daddr @guest_addresses4", "ip6 daddr @guest_addresses6"];
-
-/// From a guest of this host. What comes by a bridge may be another's, who is let alone; that a guest
-/// there has no other address the table of the bridge sees to.
-pub(super) const FROM_GUEST: [&str; 3] = [
-    "iifname @guest_interfaces",
-    "iifname @guest_bridges ip saddr @guest_addresses4",
-    "iifname @guest_bridges ip6 saddr @guest_addresses6",
-];
 
 /// Every chain of the table, for cgroups down to so many levels.
 pub(super) fn chains(

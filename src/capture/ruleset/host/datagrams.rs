@@ -14,12 +14,10 @@
 
 mod guests;
 
-pub(super) use guests::TAKEN;
-
 use super::bridge;
-use super::chains::{NO_TCP, marked};
 use super::collections::Pair;
 use super::dns::insert;
+use super::matches::{NO_TCP, marked};
 use super::{HostPlan, Member};
 use crate::capture::ruleset::collection::Collection;
 use crate::capture::ruleset::datagrams::{

@@ -4,7 +4,7 @@
 //! from the mark. What is asked on loopback, of the host's own resolver say, is within the host.
 
 use super::HostPlan;
-use super::chains::marked;
+use super::matches::marked;
 use crate::capture::ruleset::dns::{ASKED, DNS_PORT, squatted};
 use crate::capture::ruleset::{Chain, Exclusions, LOOPBACK, MARK_MASK, OPENING, Rule, rule};
 

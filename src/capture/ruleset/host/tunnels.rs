@@ -1,7 +1,7 @@
 //! Tunnels of this host's to guests, and those by QUIC of anybody: what is on its way to the port of tunnels
 //! at a guest's address ends here. By QUIC the proxy's socket answers from that address.
 
-use super::chains::{TO_GUEST, redirected};
+use super::matches::{TO_GUEST, redirected};
 use crate::capture::ruleset::datagrams::{bears, not_the_proxys, with_mark};
 use crate::capture::ruleset::{Chain, GUEST_MARK, HBONE_PORT, OPENING, RETURN_MARK, Rule, rule};
 

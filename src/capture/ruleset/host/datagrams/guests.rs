@@ -3,18 +3,11 @@
 //! to its socket.
 
 use super::{DECLARED, asked_alone};
-use crate::capture::ruleset::datagrams::with_mark;
-use crate::capture::ruleset::host::chains::{FROM_GUEST, TO_GUEST};
+use crate::capture::ruleset::datagrams::{TAKEN, with_mark};
+use crate::capture::ruleset::host::matches::{FROM_GUEST, TO_GUEST};
 use crate::capture::ruleset::{
     Chain, Exclusions, FRAGMENTS, GUEST_MARK, MARK_MASK, OUTBOUND_PORT, PLAINTEXT_PORT, Rule, rule,
 };
-
-/// To what the mesh takes of guests, by family: what they ask for names as well, which of others is
-/// another affair.
-pub(in crate::capture::ruleset::host) const TAKEN: [&str; 2] = [
-    "ip daddr . udp dport @guest_udp4",
-    "ip6 daddr . udp dport @guest_udp6",
-];
 
 const ERRORS: &str = "meta l4proto { icmp, ipv6-icmp }";
 
