@@ -190,7 +190,7 @@ pub(crate) fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
     segment
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => Ipv4Addr::octets(&ip).to_vec(),
         IpAddr::V6(ip) => Ipv6Addr::octets(&ip).to_vec(),

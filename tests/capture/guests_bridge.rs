@@ -8,8 +8,8 @@ use lateen::capture::{Datagrams, Mark, Target, Wanted};
 use lateen::sys::packet_socket;
 use rustix::net::{SendFlags, send};
 
-use crate::forgery::{UDP, datagram, filled, packet_of};
-use crate::guests::{GUEST, NEIGHBOUR, build_bridge, inside, within};
+use crate::forgery::{UDP, checksum, datagram, filled, octets, packet_of};
+use crate::guests::{GATEWAY, GUEST, NEIGHBOUR, build_bridge, inside, within};
 use crate::guests_udp::{OTHER, deaf, guest, mark, some};
 use crate::programs::{connect, listen};
 use crate::relay::{Came, Relay};
@@ -20,6 +20,8 @@ use crate::wire::{TOKEN, Wire};
 
 /// A tag for no network, which only gives a priority.
 const TAG: [u8; 4] = [0x81, 0, 0, 0];
+/// `IPPROTO_ICMPV6`.
+const ICMP6: u8 = 58;
 /// An address of the guest on its link, and of both of its kind.
 const LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
 const ALL: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -240,13 +242,13 @@ cases! {
         let own = inside(|| bound("::", OWN));
         let others = inside(|| bound("::", OTHER));
         let broadcast = at("10.2.0.255", OWN);
-        let from = neighbour(|| [bound("::", 0), bound("0.0.0.0", 0)]);
+        let from = neighbour(|| [bound("::", 0), bound(NEIGHBOUR[0], 0)]);
         from[1].set_broadcast(true).unwrap();
         for to in [on_link(LINK, OWN), on_link(ALL, OWN)] {
             from[0].send_to(TOKEN, to).unwrap();
         }
         for to in [broadcast, at("10.2.0.9", OWN), SocketAddr::new(Ipv4Addr::BROADCAST.into(), OWN)] {
-            let _no_route = from[1].send_to(TOKEN, to);
+            from[1].send_to(TOKEN, to).unwrap();
         }
         from[0].send_to(b"not of the mesh", on_link(LINK, OTHER)).unwrap();
         assert_eq!(hear(&others).unwrap().0, b"not of the mesh");
@@ -261,19 +263,76 @@ cases! {
         assert!(deaf(&tunnels));
     }
 
-    fn pieces_that_hide_their_ports_are_dropped(room: &Room) {
+    fn frames_that_hide_what_they_are_are_dropped(room: &Room) {
         let Some((_site, _relay)) = served(room, guest()) else { return };
+        let (_, guests) = link("vm", "eth0");
+        let (_, host) = link("cart", "br0");
         let (from, to) = (at(NEIGHBOUR[1], 40_003), at(GUEST[1], OWN));
         // Destination options, padded, and the ports in the next piece.
-        let first = [60, 0, 0, 1, 0, 0, 0, 7, UDP, 0, 1, 4, 0, 0, 0, 0];
-        let packet = packet_of(44, from, to, &first);
+        let headless = |from, to| packet_of(44, from, to, &[60, 0, 0, 1, 0, 0, 0, 7, UDP, 0, 1, 4, 0, 0, 0, 0]);
+        let plain = |from, to| packet_of(UDP, from, to, &datagram(from, to));
+        let counted = || {
+            let rules = room.sh("nft list table bridge lateen");
+            let hidden = rules.lines().filter(|rule| rule.contains("made to hide"));
+            let counts = hidden.filter_map(|rule| rule.split("packets ").nth(1)?.split(' ').next()?.parse::<u32>().ok());
+            counts.sum::<u32>()
+        };
+        for (name, netns, to, tags, packet) in [
+            ("headless", "other", guests, &[][..], headless(from, to)),
+            ("behind a tag", "other", guests, &TAG, headless(from, to)),
+            ("from the guest", "vm", host, &TAG, headless(to, from)),
+            ("two tags", "other", host, &[0x81, 0, 0, 5, 0x81, 0, 0, 0], plain(from, to)),
+            ("the first is empty", "other", host, &[0x81, 0, 0, 0, 0x81, 0, 0, 5], plain(from, to)),
+            ("of a provider", "other", host, &[0x88, 0xa8, 0, 0, 0x81, 0, 0, 5], plain(from, to)),
+            ("from the guest", "vm", host, &[0x81, 0, 0, 6, 0x81, 0, 0, 5], plain(to, from)),
+            ("to the guest", "other", guests, &[0x81, 0, 0, 6, 0x81, 0, 0, 5], plain(from, to)),
+        ] {
+            let before = counted();
+            let frame = [&to[..], &[2, 0, 0, 0, 0, 9], tags, &[0x86, 0xdd], &packet].concat();
+            within(netns, || send(packet_socket("eth0").unwrap(), &frame, SendFlags::empty()).unwrap());
+            eventually(name, || match counted() {
+                now if now == before + 1 => Ok(()),
+                now => Err((before, now)),
+            });
+        }
+    }
+
+    fn a_neighbour_does_not_say_that_it_has_the_address_of_a_guest(room: &Room) {
+        let Some((_site, _relay)) = served(room, guest()) else { return };
+        // The host has asked for it, as it does anyway.
+        let known = || room.sh("ip neigh show dev br0");
+        let [answered, _] = [GUEST, NEIGHBOUR].map(|ends| ends.map(|ip| room.workload(|| {
+            bound(any(at(ip, OTHER)), 0).send_to(b"who has it", at(ip, OTHER))
+        })));
+        assert!(answered.iter().all(Result::is_ok), "{answered:?}");
         let (_, guests) = link("vm", "eth0");
-        let frame = [&guests[..], &[2, 0, 0, 0, 0, 9], &[0x86, 0xdd], &packet].concat();
-        neighbour(|| send(packet_socket("eth0").unwrap(), &frame, SendFlags::empty()).unwrap());
-        eventually("it is counted", || {
-            let rules = room.sh("nft list chain bridge lateen meeting");
-            let counted = rules.lines().any(|rule| rule.contains("hide their ports") && rule.contains("packets 1 "));
-            if counted { Ok(()) } else { Err(rules) }
+        let guests = guests.map(|byte| format!("{byte:02x}")).join(":");
+        let whole = || GUEST.iter().filter(|ip| known().contains(&format!("{ip} lladdr {guests}"))).count();
+        eventually("both are known", || if whole() == 2 { Ok(()) } else { Err(known()) });
+        let (_, host) = link("cart", "br0");
+        let mac = [2, 0, 0, 0, 0, 9];
+        // An answer nobody asked for (RFC 826, and RFC 4861, section 4.4, solicited and overriding).
+        let [v4, own4] = [GUEST[0], GATEWAY[0]].map(|ip| octets(at(ip, 0).ip()));
+        let arp = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &mac, &v4, &host, &own4].concat();
+        let advert = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &octets(at(GUEST[1], 0).ip()), &[2, 1], &mac].concat();
+        let (from, to) = (at(NEIGHBOUR[1], 0), at(GATEWAY[1], 0));
+        let pseudo = [octets(from.ip()), octets(to.ip()), vec![0, 0, 0, 32, 0, 0, 0, ICMP6], advert.clone()];
+        let mut advert = advert;
+        advert[2..4].copy_from_slice(&checksum(&pseudo.concat()).to_be_bytes());
+        let mut advert = packet_of(ICMP6, from, to, &advert);
+        // Of another link's it would not be believed.
+        advert[7] = 255;
+        for tag in [&[][..], &TAG] {
+            for (kind, packet) in [(&[8, 6], &arp), (&[0x86, 0xdd], &advert)] {
+                let frame = [&host[..], &mac, tag, kind, packet].concat();
+                neighbour(|| send(packet_socket("eth0").unwrap(), &frame, SendFlags::empty()).unwrap());
+            }
+        }
+        eventually("they are counted", || {
+            let rules = room.sh("nft list chain bridge lateen pinned");
+            let two = rules.matches("counter packets 2 ").count();
+            if two == 2 { Ok(()) } else { Err(rules) }
         });
+        assert_eq!(whole(), 2, "{}", known());
     }
 }

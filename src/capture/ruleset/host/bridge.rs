@@ -14,11 +14,12 @@ use crate::capture::ruleset::{
 const DECLARED: &str = "guest_ports";
 /// The first piece of a packet that has other headers before the one with the ports, which may then be
 /// in the next. Nobody makes such in earnest.
-const HEADLESS: &str = "frag nexthdr { 0, 43, 51, 60 }";
-
-/// Behind a second tag no rule sees addresses, while hosts take it off as if it were none if it is for no
-/// network: then it only gives a priority. Not by the bridge's name, for which not every kernel has a word.
-const HIDDEN: &str = "meta protocol { 0x8100, 0x88a8 } @nh,0,16 & 0xfff == 0";
+const HEADLESS: &str = "ip6 version 6 frag nexthdr { 0, 43, 44, 60 }";
+/// What has a second tag: behind that no rule sees addresses.
+const TAGGED_TWICE: &str = "meta protocol { 0x8100, 0x88a8 }";
+/// Tags that are for no network, and only give a priority: hosts take such off as if there were none. The
+/// second one, and the first.
+const EMPTY: [&str; 2] = ["@nh,0,16 & 0xfff == 0", "@ll,112,16 & 0xfff == 0"];
 
 /// A guest by its port, and its addresses of either family.
 struct Guest<'a> {
@@ -46,8 +47,8 @@ impl<'a> Guest<'a> {
         let v4 = one_of("ip saddr !=", &self.v4);
         let v6 = one_of("ip6 saddr !=", &self.v6);
         [
-            v4.unwrap_or_else(|| "meta protocol ip".to_owned()),
-            v6.unwrap_or_else(|| "meta protocol ip6".to_owned()),
+            v4.unwrap_or_else(|| "ip version 4".to_owned()),
+            v6.unwrap_or_else(|| "ip6 version 6".to_owned()),
         ]
     }
 }
@@ -144,32 +145,18 @@ fn ways(guests: &[Guest<'_>]) -> [String; 2] {
     ["iifname", "oifname"].map(|way| one_of(way, &ports).unwrap_or_default())
 }
 
-/// The other rules know a guest by its address, so nobody else on the bridge may have it.
+/// The other rules know a guest by its address, so nobody else on the bridge may have it, nor hide that he
+/// has.
 fn pinned(guests: &[Guest<'_>]) -> Chain {
-    let of = |guest: &Guest<'_>| {
-        let port = guest.port;
-        let sources = [
-            one_of("ip saddr", &guest.v4),
-            one_of("arp saddr ip", &guest.v4),
-            one_of("ip6 saddr", &guest.v6),
-        ];
-        let drop = |source: String| {
-            rule(
-                format!("iifname != \"{port}\" {source} counter drop"),
-                "another's address",
-            )
-        };
-        sources.into_iter().flatten().map(drop).collect::<Vec<_>>()
-    };
     let [from, _to] = ways(guests);
-    let mut rules = vec![
-        rule(
-            format!("{HIDDEN} counter drop"),
-            "an empty tag within another, which hides what is behind it",
-        ),
-        headless(&from),
-    ];
-    rules.extend(guests.iter().flat_map(of));
+    let mut rules: Vec<Rule> = EMPTY
+        .map(|empty| hidden(&format!("{TAGGED_TWICE} {empty}")))
+        .into();
+    rules.extend([
+        hidden(&format!("{from} {TAGGED_TWICE}")),
+        hidden(&format!("{from} {HEADLESS}")),
+    ]);
+    rules.extend(guests.iter().flat_map(pinned_to));
     Chain {
         name: "pinned",
         base: "type filter hook prerouting priority -300; policy accept;",
@@ -177,11 +164,41 @@ fn pinned(guests: &[Guest<'_>]) -> Chain {
     }
 }
 
-fn headless(way: &str) -> Rule {
+fn hidden(what: &str) -> Rule {
     rule(
-        format!("{way} {HEADLESS} counter drop"),
-        "fragments made to hide their ports",
+        format!("{what} counter drop"),
+        "made to hide what the next rules look at",
     )
+}
+
+fn pinned_to(guest: &Guest<'_>) -> Vec<Rule> {
+    let port = guest.port;
+    // That it is ARP or IPv6 nft would ask of where a tag may be, unless it is said.
+    let said = guest.v6.iter().filter_map(|ip| match ip {
+        // The address that somebody says he has (RFC 4861, section 4.4), for which older nft has no word.
+        IpAddr::V6(ip) => Some(format!(
+            "ip6 version 6 icmpv6 type nd-neighbor-advert @th,64,128 {:#x}",
+            ip.to_bits()
+        )),
+        IpAddr::V4(_) => None,
+    });
+    let sources = [
+        one_of("ip saddr", &guest.v4),
+        one_of("meta protocol arp arp saddr ip", &guest.v4),
+        one_of("ip6 saddr", &guest.v6),
+    ];
+    let drop = |source: String| {
+        rule(
+            format!("iifname != \"{port}\" {source} counter drop"),
+            "another's address",
+        )
+    };
+    sources
+        .into_iter()
+        .flatten()
+        .chain(said)
+        .map(drop)
+        .collect()
 }
 
 /// Nor has a guest any other: the rules above know it by its own, and let alone who is not known.
@@ -217,17 +234,23 @@ fn foreign(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
 /// What goes from one port to another.
 fn meeting(guests: &[Guest<'_>], exclusions: &Exclusions) -> Chain {
     let ways = ways(guests);
-    let fragments = |way: &String| {
-        FRAGMENTS.map(|made| {
+    let [_from, to] = &ways;
+    // Where the bridge has customers' tags within its own, what had one has it again here.
+    let mut rules: Vec<Rule> = ways
+        .iter()
+        .map(|way| hidden(&format!("{way} {TAGGED_TWICE}")))
+        .collect();
+    rules.push(hidden(&format!("{to} {HEADLESS}")));
+    let [made_v4, made_v6] = FRAGMENTS;
+    let made = [made_v4.to_owned(), format!("ip6 version 6 {made_v6}")];
+    rules.extend(ways.iter().flat_map(|way| {
+        made.each_ref().map(|made| {
             rule(
                 format!("{way} meta l4proto tcp {made} counter drop"),
                 "fragments made to slip past the rules below",
             )
         })
-    };
-    let mut rules: Vec<Rule> = ways.iter().flat_map(fragments).collect();
-    let [_from, to] = &ways;
-    rules.push(headless(to));
+    }));
     rules.push(rule(
         format!("{to} udp dport {HBONE_PORT} counter drop"),
         "a tunnel below the proxy",

@@ -22,7 +22,7 @@ pub(super) fn chains(
         marks(own, exclusions),
     ];
     if guests {
-        chains.extend([tunnels::sent(), from_guest(), to_guest()]);
+        chains.extend([tunnels::sent(own), from_guest(), to_guest()]);
     }
     chains.extend([
         passing(exclusions, guests),

@@ -91,7 +91,6 @@ pub(super) fn collections(
     );
     let mut addressed = Pair::new("guest_addresses", "ipv4_addr", "ipv6_addr");
     let mut interfaces = Collection::new("guest_interfaces", "ifname");
-    let mut bridges = Collection::new("guest_bridges", "ifname");
     for member in members {
         let mark = Some(member.mark.bits());
         declared.add(&member.inbound, exclusions);
@@ -107,8 +106,9 @@ pub(super) fn collections(
                 addresses,
                 port,
             } => {
-                let by = port.as_ref().map_or(&mut interfaces, |_| &mut bridges);
-                by.add(format!("\"{interface}\""), None, 0);
+                if port.is_none() {
+                    interfaces.add(format!("\"{interface}\""), None, 0);
+                }
                 for ip in addresses {
                     let key = format!("\"{interface}\" . {ip}");
                     sources.of(*ip).add(key, mark, 0);
@@ -123,7 +123,7 @@ pub(super) fn collections(
     all.extend(declared.0);
     if guests {
         all.extend(sources.0.into_iter().chain(addressed.0));
-        all.extend([interfaces, bridges]);
+        all.push(interfaces);
     }
     all
 }

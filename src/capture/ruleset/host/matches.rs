@@ -32,10 +32,10 @@ pub(super) const DECLARED: [&str; 2] = [
 pub(super) const TO_GUEST: [&str; 2] =
     ["ip daddr @guest_addresses4", "ip6 daddr @guest_addresses6"];
 
-/// From a guest of this host. What comes by a bridge may be another's, who is let alone; that a guest
-/// there has no other address the table of the bridge sees to.
+/// From a guest of this host: whatever comes out of its link, and what bears its address wherever it comes
+/// in, by a bridge or by a network on one. That a guest of a bridge has no other address its table sees to.
 pub(super) const FROM_GUEST: [&str; 3] = [
     "iifname @guest_interfaces",
-    "iifname @guest_bridges ip saddr @guest_addresses4",
-    "iifname @guest_bridges ip6 saddr @guest_addresses6",
+    "ip saddr @guest_addresses4",
+    "ip6 saddr @guest_addresses6",
 ];

@@ -26,18 +26,18 @@ pub(super) fn connected(whose: &str) -> [Rule; 2] {
 
 /// What this host sends by QUIC. A route chain, so that the kernel looks for a route again once the mark is set;
 /// before that of workloads, which lets the proxy's own alone.
-pub(super) fn sent() -> Chain {
+pub(super) fn sent(own: &str) -> Chain {
     let mark = with_mark(RETURN_MARK);
+    let mut rules = vec![rule(
+        format!("{own} meta l4proto udp ct direction reply accept"),
+        "what the proxy answers, to a guest who has called from that port",
+    )];
+    let back = to_guests().map(|(to, _)| rule(format!("{to} meta mark set meta mark {mark}"), WHY));
+    rules.extend(back);
     Chain {
         name: "tunnels",
         base: "type route hook output priority -151; policy accept;",
-        rules: to_guests()
-            .map(|(to, _)| {
-                // Not what the proxy answers to a guest who has called from that port.
-                let asked = format!("ct direction original {to}");
-                rule(format!("{asked} meta mark set meta mark {mark}"), WHY)
-            })
-            .into(),
+        rules,
     }
 }
 
@@ -67,11 +67,12 @@ pub(super) fn arriving() -> [Rule; 3] {
 
 /// To a program that has taken the port while the proxy is away: without privileges a socket has neither a
 /// mark nor an address that is not its own.
-pub(super) fn squatted() -> [Rule; 2] {
-    let returned = bears(RETURN_MARK);
+pub(super) fn squatted() -> [Rule; 3] {
+    let [v4, v6] = to_guests().map(|(to, _)| not_the_proxys(&to));
     let connected = format!("ct status dnat tcp dport {HBONE_PORT} {OPENING} socket transparent 0");
     [
-        not_the_proxys(&format!("iif \"lo\" udp dport {HBONE_PORT} {returned}")),
+        v4,
+        v6,
         rule(
             format!("{connected} counter reject with tcp reset"),
             "to a program that has taken the proxy's port",
