@@ -42,6 +42,16 @@ fn moved(testbed: &Testbed) -> u64 {
     counted.parse().unwrap_or_else(|_| panic!("{listed}"))
 }
 
+/// What the nodes have said last of connections that failed.
+fn failures(testbed: &Testbed) -> Vec<String> {
+    let logs = ["edge-1", "edge-2"].map(|host| testbed.log(host));
+    let lines = logs.iter().flat_map(|log| {
+        let failed = log.lines().filter(|line| line.contains("ERROR access"));
+        failed.rev().take(3)
+    });
+    lines.map(str::to_owned).collect()
+}
+
 #[test]
 fn downloads_outlive_a_change_of_address() {
     let mut testbed = testbed();
@@ -58,6 +68,7 @@ fn downloads_outlive_a_change_of_address() {
     let mut downloads = testbed.session(WEB.0, WEB.1, &words);
     let begun = downloads.line();
     let early = moved(&testbed);
+    let told = failures(&testbed);
     let route = |from| {
         [
             "ip",
@@ -91,7 +102,7 @@ fn downloads_outlive_a_change_of_address() {
     assert_eq!(
         (begun.as_str(), early),
         (DOWNLOADS, 0),
-        "how many have begun"
+        "how many have begun: {told:?}"
     );
     assert_eq!(broken, "0", "broken downloads");
     assert!(came > 100, "{came} packets came from there");
