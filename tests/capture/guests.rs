@@ -97,6 +97,20 @@ fn guest() -> Wanted {
     }
 }
 
+/// The guest to the rules, by its own link or as a port of the bridge.
+pub(crate) fn member(port: Option<&str>) -> Member {
+    Member {
+        mark: Mark::all().next().unwrap(),
+        by: By::Guest {
+            interface: port.map_or("tap3", |_| "br0").into(),
+            port: port.map(Into::into),
+            addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
+        },
+        inbound: [].into(),
+        datagrams: [].into(),
+    }
+}
+
 fn start(room: &Room) -> HostProxy {
     HostProxy::start(room, room.exemption().into(), vec![guest()])
 }
@@ -225,16 +239,6 @@ cases! {
 
     fn what_is_taken_back_is_the_table_of_the_bridge_too(room: &Room) {
         build(room);
-        let member = |port: Option<&str>| Member {
-            mark: Mark::all().next().unwrap(),
-            by: By::Guest {
-                interface: port.map_or("tap3", |_| "br0").into(),
-                port: port.map(Into::into),
-                addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
-            },
-            inbound: [].into(),
-            datagrams: [].into(),
-        };
         let plan = |port| HostPlan::new(room.exemption(), &Exclusions::default(), &[member(port)]);
         let state = "nft -s list ruleset; ip -4 rule; ip -6 rule";
         for (name, was, then) in [

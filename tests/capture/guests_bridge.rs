@@ -190,12 +190,11 @@ cases! {
 
     fn a_guest_of_a_bridge_cannot_be_another_behind_tags(room: &Room) {
         let mut guests = guest();
-        let [first] = &guests[..] else { return };
         let other = Wanted {
             mark: Mark::all().nth(301).unwrap(),
             target: Target::Interface("tap4".into()),
             addresses: NEIGHBOUR.map(|ip| ip.parse().unwrap()).into(),
-            ..first.clone()
+            ..guests[0].clone()
         };
         guests.push(other);
         let Some((_site, relay)) = served(room, guests) else { return };

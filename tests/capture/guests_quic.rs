@@ -5,33 +5,25 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use lateen::capture::ruleset::{By, HBONE_PORT, Member};
-use lateen::capture::{Datagrams, Exclusions, HostPlan, Mark, host};
+use lateen::capture::ruleset::HBONE_PORT;
+use lateen::capture::{Datagrams, Exclusions, HostPlan, host};
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::thread::CapabilitySet;
 
-use crate::guests::{GATEWAY, GUEST, build, build_bridge, inside, run};
+use crate::guests::{GATEWAY, GUEST, build, build_bridge, inside, member, run};
+use crate::guests_udp::deaf;
 use crate::keeper::{Keeper, as_proxy};
 use crate::programs::{Server, connect, listen};
 use crate::quic::as_itself;
 use crate::room::{OUTSIDE, Room, at, cases};
-use crate::udp::{SILENCE, any, asked, bound, echoed, hear, here, server};
+use crate::udp::{any, asked, bound, echoed, here, server};
 
 /// Where a datagram of a tunnel came from, and for which address.
 type Came = (SocketAddr, IpAddr);
 
 fn apply(room: &Room, port: Option<&str>, udp: bool) {
     let none = Exclusions::default();
-    let members = [Member {
-        mark: Mark::all().next().unwrap(),
-        by: By::Guest {
-            interface: port.map_or("tap3", |_| "br0").into(),
-            port: port.map(Into::into),
-            addresses: GUEST.map(|ip| ip.parse().unwrap()).into(),
-        },
-        inbound: [].into(),
-        datagrams: [].into(),
-    }];
+    let members = [member(port)];
     let plan = HostPlan::new(room.exemption(), &none, &members);
     let plan = match udp {
         true => plan.with_udp(&none, &members, &Datagrams::default()),
@@ -88,11 +80,6 @@ fn answer(
             src_ip: meta[0].dst_ip,
         },
     )
-}
-
-fn deaf(socket: &UdpSocket) -> bool {
-    socket.set_read_timeout(Some(SILENCE)).unwrap();
-    hear(socket).is_err()
 }
 
 fn taken(room: &Room, came: &Receiver<Came>) {

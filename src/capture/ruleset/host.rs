@@ -153,7 +153,7 @@ pub struct HostPlan {
 impl HostPlan {
     /// The plan for these workloads. Of two that are known by the same, the first has it.
     pub fn new(exemption: Exemption, exclusions: &Exclusions, members: &[Member]) -> Self {
-        let declared = exclusions;
+        let configured = exclusions;
         let mut exclusions = exclusions.clone();
         let nowhere = NOWHERE
             .iter()
@@ -169,7 +169,7 @@ impl HostPlan {
             exemption,
             guests,
             table,
-            bridge: bridge::table(members, declared, &exclusions),
+            bridge: bridge::table(members, configured, &exclusions),
         }
     }
 

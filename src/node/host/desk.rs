@@ -88,6 +88,12 @@ impl Desk {
         roster.lanes.get(uid?).map(Arc::clone)
     }
 
+    /// The lane of the guest of this address.
+    fn guest(&self, address: IpAddr) -> Option<Arc<Lane>> {
+        let roster = self.roster.load();
+        Self::lane(&roster, roster.board.guest(address))
+    }
+
     /// Serves captured datagrams of everybody. Whose a program's are their mark says.
     async fn datagrams(&self, captured: Captured) {
         let sender = |arrival: &Datagram<'_>| {
@@ -153,11 +159,7 @@ impl Desk {
             Ok(arrived) => arrived,
             Err(e) => return denied("inbound", source, None, &chain(&e)),
         };
-        let guest = {
-            let roster = self.roster.load();
-            Self::lane(&roster, roster.board.guest(arrived.ip()))
-        };
-        if let Some(lane) = guest {
+        if let Some(lane) = self.guest(arrived.ip()) {
             // Its address is its own, and so is all that arrives there.
             let served = inbound::handle_at(Arc::clone(&lane), stream, source, arrived);
             return lane.visited(served).await;
@@ -187,11 +189,7 @@ impl Desk {
             arrival.refuse();
             return denied("inbound", source, None, "the address called is not known");
         };
-        let guest = {
-            let roster = self.roster.load();
-            Self::lane(&roster, roster.board.guest(at))
-        };
-        if let Some(lane) = guest {
+        if let Some(lane) = self.guest(at) {
             let served = inbound::handle_quic(Arc::clone(&lane), arrival);
             return lane.visited(served).await;
         }

@@ -53,8 +53,9 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Our table of family `bridge`; none where no guest takes one. `nowhere` is what is let alone with what
-/// has no way through a proxy: of a neighbour that is somewhere.
+/// Our table of family `bridge`; none where no guest takes one. `exclusions` is what is let alone, and
+/// `nowhere` the same with addresses that have no way through a proxy: of what a neighbour sends to those
+/// of the link nothing is let alone.
 pub(super) fn table(
     members: &[Member],
     exclusions: &Exclusions,
@@ -92,7 +93,7 @@ pub(super) fn datagrams(
             "meeting" => {
                 rules.extend(exclusions.datagrams());
                 rules.extend(sent(&guests));
-                // Before destinations that are let alone: of what comes that is not asked above either.
+                // First: destinations that are let alone are not asked of what comes to a guest, as above.
                 let mut to_guests = exclusions.datagrams_in();
                 to_guests.push(rule(
                     format!("oifname . udp dport @{DECLARED} counter drop"),
