@@ -177,7 +177,6 @@ fn passing(exclusions: &Exclusions, guests: bool) -> Chain {
         rule("iif \"lo\" accept", "within the host"),
     ];
     if guests {
-        drop(rules.splice(0..0, tunnels::within()));
         rules.extend(tunnels::arriving());
         rules.push(rule(NO_TCP, "not captured"));
         rules.push(rule(

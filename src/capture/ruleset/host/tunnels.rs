@@ -2,7 +2,7 @@
 //! at a guest's address ends here. By QUIC the proxy's socket answers from that address.
 
 use super::matches::{TO_GUEST, redirected};
-use crate::capture::ruleset::datagrams::{bears, not_the_proxys, with_mark};
+use crate::capture::ruleset::datagrams::{not_the_proxys, with_mark};
 use crate::capture::ruleset::{Chain, GUEST_MARK, HBONE_PORT, OPENING, RETURN_MARK, Rule, rule};
 
 const WHY: &str = "tunnels to a guest, whose end is here";
@@ -25,7 +25,8 @@ pub(super) fn connected(whose: &str) -> [Rule; 2] {
 }
 
 /// What this host sends by QUIC. A route chain, so that the kernel looks for a route again once the mark is set;
-/// before that of workloads, which lets the proxy's own alone.
+/// before that of workloads, which lets the proxy's own alone. That route leads to the socket by itself, which is
+/// bound to no address.
 pub(super) fn sent(own: &str) -> Chain {
     let mark = with_mark(RETURN_MARK);
     let mut rules = vec![rule(
@@ -39,15 +40,6 @@ pub(super) fn sent(own: &str) -> Chain {
         base: "type route hook output priority -151; policy accept;",
         rules,
     }
-}
-
-/// What has come back to this host.
-pub(super) fn within() -> [Rule; 2] {
-    let returned = bears(RETURN_MARK);
-    to_guests().map(|(to, family)| {
-        let taken = format!("tproxy {family} to :{HBONE_PORT} accept");
-        rule(format!("iif \"lo\" {returned} {to} {taken}"), WHY)
-    })
 }
 
 /// What comes from outside, and past whom other rules would find the same socket.
