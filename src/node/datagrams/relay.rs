@@ -34,7 +34,10 @@ pub(super) async fn relay(mut session: Box<Session>, mut first: Leg, mut second:
             biased;
             denial = session.over() => return session.denied(&denial),
             moved = moving => match moved {
-                Ok(Moved::Some) => silent_since = Instant::now(),
+                Ok(Moved::Some) => {
+                    silent_since = Instant::now();
+                    behind_others().await;
+                }
                 Ok(Moved::Ended) => break None,
                 Err(error) => break Some(error),
             },
@@ -46,6 +49,21 @@ pub(super) async fn relay(mut session: Box<Session>, mut first: Leg, mut second:
         second.close();
     }
     session.closed(broke.map(|error| chain(&error)));
+}
+
+/// Takes its place in line again at once. What tokio makes of a task that has moved a lot, and of one that
+/// yields, waits for the line to be looked at anew: meanwhile whoever deals out to flows may have had two turns,
+/// and there is room for one.
+async fn behind_others() {
+    let mut had_turn = false;
+    poll_fn(|cx| match std::mem::replace(&mut had_turn, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 fn poll(
@@ -87,4 +105,44 @@ fn pass(
         }
     }
     Ok(Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Who has turns in which order, of which the first waits by `wait` and the other wakes itself.
+    async fn turns(wait: impl Future<Output = ()> + Send + 'static) -> Vec<&'static str> {
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let (seen, of_other) = (Arc::clone(&turns), Arc::clone(&turns));
+        let first = tokio::spawn(async move {
+            seen.lock().unwrap().push("first");
+            wait.await;
+            seen.lock().unwrap().push("first again");
+        });
+        let other = tokio::spawn(poll_fn(move |cx| {
+            let mut turns = of_other.lock().unwrap();
+            turns.push("other");
+            cx.waker().wake_by_ref();
+            match turns.len() < 4 {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        }));
+        first.await.unwrap();
+        other.await.unwrap();
+        turns.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_behind_others_is_passed_by_nobody_twice() {
+        let want = ["first", "other", "first again", "other"];
+        assert_eq!(turns(behind_others()).await, want);
+        let passed = ["first", "other", "other", "other"];
+        assert_eq!(turns(yield_now()).await[..4], passed, "tokio's own");
+    }
 }
