@@ -111,7 +111,7 @@ fn pass(
 mod tests {
     use std::sync::Mutex;
 
-    use tokio::task::yield_now;
+    use tokio::task::{JoinSet, yield_now};
 
     use super::*;
 
@@ -119,12 +119,13 @@ mod tests {
     async fn turns(wait: impl Future<Output = ()> + Send + 'static) -> Vec<&'static str> {
         let turns = Arc::new(Mutex::new(Vec::new()));
         let (seen, of_other) = (Arc::clone(&turns), Arc::clone(&turns));
-        let first = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             seen.lock().unwrap().push("first");
             wait.await;
             seen.lock().unwrap().push("first again");
         });
-        let other = tokio::spawn(poll_fn(move |cx| {
+        tasks.spawn(poll_fn(move |cx| {
             let mut turns = of_other.lock().unwrap();
             turns.push("other");
             cx.waker().wake_by_ref();
@@ -133,8 +134,7 @@ mod tests {
                 false => Poll::Ready(()),
             }
         }));
-        first.await.unwrap();
-        other.await.unwrap();
+        tasks.join_all().await;
         turns.lock().unwrap().clone()
     }
 
