@@ -6,6 +6,7 @@ mod paths;
 mod reset;
 mod serve;
 mod settings;
+mod turns;
 
 use std::fmt;
 use std::io;
@@ -14,7 +15,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use quinn::TokioRuntime;
 
 use super::Limits;
 use crate::h3;
@@ -25,6 +25,7 @@ pub use settings::Congestion;
 
 pub(super) use dial::dial;
 use paths::Paths;
+use turns::ByTurns;
 
 /// A connection whose handshakes have passed and whose peer has taken our certificate, not driven yet.
 pub(super) struct Http3Line {
@@ -106,7 +107,7 @@ impl Endpoint {
             settings::endpoint(network, limits.quic.reset),
             Some(settings::nobody()?),
             socket,
-            Arc::new(TokioRuntime),
+            Arc::new(ByTurns),
         )?;
         let transport = Arc::new(settings::transport(limits)?);
         let paths = Arc::default();
