@@ -24,7 +24,7 @@ const TAKEN: Duration = Duration::from_secs(2);
 /// Between looks at whether the port is free.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// QUIC in a place, on the first data plane thread; `None` where this host has none, or there is no
+/// QUIC in a place, read on the last of its data plane threads; `None` where this host has none, or there is no
 /// socket for it, and tunnels go by TCP.
 pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint> {
     if !shared.quic {
@@ -33,9 +33,9 @@ pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint>
     let opened = async {
         let socket = listen(shared, place).await?;
         let threads = shared.threads();
-        let first = threads.first().ok_or(io::ErrorKind::NotFound)?;
-        // What reads the socket is to run there.
-        let _there = first.handle().enter();
+        // What comes first is dealt to the first, and shall not wait for what all packets are read by.
+        let last = threads.last().ok_or(io::ErrorKind::NotFound)?;
+        let _there = last.handle().enter();
         Endpoint::new(socket, place.name(), &shared.limits)
     };
     let opened: io::Result<_> = opened.await;
