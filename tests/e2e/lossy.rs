@@ -32,12 +32,13 @@ while True:
     threading.Thread(target=run,args=(c,),daemon=True).start()
 ";
 
-/// `bulk FLOWS BYTES` prints MB/s; `small TIMES` prints p50, p99 and p99.9 in µs of echoes beside a download;
+/// `bulk FLOWS BYTES` prints MB/s; `small TIMES PROGRAMS` prints p50, p99 and p99.9 in µs of echoes beside a
+/// download, asked for a thousand times a second at most by as many connections, each of one at a time;
 /// `connect TIMES` opens connections one after the other, each with one echo, and prints how many failed, p50
 /// and p99 in µs, and when those that failed were begun, in seconds since 1970; `held FLOWS BYTES` downloads
 /// slowly, prints how many have begun, then, after a line is read, goes on at full speed and prints how many broke.
 const CLIENT: &str = "
-import socket,sys,threading,time
+import heapq,selectors,socket,sys,threading,time
 to=('10.96.0.78',78)
 def dial():
     c=socket.create_connection(to,10); c.settimeout(20)
@@ -60,19 +61,29 @@ if what=='bulk':
     [t.start() for t in ts]; [t.join() for t in ts]
     print('%.1f'%(flows*size/(time.time()-begun)/1e6))
 elif what=='small':
-    bulk,c,stop=dial(),dial(),False
+    times,programs=int(sys.argv[2]),int(sys.argv[3])
+    bulk,cs,stop=dial(),[dial() for _ in range(programs)],False
     def load():
         try:
             while not stop: pull(bulk,1<<20)
         except OSError: pass
     t=threading.Thread(target=load,daemon=True); t.start(); time.sleep(.3)
-    times=[]
-    for n in range(int(sys.argv[2])):
-        begun=time.time(); c.sendall(b'x'*60+b'\\n'); got=b''
-        while not got.endswith(b'\\n'): got+=c.recv(100)
-        times.append(time.time()-begun); time.sleep(.001)
+    word,took,asked,left=b'x'*60+b'\\n',[],{},{}
+    due=[(time.time()+.001*n,n) for n in range(programs)]
+    come=selectors.DefaultSelector()
+    for n,c in enumerate(cs): come.register(c,selectors.EVENT_READ,n)
+    while len(took)<times:
+        while due and due[0][0]<=time.time():
+            n=heapq.heappop(due)[1]; asked[n],left[n]=time.time(),len(word); cs[n].sendall(word)
+        ready=come.select(max(0,due[0][0]-time.time()) if due else 20)
+        if not ready and not due: raise OSError('silent')
+        for key,_ in ready:
+            n=key.data; got=len(cs[n].recv(100)); left[n]-=got
+            if not got: raise OSError('cut')
+            if left[n]: continue
+            took.append(time.time()-asked[n]); heapq.heappush(due,(time.time()+.001*programs,n))
     stop=True
-    print(quantiles(times),int(times[len(times)*999//1000]*1e6))
+    print(quantiles(took),int(took[len(took)*999//1000]*1e6))
 elif what=='held':
     flows,size=int(sys.argv[2]),int(sys.argv[3])
     begun,broken,go=[],[],threading.Event()
