@@ -38,7 +38,7 @@ pub use copy::{RelayError, Traffic, relay, relay_tcp, relay_tunnels, reset};
 pub use flow::Flow;
 pub use io::{Closer, TunnelIo};
 pub use pool::Pool;
-pub use quic::{Arrival, Congestion, Endpoint, Quic, QuicError, ResetKey, serve_quic};
+pub use quic::{Arrival, Congestion, Endpoint, Links, Quic, QuicError, ResetKey, serve_quic};
 pub use tunnel::{Tunnel, TunnelError};
 
 /// The limits of tunnels; the defaults are those of `spec/hbone-dataplane.md` §1.

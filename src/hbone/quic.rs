@@ -1,8 +1,10 @@
 //! HBONE over QUIC (`spec/hbone-dataplane.md` §11.1): one UDP socket for both roles.
 
 mod dial;
+mod links;
 mod near;
 mod paths;
+mod pieces;
 mod reset;
 mod serve;
 mod settings;
@@ -19,6 +21,7 @@ use futures::future::BoxFuture;
 use super::Limits;
 use crate::h3;
 
+pub use links::Links;
 pub use reset::ResetKey;
 pub use serve::{Arrival, serve_quic};
 pub use settings::Congestion;
@@ -92,29 +95,46 @@ pub struct Quic {
 #[derive(Clone)]
 pub struct Endpoint {
     quic: quinn::Endpoint,
-    transport: Arc<quinn::TransportConfig>,
+    ways: Arc<Ways>,
     paths: Arc<Paths>,
 }
 
+/// How connections are set, by where they go.
+struct Ways {
+    limits: Limits,
+    links: Links,
+}
+
+impl Ways {
+    fn transport(&self, to: SocketAddr) -> Arc<quinn::TransportConfig> {
+        let longest = self.links.longest(to);
+        Arc::new(settings::transport(&self.limits, longest))
+    }
+}
+
 impl Endpoint {
-    /// Speaks QUIC by `socket`, which does not block, in a network of that name. Packets are read on the runtime this is called on;
-    /// each connection lives where it is dialled or served.
+    /// Speaks QUIC by `socket`, which does not block, in a network of that name and those links. Packets are read
+    /// on the runtime this is called on; each connection lives where it is dialled or served.
     ///
     /// # Errors
     /// When the socket is of no use.
-    pub fn new(socket: UdpSocket, network: &str, limits: &Limits) -> io::Result<Self> {
+    pub fn new(
+        socket: UdpSocket,
+        links: Links,
+        network: &str,
+        limits: &Limits,
+    ) -> io::Result<Self> {
         let quic = quinn::Endpoint::new(
-            settings::endpoint(network, limits.quic.reset),
+            settings::endpoint(network, limits.quic.reset)?,
             Some(settings::nobody()?),
             socket,
             Arc::new(ByTurns),
         )?;
-        let transport = Arc::new(settings::transport(limits)?);
-        let paths = Arc::default();
+        let limits = limits.clone();
         Ok(Self {
             quic,
-            transport,
-            paths,
+            ways: Arc::new(Ways { limits, links }),
+            paths: Arc::default(),
         })
     }
 
@@ -133,7 +153,7 @@ impl Endpoint {
     pub async fn accept(&self) -> Option<Arrival> {
         loop {
             let incoming = self.quic.accept().await?;
-            let arrival = Arrival::new(incoming, Arc::clone(&self.transport));
+            let arrival = Arrival::new(incoming, Arc::clone(&self.ways));
             if let Some(arrival) = arrival.proven() {
                 return Some(arrival);
             }

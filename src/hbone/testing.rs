@@ -180,7 +180,7 @@ fn listening<H: Handler>(
     let tls = hbone_server(&ca.svid_of(leaf)).unwrap();
     let trust = tls.trust.clone();
     let at = listener.local_addr().unwrap();
-    let endpoint = Endpoint::new(socket, "test", &limits).unwrap();
+    let endpoint = Endpoint::new(socket, Links::here(), "test", &limits).unwrap();
     let udp = endpoint.local_addr().unwrap();
     let arrivals = Arc::new(AtomicUsize::new(0));
     let arrived = Arc::clone(&arrivals);
@@ -242,9 +242,9 @@ fn udp_socket(at: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
-/// QUIC at an address of this host.
-pub(super) fn endpoint(at: SocketAddr, limits: &Limits) -> Endpoint {
-    Endpoint::new(udp_socket(at).unwrap(), "test", limits).unwrap()
+/// QUIC on the loopback, whose links are these.
+pub(super) fn endpoint(links: Links, limits: &Limits) -> Endpoint {
+    Endpoint::new(udp_socket(ANY).unwrap(), links, "test", limits).unwrap()
 }
 
 impl Server {
@@ -390,8 +390,7 @@ pub(super) fn ask(port: u16) -> ConnectRequest {
 
 pub(super) fn pool(limits: Limits) -> (Pool<Plain>, Plain) {
     let plain = Plain::default();
-    let quic =
-        (transport() != Transport::Tcp).then(|| endpoint(([127, 0, 0, 1], 0).into(), &limits));
+    let quic = (transport() != Transport::Tcp).then(|| endpoint(Links::default(), &limits));
     (Pool::with_quic(plain.clone(), limits, quic), plain)
 }
 

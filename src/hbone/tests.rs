@@ -5,6 +5,7 @@ mod accept;
 mod auto;
 mod dial;
 mod flow;
+mod links;
 mod pool;
 mod relay;
 mod roaming;

@@ -13,7 +13,7 @@ use super::Shared;
 use super::listener::{Arrives, Dealer, Hand, Source};
 use super::workers::Worker;
 use crate::capture::Place;
-use crate::hbone::{self, Arrival, Endpoint};
+use crate::hbone::{self, Arrival, Endpoint, Links};
 use crate::model::workload::{Transport, Workload};
 
 /// How long the peers of connections that end have to hear of it.
@@ -32,11 +32,12 @@ pub(super) async fn endpoint(shared: &Shared, place: &Place) -> Option<Endpoint>
     }
     let opened = async {
         let socket = listen(shared, place).await?;
+        let [ipv4, ipv6] = shared.sockets.scouts(place).await;
         let threads = shared.threads();
         // What comes first is dealt to the first, and shall not wait for what all packets are read by.
         let last = threads.last().ok_or(io::ErrorKind::NotFound)?;
         let _there = last.handle().enter();
-        Endpoint::new(socket, place.name(), &shared.limits)
+        Endpoint::new(socket, Links::new(ipv4, ipv6), place.name(), &shared.limits)
     };
     let opened: io::Result<_> = opened.await;
     opened

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::host::{ip, plain_bridges};
+use super::spec::LONGEST_PACKET;
 use super::{HostRecord, Record, RigError, Spec, cgroups};
 use crate::sys;
 
@@ -48,7 +49,9 @@ pub fn hold(state: &Path, binary: &Path, detached: bool) -> Result<(), RigError>
     }
     ip(
         &["-batch", "-"],
-        "link set lo up\nlink add lan type bridge mcast_snooping 0\nlink set lan up",
+        &format!(
+            "link set lo up\nlink add lan mtu {LONGEST_PACKET} type bridge mcast_snooping 0\nlink set lan up"
+        ),
     )?;
     plain_bridges();
     let mut hosts = Vec::new();
@@ -59,7 +62,7 @@ pub fn hold(state: &Path, binary: &Path, detached: bool) -> Result<(), RigError>
     for host in &hosts {
         let (index, pid) = (host.index, host.child.id());
         lines.push(format!(
-            "link add h{index} type veth peer name eth0 netns {pid}"
+            "link add h{index} mtu {LONGEST_PACKET} type veth peer name eth0 netns {pid}"
         ));
         lines.push(format!("link set h{index} master lan up"));
     }

@@ -122,7 +122,7 @@ fn network(spec: &Spec, host: &super::spec::Host) -> Result<(), RigError> {
         }
         ip(&["-n", &namespace.name, "-batch", "-"], &lines.join("\n"))?;
     }
-    link(spec, &host.name)
+    link(spec, host)
 }
 
 /// A bridge of a rig is a cable: frames on it are nobody's to filter. A machine with `br_netfilter`
@@ -145,10 +145,13 @@ fn nodad(address: &ipnet::IpNet) -> &'static str {
     }
 }
 
-fn link(spec: &Spec, host: &str) -> Result<(), RigError> {
-    let Some(link) = spec.links.iter().find(|l| l.host == host) else {
+fn link(spec: &Spec, host: &super::spec::Host) -> Result<(), RigError> {
+    let Some(link) = spec.links.iter().find(|l| l.host == host.name) else {
         return Ok(());
     };
+    if let Some(mtu) = link.mtu {
+        long(host, mtu)?;
+    }
     if let Some(rate) = &link.rate {
         let words = [
             "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "128kb",
@@ -165,6 +168,17 @@ fn link(spec: &Spec, host: &str) -> Result<(), RigError> {
         run("nft", &["-f", "-"], &rules)?;
     }
     Ok(())
+}
+
+/// Has a host and its namespaces take packets of that length, and its bridge, which follows them.
+fn long(host: &super::spec::Host, mtu: u32) -> Result<(), RigError> {
+    let mut lines = vec![format!("link set eth0 mtu {mtu}")];
+    for (index, namespace) in host.namespaces.iter().enumerate() {
+        lines.push(format!("link set w{index} mtu {mtu}"));
+        let own = format!("link set eth0 mtu {mtu}");
+        ip(&["-n", &namespace.name, "-batch", "-"], &own)?;
+    }
+    ip(&["-batch", "-"], &lines.join("\n"))
 }
 
 pub(super) fn ip(arguments: &[&str], input: &str) -> Result<(), RigError> {

@@ -125,7 +125,14 @@ pub struct Link {
     /// Share of frames it loses on the way in, 0 to 1.
     #[serde(default)]
     pub loss: Option<f64>,
+    /// Longest packet that it takes, of the host and of its namespaces, 1280 to [`LONGEST_PACKET`] bytes; 1500
+    /// unless given.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
+
+/// Longest packet that the segment takes, in bytes: that of a jumbo frame.
+pub(super) const LONGEST_PACKET: u32 = 9000;
 
 /// What is wrong with a rig's description.
 #[derive(Debug, thiserror::Error)]
@@ -207,10 +214,14 @@ impl Spec {
             }
         }
         for link in &self.links {
-            let sane = link.loss.is_none_or(|l| (0.0..=1.0).contains(&l));
-            if self.host(&link.host).is_none() || !sane {
+            let loses = link.loss.is_none_or(|l| (0.0..=1.0).contains(&l));
+            let takes = link
+                .mtu
+                .is_none_or(|mtu| (1280..=LONGEST_PACKET).contains(&mtu));
+            if self.host(&link.host).is_none() || !loses || !takes {
                 return wrong(format!(
-                    "link of host `{}`: no such host, or a loss outside 0 to 1",
+                    "link of host `{}`: no such host, a loss outside 0 to 1, or an mtu outside 1280 to \
+                     {LONGEST_PACKET}",
                     link.host
                 ));
             }
@@ -263,6 +274,16 @@ mod tests {
                 "loss",
                 format!("{host}[[link]]\nhost = \"a\"\nloss = 2.0\n"),
                 Some("outside 0 to 1"),
+            ),
+            (
+                "jumbo frames",
+                format!("{host}[[link]]\nhost = \"a\"\nmtu = 9000\n"),
+                None,
+            ),
+            (
+                "longer ones",
+                format!("{host}[[link]]\nhost = \"a\"\nmtu = 9216\n"),
+                Some("outside 1280 to 9000"),
             ),
         ] {
             let got = Spec::parse(&text).err().map(|e| e.to_string());

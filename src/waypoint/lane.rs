@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::Settings;
-use crate::hbone::{Connector, Endpoint, Limits, Pool, Quic, ResetKey};
+use crate::hbone::{Connector, Endpoint, Limits, Links, Pool, Quic, ResetKey};
 
 /// One of the threads.
 pub(super) struct Lane<C> {
@@ -35,7 +35,7 @@ fn outward(handle: &Handle, limits: &Limits) -> Option<Endpoint> {
         let socket = UdpSocket::bind(any).or_else(|_no_ipv6| plain())?;
         socket.set_nonblocking(true)?;
         let _there = handle.enter();
-        Endpoint::new(socket, "onward", limits)
+        Endpoint::new(socket, Links::here(), "onward", limits)
     };
     let opened = opened();
     opened

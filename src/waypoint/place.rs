@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{Settings, Shared, limits};
 use crate::agent::MeshState;
 use crate::agent::certs::CertError;
-use crate::hbone::{Connector, Endpoint};
+use crate::hbone::{Connector, Endpoint, Links};
 use crate::model::waypoint;
 use crate::model::workload::Workload;
 
@@ -118,7 +118,7 @@ fn quic<C: Connector>(shared: &Shared<C>, beside: &TcpListener) -> Option<Endpoi
         let socket = UdpSocket::bind(beside.local_addr()?)?;
         socket.set_nonblocking(true)?;
         let name = shared.settings.name.to_string();
-        Endpoint::new(socket, &name, &limits(&shared.settings))
+        Endpoint::new(socket, Links::here(), &name, &limits(&shared.settings))
     };
     let waypoint = &shared.settings.name;
     opened()

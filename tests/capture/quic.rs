@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use lateen::capture::ruleset::HBONE_PORT;
 use lateen::capture::{Sockets, Target, Terms};
+use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 use rustix::thread::CapabilitySet;
 use socket2::SockRef;
 
 use crate::keeper::{Keeper, as_proxy};
 use crate::proxy::Proxy;
-use crate::room::{CART, OUTSIDE, PROXY, Room, Users, at, cases};
+use crate::room::{CART, OUTSIDE, PROXY, Room, Users, at, cases, sh};
 
 /// Longest wait for a datagram that should come.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -108,6 +109,23 @@ cases! {
             }
             let other = room.program(PROXY, CapabilitySet::empty(), || UdpSocket::bind(at("::", HBONE_PORT)));
             assert!(other.is_err(), "kept {kept}: a second one would take datagrams from the first");
+        }
+    }
+
+    fn how_long_packets_may_be_is_told_of_the_places_own_links(room: &Room) {
+        let _keeper = Keeper::start();
+        let ask = async |sockets: Sockets| {
+            let place = sockets.attach(&Target::Netns("cart".into())).await.unwrap();
+            let [ipv4, ipv6] = sockets.scouts(&place).await.map(Option::unwrap);
+            let [to_ipv4, to_ipv6] = OUTSIDE.map(|ip| at(ip, HBONE_PORT));
+            ipv4.connect(to_ipv4).unwrap();
+            ipv6.connect(to_ipv6).unwrap();
+            [ip_mtu(&ipv4).unwrap(), ipv6_mtu(&ipv6).unwrap()]
+        };
+        for mtu in [1500, 9000] {
+            sh(&format!("ip -n cart link set eth0 mtu {mtu}"));
+            assert_eq!(as_itself(room, ask), [mtu; 2]);
+            assert_eq!(as_proxy(room, ask), [mtu; 2], "by the keeper");
         }
     }
 

@@ -121,9 +121,11 @@ const WEB: (&str, Option<&str>) = ("edge-1", Some("web"));
 
 fn begin(testbed: &mut Testbed) {
     static STARTED: std::sync::Once = std::sync::Once::new();
-    STARTED.call_once(|| {
-        testbed.program("edge-2", Some("cart-2"), &["python3", "-c", SERVER]);
-    });
+    STARTED.call_once(|| serve(testbed));
+}
+
+fn serve(testbed: &mut Testbed) {
+    testbed.program("edge-2", Some("cart-2"), &["python3", "-c", SERVER]);
 }
 
 /// Has tunnels between `web` and the server go so.

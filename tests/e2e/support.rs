@@ -154,7 +154,18 @@ pub(crate) fn testbed() -> Turn {
 
 impl Testbed {
     fn start() -> Self {
-        let mut testbed = Self::up("e2e", RIG, ROLES);
+        Self::ready("e2e", RIG)
+    }
+
+    /// The same on links that take packets of so many bytes.
+    pub(crate) fn with_mtu(mtu: u32) -> Self {
+        let links =
+            ["edge-1", "edge-2"].map(|host| format!("[[link]]\nhost = \"{host}\"\nmtu = {mtu}\n"));
+        Self::ready(&format!("e2e-{mtu}"), &(RIG.to_owned() + &links.concat()))
+    }
+
+    fn ready(name: &str, rig: &str) -> Self {
+        let mut testbed = Self::up(name, rig, ROLES);
         testbed.write_mesh();
         testbed.run();
         testbed.programs();

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use socket2::Socket;
 use tokio::io::Interest;
 use tokio::sync::watch;
 
@@ -169,13 +170,23 @@ impl Sockets {
         from: Option<SocketAddr>,
     ) -> io::Result<UdpSocket> {
         let (to, from) = (canonical(to), from.map(canonical));
-        let family = Family::of(to.ip());
-        let socket = match &place.0 {
-            Origin::Own(ns) => ns.within(|| udp::borne(family))??,
-            Origin::Kept(kept) => kept.speaker(family).await?.into(),
-        };
+        let socket = self.borne(place, Family::of(to.ip())).await?;
         udp::speak(&socket, to, from)?;
         Ok(socket.into())
+    }
+
+    /// Datagram sockets to ask the kernel with how things leave the place, of IPv4 and of IPv6: marked, neither
+    /// bound nor connected. None where the place has no such family, or may not be entered.
+    pub async fn scouts(&self, place: &Place) -> [Option<UdpSocket>; 2] {
+        let scout = async |family| self.borne(place, family).await.ok().map(Into::into);
+        [scout(Family::V4).await, scout(Family::V6).await]
+    }
+
+    async fn borne(&self, place: &Place, family: Family) -> io::Result<Socket> {
+        match &place.0 {
+            Origin::Own(ns) => ns.within(|| udp::borne(family))?,
+            Origin::Kept(kept) => Ok(kept.speaker(family).await?.into()),
+        }
     }
 
     /// A socket for somebody without powers to speak to programs with: marked, allowed to bear any

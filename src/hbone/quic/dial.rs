@@ -58,7 +58,7 @@ async fn connected(
 ) -> Result<quinn::Connection, QuicError> {
     let tls = QuicClientConfig::try_from(tls)?;
     let mut config = ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::clone(&endpoint.transport));
+    config.transport_config(endpoint.ways.transport(hop.to));
     let name = hop.server_name().to_str().into_owned();
     let connecting = endpoint.quic.connect_with(config, hop.to, &name)?;
     Ok(connecting.await?)

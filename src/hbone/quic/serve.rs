@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::Ways;
 use super::dial::leaf;
 use crate::h3::{self, Code};
 use crate::hbone::accept::{Asked, HANDSHAKES, ended, report};
@@ -25,15 +26,12 @@ const UNPROVEN: usize = 256;
 /// A connection of a peer's that has just come.
 pub struct Arrival {
     incoming: quinn::Incoming,
-    transport: Arc<quinn::TransportConfig>,
+    ways: Arc<Ways>,
 }
 
 impl Arrival {
-    pub(super) fn new(incoming: quinn::Incoming, transport: Arc<quinn::TransportConfig>) -> Self {
-        Self {
-            incoming,
-            transport,
-        }
+    pub(super) fn new(incoming: quinn::Incoming, ways: Arc<Ways>) -> Self {
+        Self { incoming, ways }
     }
 
     /// Has the peer prove that it is where it says, where there is so much to do that the work must not be
@@ -70,7 +68,8 @@ impl Arrival {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
         // QUIC takes a peer's word for where it is until it has proven it: where policies look at that,
         // none may move.
-        config.migration(roaming).transport_config(self.transport);
+        let transport = self.ways.transport(self.incoming.remote_address());
+        config.migration(roaming).transport_config(transport);
         let opened = async { self.incoming.accept_with(Arc::new(config))?.await };
         opened.await.map_err(|source| match verdict.refusal() {
             Some(refusal) => AcceptError::of_tls(refusal.clone()),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::VarInt;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
@@ -12,6 +13,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 
 use super::ResetKey;
+use super::links::LONGEST;
 use super::near::ByDistance;
 use crate::h3::Closable;
 use crate::hbone::Limits;
@@ -21,8 +23,8 @@ use crate::tls;
 const VERSION: u32 = 1;
 /// Streams of a peer's own beside requests: HTTP/3 has three.
 const UNI: u32 = 8;
-/// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long a connection may be silent, in milliseconds.
+const IDLE: VarInt = VarInt::from_u32(30_000);
 /// How often an end says that it is there, to which nothing comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// The same of one that may be elsewhere all of a sudden: what comes goes to where it was until it speaks.
@@ -48,14 +50,16 @@ pub enum Congestion {
     Cubic,
 }
 
-pub(super) fn endpoint(network: &str, reset: ResetKey) -> EndpointConfig {
+pub(super) fn endpoint(network: &str, reset: ResetKey) -> io::Result<EndpointConfig> {
     let mut config = EndpointConfig::new(Arc::new(reset.tokens(network)));
     let ids = reset.ids(network);
     config
+        .max_udp_payload_size(LONGEST)
+        .map_err(io::Error::other)?
         .supported_versions(vec![VERSION])
         // Else packets for a process that is gone would not even be taken for such.
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
-    config
+    Ok(config)
 }
 
 /// For handshakes until it is known whom they are for: nobody is here.
@@ -70,10 +74,11 @@ pub(super) fn nobody() -> io::Result<ServerConfig> {
     Ok(config)
 }
 
-/// The same at both ends.
-pub(super) fn transport(limits: &Limits) -> io::Result<TransportConfig> {
+/// The same at both ends, to a peer towards which packets have a payload of `longest` bytes at most.
+pub(super) fn transport(limits: &Limits, longest: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
-    let idle = IDLE.try_into().map_err(io::Error::other)?;
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(longest);
     let keep_alive = match limits.quic.roaming {
         true => KEEP_ALIVE_ROAMING,
         false => KEEP_ALIVE,
@@ -81,14 +86,14 @@ pub(super) fn transport(limits: &Limits) -> io::Result<TransportConfig> {
     config
         .max_concurrent_bidi_streams(limits.streams_in.into())
         .max_concurrent_uni_streams(UNI.into())
-        .max_idle_timeout(Some(idle))
+        .max_idle_timeout(Some(IDLE.into()))
         .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(limits.stream_window.into())
         .receive_window(limits.connection_window.into())
         .send_window(limits.connection_window.into())
         .datagram_receive_buffer_size(Some(DATAGRAMS))
         .datagram_send_buffer_size(DATAGRAMS)
-        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+        .mtu_discovery_config(Some(mtu));
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(ACK_DELAY));
     config.ack_frequency_config(Some(acks));
@@ -96,5 +101,5 @@ pub(super) fn transport(limits: &Limits) -> io::Result<TransportConfig> {
         Congestion::Bbr => Closable::new(ByDistance::new(BbrConfig::default())),
         Congestion::Cubic => Closable::new(ByDistance::new(CubicConfig::default())),
     }));
-    Ok(config)
+    config
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
+use super::pieces::InPieces;
 use futures::task::AtomicWaker;
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 
@@ -30,7 +31,8 @@ impl Runtime for ByTurns {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        let socket = TokioRuntime.wrap_udp_socket(socket)?;
+        Ok(Arc::new(InPieces(socket)))
     }
 
     fn now(&self) -> Instant {

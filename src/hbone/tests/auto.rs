@@ -115,7 +115,7 @@ fn limits() -> Limits {
 
 /// With a way to `poor` that TCP was found to do badly on, as it would over a lossy link.
 fn auto_pool(poor: Option<SocketAddr>) -> Pool<Plain> {
-    let quic = endpoint(([127, 0, 0, 1], 0).into(), &limits());
+    let quic = endpoint(Links::default(), &limits());
     if let Some(to) = poor {
         quic.paths().is_worth_it(to, Instant::now(), || true);
     }

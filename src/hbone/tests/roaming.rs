@@ -44,7 +44,8 @@ async fn rebound(roaming: bool) -> Rebound {
     }
 }
 
-/// Carries the datagrams of one client, whom the server sees at the latest of the addresses alone.
+/// Carries the datagrams of one client, whom the server sees at the latest of the addresses alone; of longer ones
+/// than 2 KiB, as links here have, it carries what is of no use to anybody.
 async fn route(front: UdpSocket, to: SocketAddr, mut addresses: watch::Receiver<SocketAddr>) {
     let (mut there, mut here) = ([0u8; 2048], [0u8; 2048]);
     let mut client = None;
@@ -102,7 +103,7 @@ fn by_quic() -> Pool<Plain> {
         },
         ..Limits::default()
     };
-    let quic = endpoint(([127, 0, 0, 1], 0).into(), &limits);
+    let quic = endpoint(Links::here(), &limits);
     Pool::with_quic(Plain::default(), limits, Some(quic))
 }
 

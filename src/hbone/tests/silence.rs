@@ -75,7 +75,7 @@ fn keyed(reset: ResetKey) -> Limits {
 }
 
 fn by_quic() -> Pool<Plain> {
-    let quic = endpoint(([127, 0, 0, 1], 0).into(), &steady());
+    let quic = endpoint(Links::default(), &steady());
     Pool::with_quic(Plain::default(), steady(), Some(quic))
 }
 
@@ -172,7 +172,7 @@ async fn who_takes_time_to_answer_is_asked_once() {
 #[tokio::test]
 async fn a_port_is_let_go_while_connections_linger() {
     let mut way = replaced(steady()).await;
-    let quic = endpoint(([127, 0, 0, 1], 0).into(), &steady());
+    let quic = endpoint(Links::default(), &steady());
     let at = quic.local_addr().unwrap();
     let pool = Pool::with_quic(Plain::default(), steady(), Some(quic.clone()));
     let _open = opened(&pool, &way.hop(), &mut way.requests).await;

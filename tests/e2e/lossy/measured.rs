@@ -1,10 +1,11 @@
 //! What links cost tunnels over TCP and over QUIC, by turns in the same run.
 
 use std::fs;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use super::{begin, by, client, link};
-use crate::support::{Testbed, testbed};
+use super::{begin, by, client, link, serve};
+use crate::support::{Testbed, Turn, testbed};
 
 const WAYS: [&str; 2] = ["tcp", "quic"];
 /// How many programs have small requests at a time.
@@ -165,14 +166,30 @@ fn on(testbed: &Testbed, like: &Link) -> Vec<String> {
 fn what_a_gigabyte_costs() {
     let mut testbed = testbed();
     begin(&mut testbed);
+    cost(&testbed);
+}
+
+#[test]
+#[ignore = "measures, and wants a release build and a machine of its own"]
+fn what_a_gigabyte_costs_on_jumbo_links() {
+    static TESTBED: OnceLock<Mutex<Testbed>> = OnceLock::new();
+    let jumbo = || {
+        let mut testbed = Testbed::with_mtu(9000);
+        serve(&mut testbed);
+        testbed
+    };
+    cost(&Turn::on(&TESTBED, jumbo));
+}
+
+fn cost(testbed: &Testbed) {
     for transport in [WAYS, WAYS].concat() {
-        by(&testbed, transport);
+        by(testbed, transport);
         for flows in [1, 64] {
             let bytes = 1_000_000_000 / flows;
-            let before = worked(&testbed);
+            let before = worked(testbed);
             let words = ["bulk", &flows.to_string(), &bytes.to_string()];
-            let rate = client(&testbed, &words);
-            let cost = (worked(&testbed) - before).as_secs_f64();
+            let rate = client(testbed, &words);
+            let cost = (worked(testbed) - before).as_secs_f64();
             eprintln!(
                 "{transport:4}  {flows:2} flows  {rate} MB/s  {cost:.2} s of both nodes' for each GB"
             );
