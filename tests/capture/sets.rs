@@ -37,6 +37,8 @@ cases! {
                 let size = datagrams.destinations.iter().filter(|at| at.is_ipv4()).count();
                 relay.tell(datagrams);
                 eventually("what was told", || {
+                    // Else it would wait for somebody to look.
+                    relay.seen();
                     let now = room.sh("nft list set inet lateen udp4").matches(" . ").count();
                     // That of its type is one too.
                     if now == size + 1 { Ok(()) } else { Err((now, size)) }
