@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use super::pieces::InPieces;
 use futures::task::AtomicWaker;
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
+
+use super::pieces::InPieces;
 
 /// Tokio's runtime, with such turns.
 #[derive(Debug)]
